@@ -1,0 +1,75 @@
+"""The failures a user may see. Each says what failed, what still holds and what to type next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class Failure(Exception):
+    """Something expected went wrong; the entry points print it and exit with `exit_code`.
+
+    `message` says what failed, `holds` what is still true (usually: which release serves), `hint` the next
+    command to type, `details` further lines such as the last log lines of a process. No secret may be in any.
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self, message: str, *, holds: str = "", hint: str = "", details: Sequence[str] = ()
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.holds = holds
+        self.hint = hint
+        self.details = tuple(details)
+
+    def lines(self) -> list[str]:
+        """The failure as the user reads it, one thought a line, without colour or prefix."""
+        told = [*self.details, *self.message.splitlines()]
+        if self.holds:
+            told.append(self.holds)
+        if self.hint:
+            told.extend(f"({line})" if i == 0 else f" {line}" for i, line in enumerate(self.hint.splitlines()))
+        return told
+
+
+class Rejected(Failure):
+    """The input is at fault: a name, a manifest, a branch, an option. Nothing was changed. Exit code 2."""
+
+    exit_code = 2
+
+
+class NotFound(Rejected):
+    """A named thing (app, release, process, key) does not exist. Exit code 2."""
+
+
+class Denied(Failure):
+    """The key's role or apps do not allow this (sysexits EX_NOPERM). Exit code 77."""
+
+    exit_code = 77
+
+
+class Busy(Failure):
+    """Somebody else holds the app (sysexits EX_TEMPFAIL). Exit code 75."""
+
+    exit_code = 75
+
+
+class Cancelled(Failure):
+    """`shipit cancel` or a newer push ended the work. Exit code 130 as for an interrupted program."""
+
+    exit_code = 130
+
+
+class BuildFailed(Failure):
+    """A build step or the release command ended badly; the release was not started."""
+
+
+class Unhealthy(Failure):
+    """A new process failed its healthcheck; the release was not made live."""
+
+
+class HostFault(Failure):
+    """The server cannot do it: no disk, the agent or systemd not answering (EX_OSERR). Exit code 71."""
+
+    exit_code = 71

@@ -1,0 +1,120 @@
+"""Typed names: parse or refuse, never clean. The only place where the grammar of a name is written."""
+
+from __future__ import annotations
+
+import re
+from typing import NewType
+
+from .errors import Rejected
+
+AppName = NewType("AppName", str)
+ProcessType = NewType("ProcessType", str)
+ConfigKey = NewType("ConfigKey", str)
+Domain = NewType("Domain", str)
+KeyName = NewType("KeyName", str)
+Oid = NewType("Oid", str)
+Branch = NewType("Branch", str)
+
+# 26 letters: `build-` and the app's name must fit a Linux user name (useradd(8): at most 32).
+APP_MAX = 26
+_APP = re.compile(rf"[a-z](?:[a-z0-9]|-(?=[a-z0-9])){{0,{APP_MAX - 1}}}", re.ASCII)
+# RFC 1123 label, as Dokku's strict Procfile; 40 letters leave room for `shipit-APP-TYPE-vN@1.service` (255).
+_PROCESS = re.compile(r"[a-z](?:[a-z0-9]|-(?=[a-z0-9])){0,39}", re.ASCII)
+_KEY = re.compile(r"[A-Z_][A-Z0-9_]{0,127}", re.ASCII)
+_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_DOMAIN = re.compile(rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*", re.ASCII)
+_KEYNAME = re.compile(r"[a-z][a-z0-9_-]{0,31}", re.ASCII)
+_OID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?", re.ASCII)
+# A strict subset of git-check-ref-format(1): every branch people use, none that looks like an option.
+_BRANCH = re.compile(r"(?!.*(?:\.\.|//|/\.|\.lock(?:/|$)))[A-Za-z0-9_][A-Za-z0-9._/-]{0,199}(?<![./])", re.ASCII)
+_RELEASE = re.compile(r"v?([1-9][0-9]{0,8})", re.ASCII)
+
+# Words that would change how the launcher, the loader or the sandbox behave rather than configure the app.
+RESERVED_CONFIG = frozenset(
+    {"HOME", "USER", "LOGNAME", "SHELL", "PATH", "IFS", "ENV", "BASH_ENV", "PORT", "SOCKET", "CREDENTIALS_DIRECTORY"}
+)
+RESERVED_CONFIG_PREFIXES = ("LD_", "SHIPIT_", "LISTEN_")
+RESERVED_APPS = frozenset({"all", "shipit", "agent", "build", "deploy", "reconcile"})
+
+
+def app_name(text: str) -> AppName:
+    """Parse an app's name; raises Rejected with the rule."""
+    if not _APP.fullmatch(text):
+        raise Rejected(
+            f"{_shown(text)} is not an app name.",
+            hint=f"An app name is a lower-case letter, then letters, digits and single dashes, {APP_MAX} at most.",
+        )
+    if text in RESERVED_APPS:
+        raise Rejected(f"The name {text!r} is reserved.", hint="Choose another name for the app.")
+    return AppName(text)
+
+
+def process_type(text: str) -> ProcessType:
+    """Parse a process type (`web`, `worker`); raises Rejected with the rule."""
+    if not _PROCESS.fullmatch(text):
+        raise Rejected(
+            f"{_shown(text)} is not a process type.",
+            hint="A process type is a lower-case letter, then letters, digits and single dashes, 40 at most.",
+        )
+    return ProcessType(text)
+
+
+def config_key(text: str) -> ConfigKey:
+    """Parse the name of a config var; raises Rejected with the rule, or when shipit sets that name itself."""
+    if not _KEY.fullmatch(text):
+        raise Rejected(
+            f"{_shown(text)} is not the name of a config var.",
+            hint="Upper-case letters, digits and _, not beginning with a digit: DATABASE_URL",
+        )
+    if text in RESERVED_CONFIG or text.startswith(RESERVED_CONFIG_PREFIXES):
+        raise Rejected(f"The config var {text} is set by shipit or the system.", hint="Choose another name.")
+    return ConfigKey(text)
+
+
+def domain(text: str) -> Domain:
+    """Parse a DNS name (RFC 1123, at most 253 characters; `*.example.org` allowed); lower case only."""
+    if len(text) > 253 or not _DOMAIN.fullmatch(text):
+        raise Rejected(
+            f"{_shown(text)} is not a domain.",
+            hint="Lower-case letters, digits and dashes, parts joined by dots: www.example.org",
+        )
+    return Domain(text)
+
+
+def key_name(text: str) -> KeyName:
+    """Parse the name of an ssh key; raises Rejected with the rule."""
+    if not _KEYNAME.fullmatch(text):
+        raise Rejected(
+            f"{_shown(text)} is not a key name.",
+            hint="A lower-case letter, then letters, digits, _ and -, 32 at most: alice-laptop",
+        )
+    return KeyName(text)
+
+
+def oid(text: str) -> Oid:
+    """Parse a full git object id (SHA-1 or SHA-256, lower-case hex)."""
+    if not _OID.fullmatch(text):
+        raise Rejected(f"{_shown(text)} is not a full commit id.")
+    return Oid(text)
+
+
+def branch(text: str) -> Branch:
+    """Parse a branch name without `refs/heads/`; narrower than git-check-ref-format(1)."""
+    if not _BRANCH.fullmatch(text):
+        raise Rejected(f"{_shown(text)} is not a branch name that shipit deploys.")
+    return Branch(text)
+
+
+def release_number(text: str) -> int:
+    """Parse `v7` or `7` to 7; raises Rejected."""
+    match = _RELEASE.fullmatch(text)
+    if not match:
+        raise Rejected(
+            f"{_shown(text)} is not a release.", hint="A release is written v7; list them: shipit releases APP"
+        )
+    return int(match[1])
+
+
+def _shown(text: str) -> str:
+    """A name as it was given, safe to print: quoted, control characters escaped, cut."""
+    return ascii(text if len(text) <= 60 else text[:57] + "...")

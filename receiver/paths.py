@@ -1,0 +1,250 @@
+"""Every path shipit uses, as a property, so that none is spelled twice.
+
+Who owns what (docs/decisions/0002-who-owns-which-directory.md): `apps/APP` and `slugs/` belong to root, so the
+agent can work in them without fearing a swapped link; `releases/` (the ledger) and `repo.git` belong to `shipit`;
+a slug to `build-APP`; `data/` and the sockets to `app-APP`; `config/` to root alone.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from .names import AppName, ProcessType
+
+# Fixed, because units, sshd's match block and every key line name it; an upgrade moves the link.
+PREFIX = Path("/usr/lib/shipit/current")
+PYTHON = PREFIX / "bin/python"
+
+SHIPIT_USER = "shipit"
+PROXY_GROUP = "shipit-proxy"
+
+
+def share(kind: str) -> Path:
+    """The directory of `hooks`, `libexec` or `templates`: the installation's, or the clone's."""
+    clone = Path(__file__).resolve().parent.parent / kind
+    return clone if clone.is_dir() else Path(sys.prefix) / "share/shipit" / kind
+
+
+def app_user(app: AppName) -> str:
+    """The user that the processes of `app` run as; its primary group has the same name."""
+    return f"app-{app}"
+
+
+def build_user(app: AppName) -> str:
+    """The user that builds `app` and owns its slugs; its primary group is `app-APP`."""
+    return f"build-{app}"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """All paths below one root (`/`, or a temporary directory in tests)."""
+
+    root: Path = Path("/")
+
+    @property
+    def etc(self) -> Path:
+        return self.root / "etc/shipit"
+
+    @property
+    def settings(self) -> Path:
+        return self.etc / "shipit.yml"
+
+    @property
+    def state(self) -> Path:
+        return self.root / "var/lib/shipit"
+
+    @property
+    def home(self) -> Path:
+        """Home of the `shipit` user: ssh keys, nothing else."""
+        return self.state / "home"
+
+    @property
+    def authorized_keys(self) -> Path:
+        return self.home / ".ssh/authorized_keys"
+
+    @property
+    def keys(self) -> Path:
+        """The named keys with role and apps (JSON); `authorized_keys` is derived from it."""
+        return self.home / "keys.json"
+
+    @property
+    def apps(self) -> Path:
+        return self.state / "apps"
+
+    @property
+    def run(self) -> Path:
+        return self.root / "run/shipit"
+
+    @property
+    def agent_socket(self) -> Path:
+        return self.run / "agent.sock"
+
+    @property
+    def worker_socket(self) -> Path:
+        return self.run / "worker.sock"
+
+    @property
+    def domains_lock(self) -> Path:
+        """Held while a domain changes its owner: one app a domain."""
+        return self.home / "domains.lock"
+
+    @property
+    def log(self) -> Path:
+        """Logs of the embedded manager only; systemd keeps its own in the journal."""
+        return self.root / "var/log/shipit"
+
+    @property
+    def nginx(self) -> Path:
+        """One file an app, included by the proxy's own configuration."""
+        return self.root / "etc/nginx/shipit"
+
+    @property
+    def units(self) -> Path:
+        return self.root / "etc/systemd/system"
+
+    @property
+    def supervisor(self) -> Path:
+        return self.etc / "supervisor"
+
+    def app(self, app: AppName) -> AppPaths:
+        return AppPaths(self, app)
+
+
+@dataclass(frozen=True)
+class AppPaths:
+    """The paths of one app."""
+
+    layout: Layout
+    name: AppName
+
+    @property
+    def dir(self) -> Path:
+        return self.layout.apps / self.name
+
+    @property
+    def repo(self) -> Path:
+        return self.dir / "repo.git"
+
+    @property
+    def releases(self) -> Path:
+        return self.dir / "releases"
+
+    @property
+    def state(self) -> Path:
+        """What is true of the app and not of one release: branch, domains, pins, lock (app.json)."""
+        return self.releases / "app.json"
+
+    @property
+    def current(self) -> Path:
+        """The commit point: a link to the live release's directory, replaced by one rename.
+
+        nginx's upstreams name `current/sockets/web.N.sock`, so the commit *is* the switch.
+        """
+        return self.releases / "current"
+
+    @property
+    def queue_lock(self) -> Path:
+        """Held by the ssh side of whoever wants to change the app; newest waiter wins (pushes)."""
+        return self.releases / "queue.lock"
+
+    @property
+    def queue(self) -> Path:
+        """The newest ticket that was drawn; a waiter with an older one was superseded."""
+        return self.releases / "queue"
+
+    @property
+    def app_lock(self) -> Path:
+        """Held by the worker that is changing the app; taken after `queue_lock`, never before."""
+        return self.releases / "app.lock"
+
+    @property
+    def slugs(self) -> Path:
+        return self.dir / "slugs"
+
+    @property
+    def config(self) -> Path:
+        return self.dir / "config"
+
+    @property
+    def data(self) -> Path:
+        return self.dir / "data"
+
+    @property
+    def cache(self) -> Path:
+        return self.dir / "cache"
+
+    @property
+    def runs(self) -> Path:
+        """One-off commands: a file each, written by `shipit`, run by the agent by its id."""
+        return self.releases / "runs"
+
+    @property
+    def sockets(self) -> Path:
+        return self.layout.run / self.name
+
+    @property
+    def vhost(self) -> Path:
+        return self.layout.nginx / f"{self.name}.conf"
+
+    def release(self, number: int) -> ReleasePaths:
+        return ReleasePaths(self, number)
+
+
+@dataclass(frozen=True)
+class ReleasePaths:
+    """The paths of one release."""
+
+    app: AppPaths
+    number: int
+
+    @property
+    def dir(self) -> Path:
+        return self.app.releases / f"v{self.number}"
+
+    @property
+    def record(self) -> Path:
+        return self.dir / "release.json"
+
+    @property
+    def log(self) -> Path:
+        return self.dir / "log"
+
+    @property
+    def alive(self) -> Path:
+        """Locked (flock) by the worker as long as it lives; free and not finished = the worker died."""
+        return self.dir / "alive"
+
+    @property
+    def build_plan(self) -> Path:
+        return self.dir / "build.json"
+
+    @property
+    def commands(self) -> Path:
+        return self.dir / "commands"
+
+    def command(self, process: ProcessType) -> Path:
+        return self.commands / process
+
+    @property
+    def sockets_link(self) -> Path:
+        """In the ledger: `vN/sockets`, a link to `run_dir`."""
+        return self.dir / "sockets"
+
+    @property
+    def run_dir(self) -> Path:
+        """Where the processes of this release listen: /run/shipit/APP/vN."""
+        return self.app.sockets / f"v{self.number}"
+
+    def socket(self, process: ProcessType, index: int) -> Path:
+        return self.run_dir / f"{process}.{index}.sock"
+
+    @property
+    def slug(self) -> Path:
+        """The tree and its environment; only for releases that built one (see Release.slug)."""
+        return self.app.slugs / f"v{self.number}"
+
+    @property
+    def config(self) -> Path:
+        return self.app.config / f"v{self.number}.json"
