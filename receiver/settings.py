@@ -1,0 +1,60 @@
+"""Server settings: /etc/shipit/shipit.yml, written by install.sh, edited by the administrator. Unknown keys fail."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from .errors import Rejected
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`domain`: apps without a domain of their own answer at APP.domain. Sizes in MiB, times in seconds."""
+
+    domain: str = "localhost"
+    http_port: int = 80
+    ssh_port: int = 22
+    create_on_push: bool = True
+    max_push: int = 1024
+    max_files: int = 200_000
+    min_free: int = 512
+    keep: int = 5
+    build_timeout: int = 1800
+    build_memory: int = 2048
+    build_tasks: int = 2048
+    release_command_timeout: int = 600
+    build_environment: dict[str, str] = field(default_factory=dict)
+
+
+def load(path: Path) -> Settings:
+    """Read the settings; a missing file means all defaults. Raises Rejected naming the key that is wrong."""
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        return Settings()
+    import yaml
+
+    try:
+        data = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise Rejected(f"{path} is not YAML: {error}") from error
+    return parse(data, str(path))
+
+
+def parse(data: Any, where: str) -> Settings:
+    """Check types and names against the dataclass: its defaults are the types."""
+    if not isinstance(data, dict):
+        raise Rejected(f"{where} is not a mapping.")
+    known = {f.name: f for f in fields(Settings)}
+    default = Settings()
+    for key, value in data.items():
+        if key not in known:
+            raise Rejected(f"{where}: unknown key {key!r}.", hint="Known keys: " + ", ".join(sorted(known)))
+        wanted = type(getattr(default, key))
+        if type(value) is not wanted or (wanted is int and value < 0):
+            raise Rejected(f"{where}: {key} must be a {wanted.__name__}.")
+        if wanted is dict and not all(isinstance(k, str) and isinstance(v, str) for k, v in value.items()):
+            raise Rejected(f"{where}: {key} must map names to strings.")
+    return Settings(**data)

@@ -1,0 +1,178 @@
+"""The agent's messages: a closed set of verbs with typed fields, one JSON object a line.
+
+No message can carry a path, uid, unit name, template, environment or command: the agent derives all of these from
+the verb, the app and the release (threat row 60–62). Both ends import this module, so it holds no effects.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from . import names
+from .errors import Failure, HostFault, Rejected
+from .names import AppName, ConfigKey, ProcessType
+
+VERSION = 1
+MAX_REQUEST = 2**20  # one line, in bytes; config vars are the only thing of size in a request
+
+
+class Verb(str, Enum):
+    """What the agent can be asked for. Fields and file descriptors of each are in `FIELDS` and `FDS`."""
+
+    PING = "ping"
+    CREATE_APP = "create_app"
+    DESTROY_APP = "destroy_app"
+    SNAPSHOT_CONFIG = "snapshot_config"
+    READ_CONFIG = "read_config"
+    BUILD = "build"
+    RELEASE_COMMAND = "release_command"
+    START = "start"
+    CHECK_COMMAND = "check_command"
+    BOOT_WITH = "boot_with"
+    STOP = "stop"
+    RESTART = "restart"
+    PROCESSES = "processes"
+    PROXY = "proxy"
+    RUN = "run"
+    PRUNE = "prune"
+    CANCEL = "cancel"
+    RECONCILE = "reconcile"
+
+
+APP, RELEASE, PROCESS, INDEX, BASE = "app", "release", "process", "index", "base"
+SET, UNSET, RELEASES, RUN_ID, WAIT, TTY = "set", "unset", "releases", "run", "wait", "tty"
+
+FIELDS: Mapping[Verb, frozenset[str]] = {
+    Verb.PING: frozenset(),
+    # Users, directories, slice and target of an app. Repeatable. {"created": bool}
+    Verb.CREATE_APP: frozenset({APP}),
+    # Stops and removes everything of an app, its data included. {}
+    Verb.DESTROY_APP: frozenset({APP}),
+    # Writes config/vN.json = config/vBASE.json (base 0: empty) + set − unset. {"changed": [NAME, ...]}
+    Verb.SNAPSHOT_CONFIG: frozenset({APP, RELEASE, BASE, SET, UNSET}),
+    # {"config": {NAME: value}}
+    Verb.READ_CONFIG: frozenset({APP, RELEASE}),
+    # Makes slugs/vN and runs the builder in it. fds: source (tar stream), output. {"code": int, "digest": str}
+    Verb.BUILD: frozenset({APP, RELEASE}),
+    # Runs the release command in the new slug with the new config. fds: output. {"code": int}
+    Verb.RELEASE_COMMAND: frozenset({APP, RELEASE}),
+    # Writes the units of vN and starts its formation; returns when every process has been executed. {}
+    Verb.START: frozenset({APP, RELEASE}),
+    # Runs the command healthcheck of one process beside it. fds: output. {"code": int}
+    Verb.CHECK_COMMAND: frozenset({APP, RELEASE, PROCESS, INDEX}),
+    # vN (0: none) is what comes up after a reboot. {}
+    Verb.BOOT_WITH: frozenset({APP, RELEASE}),
+    # SIGTERM, the process's drain time, SIGKILL; then the units are removed. wait=false returns at once. {}
+    Verb.STOP: frozenset({APP, RELEASE, WAIT}),
+    # Restarts one process type in place, one process after another. {}
+    Verb.RESTART: frozenset({APP, RELEASE, PROCESS}),
+    # {"processes": [{"release": 8, "process": "web", "index": 1, "state": "running", "pid": 9, "since": 1.0,
+    #   "restarts": 0, "memory": 0}]}; state: running | starting | stopping | failed | stopped
+    Verb.PROCESSES: frozenset({APP}),
+    # Renders the vhost from the ledger, validates the whole, puts it in place, reloads if it changed.
+    # {"reloaded": bool}
+    Verb.PROXY: frozenset({APP}),
+    # Runs releases/runs/ID.json as the app, in release vN. fds: 0, 1, 2. {"code": int}
+    Verb.RUN: frozenset({APP, RELEASE, RUN_ID, TTY}),
+    # Removes slug, config and units of these releases. Refuses what the ledger still needs. {}
+    Verb.PRUNE: frozenset({APP, RELEASES}),
+    # Stops a running build, release command or check of vN. {}
+    Verb.CANCEL: frozenset({APP, RELEASE}),
+    # Makes the processes, boot links and vhost of an app equal to its ledger. {"done": ["started v7", ...]}
+    Verb.RECONCILE: frozenset({APP}),
+}
+
+FDS: Mapping[Verb, int] = {
+    Verb.BUILD: 2, Verb.RELEASE_COMMAND: 1, Verb.CHECK_COMMAND: 1, Verb.RUN: 3,
+}  # fmt: skip
+
+_INTS = {RELEASE: (0, 10**9), BASE: (0, 10**9), INDEX: (1, 100)}
+
+
+@dataclass(frozen=True)
+class Request:
+    """One decoded request. Fields a verb does not have keep their defaults."""
+
+    verb: Verb
+    app: AppName = AppName("")
+    release: int = 0
+    base: int = 0
+    process: ProcessType = ProcessType("")
+    index: int = 1
+    set: Mapping[ConfigKey, str] = field(default_factory=dict, repr=False)
+    unset: tuple[ConfigKey, ...] = ()
+    releases: tuple[int, ...] = ()
+    run: str = ""
+    wait: bool = True
+    tty: bool = False
+
+
+def encode_request(request: Request) -> bytes:
+    """One line, with just the verb's fields."""
+    body: dict[str, Any] = {"v": VERSION, "verb": request.verb.value}
+    for name in FIELDS[request.verb]:
+        value = getattr(request, name)
+        body[name] = list(value) if isinstance(value, tuple) else value
+    return json.dumps(body).encode() + b"\n"
+
+
+def decode_request(line: bytes) -> Request:
+    """Parse one line; raises Rejected for anything that is not exactly a request."""
+    try:
+        body = json.loads(line)
+        if type(body) is not dict or body.pop("v", None) != VERSION:
+            raise Rejected("Not a request of this version.")
+        verb = Verb(body.pop("verb", None))
+        if set(body) != FIELDS[verb]:
+            raise Rejected(f"{verb.value}: wrong fields.")
+        return Request(verb=verb, **{name: _field(name, value) for name, value in body.items()})
+    except Rejected:
+        raise
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise Rejected("Not a request.") from error
+
+
+def _field(name: str, value: Any) -> Any:
+    if name == APP and type(value) is str:
+        return names.app_name(value)
+    if name == PROCESS and type(value) is str:
+        return names.process_type(value) if value else ProcessType("")
+    if name in _INTS and type(value) is int:
+        low, high = _INTS[name]
+        if low <= value <= high:
+            return value
+    if name in (WAIT, TTY) and type(value) is bool:
+        return value
+    if name == RUN_ID and type(value) is str:
+        return names.oid(value)
+    if name == SET and type(value) is dict and all(type(v) is str and "\0" not in v for v in value.values()):
+        return {names.config_key(k): v for k, v in value.items()}
+    if name == UNSET and type(value) is list:
+        return tuple(names.config_key(k) for k in value)
+    if name == RELEASES and type(value) is list and all(type(n) is int and 1 <= n <= 10**9 for n in value):
+        return tuple(value)
+    raise Rejected(f"{name}: bad value.")
+
+
+def encode_error(failure: Failure) -> dict[str, Any]:
+    return {
+        "message": failure.message, "holds": failure.holds, "hint": failure.hint,
+        "details": list(failure.details), "exit": failure.exit_code,
+    }  # fmt: skip
+
+
+def decode_error(body: Mapping[str, Any]) -> Failure:
+    """The failure that the agent reported, as an exception to raise here."""
+    try:
+        failure = HostFault(
+            str(body["message"]), holds=str(body["holds"]), hint=str(body["hint"]),
+            details=[str(line) for line in body["details"]],
+        )  # fmt: skip
+        failure.exit_code = int(body["exit"])
+    except (KeyError, TypeError, ValueError):
+        return HostFault("The agent's answer could not be read.", hint="sudo shipit doctor")
+    return failure
