@@ -48,6 +48,7 @@ class Source(str, Enum):
     SCALE = "scale"
     ROLLBACK = "rollback"
     REBUILD = "rebuild"
+    RESTART = "restart"
 
 
 class Listen(str, Enum):
@@ -105,8 +106,10 @@ class Process:
 class Release:
     """A release as `release.json` holds it. Immutable in what it is; `status` and what follows it in time change.
 
-    `slug` is the release whose tree this one runs (its own number if it was built), `environment` the release whose
-    `.venv` that tree uses. `formation` is how many processes of each type run. Times are seconds since the epoch.
+    `slug` is the release whose tree this one runs (its own number if it was built, 0 if nothing was shipped yet),
+    `environment` the release whose `.venv` that tree uses, `config_base` the one whose config vars it starts from
+    (0: none), `target` the one a rollback returns to, `previous` the one that served when it was opened. `formation` is how many processes of each type run,
+    `fresh` asks for a build without any cached environment. Times are seconds since the epoch.
     """
 
     app: AppName
@@ -115,8 +118,11 @@ class Release:
     status: Status
     by: str
     created: float
-    slug: int
-    environment: int
+    slug: int = 0
+    environment: int = 0
+    config_base: int = 0
+    target: int = 0
+    fresh: bool = False
     environment_key: str = ""
     commit: Oid | None = None
     branch: Branch | None = None
@@ -297,6 +303,9 @@ def _release(r: _Reader) -> Release:
         created=r.take("created", float),
         slug=r.take("slug", int, high=10**9),
         environment=r.take("environment", int, high=10**9),
+        config_base=r.take("config_base", int, high=10**9),
+        target=r.take("target", int, high=10**9),
+        fresh=r.take("fresh", bool),
         environment_key=r.take("environment_key", str),
         commit=None if commit is None else names.oid(commit),
         branch=None if branch is None else names.branch(branch),

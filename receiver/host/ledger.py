@@ -1,0 +1,208 @@
+"""The ledger of an app: its releases, its state, and the one link that says which release is live.
+
+Owned and written by `shipit`, read by the agent. Every write goes beside, is fsynced and renamed (disk.py), so a
+reader sees the old file or the new one. `commit` is the commit point of the whole product.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from receiver.errors import NotFound
+from receiver.host import disk
+from receiver.model import AppState, Corrupt, Release, Source, Status, decode_app_state, decode_release, encode
+from receiver.names import AppName
+from receiver.paths import AppPaths, Layout
+
+# Readable by the app's own group and the agent; no secret is ever in the ledger.
+FILE_MODE = 0o640
+DIR_MODE = 0o2751
+
+
+def apps(layout: Layout) -> list[AppName]:
+    """The apps of this server, by name."""
+    try:
+        found = sorted(entry.name for entry in os.scandir(layout.apps) if entry.is_dir(follow_symlinks=False))
+    except FileNotFoundError:
+        return []
+    return [AppName(name) for name in found if (layout.apps / name / "releases/app.json").exists()]
+
+
+def open_app(layout: Layout, app: AppName) -> Ledger:
+    """The ledger of an app that exists; raises NotFound with what to type."""
+    ledger = Ledger(layout.app(app))
+    if not ledger.exists():
+        raise NotFound(f"There is no app {app!r}.", hint="List the apps: shipit apps")
+    return ledger
+
+
+class Ledger:
+    """One app's ledger. Whoever writes holds the app's lock; reading needs none."""
+
+    def __init__(self, paths: AppPaths) -> None:
+        self.paths = paths
+        self.app = paths.name
+
+    def exists(self) -> bool:
+        return self.paths.state.exists()
+
+    def create(self) -> AppState:
+        """Write the first `app.json`; the directories exist already (agent, create_app)."""
+        state = AppState(app=self.app, created=time.time())
+        self.save_state(state)
+        return state
+
+    def state(self) -> AppState:
+        """Raises NotFound when the app does not exist, Corrupt when the file is damaged."""
+        try:
+            state = decode_app_state(self.paths.state.read_bytes())
+        except FileNotFoundError:
+            raise NotFound(f"There is no app {self.app!r}.", hint="List the apps: shipit apps") from None
+        if state.app != self.app:
+            raise Corrupt(f"app.json of {self.app} belongs to {state.app}.")
+        return state
+
+    def save_state(self, state: AppState) -> None:
+        disk.write_atomically(self.paths.state, encode(state), FILE_MODE)
+
+    def change_state(self, change: Callable[[AppState], AppState]) -> AppState:
+        """Read, change and write `app.json` under a lock of its own."""
+        with disk.locked(self.paths.releases / "app.json.lock", wait=True):
+            state = change(self.state())
+            self.save_state(state)
+        return state
+
+    def numbers(self) -> list[int]:
+        """The numbers of all recorded releases, oldest first."""
+        try:
+            entries = os.listdir(self.paths.releases)
+        except FileNotFoundError:
+            return []
+        return sorted(int(name[1:]) for name in entries if name[:1] == "v" and name[1:].isdigit())
+
+    def release(self, number: int) -> Release:
+        """Raises NotFound for a number never given out, Corrupt for a damaged record."""
+        try:
+            release = decode_release(self.paths.release(number).record.read_bytes())
+        except FileNotFoundError:
+            raise NotFound(
+                f"{self.app} has no release v{number}.", hint=f"List them: shipit releases {self.app}"
+            ) from None
+        if (release.app, release.number) != (self.app, number):
+            raise Corrupt(f"release.json of {self.app} v{number} belongs to {release.app} {release.name}.")
+        return release
+
+    def releases(self) -> list[Release]:
+        """All releases that have a record, newest first. A number whose opening was interrupted has none."""
+        found = []
+        for number in reversed(self.numbers()):
+            try:
+                found.append(self.release(number))
+            except NotFound:
+                continue
+        return found
+
+    def current_number(self) -> int:
+        """The live release's number, 0 if there is none yet."""
+        try:
+            target = os.readlink(self.paths.current)
+        except FileNotFoundError:
+            return 0
+        if target[:1] != "v" or not target[1:].isdigit():
+            raise Corrupt(f"{self.paths.current} points at {target!r}.")
+        return int(target[1:])
+
+    def current(self) -> Release | None:
+        number = self.current_number()
+        return self.release(number) if number else None
+
+    def open_release(self, source: Source, by: str, **values: Any) -> Release:
+        """Give out the next number and record the release as building; durable when it returns.
+
+        `values` are further fields of Release. Raises OSError when the disk is full; nothing is left then but a
+        number that was never used.
+        """
+        current = self.current_number()
+        number = max([0, *self.numbers()]) + 1
+        while True:
+            paths = self.paths.release(number)
+            try:
+                paths.dir.mkdir()
+                break
+            except FileExistsError:
+                number += 1
+        paths.dir.chmod(DIR_MODE)
+        paths.commands.mkdir()
+        paths.commands.chmod(DIR_MODE)
+        paths.sockets_link.symlink_to(paths.run_dir)
+        for empty in (paths.log, paths.alive):
+            os.close(os.open(empty, os.O_CREAT | os.O_WRONLY, FILE_MODE))
+        release = Release(
+            app=self.app, number=number, source=source, status=Status.BUILDING, by=by, created=time.time(),
+            previous=current, **{"config_base": current, **values},
+        )  # fmt: skip
+        self.save(release)
+        disk.fsync_dir(self.paths.releases)
+        return release
+
+    def save(self, release: Release) -> Release:
+        disk.write_atomically(self.paths.release(release.number).record, encode(release), FILE_MODE)
+        return release
+
+    def commit(self, release: Release) -> None:
+        """Make `release` the live one: one rename, durable when it returns. The proxy follows the same link."""
+        disk.replace_symlink(self.paths.current, release.name)
+
+    def finish(self, release: Release, status: Status, reason: str = "") -> Release:
+        """Record the end of a release's making."""
+        return self.save(replace(release, status=status, reason=reason, finished=time.time()))
+
+    def previous_good(self) -> Release | None:
+        """What a rollback without a number goes to: what served before the current release, if it is still whole.
+
+        A rollback's own predecessor is skipped back over: two rollbacks go back two releases and not to and fro.
+        """
+        current = self.current()
+        if current is None:
+            return None
+        for release in self.releases():
+            older = release.number < (current.target or current.number)
+            if older and release.status is Status.LIVE and release.slug and self.is_whole(release):
+                return release
+        return None
+
+    def is_whole(self, release: Release) -> bool:
+        """Whether the release's slug and environment are still on disk (they may have been pruned)."""
+        return bool(release.slug) and all(
+            self.paths.release(number).slug.is_dir() for number in (release.slug, release.environment) if number
+        )
+
+    def worker_lives(self, number: int) -> bool:
+        """Whether a worker still holds the release's `alive` lock."""
+        try:
+            handle = os.open(self.paths.release(number).alive, os.O_RDWR)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(handle)
+        return False
+
+    def kept(self) -> set[int]:
+        """The releases whose slugs and config must stay: current, what a rollback wants, pinned, and what they use."""
+        state, current = self.state(), self.current_number()
+        good = [r for r in self.releases() if r.status is Status.LIVE and r.number <= (current or r.number)]
+        keep = {r.number: r for r in good[: max(state.keep, 2)]}
+        keep |= {r.number: r for r in good if r.number == current or r.number in state.pinned}
+        unfinished = {r.number: r for r in self.releases() if not r.status.final}
+        keep |= unfinished
+        used = {n for r in keep.values() for n in (r.number, r.slug, r.environment) if n}
+        return used | ({current} if current else set())

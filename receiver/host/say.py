@@ -1,0 +1,98 @@
+"""What the user sees of a release being made: written to the release's log, relayed by whoever follows it.
+
+Lines from a build or an app are someone else's text: control characters are taken off, lines are cut, and the whole
+is bounded, so that no output can fill the disk or speak in shipit's name (threat row 58).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+MAX_LINE = 4096
+MAX_OUTPUT = 8 * 2**20
+
+
+class Say:
+    """Writes the log of one release. Thread safe: a line is one write(2) with O_APPEND."""
+
+    def __init__(self, log: Path) -> None:
+        self._fd = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        self.seconds: list[tuple[str, float]] = []
+        self._left = MAX_OUTPUT
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def step(self, title: str) -> None:
+        """A step begins: `-----> Starting web.1`."""
+        self._write(f"-----> {title}")
+
+    def line(self, text: str) -> None:
+        """One indented line of our own below the step."""
+        self._write(f"       {text}")
+
+    def warn(self, text: str) -> None:
+        """A line the reader must not miss: ` !     text`."""
+        self._write(f" !     {text}")
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Record how long the body took, in seconds, under `name` in the release's record."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds.append((name, round(time.monotonic() - began, 3)))
+
+    @contextmanager
+    def output(self) -> Iterator[int]:
+        """A file descriptor whose lines end up in the log, cleaned and bounded; drained when the block ends."""
+        reader, writer = os.pipe()
+        pump = threading.Thread(target=self._pump, args=(reader,), daemon=True)
+        pump.start()
+        try:
+            yield writer
+        finally:
+            os.close(writer)
+            # A process that a build left behind may hold the pipe; the cage kills it, but never wait for it here.
+            pump.join(timeout=5)
+
+    def _pump(self, reader: int) -> None:
+        with os.fdopen(reader, "rb", buffering=0) as pipe:
+            rest = b""
+            while chunk := pipe.read(65536):
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    self._foreign(line)
+                if len(rest) > MAX_LINE:
+                    self._foreign(rest[:MAX_LINE])
+                    rest = rest[MAX_LINE:] if len(rest) < 2 * MAX_LINE else b""
+            if rest:
+                self._foreign(rest)
+
+    def _foreign(self, line: bytes) -> None:
+        if self._left <= 0:
+            return
+        self._left -= len(line) + 8
+        if self._left <= 0:
+            self.warn(f"The output is longer than {MAX_OUTPUT // 2**20} MiB; the rest is not kept.")
+            return
+        self._write(f"       {clean(line)}")
+
+    def _write(self, text: str) -> None:
+        os.write(self._fd, text[: MAX_LINE + 16].encode(errors="replace") + b"\n")
+
+
+def clean(line: bytes) -> str:
+    """A line of foreign output as printable text: what a carriage return overwrote is dropped, escapes are removed."""
+    text = line.rstrip(b"\r").rsplit(b"\r", 1)[-1].decode(errors="replace")
+    if "\x1b" in text:
+        import re
+
+        text = re.sub(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)", "", text)
+    return "".join(c if c.isprintable() or c == " " else " " if c == "\t" else "" for c in text)[:MAX_LINE]

@@ -1,0 +1,92 @@
+"""From a commit to a slug: read the manifest, plan, let the builder work in its cage."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from receiver.errors import BuildFailed
+from receiver.host import disk
+from receiver.host.source import GitSource
+from receiver.manifest import Manifest, read_manifest
+from receiver.model import Release
+from receiver.paths import PREFIX
+from receiver.plan.build import BuildPlan, build_plan, reuse
+from receiver.story import checkpoint
+from receiver.story.host import Host
+
+
+def build(host: Host, release: Release) -> Release:
+    """Fill the release from its commit and build its slug; a release that shares another's slug comes back as it is."""
+    checkpoint.reach("opened")
+    if release.slug != release.number or release.commit is None:
+        return release
+    host.say.step(f"Building {release.name} from {release.branch} {release.commit[:8]} {release.subject}".rstrip())
+    source = GitSource(host.paths.repo)
+    with host.say.timed("plan"):
+        tree = source.tree(release.commit)
+        manifest = read_manifest(tree)
+        for notice in manifest.notices:
+            host.say.line(notice)
+        paths = host.paths.release(release.number)
+        plan = build_plan(
+            manifest, tree, slug=paths.slug, cache=host.paths.cache, uv=PREFIX / "bin/uv", settings=host.settings
+        )
+        donor = find_environment(host, release, plan)
+        release = host.ledger.save(filled(host, release, manifest, plan, donor))
+        disk.write_atomically(paths.build_plan, encode_plan(host, plan, donor), 0o640)
+    with host.say.timed("build"), host.say.output() as output, source.archive(release.commit) as stream:
+        checkpoint.reach("unpacking")
+        result = host.agent.build(release.app, release.number, stream.fileno(), output)
+    if result.code:
+        raise BuildFailed(
+            f"The build of {release.name} failed (exit {result.code})."
+            if result.code != 124
+            else f"The build of {release.name} took longer than {host.settings.build_timeout} s and was stopped."
+        )
+    release = host.ledger.save(replace(release, digest=result.digest))
+    checkpoint.reach("built")
+    return release
+
+
+def filled(host: Host, release: Release, manifest: Manifest, plan: BuildPlan, donor: int) -> Release:
+    """The release with what its commit says."""
+    scaled = dict(host.ledger.state().formation)
+    formation = tuple((kind, scaled.get(kind, count)) for kind, count in manifest.formation)
+    return replace(
+        release,
+        processes=manifest.processes,
+        formation=formation,
+        release_command=manifest.release_command,
+        build_config=manifest.build_config,
+        runtime=plan.runtime,
+        environment_key=plan.environment_key,
+        environment=donor or release.number,
+    )
+
+
+def find_environment(host: Host, release: Release, plan: BuildPlan) -> int:
+    """The release whose `.venv` this one can use as it is, or 0: same key, whole, and still on disk."""
+    if not plan.environment_key or release.fresh:
+        return 0
+    for other in host.ledger.releases():
+        same = other.environment_key == plan.environment_key and other.digest and other.number != release.number
+        if same and host.paths.release(other.environment).slug.is_dir():
+            return other.environment
+    return 0
+
+
+def encode_plan(host: Host, plan: BuildPlan, donor: int) -> bytes:
+    """build.json as the builder reads it."""
+    link = {"path": ".venv", "target": str(host.paths.release(donor).slug / ".venv")} if donor else None
+    steps = reuse(plan) if donor else plan.steps
+    body = {
+        "environment": dict(plan.environment),
+        "steps": [
+            {"title": s.title, "argv": list(s.argv), "cwd": str(s.cwd), "environment": dict(s.environment)} for s in steps
+        ],
+        "link": link,
+    }
+    return json.dumps(body, indent=1).encode() + b"\n"
+
+

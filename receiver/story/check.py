@@ -1,0 +1,92 @@
+"""Nothing goes live before every new process has proved itself."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from receiver.errors import Unhealthy
+from receiver.host import health, logs
+from receiver.host.manager import ProcessState, ProcessStatus
+from receiver.model import Process, Release
+from receiver.story.host import Host
+
+LAST_LINES = 20
+
+
+def wait_until_healthy(host: Host, release: Release) -> None:
+    """Wait for all processes of the formation at once; raises Unhealthy with the process's last log lines."""
+    running = release.running()
+    if not running or not host.agent.processes(release.app):
+        return
+    host.say.step(f"Checking {', '.join(f'{p.type}.{i}' for p, i in running)}")
+    watch = _Watch(host, release)
+    with host.say.timed("check"), ThreadPoolExecutor(max_workers=min(16, len(running))) as pool:
+        checks = [pool.submit(_check, host, release, process, index, watch) for process, index in running]
+        try:
+            failures = [error for check in checks if (error := check.exception())]
+        except BaseException:
+            watch.give_up()
+            raise
+    for failure in failures:
+        if isinstance(failure, Unhealthy):
+            raise failure
+    if failures:
+        raise failures[0]
+
+
+def _check(host: Host, release: Release, process: Process, index: int, watch: _Watch) -> None:
+    try:
+        health.wait_until_healthy(
+            release, process, index, host.paths,
+            crashed=lambda: watch.crashed(process, index),
+            command=lambda: watch.command(process, index),
+            ready=lambda: watch.running(process, index),
+            say=host.say.line,
+        )  # fmt: skip
+    except Unhealthy as failure:
+        watch.give_up()
+        last = logs.last_lines(host.layout, release, process.type, index, LAST_LINES)
+        raise Unhealthy(failure.message, hint=failure.hint, details=[*last, *failure.details]) from failure
+
+
+class _Watch:
+    """What the manager says of the processes, asked at most every 0.2 s for all of them together."""
+
+    def __init__(self, host: Host, release: Release) -> None:
+        self._host, self._release = host, release
+        self._lock = threading.Lock()
+        self._asked, self._known = 0.0, dict[tuple[str, int], ProcessStatus]()
+        self._given_up = False
+
+    def give_up(self) -> None:
+        """One process failed: the others need not go on to their own timeout."""
+        self._given_up = True
+
+    def status(self, process: Process, index: int) -> ProcessStatus | None:
+        with self._lock:
+            if time.monotonic() - self._asked > 0.2:
+                found = self._host.agent.processes(self._release.app)
+                self._known = {(s.process, s.index): s for s in found if s.release == self._release.number}
+                self._asked = time.monotonic()
+            return self._known.get((process.type, index))
+
+    def crashed(self, process: Process, index: int) -> str | None:
+        """Why the process can no longer become healthy, or None."""
+        if self._given_up:
+            return "another process failed its check"
+        status = self.status(process, index)
+        if status is None or status.state in (ProcessState.FAILED, ProcessState.STOPPED):
+            return "it ended"
+        return f"it ended and was restarted {status.restarts} times" if status.restarts >= 2 else None
+
+    def running(self, process: Process, index: int) -> bool:
+        status = self.status(process, index)
+        return status is not None and status.state is ProcessState.RUNNING
+
+    def command(self, process: Process, index: int) -> int:
+        with self._lock, self._host.say.output() as output:
+            return self._host.agent.check_command(self._release.app, self._release.number, process.type, index, output)
+
+

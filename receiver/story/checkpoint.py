@@ -1,0 +1,21 @@
+"""Named points of a deploy at which the fault tests kill it: `SHIPIT_DIE_AT=committed` in the worker's environment.
+
+Only root can set a unit's environment, so this is no way in for a pusher.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+NAMES = (
+    "opened", "unpacking", "built", "configured", "released", "started", "healthy", "committed", "announced", "retired",
+)  # fmt: skip
+
+
+def reach(name: str) -> None:
+    """Die here, as by kill -9, if the tests ask for it."""
+    if name not in NAMES:
+        raise ValueError(f"no such checkpoint: {name}")
+    if os.environ.get("SHIPIT_DIE_AT") == name:
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,109 @@
+"""How a release goes live. Every release does, whatever it came from: a push, a config change, a scale, a rollback.
+
+Killed at any point, what is found is the old release serving, or the new one, whole: before `commit` nothing that
+serves was touched; `commit` is one rename; what follows it can be repeated (story/recover.py does).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from receiver.errors import Cancelled, Failure
+from receiver.model import Release, Source, Status
+from receiver.story import checkpoint
+from receiver.story.build import build
+from receiver.story.check import wait_until_healthy
+from receiver.story.host import Host
+from receiver.story.recover import recover
+from receiver.story.release_command import run_release_command
+from receiver.story.retire import retire
+
+
+def deploy(host: Host, release: Release) -> Release:
+    """Make `release` the live release of its app, or change nothing that serves; the caller holds the app's lock.
+
+    Raises Failure with the reason after everything of the release but its record and log was taken away.
+    """
+    recover(host, release)
+    with undone_on_failure(host, release):
+        release = build(host, release)
+        snapshot_config(host, release)
+        run_release_command(host, release)
+        release = start(host, release)
+        wait_until_healthy(host, release)
+        checkpoint.reach("healthy")
+        commit(host, release)
+    release = announce(host, release)
+    retire(host, release)
+    return release
+
+
+@contextmanager
+def undone_on_failure(host: Host, release: Release) -> Iterator[None]:
+    """On any exception before the commit: stop and remove what was started and built, record why."""
+    try:
+        yield
+    except BaseException as error:
+        if host.ledger.current_number() == release.number:
+            raise
+        cancelled = isinstance(error, Cancelled)
+        reason = error.message if isinstance(error, Failure) else f"A bug in shipit ({type(error).__name__})."
+        try:
+            with host.agent.anew() as agent:
+                agent.cancel(release.app, release.number)
+                agent.stop(release.app, release.number, wait=False)
+                agent.prune(release.app, [release.number])
+        finally:
+            known = host.ledger.release(release.number)
+            known = replace(known, seconds=tuple(host.say.seconds))
+            host.ledger.finish(known, Status.CANCELLED if cancelled else Status.FAILED, reason)
+        raise
+
+
+def snapshot_config(host: Host, release: Release) -> None:
+    """Freeze the config vars of this release; those of a config change were written by the command that made it."""
+    if release.source is not Source.CONFIG:
+        host.agent.snapshot_config(release.app, release.number, release.config_base, {}, [])
+    checkpoint.reach("configured")
+
+
+def start(host: Host, release: Release) -> Release:
+    """Start the whole formation beside the old one."""
+    release = host.ledger.save(replace(release, status=Status.STARTING))
+    for process in release.processes:
+        path = host.paths.release(release.number).command(process.type)
+        path.write_text(process.command + "\n")
+        path.chmod(0o640)
+    if release.running() and not dormant(host, release):
+        beside = f" beside v{release.previous}" if release.previous else ""
+        host.say.step(f"Starting {', '.join(f'{p.type}.{i}' for p, i in release.running())}{beside}")
+        with host.say.timed("start"):
+            host.agent.start(release.app, release.number)
+    checkpoint.reach("started")
+    return release
+
+
+def dormant(host: Host, release: Release) -> bool:
+    """A stopped app stays stopped through a config change, a scale or a rollback; a push starts it again."""
+    return host.ledger.state().stopped and release.source not in (Source.GIT, Source.REBUILD)
+
+
+def commit(host: Host, release: Release) -> None:
+    """The commit point, and with it the switch: nginx's upstream is a path through this link."""
+    with host.say.timed("switch"):
+        host.ledger.commit(release)
+    checkpoint.reach("committed")
+
+
+def announce(host: Host, release: Release) -> Release:
+    """After the commit: make the rest of the world follow, then tell. Repeatable; recover() does it after a crash."""
+    if host.ledger.state().stopped and not dormant(host, release):
+        host.ledger.change_state(lambda state: replace(state, stopped=False))
+    if not dormant(host, release):
+        host.agent.boot_with(release.app, release.number)
+    host.agent.proxy(release.app)
+    checkpoint.reach("announced")
+    release = host.ledger.finish(replace(release, seconds=tuple(host.say.seconds)), Status.LIVE)
+    return release

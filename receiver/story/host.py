@@ -1,0 +1,26 @@
+"""What a story acts on: the effects, bundled, made in the entry points and passed down."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from receiver.host.client import Agent
+from receiver.host.ledger import Ledger
+from receiver.host.say import Say
+from receiver.paths import AppPaths, Layout
+from receiver.settings import Settings
+
+
+@dataclass(frozen=True)
+class Host:
+    """One app on this server, as a worker sees it while it holds the app's lock."""
+
+    layout: Layout
+    settings: Settings
+    ledger: Ledger
+    agent: Agent
+    say: Say
+
+    @property
+    def paths(self) -> AppPaths:
+        return self.ledger.paths

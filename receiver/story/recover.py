@@ -1,0 +1,23 @@
+"""Before a release is made: finish or undo what a killed worker left behind."""
+
+from __future__ import annotations
+
+from receiver.model import Release, Status
+from receiver.story.host import Host
+
+
+def recover(host: Host, release: Release) -> None:
+    """Make the ledger and the host whole again; `release` is the one that is about to be made."""
+    current = host.ledger.current_number()
+    for left in host.ledger.releases():
+        if left.status.final or left.number == release.number or host.ledger.worker_lives(left.number):
+            continue
+        if left.number == current:
+            host.say.warn(f"The worker of {left.name} was killed after it went live; finishing its work.")
+            host.ledger.finish(left, Status.LIVE)
+            host.agent.reconcile(host.ledger.app)
+        elif left.number < release.number:
+            host.say.warn(f"The worker of {left.name} was killed; removing what it left.")
+            host.agent.stop(host.ledger.app, left.number, wait=False)
+            host.agent.prune(host.ledger.app, [left.number])
+            host.ledger.finish(left, Status.FAILED, "The worker was killed.")
