@@ -1,0 +1,1 @@
+"""The test lab: real Debian machines, booted in seconds. tests/README.md shows how to use it."""

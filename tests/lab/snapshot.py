@@ -1,0 +1,97 @@
+"""Hosts on which install.sh has already run: one layer per state of the product's files."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from .base import CACHE, REPO, LabError, locked, run
+from .host import Box, Host, Machine
+from .tree import base_tree, digest, entry, remove_tree
+
+PRODUCT = ("receiver", "hooks", "templates", "libexec", "install.sh", "pyproject.toml", "LICENSE", "README.md")
+
+
+def admin_key() -> Path:
+    """The private key of the administrator of every installed host; its public half lies beside it."""
+    path = CACHE / "keys" / "admin"
+    with locked(CACHE / "keys" / "lock"):
+        if not path.with_suffix(".pub").exists():
+            path.unlink(missing_ok=True)
+            run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "admin@lab", "-f", path])
+    return path
+
+
+def product_files(top: Path) -> list[Path]:
+    """Every file of the product in a clone, as git sees it: what is committed or new, not what is ignored."""
+    words = ["git", "-C", str(top), "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *PRODUCT]
+    names = run(words).out.split("\0")
+    return sorted({top / name for name in names if name and (top / name).is_file()})
+
+
+def clone() -> Path:
+    """A clone of this repository with the product's files as they are in the work tree now."""
+    with locked(CACHE / "clone.lock"), tempfile.TemporaryDirectory() as scratch:
+        new = Path(scratch) / "shipit"
+        files = product_files(REPO)
+        key = clone_key(REPO, files)
+        kept = CACHE / "clones" / key
+        if kept.is_dir():
+            return kept
+        quiet = ["git", "-c", "safe.directory=*", "-c", "advice.detachedHead=false", "clone", "-q", "--no-hardlinks"]
+        run([*quiet, REPO, new], timeout=60)
+        for path in product_files(new):
+            path.unlink()
+        for path in files:
+            copy = new / path.relative_to(REPO)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, copy, follow_symlinks=False)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        for old in sorted(kept.parent.iterdir(), key=lambda path: path.stat().st_mtime)[:-5]:
+            remove_tree(old)
+        shutil.move(new, kept)
+        return kept
+
+
+def clone_key(top: Path, files: list[Path]) -> str:
+    head = subprocess.run(["git", "-C", top, "rev-parse", "HEAD"], capture_output=True, check=False).stdout
+    return digest(head, product_key(top, files))
+
+
+def product_key(top: Path, files: list[Path]) -> str:
+    parts: list[str | bytes] = []
+    for path in files:
+        parts += [str(path.relative_to(top)), oct(path.stat().st_mode), path.read_bytes()]
+    return digest(*parts)
+
+
+def installed_tree(suite: str, *words: str, box: bool = False) -> Path:
+    """A tree of this suite after `./install.sh --key /root/admin.pub WORDS`; made when the product has changed."""
+    base = base_tree(suite)
+    source = clone()
+    files = product_files(source)
+    if source / "install.sh" not in files:
+        raise LabError("there is no install.sh to install with")
+    public = admin_key().with_suffix(".pub").read_text()
+    key = digest(base.name, product_key(source, files), public, *words)
+
+    def make(new: Path) -> None:
+        kind: type[Machine] = Box if box else Host
+        with kind.boot(base, "shipit") as machine:
+            machine.put(source, "/root/shipit")
+            machine.install(*words)
+            machine.keep_archives()
+            keep_as_layer(machine, new)
+
+    return entry(f"{'box' if box else 'host'}-{suite}", key, make)
+
+
+def keep_as_layer(machine: Machine, new: Path) -> None:
+    """What a machine has changed becomes a layer on its tree. The machine is over after this."""
+    if isinstance(machine, Host | Box):
+        machine.power_off()
+    run(["umount", machine.root])
+    machine.upper.rename(new / "root")
+    (new / "below").write_text(machine.tree.name + "\n")
