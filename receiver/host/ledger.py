@@ -121,10 +121,10 @@ class Ledger:
         number = self.current_number()
         return self.release(number) if number else None
 
-    def open_release(self, source: Source, by: str, **values: Any) -> Release:
+    def open_release(self, source: Source, by: str, *, builds: bool = False, **values: Any) -> Release:
         """Give out the next number and record the release as building; durable when it returns.
 
-        `values` are further fields of Release. Raises OSError when the disk is full; nothing is left then but a
+        `builds`: it gets a slug of its own. `values` are further fields of Release. Raises OSError when the disk is full; nothing is left then but a
         number that was never used.
         """
         current = self.current_number()
@@ -144,7 +144,7 @@ class Ledger:
             os.close(os.open(empty, os.O_CREAT | os.O_WRONLY, FILE_MODE))
         release = Release(
             app=self.app, number=number, source=source, status=Status.BUILDING, by=by, created=time.time(),
-            previous=current, **{"config_base": current, **values},
+            previous=current, **{"config_base": current, **({"slug": number} if builds else {}), **values},
         )  # fmt: skip
         self.save(release)
         disk.fsync_dir(self.paths.releases)

@@ -6,11 +6,12 @@ Run as `shipit`, which is in the group systemd-journal; apps' users are not, so 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from receiver.errors import Rejected
 from receiver.host.manager import booted_with_systemd
-from receiver.host.run import run
+from receiver.host.run import passthrough, run
 from receiver.model import Release
 from receiver.names import AppName, ProcessType
 from receiver.paths import Layout
@@ -40,12 +41,43 @@ def _tail(path: Path, count: int) -> list[str]:
         return []
 
 
-def journal_argv(
-    app: AppName, *, process: ProcessType | None, release: int | None, lines: int, follow: bool, since: str, grep: str
-) -> Sequence[str]:
-    """The journalctl(1) call behind `shipit logs`; `since` and `grep` are single arguments, never options."""
-    argv = ["journalctl", "--quiet", "--no-pager", "-o", "json", "-n", str(lines), "-u", unit_pattern(app, process, release)]
-    argv += ["--follow"] if follow else []
-    argv += [f"--since={since}"] if since else []
-    argv += [f"--grep={grep}"] if grep else []
+@dataclass(frozen=True)
+class Wanted:
+    """What `shipit logs` was asked for."""
+
+    app: AppName
+    process: ProcessType | None
+    release: int | None
+    lines: int
+    follow: bool
+    since: str
+    grep: str
+    quiet: bool
+
+
+def show(layout: Layout, wanted: Wanted) -> int:
+    """Copy the log to standard output, following it until interrupted when asked; returns an exit code."""
+    if booted_with_systemd():
+        return passthrough(journal_argv(wanted))
+    if wanted.since:
+        raise Rejected("--since needs systemd's journal; this server runs the embedded manager.")
+    name = f"{wanted.process or '*'}.*.log"
+    release = f"v{wanted.release}" if wanted.release else "v*"
+    files = sorted((layout.log / wanted.app).glob(f"{release}/{name}"))
+    if not files:
+        return 0
+    # tail's headings say which process a line is of, as journalctl's columns do.
+    argv = ["tail", "-q" if wanted.quiet or len(files) == 1 else "-v", "-n", str(wanted.lines)]
+    argv += ["-F"] if wanted.follow else []
+    return passthrough([*argv, "--", *map(str, files)], matching=wanted.grep)
+
+
+def journal_argv(wanted: Wanted) -> list[str]:
+    """The journalctl(1) call behind `shipit logs`; what the user gave are single arguments, never options."""
+    unit = unit_pattern(wanted.app, wanted.process, wanted.release)
+    form = "cat" if wanted.quiet else "short-iso"
+    argv = ["journalctl", "--quiet", "--no-pager", "--no-hostname", "-o", form, "-n", str(wanted.lines), "-u", unit]
+    argv += ["--follow"] if wanted.follow else []
+    argv += [f"--since={wanted.since}"] if wanted.since else []
+    argv += [f"--grep={wanted.grep}"] if wanted.grep else []
     return argv

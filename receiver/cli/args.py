@@ -1,0 +1,41 @@
+"""Arguments that many commands share: typed by names.py, so that a bad name is one clear error everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from receiver import names
+from receiver.host.ledger import Ledger, open_app
+from receiver.names import AppName
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Name(click.ParamType):
+    """A click type made of one parser of names.py; its Rejected goes through to the user as it is."""
+
+    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
+        self.name, self._parse = name, parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return self._parse(value) if isinstance(value, str) else value
+
+
+APP = Name("app", names.app_name)
+KEY = Name("key", names.config_key)
+DOMAIN = Name("domain", names.domain)
+PROCESS = Name("process", names.process_type)
+RELEASE = Name("release", names.release_number)
+
+app_argument = click.argument("app", type=APP)
+json_option = click.option(
+    "--format", "form", type=click.Choice(["table", "json"]), default="table", help="How to print it."
+)
+
+
+def ledger_of(ctx: Any, app: AppName) -> Ledger:
+    """The ledger of an existing app; raises NotFound."""
+    return open_app(ctx.layout, app)

@@ -1,0 +1,128 @@
+"""`config:*`: the app's config vars. Every change is a release, so it is checked, and a rollback takes it back."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from receiver.cli import out
+from receiver.cli.args import KEY, RELEASE, app_argument, json_option, ledger_of
+from receiver.cli.main import Context
+from receiver.errors import NotFound, Rejected
+from receiver.host.client import Agent
+from receiver.names import AppName, ConfigKey, config_key
+from receiver.story.submit import Submission, inherited
+
+MASK = "••••••"
+
+
+def read(ctx: Context, app: AppName, release: int = 0) -> dict[str, str]:
+    """The config vars of a release (0: the live one), values in clear."""
+    number = release or ledger_of(ctx, app).current_number()
+    if not number:
+        return {}
+    with Agent.connect(ctx.layout.agent_socket) as agent:
+        return dict(agent.read_config(app, number))
+
+
+@click.command()
+@app_argument
+@click.option("--reveal", is_flag=True, help="Show the values.")
+@click.option("--release", type=RELEASE, default=0, help="Of an earlier release: v7.")
+@json_option
+@click.pass_obj
+def show(ctx: Context, app: AppName, reveal: bool, release: int, form: str) -> None:
+    """Show the config vars, masked unless --reveal."""
+    values = {k: v if reveal else MASK for k, v in sorted(read(ctx, app, release).items())}
+    if form == "json":
+        out.show_json(values)
+    elif values:
+        out.fields(values)
+    else:
+        out.say(f"{app} has no config vars. Set one: shipit config:set {app} NAME=value")
+
+
+@click.command()
+@app_argument
+@click.argument("key", type=KEY)
+@click.pass_obj
+def get(ctx: Context, app: AppName, key: ConfigKey) -> None:
+    """Print the value of one config var."""
+    values = read(ctx, app)
+    if key not in values:
+        raise NotFound(f"{app} has no config var {key}.", hint=f"List them: shipit config:keys {app}")
+    out.say(values[key])
+
+
+@click.command()
+@app_argument
+@json_option
+@click.pass_obj
+def keys(ctx: Context, app: AppName, form: str) -> None:
+    """List the names of the config vars."""
+    found = sorted(read(ctx, app))
+    if form == "json":
+        out.show_json(found)
+    else:
+        for name in found:
+            out.say(name)
+
+
+@click.command()
+@app_argument
+@click.argument("pairs", nargs=-1, required=True, metavar="NAME=value... | NAME -")
+@click.pass_obj
+def set_vars(ctx: Context, app: AppName, pairs: tuple[str, ...]) -> int:
+    """Set config vars; the app goes live with them as a new release.
+
+    \b
+    Examples:
+      shipit config:set blog DEBUG=0 REGION=eu
+      shipit config:set blog TLS_KEY - < key.pem     the value comes from standard input
+    """
+    change = parse_pairs(pairs)
+    return submit(ctx, app, change, [])
+
+
+@click.command()
+@app_argument
+@click.argument("key", type=KEY, nargs=-1, required=True)
+@click.pass_obj
+def unset_vars(ctx: Context, app: AppName, key: tuple[ConfigKey, ...]) -> int:
+    """Remove config vars; the app goes live without them as a new release."""
+    return submit(ctx, app, {}, list(key))
+
+
+def parse_pairs(pairs: tuple[str, ...]) -> dict[ConfigKey, str]:
+    """`NAME=value` words, or `NAME -` with the value on standard input (one trailing newline taken off)."""
+    if len(pairs) == 2 and pairs[1] == "-":
+        value = sys.stdin.read()
+        return {config_key(pairs[0]): value[:-1] if value.endswith("\n") and value.count("\n") == 1 else value}
+    change = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise Rejected(f"{ascii(name[:40])} is not NAME=value.", hint="A value from standard input: NAME -")
+        change[config_key(name)] = value
+    if any("\0" in value for value in change.values()):
+        raise Rejected("A config var cannot hold a NUL byte.")
+    return change
+
+
+def submit(ctx: Context, app: AppName, change: dict[ConfigKey, str], unset: list[ConfigKey]) -> int:
+    """One new release with the change; nothing happens when nothing would change."""
+    book = ledger_of(ctx, app)
+    with Submission(ctx.layout, book, ctx.caller.name) as submission:
+        today = read(ctx, app)
+        missing = [key for key in unset if key not in today]
+        if missing:
+            raise NotFound(f"{app} has no config var {missing[0]}.", holds="Nothing was changed.")
+        change = {key: value for key, value in change.items() if today.get(key) != value}
+        if not change and not unset:
+            out.say("Nothing changes: the config vars have these values already.")
+            return 0
+        current = book.current()
+        what = " ".join([*(f"set {k}" for k in change), *(f"unset {k}" for k in unset)])
+        values = inherited(current) if current else {}
+        return submission.submit_config(change, unset, **{**values, "message": what})

@@ -1,0 +1,87 @@
+"""`domains:*`: the names an app answers to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import click
+
+from receiver.cli import out
+from receiver.cli.args import DOMAIN, app_argument, json_option, ledger_of
+from receiver.cli.main import Context
+from receiver.errors import Failure, NotFound, Rejected
+from receiver.host import disk, ledger
+from receiver.host.client import Agent
+from receiver.host.queue import queued
+from receiver.names import AppName, Domain
+
+
+@click.command()
+@app_argument
+@click.argument("domain", type=DOMAIN, nargs=-1, required=True)
+@click.pass_obj
+def add(ctx: Context, app: AppName, domain: tuple[Domain, ...]) -> None:
+    """Let an app answer to a domain; a domain belongs to one app only.
+
+    \b
+    Example: shipit domains:add blog www.example.org example.org
+    """
+    change(ctx, app, lambda old: (*old, *(d for d in domain if d not in old)), claimed=domain)
+    out.say(f"{app} answers to {', '.join(domain)}.")
+
+
+@click.command()
+@app_argument
+@click.argument("domain", type=DOMAIN, nargs=-1, required=True)
+@click.pass_obj
+def remove(ctx: Context, app: AppName, domain: tuple[Domain, ...]) -> None:
+    """Take a domain away from an app."""
+    old = ledger_of(ctx, app).state().domains
+    for name in domain:
+        if name not in old:
+            raise NotFound(f"{app} does not have the domain {name}.", hint=f"List them: shipit domains:list {app}")
+    change(ctx, app, lambda have: tuple(d for d in have if d not in domain), claimed=())
+    out.say(f"{app} no longer answers to {', '.join(domain)}.")
+
+
+@click.command()
+@app_argument
+@json_option
+@click.pass_obj
+def list_domains(ctx: Context, app: AppName, form: str) -> None:
+    """List the domains of an app."""
+    own = ledger_of(ctx, app).state().domains
+    shown = own or (f"{app}.{ctx.settings.domain}",)
+    if form == "json":
+        out.show_json({"app": app, "domains": list(shown), "default": not own})
+        return
+    for name in shown:
+        out.say(name)
+
+
+def change(
+    ctx: Context, app: AppName, new: Callable[[tuple[Domain, ...]], tuple[Domain, ...]], claimed: tuple[Domain, ...]
+) -> None:
+    """Write the domains and let the proxy follow; put back when the proxy refuses them."""
+    book = ledger_of(ctx, app)
+    with queued(book.paths, ctx.caller.name, push=False), disk.locked(ctx.layout.domains_lock, wait=True):
+        for other in ledger.apps(ctx.layout):
+            names = owned(ctx, other)
+            taken = [d for d in claimed if other != app and d in names]
+            if taken:
+                raise Rejected(f"The domain {taken[0]} belongs to {other}.", holds="Nothing was changed.",
+                               hint=f"Take it away first: shipit domains:remove {other} {taken[0]}")  # fmt: skip
+        before = book.state().domains
+        book.change_state(lambda state: replace(state, domains=new(before)))
+        try:
+            with Agent.connect(ctx.layout.agent_socket) as agent:
+                agent.proxy(app)
+        except Failure:
+            book.change_state(lambda state: replace(state, domains=before))
+            raise
+
+
+def owned(ctx: Context, app: AppName) -> set[str]:
+    """What an app answers to: its domains, or the default one."""
+    return set(ledger.Ledger(ctx.layout.app(app)).state().domains) | {f"{app}.{ctx.settings.domain}"}

@@ -1,0 +1,37 @@
+"""`logs`: what the processes print, of the live release and of earlier ones."""
+
+from __future__ import annotations
+
+import click
+
+from receiver.cli.args import PROCESS, RELEASE, app_argument, ledger_of
+from receiver.cli.main import Context
+from receiver.host import logs
+from receiver.names import AppName, ProcessType
+
+
+@click.command()
+@app_argument
+@click.option("-t", "--tail", is_flag=True, help="Go on as lines come.")
+@click.option("-n", "--num", default=100, show_default=True, type=click.IntRange(1, 1_000_000), help="How many lines.")
+@click.option("-p", "--ps", "process", type=PROCESS, help="Of one process type.")
+@click.option("--release", type=RELEASE, help="Of one release: v7.")
+@click.option("--since", default="", help="From a time on, as journalctl takes it: '10 min ago'.")
+@click.option("--grep", default="", help="Only lines that match.")
+@click.option("-q", "--quiet", is_flag=True, help="Only the text, without time and process.")
+@click.pass_obj
+def show(
+    ctx: Context, app: AppName, tail: bool, num: int, process: ProcessType | None, release: int | None, since: str,
+    grep: str, quiet: bool,
+) -> int:  # fmt: skip
+    """Show what the processes of an app printed.
+
+    \b
+    Examples:
+      shipit logs blog -t
+      shipit logs blog -p worker --since '1 hour ago'
+      shipit logs blog --release v7
+    """
+    ledger_of(ctx, app)
+    wanted = logs.Wanted(app, process, release, num, tail, since, grep, quiet)
+    return logs.show(ctx.layout, wanted)

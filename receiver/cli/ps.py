@@ -1,0 +1,176 @@
+"""`ps*`: the processes of an app."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+import click
+
+from receiver.cli import out
+from receiver.cli.args import PROCESS, app_argument, json_option, ledger_of
+from receiver.cli.main import Context
+from receiver.errors import Rejected
+from receiver.host import disk
+from receiver.host.client import Agent
+from receiver.host.queue import queued
+from receiver.model import Source
+from receiver.names import AppName, ProcessType, process_type
+from receiver.story.submit import Submission, inherited, scaled
+
+MAX_COUNT = 100
+
+
+@click.command()
+@app_argument
+@json_option
+@click.pass_obj
+def processes(ctx: Context, app: AppName, form: str) -> None:
+    """List the processes that run, those of a draining release included."""
+    ledger_of(ctx, app)
+    with Agent.connect(ctx.layout.agent_socket) as agent:
+        found = agent.processes(app)
+    rows = [
+        {
+            "process": f"{p.process}.{p.index}",
+            "release": f"v{p.release}",
+            "state": p.state.value,
+            "since": out.age(p.since) if p.since else "",
+            "restarts": p.restarts,
+            "memory": f"{p.memory / 2**20:.0f} MiB" if p.memory else "",
+            "pid": p.pid or "",
+        }
+        for p in sorted(found, key=lambda p: (-p.release, p.process, p.index))
+    ]
+    if form == "json":
+        out.show_json(rows)
+    else:
+        headings = {name: name.upper() for name in ("process", "release", "state", "since", "restarts", "memory", "pid")}
+        out.table(rows, headings, empty=f"{app} has no processes running.")
+
+
+@click.command()
+@app_argument
+@click.argument("counts", nargs=-1, metavar="[TYPE=COUNT]...")
+@json_option
+@click.pass_obj
+def scale(ctx: Context, app: AppName, counts: tuple[str, ...], form: str) -> int:
+    """Show or set how many processes of each type run; a change goes live as a new release.
+
+    \b
+    Examples:
+      shipit ps:scale blog
+      shipit ps:scale blog web=3 worker=1
+    """
+    book = ledger_of(ctx, app)
+    if not counts:
+        current = book.current()
+        rows = [{"process": kind, "count": count} for kind, count in (current.formation if current else ())]
+        if form == "json":
+            out.show_json(rows)
+        else:
+            out.table(rows, {"process": "PROCESS", "count": "COUNT"}, empty=f"{app} has no release yet.")
+        return 0
+    wish = dict(parse_count(text) for text in counts)
+    with Submission(ctx.layout, book, ctx.caller.name) as submission:
+        current = submission.current()
+        for kind in wish:
+            current.process(kind)
+        formation = scaled(current.formation, wish)
+        if formation == current.formation:
+            out.say("Nothing changes: that many run already.")
+            return 0
+        before = book.state().formation
+        book.change_state(lambda state: replace(state, formation=tuple(sorted({**dict(before), **wish}.items()))))
+        what = "scale " + " ".join(f"{kind}={count}" for kind, count in wish.items())
+        code = submission.submit(Source.SCALE, **{**inherited(current), "formation": formation, "message": what})
+        if code:
+            book.change_state(lambda state: replace(state, formation=before))
+        return code
+
+
+def parse_count(text: str) -> tuple[ProcessType, int]:
+    """`web=3` as (web, 3); raises Rejected."""
+    name, equals, count = text.partition("=")
+    if not equals or not count.isascii() or not count.isdigit() or int(count) > MAX_COUNT:
+        raise Rejected(f"{ascii(text[:40])} is not TYPE=COUNT with a count of 0–{MAX_COUNT}.", hint="shipit ps:scale APP web=2")
+    return process_type(name), int(count)
+
+
+@click.command()
+@app_argument
+@click.argument("process", type=PROCESS, required=False)
+@click.pass_obj
+def restart(ctx: Context, app: AppName, process: ProcessType | None) -> int:
+    """Restart an app without losing a request (as a new release), or one process type in place.
+
+    \b
+    Examples:
+      shipit ps:restart blog
+      shipit ps:restart blog worker
+    """
+    book = ledger_of(ctx, app)
+    if process is None:
+        with Submission(ctx.layout, book, ctx.caller.name) as submission:
+            current = submission.current()
+            return submission.submit(Source.RESTART, **{**inherited(current), "message": "restart"})
+    with held(ctx, app) as (agent, number):
+        book.release(number).process(process)
+        agent.restart(app, number, process)
+    out.say(f"Restarted {process} of {app}.")
+    return 0
+
+
+@click.command()
+@app_argument
+@click.pass_obj
+def stop(ctx: Context, app: AppName) -> None:
+    """Stop an app; it stays stopped, over reboots too, until `ps:start` or the next push."""
+    with held(ctx, app) as (agent, number):
+        ledger_of(ctx, app).change_state(lambda state: replace(state, stopped=True))
+        agent.boot_with(app, 0)
+        agent.stop(app, number, wait=True)
+        agent.proxy(app)
+    out.say(f"Stopped {app}. Visitors see that it is stopped. Start it again: shipit ps:start {app}")
+
+
+@click.command()
+@app_argument
+@click.pass_obj
+def start(ctx: Context, app: AppName) -> int:
+    """Start a stopped app; its processes are checked like those of a release."""
+    book = ledger_of(ctx, app)
+    if not book.state().stopped:
+        out.say(f"{app} is not stopped.")
+        return 0
+    book.change_state(lambda state: replace(state, stopped=False))
+    with Submission(ctx.layout, book, ctx.caller.name) as submission:
+        current = submission.current()
+        code = submission.submit(Source.RESTART, **{**inherited(current), "message": "start"})
+        if code:
+            book.change_state(lambda state: replace(state, stopped=True))
+        return code
+
+
+class held:
+    """The app's locks and the agent, for what changes processes without making a release."""
+
+    def __init__(self, ctx: Context, app: AppName) -> None:
+        self.ctx, self.book = ctx, ledger_of(ctx, app)
+
+    def __enter__(self) -> tuple[Agent, int]:
+        from contextlib import ExitStack
+
+        number = self.book.current_number()
+        if not number:
+            raise Rejected(f"{self.book.app} has no release yet.", hint=f"Push one: git push HOST:{self.book.app} main")
+        with ExitStack() as stack:
+            stack.enter_context(queued(self.book.paths, self.ctx.caller.name, push=False))
+            stack.enter_context(disk.locked(self.book.paths.app_lock, wait=True))
+            agent = stack.enter_context(Agent.connect(self.ctx.layout.agent_socket))
+            self._stack = stack.pop_all()
+        sys.stdout.flush()
+        return agent, number
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()

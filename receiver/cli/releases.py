@@ -1,0 +1,210 @@
+"""`releases*`, `rollback`, `deploy`, `cancel`: the history of an app, and going back in it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from dataclasses import replace
+from typing import Any
+
+import click
+
+from receiver.cli import out
+from receiver.cli.args import RELEASE, app_argument, json_option, ledger_of
+from receiver.cli.main import Context
+from receiver.errors import NotFound, Rejected
+from receiver.host.follow import follow
+from receiver.host.ledger import Ledger
+from receiver.model import Release, Source, Status
+from receiver.names import AppName
+from receiver.story.rollback import changes, target_of
+from receiver.story.submit import Submission, inherited, scaled
+
+
+def row(book: Ledger, release: Release, current: int, pinned: tuple[int, ...]) -> dict[str, Any]:
+    """A release as the list shows it and JSON gives it."""
+    status = release.status.value
+    if release.number == current:
+        status = "live"
+    elif release.status is Status.LIVE:
+        status = "superseded" if book.is_whole(release) or not release.slug else "pruned"
+    elif not release.status.final and not book.worker_lives(release.number):
+        status = "interrupted"
+    return {
+        "release": release.name,
+        "status": status,
+        "source": release.source.value,
+        "commit": (release.commit or "")[:8],
+        "what": describe(release),
+        "by": release.by,
+        "when": out.age(release.created),
+        "created": release.created,
+        "pinned": release.number in pinned,
+    }
+
+
+def describe(release: Release) -> str:
+    """One line: what this release was made for."""
+    return release.message or release.subject
+
+
+@click.command()
+@app_argument
+@click.option("-n", "--num", default=15, show_default=True, type=click.IntRange(1, 10_000), help="How many at most.")
+@json_option
+@click.pass_obj
+def list_releases(ctx: Context, app: AppName, num: int, form: str) -> None:
+    """List the releases of an app, newest first.
+
+    \b
+    Example: shipit releases blog
+    """
+    book = ledger_of(ctx, app)
+    state, current = book.state(), book.current_number()
+    rows = [row(book, release, current, state.pinned) for release in book.releases()[:num]]
+    if form == "json":
+        out.show_json(rows)
+        return
+    for item in rows:
+        item["release"] += " *" if item["pinned"] else ""
+    out.table(
+        rows,
+        {"release": "RELEASE", "status": "STATUS", "when": "WHEN", "by": "BY", "source": "SOURCE", "commit": "COMMIT",
+         "what": "WHAT"},
+        empty=f"{app} has no releases yet. Push one: git push shipit@{ctx.settings.domain}:{app} main",
+    )  # fmt: skip
+
+
+@click.command()
+@app_argument
+@click.argument("release", type=RELEASE)
+@json_option
+@click.pass_obj
+def info(ctx: Context, app: AppName, release: int, form: str) -> None:
+    """Show all that is known of one release."""
+    book = ledger_of(ctx, app)
+    found = book.release(release)
+    shown = {
+        **row(book, found, book.current_number(), book.state().pinned),
+        "commit": found.commit or "",
+        "branch": found.branch or "",
+        "subject": found.subject,
+        "author": found.author,
+        "runtime": found.runtime,
+        "slug": f"v{found.slug}" if found.slug else "",
+        "environment": f"v{found.environment}" if found.environment else "",
+        "formation": " ".join(f"{kind}={count}" for kind, count in found.formation),
+        "finished": out.when(found.finished),
+        "seconds": " ".join(f"{name}={took}" for name, took in found.seconds),
+        "reason": found.reason,
+    }
+    if form == "json":
+        out.show_json(shown)
+    else:
+        out.fields({name: value for name, value in shown.items() if value not in ("", False)})
+
+
+@click.command()
+@app_argument
+@click.argument("release", type=RELEASE, required=False)
+@click.option("-f", "--follow", "follow_", is_flag=True, help="Go on until the release is finished.")
+@click.pass_obj
+def output(ctx: Context, app: AppName, release: int | None, follow_: bool) -> int:
+    """Print the log of a release as it was built and put live (default: the newest)."""
+    book = ledger_of(ctx, app)
+    number = release or max([0, *book.numbers()])
+    if not number:
+        raise NotFound(f"{app} has no releases yet.")
+    book.release(number)
+    if follow_:
+        return follow(book, number, sys.stdout.fileno())
+    sys.stdout.buffer.write(book.paths.release(number).log.read_bytes())
+    return 0
+
+
+@click.command()
+@app_argument
+@click.argument("release", type=RELEASE)
+@click.pass_obj
+def pin(ctx: Context, app: AppName, release: int) -> None:
+    """Keep a release from being pruned."""
+    book = ledger_of(ctx, app)
+    if not book.is_whole(book.release(release)):
+        raise Rejected(f"v{release} was pruned already.", hint=f"See which are kept: shipit releases {app}")
+    book.change_state(lambda state: replace(state, pinned=tuple(sorted({*state.pinned, release}))))
+    out.say(f"Pinned v{release} of {app}.")
+
+
+@click.command()
+@app_argument
+@click.argument("release", type=RELEASE)
+@click.pass_obj
+def unpin(ctx: Context, app: AppName, release: int) -> None:
+    """Allow a release to be pruned again."""
+    ledger_of(ctx, app).change_state(lambda s: replace(s, pinned=tuple(n for n in s.pinned if n != release)))
+    out.say(f"Unpinned v{release} of {app}.")
+
+
+@click.command()
+@app_argument
+@click.argument("release", type=RELEASE, required=False)
+@click.option("--keep-config", is_flag=True, help="Bring back the code, keep today's config vars.")
+@click.pass_obj
+def rollback(ctx: Context, app: AppName, release: int | None, keep_config: bool) -> int:
+    """Bring back an earlier release, code and config vars (default: the previous good one).
+
+    \b
+    Examples:
+      shipit rollback blog
+      shipit rollback blog v7 --keep-config
+    """
+    book = ledger_of(ctx, app)
+    with Submission(ctx.layout, book, ctx.caller.name) as submission:
+        current = submission.current()
+        target = target_of(book, release)
+        for line in changes(ctx.layout, book, current, target, keep_config):
+            out.say(line)
+        sys.stdout.flush()
+        return submission.submit(
+            Source.ROLLBACK,
+            **{
+                **inherited(target),
+                "formation": scaled(target.formation, dict(book.state().formation)),
+                "target": target.number,
+                "config_base": current.number if keep_config else target.number,
+                "message": f"rollback to {target.name}",
+            },
+        )
+
+
+@click.command()
+@app_argument
+@click.option("--fresh", is_flag=True, help="Build without the environment of an earlier release.")
+@click.pass_obj
+def deploy(ctx: Context, app: AppName, fresh: bool) -> int:
+    """Build the live commit again and put it live as a new release."""
+    book = ledger_of(ctx, app)
+    with Submission(ctx.layout, book, ctx.caller.name) as submission:
+        current = submission.current()
+        if current.commit is None:
+            raise Rejected(f"{app} has no commit to build.", hint=f"Push one: git push HOST:{app} main")
+        values = {name: getattr(current, name) for name in ("commit", "branch", "subject", "author")}
+        return submission.submit(Source.REBUILD, builds=True, fresh=fresh, message="rebuild", **values)
+
+
+@click.command()
+@app_argument
+@click.pass_obj
+def cancel(ctx: Context, app: AppName) -> int:
+    """Stop the release that is being made; the one that serves goes on serving."""
+    book = ledger_of(ctx, app)
+    for release in book.releases():
+        if release.status.final or not book.worker_lives(release.number):
+            continue
+        pid = book.paths.release(release.number).alive.read_text().strip()
+        os.kill(int(pid), signal.SIGTERM)
+        code = follow(book, release.number, sys.stdout.fileno())
+        return 0 if code else 1
+    out.say(f"Nothing is being made of {app}.")
+    return 0

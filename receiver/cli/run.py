@@ -1,0 +1,48 @@
+"""`run`: a one-off command in the live release, with its config vars, as the app's own user."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shlex
+import sys
+
+import click
+
+from receiver.cli.args import app_argument, ledger_of
+from receiver.cli.main import Context
+from receiver.errors import Rejected
+from receiver.host import disk
+from receiver.host.client import Agent
+from receiver.names import AppName
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@app_argument
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.pass_obj
+def run_command(ctx: Context, app: AppName, command: tuple[str, ...]) -> int:
+    """Run a command as the app; its exit code is yours. With `ssh -t` it has a terminal.
+
+    \b
+    Examples:
+      shipit run blog python manage.py migrate
+      ssh -t prod shipit run blog python
+    """
+    book = ledger_of(ctx, app)
+    current = book.current()
+    if current is None or not current.slug:
+        raise Rejected(f"{app} has no release to run in yet.", hint=f"Push one: git push HOST:{app} main")
+    run_id = secrets.token_hex(20)
+    # One word is a line for the shell, as it was typed; several are words to be kept apart.
+    line = command[0] if len(command) == 1 else shlex.join(command)
+    book.paths.runs.mkdir(exist_ok=True)
+    path = book.paths.runs / f"{run_id}.json"
+    disk.write_atomically(path, json.dumps({"command": line}).encode(), 0o640)
+    try:
+        with Agent.connect(ctx.layout.agent_socket) as agent:
+            sys.stdout.flush()
+            return agent.run(app, current.number, run_id, (0, 1, 2), tty=os.isatty(0) and os.isatty(1))
+    finally:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,57 @@
+"""`status` and `version`."""
+
+from __future__ import annotations
+
+import click
+
+from receiver import __version__
+from receiver.cli import out
+from receiver.cli.args import app_argument, json_option, ledger_of
+from receiver.cli.main import Context
+from receiver.cli.releases import describe
+from receiver.host.client import Agent
+from receiver.model import Status
+from receiver.names import AppName
+
+
+@click.command()
+@app_argument
+@json_option
+@click.pass_obj
+def status(ctx: Context, app: AppName, form: str) -> int:
+    """Say how an app is: what serves, what is being made, what runs. Exit 1 when it does not run as it should."""
+    book = ledger_of(ctx, app)
+    state, current = book.state(), book.current()
+    with Agent.connect(ctx.layout.agent_socket) as agent:
+        processes = [p for p in agent.processes(app) if current and p.release == current.number]
+    up = sum(p.state.value == "running" for p in processes)
+    wanted = len(current.running()) if current else 0
+    making = [r for r in book.releases()[:5] if not r.status.final and book.worker_lives(r.number)]
+    failed = [r for r in book.releases()[:1] if r.status in (Status.FAILED, Status.CANCELLED)]
+    well = state.stopped or up == wanted
+    shown = {
+        "app": app,
+        "state": "stopped" if state.stopped else "new" if not current else "live" if well else "degraded",
+        "release": current.name if current else "",
+        "commit": f"{(current.commit or '')[:8]} {current.subject}".strip() if current else "",
+        "since": out.when(current.finished) if current else "",
+        "by": current.by if current else "",
+        "processes": f"{up} of {wanted} running",
+        "formation": " ".join(f"{k}={n}" for k, n in current.formation) if current else "",
+        "url": f"http://{(state.domains or (f'{app}.{ctx.settings.domain}',))[0]}",
+        "branch": state.branch or "the first that is pushed",
+        "locked": state.locked,
+        "making": ", ".join(f"{r.name} ({describe(r)}) by {r.by}" for r in making),
+        "last failure": f"{failed[0].name}: {failed[0].reason}" if failed else "",
+    }
+    if form == "json":
+        out.show_json(shown)
+    else:
+        out.fields({name: value for name, value in shown.items() if value})
+    return 0 if well else 1
+
+
+@click.command()
+def version() -> None:
+    """Print the version of shipit."""
+    out.say(f"shipit {__version__}")

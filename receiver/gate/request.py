@@ -1,0 +1,154 @@
+"""The grammar of `SSH_ORIGINAL_COMMAND`: a closed set of git services, or words for the CLI. Anything else is refused.
+
+Nothing here is ever given to a shell, and nothing is cleaned: a text parses as a whole or is Rejected.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+
+from receiver import names
+from receiver.errors import Rejected
+from receiver.names import AppName
+
+MAX = 64 * 1024
+WORDS_MAX = 1000
+
+# What git's client sends for `host:blog`, `ssh://host/blog` and either with `.git` (connect.c quotes the path with
+# single quotes); git < 1.6 wrote no dash. The app's name itself is parsed by names.py.
+_GIT = re.compile(r"git[- ]([a-z-]+) '/?([^'/]+?)(?:\.git)?'", re.ASCII)
+
+
+class Service(str, Enum):
+    """The two git services a client may ask for."""
+
+    RECEIVE = "receive-pack"
+    UPLOAD = "upload-pack"
+
+
+@dataclass(frozen=True)
+class GitRequest:
+    service: Service
+    app: AppName
+
+
+@dataclass(frozen=True)
+class CliRequest:
+    """The words of a command without the leading `shipit`; at least one."""
+
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Greeting:
+    """Nothing was asked: `ssh shipit@host` by hand."""
+
+
+Request = GitRequest | CliRequest | Greeting
+
+
+def parse(command: bytes | None) -> Request:
+    """Parse what sshd put into SSH_ORIGINAL_COMMAND (None: it was not set); raises Rejected, nothing else."""
+    if command is None or not command.strip():
+        return Greeting()
+    if len(command) > MAX:
+        raise Rejected(f"The command is longer than {MAX // 1024} KiB.")
+    try:
+        text = command.decode()
+    except UnicodeDecodeError as error:
+        raise Rejected("The command is not UTF-8.") from error
+    # C0, DEL, C1 and the line separators: none of them belongs into a line that a person typed.
+    if any(c < " " or "\x7f" <= c <= "\x9f" or c in "\u2028\u2029" for c in text):
+        raise Rejected(
+            "A command is one line without control characters.",
+            hint="Values with line breaks go over standard input: shipit config:set APP NAME=- < FILE",
+        )
+    if text.startswith("git") and text[3:4] in ("-", " "):
+        return _git(text)
+    words = split(text)
+    if words[0] in ("rsync", "scp", "internal-sftp", "sftp-server"):
+        raise Rejected("shipit takes no rsync, scp or sftp.", hint="Ship with: git push ssh://shipit@HOST/APP main")
+    if words[0] == "shipit":
+        words = words[1:]
+    return CliRequest(tuple(words)) if words else Greeting()
+
+
+def _git(text: str) -> GitRequest:
+    match = _GIT.fullmatch(text)
+    if not match:
+        raise Rejected(
+            "This is not a git command that shipit knows.", hint="The remote is written shipit@HOST:APP, nothing else."
+        )
+    try:
+        service = Service(match[1])
+    except ValueError:
+        if match[1] == "lfs-authenticate":
+            raise _no_lfs() from None
+        raise Rejected(f"shipit does not offer git {match[1]}.") from None
+    return GitRequest(service, names.app_name(match[2]))
+
+
+def _no_lfs() -> Rejected:
+    return Rejected(
+        "shipit stores no Git LFS objects.",
+        hint="Keep them where they are and name that place: git config -f .lfsconfig lfs.url https://…",
+    )
+
+
+def split(text: str) -> list[str]:
+    """Words as a POSIX shell would split them, quotes and backslashes only: no variable, glob, pipe or list.
+
+    Stricter than shlex: an unquoted shell operator is refused, because who types one expects it to work.
+    """
+    words: list[str] = []
+    word: list[str] | None = None
+    at = 0
+    while at < len(text):
+        c = text[at]
+        if c == " ":
+            if word is not None:
+                words.append("".join(word))
+            word = None
+            at += 1
+            continue
+        if c in ";&|<>`()":
+            raise Rejected(f"There is no shell here, so {c} means nothing.", hint="Quote it if it belongs to a value.")
+        word = [] if word is None else word
+        if c == "'":
+            end = text.find("'", at + 1)
+            if end < 0:
+                raise Rejected("A quote ' is not closed.")
+            word.append(text[at + 1 : end])
+            at = end
+        elif c == '"':
+            quoted, at = _double(text, at + 1)
+            word.append(quoted)
+        elif c == "\\":
+            at += 1
+            if at == len(text):
+                raise Rejected("The command ends with a backslash.")
+            word.append(text[at])
+        else:
+            word.append(c)
+        at += 1
+    if word is not None:
+        words.append("".join(word))
+    if len(words) > WORDS_MAX:
+        raise Rejected(f"The command has more than {WORDS_MAX} words.")
+    return words
+
+
+def _double(text: str, at: int) -> tuple[str, int]:
+    """The text inside double quotes from `at`, and the index of the closing quote."""
+    out: list[str] = []
+    while at < len(text) and text[at] != '"':
+        # Inside double quotes a backslash keeps its meaning before these only (POSIX shell, 2.2.3).
+        if text[at] == "\\" and text[at + 1 : at + 2] and text[at + 1] in '"\\$`':
+            at += 1
+        out.append(text[at])
+        at += 1
+    if at >= len(text):
+        raise Rejected('A quote " is not closed.')
+    return "".join(out), at

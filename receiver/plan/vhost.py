@@ -1,0 +1,74 @@
+"""nginx's configuration for one app, as a value. Only parsed names, numbers and shipit's own paths enter it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from receiver import names
+from receiver.model import WEB, AppState, Listen, Release
+from receiver.names import AppName, Domain
+from receiver.paths import Layout
+from receiver.plan.render import render
+from receiver.settings import Settings
+
+# nginx's own 1 MiB refuses the first photo somebody uploads.
+MAX_BODY = 100
+
+
+def vhost(
+    app: AppName,
+    state: AppState,
+    release: Release | None,
+    settings: Settings,
+    layout: Layout,
+    *,
+    pages: Path,
+    ipv6: bool = True,
+) -> str:
+    """The vhost of `app`, or "" for an app that takes no requests (its release has no web process type).
+
+    `release` is the live one. Before the first (None) the text is that of an app with one web process, so a first
+    push usually needs no reload. A stopped app, and one with web scaled to 0, answers 503. `pages` holds 502.html,
+    503.html and 504.html. Raises Rejected when the server's own domain is not one.
+    """
+    if release is not None and not listens(release):
+        return ""
+    web = 1 if release is None else release.count(WEB)
+    current = layout.app(app).current
+    return render(
+        "proxy/app.conf.j2",
+        app=app,
+        sockets=[] if state.stopped else [current / f"sockets/{WEB}.{index}.sock" for index in range(1, web + 1)],
+        current=current,
+        domains=domains(app, state, settings),
+        port=settings.http_port,
+        max_body=MAX_BODY,
+        pages=pages,
+        ipv6=ipv6,
+    )
+
+
+def domains(app: AppName, state: AppState, settings: Settings) -> tuple[Domain, ...]:
+    """The names the app answers at: its own, else APP.DOMAIN of the server. Never empty."""
+    return state.domains or (names.domain(f"{app}.{settings.domain}"),)
+
+
+def shipit_conf(settings: Settings, layout: Layout, *, catch_all: bool, names_hash: bool, ipv6: bool = True) -> str:
+    """The file that makes nginx read the apps' vhosts; written once, by the installation.
+
+    `catch_all`: unknown names get our 404 even when another site sorts before us; only for an nginx that we
+    installed. `names_hash`: room for long and many names; nginx refuses the directives if they are set twice.
+    """
+    return render(
+        "proxy/shipit.conf.j2",
+        port=settings.http_port,
+        vhosts=layout.nginx,
+        catch_all=catch_all,
+        names_hash=names_hash,
+        ipv6=ipv6,
+    )
+
+
+def listens(release: Release) -> bool:
+    """Whether the release has a web process type that takes requests, however many run."""
+    return any(process.type == WEB and process.listen is not Listen.NONE for process in release.processes)

@@ -1,0 +1,58 @@
+"""Choosing what a rollback returns to, and saying beforehand what it changes."""
+
+from __future__ import annotations
+
+from receiver.errors import Rejected
+from receiver.host.client import Agent
+from receiver.host.ledger import Ledger
+from receiver.model import Release, Status
+from receiver.paths import Layout
+
+
+def target_of(book: Ledger, number: int | None) -> Release:
+    """The release to return to, whole and once live; raises Rejected or NotFound before anything is touched."""
+    current = book.current_number()
+    if number is None:
+        target = book.previous_good()
+        if target is None:
+            raise Rejected(
+                f"There is no earlier good release of {book.app} to go back to.",
+                holds=f"v{current} is serving.", hint=f"See what there is: shipit releases {book.app}",
+            )  # fmt: skip
+    else:
+        target = book.release(number)
+    if target.number == current:
+        raise Rejected(f"{target.name} is live already.")
+    if target.status is not Status.LIVE:
+        raise Rejected(
+            f"{target.name} was never live ({target.status.value}).",
+            holds=f"v{current} is serving.", hint=f"See which were: shipit releases {book.app}",
+        )  # fmt: skip
+    if not book.is_whole(target):
+        commit = f" {(target.commit or '')[:8]}" if target.commit else ""
+        raise Rejected(
+            f"{target.name} was pruned: its files are gone.",
+            holds=f"v{current} is serving.",
+            hint=f"Push its commit{commit} again; keep releases from being pruned: shipit releases:pin",
+        )
+    return target
+
+
+def changes(layout: Layout, book: Ledger, current: Release, target: Release, keep_config: bool) -> list[str]:
+    """What going from `current` to `target` changes, as lines to print: the commits, the names of config vars."""
+    lines = [f"Rolling {book.app} back from {current.name} to {target.name}"]
+    if current.commit != target.commit:
+        lines.append(f"  commit  {(current.commit or '')[:8]} {current.subject}".rstrip())
+        lines.append(f"      ->  {(target.commit or '')[:8]} {target.subject}".rstrip())
+    if keep_config:
+        return [*lines, "  config  today's is kept"]
+    with Agent.connect(layout.agent_socket) as agent:
+        now, then = agent.read_config(book.app, current.number), agent.read_config(book.app, target.number)
+    for key in sorted({*now, *then}):
+        if key not in then:
+            lines.append(f"  config  - {key}")
+        elif key not in now:
+            lines.append(f"  config  + {key}")
+        elif now[key] != then[key]:
+            lines.append(f"  config  ~ {key}")
+    return lines
