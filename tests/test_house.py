@@ -1,0 +1,115 @@
+"""The house rules, as tests: linters, types, import direction, and what must never be written."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = sorted((ROOT / "receiver").rglob("*.py"))
+
+# Who may import whom: a module imports only from its own layer or a lower one.
+LAYERS = ("leaf", "values", "plan", "host", "story", "entry")
+LEAF = {"errors", "names", "paths"}
+VALUES = {"model", "settings", "wire", "manifest"}
+ENTRY = {"cli", "gateway", "gate", "hook", "worker"}
+
+
+def layer(module: str) -> str:
+    """The layer of a module below `receiver` (`host.ledger` → host)."""
+    top = module.split(".")[0]
+    if top in LEAF or not top:
+        return "leaf"
+    if top in VALUES:
+        return "values"
+    return "entry" if top in ENTRY else top
+
+
+def imported(path: Path) -> set[str]:
+    """The modules below `receiver` that a file imports, wherever the import stands."""
+    package = ["receiver", *path.relative_to(ROOT / "receiver").parts[:-1]]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            found.add(".".join([*base, node.module] if node.module else base))
+    return {name.removeprefix("receiver.") for name in found if name.startswith("receiver.")}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_go_only_downwards(path: Path) -> None:
+    own = layer(".".join(path.relative_to(ROOT / "receiver").with_suffix("").parts).removesuffix(".__init__"))
+    if path == ROOT / "receiver/__init__.py":
+        return
+    for name in imported(path):
+        assert LAYERS.index(layer(name)) <= LAYERS.index(own), f"{path.name} ({own}) imports {name} ({layer(name)})"
+
+
+def test_plans_touch_nothing() -> None:
+    forbidden = {"subprocess", "socket", "shutil"}
+    for path in (ROOT / "receiver/plan").rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        names = {a.name.split(".")[0] for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+        assert not names & forbidden, path
+
+
+def test_only_the_runner_starts_programs() -> None:
+    # builder and launch stand alone (started with -S, as the build's or the app's own user).
+    allowed = {"host/run.py", "host/builder.py", "host/launch.py"}
+    for path in SOURCES:
+        if str(path.relative_to(ROOT / "receiver")) not in allowed:
+            assert not re.search(r"^\s*(import|from) subprocess|os\.(system|popen|posix_spawn)", path.read_text(), re.M), path
+
+
+def test_no_shell_is_ever_asked_to_parse() -> None:
+    for path in SOURCES:
+        assert "shell=True" not in path.read_text(), path
+
+
+def test_names_are_parsed_in_one_place() -> None:
+    for path in SOURCES:
+        if path.name != "names.py":
+            assert r"[a-z][a-z0-9-]" not in path.read_text(), f"{path}: a name's grammar outside names.py"
+
+
+def _run(*argv: str) -> None:
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_ruff_is_content() -> None:
+    _run(sys.executable, "-m", "ruff", "check", ".")
+
+
+def test_the_code_is_formatted() -> None:
+    _run(sys.executable, "-m", "ruff", "format", "--check", "receiver", "tests")
+
+
+def test_mypy_is_content() -> None:
+    _run(sys.executable, "-m", "mypy", "receiver")
+
+
+def test_shellcheck_is_content() -> None:
+    if not shutil.which("shellcheck"):
+        pytest.fail("shellcheck is missing; tests/run installs it")
+    scripts = [p for p in (ROOT / "install.sh", ROOT / "tests/run", ROOT / ".ci/run", *(ROOT / "hooks").iterdir()) if p.exists()]
+    _run("shellcheck", *map(str, scripts))
+
+
+def test_every_command_has_help_and_a_home() -> None:
+    from receiver.cli.main import COMMANDS, LazyGroup, shipit
+
+    assert isinstance(shipit, LazyGroup)
+    import click
+
+    for name in COMMANDS:
+        command = shipit.get_command(click.Context(shipit), name)
+        assert command is not None and command.help, name

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from receiver import names
+from receiver.errors import Rejected
+
+BAD_APPS = ["", "-c", "--upload-pack=x", "..", ".", "a..b", "a/../b", "é", "a" * 27, "x.lock", "A", "1a", "a-", "a--b",
+            "a\n", "a b", "a;id", "$(id)", "a_b"]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", BAD_APPS)
+def test_a_bad_app_name_is_refused_and_never_cleaned(text: str) -> None:
+    with pytest.raises(Rejected):
+        names.app_name(text)
+
+
+@pytest.mark.parametrize("text", ["a", "blog", "my-app2", "a" * 26])
+def test_a_good_app_name_comes_back_as_it_is(text: str) -> None:
+    assert names.app_name(text) == text
+    assert len(f"build-{text}") <= 32
+
+
+@given(st.text())
+def test_any_text_is_a_name_or_one_refusal(text: str) -> None:
+    for parse in (names.app_name, names.process_type, names.config_key, names.domain, names.key_name, names.branch):
+        try:
+            assert parse(text) == text
+        except Rejected as refusal:
+            assert "\n" not in refusal.message
+
+
+@pytest.mark.parametrize("text", ["LD_PRELOAD", "PATH", "path", "A=B", "1A", "", "SHIPIT_APP", "A\n", "PORT"])
+def test_a_config_var_that_would_change_the_machinery_is_refused(text: str) -> None:
+    with pytest.raises(Rejected):
+        names.config_key(text)
+
+
+@pytest.mark.parametrize("text", ["-x", "a..b", "a.lock", "/a", "a/", "a//b", "HEAD~1", "a b", "@{", "a/.b"])
+def test_a_branch_that_could_be_an_option_or_a_path_is_refused(text: str) -> None:
+    with pytest.raises(Rejected):
+        names.branch(text)
+
+
+def test_a_release_is_written_with_or_without_v() -> None:
+    assert names.release_number("v7") == names.release_number("7") == 7
+    for bad in ("v0", "0", "v-1", "v07x", "", "v1234567890"):
+        with pytest.raises(Rejected):
+            names.release_number(bad)
