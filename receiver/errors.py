@@ -14,9 +14,7 @@ class Failure(Exception):
 
     exit_code = 1
 
-    def __init__(
-        self, message: str, *, holds: str = "", hint: str = "", details: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, message: str, *, holds: str = "", hint: str = "", details: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.message = message
         self.holds = holds

@@ -120,7 +120,9 @@ def report(host: Host, release: Release, failure: Failure) -> None:
         host.say.warn(f"{release.name} was not made live; v{current} is still serving.")
     else:
         host.say.warn(f"{release.name} was not made live; {release.app} has no live release yet.")
-    hint = failure.hint or f"See all of it: shipit releases:output {release.app} {release.name}    Try again: push again"
+    hint = (
+        failure.hint or f"See all of it: shipit releases:output {release.app} {release.name}    Try again: push again"
+    )
     for line in hint.splitlines():
         host.say.warn(f"({line})")
 

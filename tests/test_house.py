@@ -66,7 +66,9 @@ def test_only_the_runner_starts_programs() -> None:
     allowed = {"host/run.py", "host/builder.py", "host/launch.py"}
     for path in SOURCES:
         if str(path.relative_to(ROOT / "receiver")) not in allowed:
-            assert not re.search(r"^\s*(import|from) subprocess|os\.(system|popen|posix_spawn)", path.read_text(), re.M), path
+            assert not re.search(
+                r"^\s*(import|from) subprocess|os\.(system|popen|posix_spawn)", path.read_text(), re.M
+            ), path
 
 
 def test_no_shell_is_ever_asked_to_parse() -> None:
@@ -100,7 +102,11 @@ def test_mypy_is_content() -> None:
 def test_shellcheck_is_content() -> None:
     if not shutil.which("shellcheck"):
         pytest.fail("shellcheck is missing; tests/run installs it")
-    scripts = [p for p in (ROOT / "install.sh", ROOT / "tests/run", ROOT / ".ci/run", *(ROOT / "hooks").iterdir()) if p.exists()]
+    scripts = [
+        p
+        for p in (ROOT / "install.sh", ROOT / "tests/run", ROOT / ".ci/run", *(ROOT / "hooks").iterdir())
+        if p.exists()
+    ]
     _run("shellcheck", *map(str, scripts))
 
 

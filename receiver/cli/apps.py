@@ -16,6 +16,7 @@ from receiver.host.client import Agent
 from receiver.host.queue import queued
 from receiver.names import AppName, branch
 from receiver.story.create import create_app
+from receiver.story.submit import tell
 
 
 @click.command()
@@ -39,7 +40,7 @@ def list_apps(ctx: Context, form: str) -> None:
     """List the apps of this server."""
     rows = []
     for app in ledger.apps(ctx.layout):
-        if not ctx.caller.may_see(app):
+        if not ctx.caller.sees(app):
             continue
         book = ledger.Ledger(ctx.layout.app(app))
         current, state = book.current(), book.state()
@@ -87,8 +88,10 @@ def destroy(ctx: Context, app: AppName, force: bool) -> None:
         sys.stdout.write(f"This removes {app} with all its releases and its data. Type its name to go on: ")
         sys.stdout.flush()
         if sys.stdin.readline().strip() != app:
-            raise Rejected("The name was not typed.", holds="Nothing was removed.", hint=f"Without asking: --force {app}")
-    with queued(book.paths, ctx.caller.name, push=False):
+            raise Rejected(
+                "The name was not typed.", holds="Nothing was removed.", hint=f"Without asking: --force {app}"
+            )
+    with queued(book, ctx.caller.name, push=False, say=tell):
         try:
             with disk.locked(book.paths.app_lock, wait=False), Agent.connect(ctx.layout.agent_socket) as agent:
                 agent.destroy_app(app)

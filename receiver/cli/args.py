@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from receiver import names
+from receiver.host.keys import Role
 from receiver.host.ledger import Ledger, open_app
 from receiver.names import AppName
 
@@ -24,7 +25,17 @@ class Name(click.ParamType):
         return self._parse(value) if isinstance(value, str) else value
 
 
-APP = Name("app", names.app_name)
+class AppParam(Name):
+    """An app's name, refused unless the caller's key is for that app; the role was checked with the command."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        app = super().convert(value, param, ctx)
+        if ctx is not None and (caller := getattr(ctx.obj, "caller", None)) is not None:
+            caller.require(Role.VIEW, app)
+        return app
+
+
+APP = AppParam("app", names.app_name)
 KEY = Name("key", names.config_key)
 DOMAIN = Name("domain", names.domain)
 PROCESS = Name("process", names.process_type)

@@ -103,7 +103,7 @@ def parse_pairs(pairs: tuple[str, ...]) -> dict[ConfigKey, str]:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
-            raise Rejected(f"{ascii(name[:40])} is not NAME=value.", hint="A value from standard input: NAME -")
+            raise Rejected(f"{name[:40]!a} is not NAME=value.", hint="A value from standard input: NAME -")
         change[config_key(name)] = value
     if any("\0" in value for value in change.values()):
         raise Rejected("A config var cannot hold a NUL byte.")

@@ -15,6 +15,7 @@ from receiver.host import disk, ledger
 from receiver.host.client import Agent
 from receiver.host.queue import queued
 from receiver.names import AppName, Domain
+from receiver.story.submit import tell
 
 
 @click.command()
@@ -65,7 +66,7 @@ def change(
 ) -> None:
     """Write the domains and let the proxy follow; put back when the proxy refuses them."""
     book = ledger_of(ctx, app)
-    with queued(book.paths, ctx.caller.name, push=False), disk.locked(ctx.layout.domains_lock, wait=True):
+    with queued(book, ctx.caller.name, push=False, say=tell), disk.locked(ctx.layout.domains_lock, wait=True):
         for other in ledger.apps(ctx.layout):
             names = owned(ctx, other)
             taken = [d for d in claimed if other != app and d in names]

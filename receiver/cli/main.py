@@ -13,49 +13,49 @@ import click
 
 from receiver import settings
 from receiver.errors import Failure, Rejected
-from receiver.host.keys import ROOT, Caller
+from receiver.host.keys import LOCAL_ADMIN, Caller, Role
 from receiver.paths import SHIPIT_USER, Layout
 
-# command → (module below receiver.cli, function). The order is the order of `shipit --help`.
-COMMANDS: dict[str, tuple[str, str]] = {
-    "apps:create": ("apps", "create"),
-    "apps:list": ("apps", "list_apps"),
-    "apps:destroy": ("apps", "destroy"),
-    "apps:exists": ("apps", "exists"),
-    "apps:lock": ("apps", "lock"),
-    "apps:unlock": ("apps", "unlock"),
-    "git:set": ("apps", "git_set"),
-    "status": ("status", "status"),
-    "releases": ("releases", "list_releases"),
-    "releases:info": ("releases", "info"),
-    "releases:output": ("releases", "output"),
-    "releases:pin": ("releases", "pin"),
-    "releases:unpin": ("releases", "unpin"),
-    "rollback": ("releases", "rollback"),
-    "deploy": ("releases", "deploy"),
-    "cancel": ("releases", "cancel"),
-    "config:show": ("config", "show"),
-    "config:get": ("config", "get"),
-    "config:set": ("config", "set_vars"),
-    "config:unset": ("config", "unset_vars"),
-    "config:keys": ("config", "keys"),
-    "ps": ("ps", "processes"),
-    "ps:scale": ("ps", "scale"),
-    "ps:restart": ("ps", "restart"),
-    "ps:stop": ("ps", "stop"),
-    "ps:start": ("ps", "start"),
-    "logs": ("logs", "show"),
-    "run": ("run", "run_command"),
-    "domains:add": ("domains", "add"),
-    "domains:remove": ("domains", "remove"),
-    "domains:list": ("domains", "list_domains"),
-    "ssh-keys:add": ("keys", "add"),
-    "ssh-keys:list": ("keys", "list_keys"),
-    "ssh-keys:remove": ("keys", "remove"),
-    "check": ("check", "check"),
-    "plan": ("plan", "plan"),
-    "doctor": ("doctor", "doctor"),
-    "version": ("status", "version"),
+# command → (module below receiver.cli, function, the least role that may call it), in the order of `shipit --help`.
+COMMANDS: dict[str, tuple[str, str, Role]] = {
+    "apps:create": ("apps", "create", Role.ADMIN),
+    "apps:list": ("apps", "list_apps", Role.VIEW),
+    "apps:destroy": ("apps", "destroy", Role.ADMIN),
+    "apps:exists": ("apps", "exists", Role.VIEW),
+    "apps:lock": ("apps", "lock", Role.DEPLOY),
+    "apps:unlock": ("apps", "unlock", Role.DEPLOY),
+    "git:set": ("apps", "git_set", Role.ADMIN),
+    "status": ("status", "status", Role.VIEW),
+    "releases": ("releases", "list_releases", Role.VIEW),
+    "releases:info": ("releases", "info", Role.VIEW),
+    "releases:output": ("releases", "output", Role.VIEW),
+    "releases:pin": ("releases", "pin", Role.DEPLOY),
+    "releases:unpin": ("releases", "unpin", Role.DEPLOY),
+    "rollback": ("releases", "rollback", Role.DEPLOY),
+    "deploy": ("releases", "deploy", Role.DEPLOY),
+    "cancel": ("releases", "cancel", Role.DEPLOY),
+    "config:show": ("config", "show", Role.DEPLOY),
+    "config:get": ("config", "get", Role.DEPLOY),
+    "config:set": ("config", "set_vars", Role.DEPLOY),
+    "config:unset": ("config", "unset_vars", Role.DEPLOY),
+    "config:keys": ("config", "keys", Role.VIEW),
+    "ps": ("ps", "processes", Role.VIEW),
+    "ps:scale": ("ps", "scale", Role.DEPLOY),
+    "ps:restart": ("ps", "restart", Role.DEPLOY),
+    "ps:stop": ("ps", "stop", Role.DEPLOY),
+    "ps:start": ("ps", "start", Role.DEPLOY),
+    "logs": ("logs", "show", Role.VIEW),
+    "run": ("run", "run_command", Role.DEPLOY),
+    "domains:add": ("domains", "add", Role.ADMIN),
+    "domains:remove": ("domains", "remove", Role.ADMIN),
+    "domains:list": ("domains", "list_domains", Role.VIEW),
+    "ssh-keys:add": ("keys", "add", Role.ADMIN),
+    "ssh-keys:list": ("keys", "list_keys", Role.ADMIN),
+    "ssh-keys:remove": ("keys", "remove", Role.ADMIN),
+    "check": ("check", "check", Role.VIEW),
+    "plan": ("plan", "plan", Role.VIEW),
+    "doctor": ("doctor", "doctor", Role.ADMIN),
+    "version": ("status", "version", Role.VIEW),
 }
 ALIASES = {
     "apps": "apps:list", "destroy": "apps:destroy", "config": "config:show", "restart": "ps:restart",
@@ -90,7 +90,7 @@ class LazyGroup(click.Group):
         name = ALIASES.get(cmd_name, cmd_name)
         if name not in COMMANDS:
             return None
-        module, function = COMMANDS[name]
+        module, function, _ = COMMANDS[name]
         command = getattr(importlib.import_module(f"receiver.cli.{module}"), function)
         assert isinstance(command, click.Command)
         return command
@@ -102,9 +102,11 @@ class LazyGroup(click.Group):
         if name not in COMMANDS and name not in ALIASES and not name.startswith("-"):
             near = difflib.get_close_matches(name, [*COMMANDS, *ALIASES], 1)
             raise Rejected(
-                f"There is no command {ascii(name)}.",
+                f"There is no command {name!a}.",
                 hint=f"Did you mean: shipit {near[0]}" if near else "All commands: shipit --help",
             )
+        if isinstance(ctx.obj, Context):
+            ctx.obj.caller.require(COMMANDS[ALIASES.get(name, name)][2])
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -173,7 +175,9 @@ def main() -> None:
     words = sys.argv[1:]
     name = ALIASES.get(words[0], words[0]) if words else ""
     if os.environ.get("_SHIPIT_COMPLETE") or name in ANYWHERE or not name or name.startswith("-"):
-        raise SystemExit(shipit.main(words, "shipit") if "_SHIPIT_COMPLETE" in os.environ else run(words or ["-h"], ROOT))
+        raise SystemExit(
+            shipit.main(words, "shipit") if "_SHIPIT_COMPLETE" in os.environ else run(words or ["-h"], LOCAL_ADMIN)
+        )
     if os.geteuid() == 0 and name not in AS_ROOT:
         become_shipit()
     elif os.geteuid() != 0:
@@ -183,7 +187,7 @@ def main() -> None:
             )
         )
         raise SystemExit(2)
-    raise SystemExit(run(words, ROOT))
+    raise SystemExit(run(words, LOCAL_ADMIN))
 
 
 def become_shipit() -> None:

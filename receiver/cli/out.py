@@ -37,7 +37,9 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, empt
             line[-1] = line[-1][: last - 1] + "…"
         padded = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
         if number and colours():
-            padded = [f"\x1b[{_COLOURS[c]}m{p}\x1b[0m" if c in _COLOURS else p for c, p in zip(line, padded, strict=True)]
+            padded = [
+                f"\x1b[{_COLOURS[c]}m{p}\x1b[0m" if c in _COLOURS else p for c, p in zip(line, padded, strict=True)
+            ]
         elif colours():
             padded = [f"\x1b[1m{p}\x1b[0m" for p in padded]
         say("  ".join(padded).rstrip())

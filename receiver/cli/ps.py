@@ -16,7 +16,7 @@ from receiver.host.client import Agent
 from receiver.host.queue import queued
 from receiver.model import Source
 from receiver.names import AppName, ProcessType, process_type
-from receiver.story.submit import Submission, inherited, scaled
+from receiver.story.submit import Submission, inherited, scaled, tell
 
 MAX_COUNT = 100
 
@@ -45,7 +45,9 @@ def processes(ctx: Context, app: AppName, form: str) -> None:
     if form == "json":
         out.show_json(rows)
     else:
-        headings = {name: name.upper() for name in ("process", "release", "state", "since", "restarts", "memory", "pid")}
+        headings = {
+            name: name.upper() for name in ("process", "release", "state", "since", "restarts", "memory", "pid")
+        }
         out.table(rows, headings, empty=f"{app} has no processes running.")
 
 
@@ -93,7 +95,9 @@ def parse_count(text: str) -> tuple[ProcessType, int]:
     """`web=3` as (web, 3); raises Rejected."""
     name, equals, count = text.partition("=")
     if not equals or not count.isascii() or not count.isdigit() or int(count) > MAX_COUNT:
-        raise Rejected(f"{ascii(text[:40])} is not TYPE=COUNT with a count of 0–{MAX_COUNT}.", hint="shipit ps:scale APP web=2")
+        raise Rejected(
+            f"{text[:40]!a} is not TYPE=COUNT with a count of 0–{MAX_COUNT}.", hint="shipit ps:scale APP web=2"
+        )
     return process_type(name), int(count)
 
 
@@ -165,7 +169,7 @@ class held:
         if not number:
             raise Rejected(f"{self.book.app} has no release yet.", hint=f"Push one: git push HOST:{self.book.app} main")
         with ExitStack() as stack:
-            stack.enter_context(queued(self.book.paths, self.ctx.caller.name, push=False))
+            stack.enter_context(queued(self.book, self.ctx.caller.name, push=False, say=tell))
             stack.enter_context(disk.locked(self.book.paths.app_lock, wait=True))
             agent = stack.enter_context(Agent.connect(self.ctx.layout.agent_socket))
             self._stack = stack.pop_all()

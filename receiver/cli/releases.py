@@ -19,7 +19,7 @@ from receiver.host.ledger import Ledger
 from receiver.model import Release, Source, Status
 from receiver.names import AppName
 from receiver.story.rollback import changes, target_of
-from receiver.story.submit import Submission, inherited, scaled
+from receiver.story.submit import Submission, exit_code, inherited, scaled
 
 
 def row(book: Ledger, release: Release, current: int, pinned: tuple[int, ...]) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def output(ctx: Context, app: AppName, release: int | None, follow_: bool) -> in
         raise NotFound(f"{app} has no releases yet.")
     book.release(number)
     if follow_:
-        return follow(book, number, sys.stdout.fileno())
+        return exit_code(follow(book, number, sys.stdout.fileno()))
     sys.stdout.buffer.write(book.paths.release(number).log.read_bytes())
     return 0
 
@@ -204,7 +204,6 @@ def cancel(ctx: Context, app: AppName) -> int:
             continue
         pid = book.paths.release(release.number).alive.read_text().strip()
         os.kill(int(pid), signal.SIGTERM)
-        code = follow(book, release.number, sys.stdout.fileno())
-        return 0 if code else 1
+        return 0 if follow(book, release.number, sys.stdout.fileno()).status is Status.CANCELLED else 1
     out.say(f"Nothing is being made of {app}.")
     return 0

@@ -106,10 +106,11 @@ class Seen:
         if self._ledger.worker_lives(self._number):
             self._lived = True
             return False
-        return self._lived or time.monotonic() - self._began > GRACE or self._old()
+        return self._lived or time.monotonic() - self._began > GRACE or self._begun_long_ago()
 
-    def _old(self) -> bool:
-        return self._release is not None and time.time() - self._release.created > GRACE
+    def _begun_long_ago(self) -> bool:
+        release = self._release
+        return release is not None and (release.status.final or time.time() - release.created > GRACE)
 
 
 class Relay:

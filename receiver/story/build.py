@@ -83,10 +83,9 @@ def encode_plan(host: Host, plan: BuildPlan, donor: int) -> bytes:
     body = {
         "environment": dict(plan.environment),
         "steps": [
-            {"title": s.title, "argv": list(s.argv), "cwd": str(s.cwd), "environment": dict(s.environment)} for s in steps
+            {"title": s.title, "argv": list(s.argv), "cwd": str(s.cwd), "environment": dict(s.environment)}
+            for s in steps
         ],
         "link": link,
     }
     return json.dumps(body, indent=1).encode() + b"\n"
-
-

@@ -88,5 +88,3 @@ class _Watch:
     def command(self, process: Process, index: int) -> int:
         with self._lock, self._host.say.output() as output:
             return self._host.agent.check_command(self._release.app, self._release.number, process.type, index, output)
-
-

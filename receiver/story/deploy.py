@@ -6,11 +6,13 @@ serves was touched; `commit` is one rename; what follows it can be repeated (sto
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
 from receiver.errors import Cancelled, Failure
+from receiver.host.client import Agent
 from receiver.model import Release, Source, Status
 from receiver.story import checkpoint
 from receiver.story.build import build
@@ -51,7 +53,8 @@ def undone_on_failure(host: Host, release: Release) -> Iterator[None]:
         cancelled = isinstance(error, Cancelled)
         reason = error.message if isinstance(error, Failure) else f"A bug in shipit ({type(error).__name__})."
         try:
-            with host.agent.anew() as agent:
+            # The connection may hold half an answer: whatever interrupted us may have come in the middle of a call.
+            with Agent.connect(host.layout.agent_socket) as agent:
                 agent.cancel(release.app, release.number)
                 agent.stop(release.app, release.number, wait=False)
                 agent.prune(release.app, [release.number])
@@ -105,5 +108,19 @@ def announce(host: Host, release: Release) -> Release:
         host.agent.boot_with(release.app, release.number)
     host.agent.proxy(release.app)
     checkpoint.reach("announced")
-    release = host.ledger.finish(replace(release, seconds=tuple(host.say.seconds)), Status.LIVE)
-    return release
+    took = time.time() - release.created
+    if not release.slug:
+        host.say.step(f"{release.name} holds the config vars for the first push ({took:.1f} s)")
+    elif dormant(host, release):
+        host.say.step(f"{release.name} is ready; {release.app} is stopped ({took:.1f} s)")
+    else:
+        host.say.step(f"{release.name} is live at {url(host)} ({took:.1f} s)")
+    return host.ledger.finish(replace(release, seconds=tuple(host.say.seconds)), Status.LIVE)
+
+
+def url(host: Host) -> str:
+    """Where the app answers."""
+    state = host.ledger.state()
+    name = state.domains[0] if state.domains else f"{state.app}.{host.settings.domain}"
+    port = "" if host.settings.http_port == 80 else f":{host.settings.http_port}"
+    return f"http://{name}{port}"

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from receiver.errors import Busy, HostFault, Rejected
+from receiver.errors import Busy, Cancelled, HostFault, Rejected
 from receiver.host.client import Agent
 from receiver.host.follow import follow
 from receiver.host.ledger import Ledger
@@ -40,14 +40,12 @@ class Submission:
         self._worker = connect_worker(layout)
 
     def __enter__(self) -> Submission:
-        self._turn = queued(self.ledger.paths, self.by, push=False)
+        self._turn = queued(self.ledger, self.by, push=False, say=tell)
         self._turn.__enter__()
         state = self.ledger.state()
         if state.locked:
             self.__exit__(None, None, None)
-            raise Busy(
-                f"{state.app} is locked: {state.locked}", hint=f"Unlock it: shipit apps:unlock {state.app}"
-            )
+            raise Busy(f"{state.app} is locked: {state.locked}", hint=f"Unlock it: shipit apps:unlock {state.app}")
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -88,7 +86,19 @@ class Submission:
         if not answer:
             self.ledger.finish(release, Status.FAILED, "The worker did not start.")
             raise HostFault("The worker did not start.", hint="sudo shipit doctor")
-        return follow(self.ledger, release.number, sys.stdout.fileno())
+        sys.stdout.flush()
+        return exit_code(follow(self.ledger, release.number, sys.stdout.fileno(), worker=self._worker))
+
+
+def exit_code(release: Release) -> int:
+    """The verdict of a finished release as a program's exit code."""
+    return {Status.LIVE: 0, Status.CANCELLED: Cancelled.exit_code}.get(release.status, 1)
+
+
+def tell(line: str) -> None:
+    """A line for whoever waits, at once."""
+    sys.stderr.write(f"-----> {line}\n")
+    sys.stderr.flush()
 
 
 def connect_worker(layout: Layout) -> socket.socket:

@@ -1,0 +1,186 @@
+"""Who may change an app next. One at a time; of the pushes that wait, the newest wins.
+
+`queue.lock` is an flock, so it dies with its holder and cannot go stale; the text in it is only a note for those who
+wait. A waiting push holds a lock on one byte of the file `queue`, its ticket: whether a newer push is still waiting is
+a question to the kernel, and a waiter that was killed has left the queue.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import select
+import struct
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NoReturn
+
+from receiver.errors import Busy, Cancelled
+from receiver.host.ledger import Ledger
+
+_MODE = 0o640
+_TICK = 0.05
+# One ticket in the file: the name of who drew it, padded.
+_RECORD = 64
+# struct flock of fcntl(2): type, whence, start, len, pid; `@` pads as the C compiler does.
+_FLOCK = "@hhqqi4x"
+
+
+class Superseded(Cancelled):
+    """A newer push of the same app came while this one waited. Nothing was received."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class Turn:
+    """The right to change the app, for as long as `queued` lasts.
+
+    A program that inherits `fd` holds the turn too: so a push whose gateway was killed keeps its turn until git
+    and its hooks have ended.
+    """
+
+    fd: int
+
+
+@contextmanager
+def queued(
+    ledger: Ledger,
+    who: str,
+    *,
+    push: bool,
+    say: Callable[[str], None],
+    client: int | None = None,
+    wait: float | None = None,
+) -> Iterator[Turn]:
+    """Wait for the app's turn and hold it for the block; no worker is changing the app when the block begins.
+
+    `say` is told once who holds the app since when. A waiting `push` raises Superseded as soon as a newer push waits.
+    `client` is a descriptor whose end means that the asker went away (raises Cancelled). After `wait` seconds
+    (None: without end) it raises Busy.
+    """
+    paths = ledger.paths
+    limit = None if wait is None else time.monotonic() + wait
+    lock = os.open(paths.queue_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
+    try:
+        with ticket(ledger, who) if push else _no_ticket() as newer:
+            told = False
+            while not _taken(lock):
+                if not told:
+                    say(f"Waiting for {_holder(ledger, lock)}.")
+                    told = True
+                _wait(ledger, limit, client, newer)
+            if (name := newer()) is not None:
+                raise _superseded(name)
+            note = json.dumps({"by": who, "since": time.time()}).encode()
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, note, 0)
+            while not _is_free(ledger):
+                # The gateway of that deploy is gone, its worker is not.
+                if not told:
+                    say(f"Waiting for {_unfinished(ledger) or 'a deploy that is still running'}.")
+                    told = True
+                _wait(ledger, limit, client, newer)
+        yield Turn(lock)
+    finally:
+        os.close(lock)
+
+
+def _wait(ledger: Ledger, limit: float | None, client: int | None, newer: Callable[[], str | None]) -> None:
+    if (name := newer()) is not None:
+        raise _superseded(name)
+    if limit is not None and time.monotonic() > limit:
+        raise Busy(
+            f"{ledger.app} is still being changed: {_unfinished(ledger) or 'somebody holds its turn'}.",
+            hint=f"Wait, or stop it: shipit cancel {ledger.app}",
+        )
+    if client is None:
+        time.sleep(_TICK)
+        return
+    poll = select.poll()
+    poll.register(client, 0)
+    if poll.poll(_TICK * 1000):
+        raise Cancelled("The client went away while it waited; nothing was changed.")
+
+
+def _superseded(name: str) -> NoReturn:
+    raise Superseded(f"Superseded by a newer push ({name}).", hint="Nothing was received. Yours can be pushed again.")
+
+
+def _taken(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_free(ledger: Ledger) -> bool:
+    """Whether no worker holds the app's lock. None can take it later: who tells a worker to work has the turn."""
+    handle = os.open(ledger.paths.app_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
+    try:
+        return _taken(handle)
+    finally:
+        os.close(handle)
+
+
+def _holder(ledger: Ledger, lock: int) -> str:
+    """`v8 by alice, since 12:03:11`, or who has the turn when no release is open yet."""
+    if release := _unfinished(ledger):
+        return release
+    try:
+        note = json.loads(os.pread(lock, 4096, 0))
+        return f"{note['by']}, who has {ledger.app} since {_clock(note['since'])}"
+    except (ValueError, KeyError, TypeError, OverflowError):
+        return f"whoever has {ledger.app}"
+
+
+def _unfinished(ledger: Ledger) -> str:
+    numbers = ledger.numbers()
+    if not numbers:
+        return ""
+    release = ledger.release(numbers[-1])
+    return "" if release.status.final else f"{release.name} by {release.by}, since {_clock(release.created)}"
+
+
+def _clock(seconds: float) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(seconds))
+
+
+@contextmanager
+def _no_ticket() -> Iterator[Callable[[], str | None]]:
+    yield lambda: None
+
+
+@contextmanager
+def ticket(ledger: Ledger, who: str) -> Iterator[Callable[[], str | None]]:
+    """Stand in the queue for the block; the yielded function names whoever drew a newer ticket and still waits."""
+    fd = os.open(ledger.paths.queue, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        if not _locked_from(fd, 0):
+            os.ftruncate(fd, 0)
+        mine = os.fstat(fd).st_size // _RECORD
+        os.pwrite(fd, who.encode()[: _RECORD - 1].ljust(_RECORD), mine * _RECORD)
+        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, mine, 1, 0))
+        fcntl.flock(fd, fcntl.LOCK_UN)
+
+        def newer() -> str | None:
+            if not _locked_from(fd, mine + 1):
+                return None
+            last = max(mine + 1, os.fstat(fd).st_size // _RECORD - 1)
+            return os.pread(fd, _RECORD, last * _RECORD).decode(errors="replace").strip()
+
+        yield newer
+    finally:
+        os.close(fd)
+
+
+def _locked_from(fd: int, start: int) -> bool:
+    """Whether anybody else has a lock on byte `start` or any after it."""
+    asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, start, 0, 0)
+    answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked)
+    return bool(struct.unpack(_FLOCK, answer)[0] != fcntl.F_UNLCK)
