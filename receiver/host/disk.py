@@ -1,0 +1,176 @@
+"""Changes on disk that are atomic and durable, and directory work that follows no link.
+
+The order of every replacement is: write beside, fsync, rename, fsync the directory. A crash at any point leaves the
+old file or the new one, and at worst a forgotten `.NAME.*.new` beside it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from receiver.errors import HostFault, Rejected
+from receiver.host.run import run
+
+DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def write_atomically(path: Path, data: bytes, mode: int, *, owner: tuple[int, int] | None = None) -> None:
+    """Replace (or create) a file: a reader sees the old content or the new, and the new survives a power cut.
+
+    `mode` is set whatever the umask is, `owner` is (uid, gid). Raises OSError; the old file is untouched then.
+    """
+    new = path.with_name(f".{path.name}.{os.urandom(4).hex()}.new")
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            if owner is not None:
+                os.fchown(fd, *owner)
+            os.fchmod(fd, mode)
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        new.rename(path)
+    except BaseException:
+        with suppress(OSError):
+            new.unlink()
+        raise
+    fsync_dir(path.parent)
+
+
+def replace_symlink(path: Path, target: str | Path) -> None:
+    """Point a link at `target` by one rename; durable when it returns. The link may not exist yet."""
+    new = path.with_name(f".{path.name}.{os.urandom(4).hex()}.new")
+    new.symlink_to(target)
+    try:
+        new.rename(path)
+    except BaseException:
+        with suppress(OSError):
+            new.unlink()
+        raise
+    fsync_dir(path.parent)
+
+
+def fsync_dir(path: Path) -> None:
+    """Make the names in a directory durable (fsync(2): syncing a file does not sync its name)."""
+    with opened_dir(path) as fd:
+        os.fsync(fd)
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool, mode: int = 0o640) -> Iterator[int]:
+    """Hold an flock(2) on a file, made when it is missing; it ends with the block or the process, so it never is stale.
+
+    With wait=False a lock that somebody else holds raises BlockingIOError at once.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def opened_dir(path: Path | str, *, at: int | None = None) -> Iterator[int]:
+    """A descriptor of a directory; its last component is never followed when it is a link (raises OSError)."""
+    fd = os.open(path, DIR_FLAGS, dir_fd=at)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def make_dir(at: int, name: str, mode: int, uid: int, gid: int) -> bool:
+    """Make a directory in the directory `at`, or give an existing one this owner and mode; True when it was made.
+
+    For root in a directory of root's. Raises OSError when something else has that name.
+    """
+    try:
+        os.mkdir(name, 0o700, dir_fd=at)
+        made = True
+    except FileExistsError:
+        made = False
+    with opened_dir(name, at=at) as fd:
+        os.fchown(fd, uid, gid)
+        # After the owner: chown(2) clears the set-group-id bit.
+        os.fchmod(fd, mode)
+    return made
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a directory with all it holds, or nothing if it is missing; never follows a link, never crosses a mount.
+
+    By rm(1), which works with directory descriptors and at any depth: a hostile build can make trees deeper than
+    Python's recursion limit and PATH_MAX.
+    """
+    run(["rm", "-rf", "--one-file-system", "--", path])
+
+
+def remove_file(path: Path) -> bool:
+    """Remove a file or link; False if there was none."""
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def digest_tree(path: Path, limit: int) -> str:
+    """A digest of every name, kind, mode, size and link target below a directory; contents are not read.
+
+    So a lost, truncated or added file is seen in milliseconds. Raises Rejected beyond `limit` entries, HostFault when
+    the tree is not there.
+    """
+    digest = hashlib.sha256()
+    count = 0
+    todo = [b""]
+    try:
+        with opened_dir(path) as root:
+            while todo:
+                below = todo.pop()
+                with _inside(root, below) as fd, os.scandir(fd) as entries:
+                    for name in sorted(os.fsencode(entry.name) for entry in entries):
+                        count += 1
+                        if count > limit:
+                            raise Rejected(f"The tree has more than {limit} files.")
+                        found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                        target = os.readlink(name, dir_fd=fd) if stat.S_ISLNK(found.st_mode) else b""
+                        size = found.st_size if stat.S_ISREG(found.st_mode) else 0
+                        where = below + b"/" + name if below else name
+                        digest.update(b"%s\0%o %d %s\0" % (where, found.st_mode, size, target))
+                        if stat.S_ISDIR(found.st_mode):
+                            todo.append(where)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise Rejected("The tree is deeper than a path can be long.") from error
+        raise HostFault(f"{path} cannot be read: {error.strerror}.") from error
+    return digest.hexdigest()
+
+
+@contextmanager
+def _inside(root: int, below: bytes) -> Iterator[int]:
+    """A directory below `root`, reached component by component without following any link."""
+    fd = os.dup(root)
+    try:
+        for part in below.split(b"/") if below else ():
+            deeper = os.open(part, DIR_FLAGS, dir_fd=fd)
+            os.close(fd)
+            fd = deeper
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def syncfs(path: Path) -> None:
+    """Make everything on the file system of `path` durable (syncfs(2) by sync(1))."""
+    run(["sync", "--file-system", "--", path])
