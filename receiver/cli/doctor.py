@@ -1,0 +1,59 @@
+"""`doctor`: look at the whole installation; `--fix` makes every app equal to its ledger."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from receiver.cli import out
+from receiver.cli.args import json_option
+from receiver.cli.main import Context, become_shipit
+from receiver.host import ledger
+from receiver.host.client import Agent
+from receiver.story.examine import Finding, app_findings, host_findings, mend
+
+
+@click.command()
+@click.option("--fix", is_flag=True, help="Mend what can be mended.")
+@json_option
+@click.pass_obj
+def doctor(ctx: Context, fix: bool, form: str) -> int:
+    """Check the whole installation and every app; exit 1 when something is not well.
+
+    On the server, as root, the host is looked at too: sshd, nginx, users, sockets, disk.
+
+    \b
+    Example: sudo shipit doctor --fix
+    """
+    findings: list[Finding] = []
+    if os.geteuid() == 0:
+        findings += host_findings(ctx.layout)
+        become_shipit()
+    mended: list[str] = []
+    for app in ledger.apps(ctx.layout):
+        with Agent.connect(ctx.layout.agent_socket) as agent:
+            before = list(app_findings(ctx.layout, app, agent))
+            if fix and not all(f.well for f in before):
+                mended += [f"{app}: {line}" for line in mend(ctx.layout, app, agent)]
+                before = list(app_findings(ctx.layout, app, agent))
+            findings += before
+    if form == "json":
+        out.show_json({"findings": [vars(f) for f in findings], "mended": mended})
+    else:
+        show(findings, mended)
+    return 0 if all(f.well for f in findings) else 1
+
+
+def show(findings: list[Finding], mended: list[str]) -> None:
+    """A line each; what is not well with what to type."""
+    for finding in findings:
+        out.say(f"{'ok  ' if finding.well else 'FAIL'}  {finding.subject:<12} {finding.what}")
+        if not finding.well:
+            hint = finding.hint or ("Mend it: sudo shipit doctor --fix" if finding.mends else "")
+            for line in hint.splitlines():
+                out.say(f"        {line}")
+    for line in mended:
+        out.say(f"mended  {line}")
+    bad = sum(not f.well for f in findings)
+    out.say(f"\n{len(findings)} looked at, {bad or 'none'} not well.")

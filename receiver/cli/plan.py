@@ -1,0 +1,61 @@
+"""`plan`: what shipit would render and run for an app, without doing any of it."""
+
+from __future__ import annotations
+
+import shlex
+
+import click
+
+from receiver.cli import out
+from receiver.cli.args import RELEASE, app_argument, json_option, ledger_of
+from receiver.cli.main import Context
+from receiver.errors import Rejected
+from receiver.names import AppName
+
+
+@click.command()
+@app_argument
+@click.argument("release", type=RELEASE, required=False)
+@json_option
+@click.pass_obj
+def plan(ctx: Context, app: AppName, release: int | None, form: str) -> None:
+    """Print the build steps, units and vhost of a release (default: the live one); nothing is done.
+
+    \b
+    Example: shipit plan blog
+    """
+    from receiver.host.source import GitSource
+    from receiver.manifest import read_manifest
+    from receiver.paths import PREFIX, share
+    from receiver.plan.build import build_plan
+    from receiver.plan.units import unit_files
+    from receiver.plan.vhost import vhost
+
+    book = ledger_of(ctx, app)
+    found = book.release(release) if release else book.current()
+    if found is None or found.commit is None:
+        raise Rejected(f"{app} has no release yet.", hint="Look at a tree before its first push: shipit check DIR")
+    tree = GitSource(book.paths.repo).tree(found.commit)
+    paths = book.paths.release(found.number)
+    built = build_plan(
+        read_manifest(tree), tree, slug=paths.slug, cache=book.paths.cache, uv=PREFIX / "bin/uv", settings=ctx.settings
+    )
+    files = dict(unit_files(found, ctx.settings, ctx.layout))
+    files[str(book.paths.vhost)] = vhost(
+        app, book.state(), found, ctx.settings, ctx.layout, pages=share("templates") / "pages"
+    )
+    if form == "json":
+        out.show_json(
+            {
+                "release": found.name,
+                "runtime": built.runtime,
+                "steps": [{"title": s.title, "argv": list(s.argv)} for s in built.steps],
+                "files": files,
+            }
+        )
+        return
+    out.say(f"# {app} {found.name}: {built.runtime}")
+    for step in built.steps:
+        out.say(f"\n# build: {step.title}\n{shlex.join(step.argv)}")
+    for name, text in files.items():
+        out.say(f"\n# file: {name}\n{text}".rstrip())

@@ -1,0 +1,159 @@
+"""The examination behind `shipit doctor`: every promise about a host that can be looked at, looked at.
+
+`host_findings` needs root (it asks sshd and nginx); `app_findings` runs as `shipit`. Both only look; what mends is
+the agent's RECONCILE, and it is the same that runs at boot.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from receiver.errors import Failure
+from receiver.host.client import Agent
+from receiver.host.ledger import Ledger
+from receiver.host.manager import booted_with_systemd
+from receiver.host.run import run
+from receiver.host.source import GitSource
+from receiver.model import Status
+from receiver.names import AppName
+from receiver.paths import PREFIX, PROXY_GROUP, PYTHON, SHIPIT_USER, Layout, app_user, build_user
+from receiver.settings import load
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at. `hint` is what to type when it is not well; `mends`: reconcile cures it."""
+
+    subject: str
+    what: str
+    well: bool
+    hint: str = ""
+    mends: bool = False
+
+
+def host_findings(layout: Layout) -> Iterator[Finding]:
+    """Look at the installation itself."""
+    again = "Run the installer again: sudo ./install.sh"
+    settings = load(layout.settings)
+    yield Finding(
+        "host", f"installation at {PREFIX.resolve()}", PYTHON.exists() and (PREFIX / "bin/uv").exists(), again
+    )
+    yield Finding("host", f"user {SHIPIT_USER}", _user(SHIPIT_USER), again)
+    yield Finding("host", f"group {PROXY_GROUP}", _group(PROXY_GROUP), again)
+    yield _answers(layout)
+    effective = run(["/usr/sbin/sshd", "-T", "-C", f"user={SHIPIT_USER},host=localhost,addr=127.0.0.1"], check=False)
+    keys = f"authorizedkeysfile {layout.authorized_keys}" in effective.out.lower()
+    yield Finding("host", "sshd sends the user shipit to the gateway", keys, again)
+    proxy = run(["nginx", "-t"], check=False)
+    yield Finding(
+        "host", "nginx accepts its configuration", proxy.code == 0, f"See why: sudo nginx -t\n{proxy.err.strip()}"
+    )
+    yield Finding(
+        "host", "nginx runs", _pid_lives(layout.root / "run/nginx.pid"), "Start it: sudo systemctl start nginx"
+    )
+    free = shutil.disk_usage(layout.state).free // 2**20
+    yield Finding(
+        "host", f"{free} MiB free in {layout.state}", free >= settings.min_free,
+        f"Pushes are refused below {settings.min_free} MiB. Free some: shipit apps:list, du -sh {layout.apps}/*",
+    )  # fmt: skip
+    links = Path("/proc/sys/fs/protected_hardlinks")
+    yield Finding(
+        "host", "the kernel protects hard links (fs.protected_hardlinks)",
+        not links.exists() or links.read_text().strip() == "1", "sudo sysctl -w fs.protected_hardlinks=1",
+    )  # fmt: skip
+    if booted_with_systemd():
+        for unit in ("shipit-agent.socket", "shipit-worker.socket"):
+            state = run(["systemctl", "is-active", unit], check=False).out.strip()
+            yield Finding("host", f"{unit} is {state}", state == "active", f"sudo systemctl start {unit}")
+
+
+def app_findings(layout: Layout, app: AppName, agent: Agent) -> Iterator[Finding]:
+    """Look at one app: ledger, slug, processes, branch."""
+    book = Ledger(layout.app(app))
+    try:
+        state, current, releases = book.state(), book.current(), book.releases()
+    except Failure as failure:
+        yield Finding(app, failure.message, False, f"Look at it: {book.paths.releases}")
+        return
+    yield Finding(app, f"ledger of {len(releases)} releases", True)
+    users = _user(app_user(app)) and _user(build_user(app))
+    yield Finding(app, "users of the app", users, f"shipit apps:create {app} makes them anew", mends=True)
+    left = [r.name for r in releases if not r.status.final and not book.worker_lives(r.number)]
+    yield Finding(app, f"interrupted releases: {', '.join(left) or 'none'}", not left, mends=True)
+    if current is None:
+        return
+    whole = not current.slug or book.is_whole(current)
+    yield Finding(
+        app, f"{current.name} is live and whole", whole, f"Its files are gone; go back: shipit rollback {app}"
+    )
+    found = agent.processes(app)
+    up = [p for p in found if p.release == current.number and p.state.value == "running"]
+    wanted = 0 if state.stopped else len(current.running())
+    yield Finding(app, f"{len(up)} of {wanted} processes running", len(up) == wanted, f"shipit logs {app}", mends=True)
+    strays = sorted({f"v{p.release}" for p in found if p.release != current.number and p.state.value == "running"})
+    yield Finding(app, f"processes of other releases: {', '.join(strays) or 'none'}", not strays, mends=True)
+    if current.commit and current.branch:
+        there = GitSource(book.paths.repo).branch(current.branch)
+        yield Finding(app, f"branch {current.branch} is the live commit", there == current.commit, mends=True)
+
+
+def mend(layout: Layout, app: AppName, agent: Agent) -> list[str]:
+    """Make the world of one app equal to its ledger; returns what was done. Leaves alone what a worker is making."""
+    book = Ledger(layout.app(app))
+    agent.create_app(app)
+    done = []
+    for release in book.releases():
+        if release.status.final or book.worker_lives(release.number):
+            continue
+        live = release.number == book.current_number()
+        if not live:
+            agent.prune(app, [release.number])
+        book.finish(release, Status.LIVE if live else Status.FAILED, "" if live else "The worker was killed.")
+        done.append(f"{release.name} was left {'unfinished' if live else 'half made'}")
+    current = book.current()
+    if current is not None and current.commit and current.branch:
+        source = GitSource(book.paths.repo)
+        if source.branch(current.branch) != current.commit:
+            source.put_back(current.branch, current.commit)
+            done.append(f"branch {current.branch} put back to {current.commit[:8]}")
+    return [*done, *agent.reconcile(app)]
+
+
+def _answers(layout: Layout) -> Finding:
+    try:
+        with Agent.connect(layout.agent_socket) as agent:
+            agent.ping()
+    except Failure as failure:
+        return Finding(
+            "host", f"the agent does not answer: {failure.message}", False, "sudo systemctl restart shipit-agent.socket"
+        )
+    return Finding("host", "the agent answers", True)
+
+
+def _user(name: str) -> bool:
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True
+
+
+def _group(name: str) -> bool:
+    try:
+        return SHIPIT_USER in grp.getgrnam(name).gr_mem
+    except KeyError:
+        return False
+
+
+def _pid_lives(path: Path) -> bool:
+    try:
+        os.kill(int(path.read_text()), 0)
+    except (OSError, ValueError):
+        return False
+    return True
