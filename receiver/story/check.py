@@ -42,7 +42,7 @@ def _check(host: Host, release: Release, process: Process, index: int, watch: _W
             release, process, index, host.paths,
             crashed=lambda: watch.crashed(process, index),
             command=lambda: watch.command(process, index),
-            ready=lambda: watch.running(process, index),
+            ready=lambda: watch.pid(process, index),
             say=host.say.line,
         )  # fmt: skip
     except Unhealthy as failure:
@@ -81,9 +81,10 @@ class _Watch:
             return "it ended"
         return f"it ended and was restarted {status.restarts} times" if status.restarts >= 2 else None
 
-    def running(self, process: Process, index: int) -> bool:
+    def pid(self, process: Process, index: int) -> int:
+        """The process's pid while the manager says that it runs, else 0."""
         status = self.status(process, index)
-        return status is not None and status.state is ProcessState.RUNNING
+        return status.pid if status is not None and status.state is ProcessState.RUNNING else 0
 
     def command(self, process: Process, index: int) -> int:
         with self._lock, self._host.say.output() as output:

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from receiver.errors import NotFound
+from receiver.host.ledger import Ledger
+from receiver.model import AppState, Corrupt, Release, Source, Status
+from receiver.names import AppName
+from receiver.paths import Layout
+
+APP = AppName("blog")
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Ledger:
+    ledger = Ledger(Layout(tmp_path).app(APP))
+    ledger.paths.releases.mkdir(parents=True)
+    ledger.paths.slugs.mkdir()
+    ledger.create()
+    return ledger
+
+
+def live(book: Ledger, *, slug: bool = True, **values: object) -> Release:
+    """A release that went live: with a slug of its own unless it shares another's."""
+    release = book.open_release(Source.GIT, "alice", builds=slug, **values)
+    if slug:
+        book.paths.release(release.number).slug.mkdir()
+        release = book.save(replace(release, environment=release.environment or release.number))
+    book.commit(release)
+    return book.finish(release, Status.LIVE)
+
+
+def test_numbers_only_grow(book: Ledger) -> None:
+    first = book.open_release(Source.GIT, "alice")
+    book.finish(first, Status.FAILED, "no")
+    assert book.open_release(Source.GIT, "bob").number == first.number + 1
+
+
+def test_an_opening_that_was_cut_short_burns_its_number_and_harms_nothing(book: Ledger) -> None:
+    book.paths.release(1).dir.mkdir()
+    assert book.open_release(Source.GIT, "alice").number == 2
+    assert [r.number for r in book.releases()] == [2]
+
+
+def test_the_current_release_is_the_committed_one(book: Ledger) -> None:
+    assert book.current() is None
+    first = live(book)
+    book.open_release(Source.GIT, "bob")
+    current = book.current()
+    assert current is not None and current.number == first.number
+
+
+def test_a_ledger_file_cut_anywhere_is_told_and_never_guessed(book: Ledger) -> None:
+    release = live(book)
+    record = book.paths.release(release.number).record
+    raw = record.read_bytes()
+    for end in range(0, len(raw) - 1, 7):
+        record.write_bytes(raw[:end])
+        with pytest.raises(Corrupt):
+            book.current()
+
+
+def test_a_record_of_another_app_is_not_believed(book: Ledger) -> None:
+    release = live(book)
+    record = book.paths.release(release.number).record
+    record.write_bytes(record.read_bytes().replace(b'"blog"', b'"shop"'))
+    with pytest.raises(Corrupt):
+        book.release(release.number)
+
+
+def test_an_app_that_does_not_exist_is_not_found(tmp_path: Path) -> None:
+    with pytest.raises(NotFound):
+        Ledger(Layout(tmp_path).app(APP)).state()
+
+
+def test_a_rollback_without_a_number_goes_back_and_not_to_and_fro(book: Ledger) -> None:
+    one, two, three = live(book), live(book), live(book)
+    previous = book.previous_good()
+    assert previous is not None and previous.number == two.number
+    live(book, slug=False, **{"target": two.number, "config_base": two.number})
+    current = book.current()
+    assert current is not None
+    book.save(replace(current, source=Source.ROLLBACK, slug=two.number, environment=two.number))
+    previous = book.previous_good()
+    assert previous is not None and previous.number == one.number
+    assert three.number not in (one.number, two.number)
+
+
+def test_a_failed_release_is_never_what_a_rollback_returns_to(book: Ledger) -> None:
+    one = live(book)
+    book.finish(book.open_release(Source.GIT, "alice", builds=True), Status.FAILED, "no")
+    live(book)
+    previous = book.previous_good()
+    assert previous is not None and previous.number == one.number
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.integers(0, 30), st.booleans()), min_size=1, max_size=25),
+    st.integers(1, 6),
+    st.sets(st.integers(1, 25)),
+)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_nothing_that_a_kept_release_points_at_is_ever_pruned(
+    tmp_path_factory: pytest.TempPathFactory, history: list[tuple[bool, int, bool]], keep: int, pinned: set[int]
+) -> None:
+    book = Ledger(Layout(tmp_path_factory.mktemp("ledger")).app(APP))
+    book.paths.releases.mkdir(parents=True)
+    book.paths.slugs.mkdir()
+    book.create()
+    for builds, shared, good in history:
+        number = len(book.numbers()) + 1
+        point = 1 + shared % (number - 1) if number > 1 and not builds else number
+        release = book.open_release(Source.GIT, "a", builds=point == number)
+        release = book.save(replace(release, slug=point, environment=1 + shared % number))
+        if good:
+            book.commit(release)
+        book.finish(release, Status.LIVE if good else Status.FAILED)
+    book.change_state(lambda s: replace(s, keep=keep, pinned=tuple(p for p in pinned if p <= len(history))))
+    kept, current = book.kept(), book.current()
+    if current is not None:
+        assert {current.number, current.slug, current.environment} <= kept
+    for release in book.releases():
+        if release.number in book.state().pinned and release.status is Status.LIVE:
+            assert {release.number, release.slug, release.environment} <= kept
+    newest = [r for r in book.releases() if r.status is Status.LIVE][:keep]
+    assert {r.number for r in newest if current and r.number <= current.number} <= kept
+
+
+def test_a_change_of_state_is_whole_or_not_at_all(book: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = book.paths.state.read_bytes()
+
+    def full(fd: int, data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(OSError, match="No space"):
+        book.change_state(lambda state: replace(state, keep=9))
+    monkeypatch.undo()
+    assert book.paths.state.read_bytes() == before
+    assert isinstance(book.state(), AppState)
+    assert not [name for name in os.listdir(book.paths.releases) if name.endswith(".new")]

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from receiver.host import say as module
+from receiver.host.say import MAX_LINE, Say, clean
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    path = tmp_path / "log"
+    path.touch()
+    return path
+
+
+def printed(log: Path, data: bytes) -> list[str]:
+    say = Say(log)
+    with say.output() as fd:
+        os.write(fd, data)
+    say.close()
+    return log.read_text().splitlines()
+
+
+def test_output_of_a_build_cannot_speak_in_shipits_name(log: Path) -> None:
+    lines = printed(log, b"-----> v9 is live\n !     v8 is gone\n\x1b[2Jremote: ok\rX\n")
+    assert all(line.startswith("       ") for line in lines)
+    assert "\x1b" not in "".join(lines)
+
+
+def test_a_last_line_without_an_end_is_kept(log: Path) -> None:
+    assert printed(log, b"one\ntwo") == ["       one", "       two"]
+
+
+def test_ten_megabytes_in_one_line_are_cut(log: Path) -> None:
+    say = Say(log)
+    with say.output() as fd:
+        for _ in range(160):
+            os.write(fd, b"x" * 65536)
+        os.write(fd, b"\nnext\n")
+    say.close()
+    assert log.stat().st_size < 10 * 2**20
+    assert max(map(len, log.read_text().splitlines())) <= MAX_LINE + 16
+
+
+def test_endless_output_stops_being_kept_and_says_so(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_OUTPUT", 2000)
+    lines = printed(log, b"hello world\n" * 1000)
+    assert "is not kept" in lines[-1] and len(lines) < 200
+
+
+@pytest.mark.parametrize(
+    ("raw", "shown"),
+    [(b"10%\r100%", "100%"), (b"\x1b[31mred\x1b[0m", "red"), (b"a\tb", "a b"), (b"\xff\x00x", "\ufffdx")],
+)
+def test_a_foreign_line_is_shown_as_text(raw: bytes, shown: str) -> None:
+    assert clean(raw) == shown
