@@ -40,7 +40,7 @@ def plan(ctx: Context, app: AppName, release: int | None, form: str) -> None:
     built = build_plan(
         read_manifest(tree), tree, slug=paths.slug, cache=book.paths.cache, uv=PREFIX / "bin/uv", settings=ctx.settings
     )
-    files = dict(unit_files(found, ctx.settings, ctx.layout))
+    files = dict(unit_files(found, ctx.layout))
     files[str(book.paths.vhost)] = vhost(
         app, book.state(), found, ctx.settings, ctx.layout, pages=share("templates") / "pages"
     )

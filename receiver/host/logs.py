@@ -15,18 +15,13 @@ from receiver.host.run import passthrough, run
 from receiver.model import Release
 from receiver.names import AppName, ProcessType
 from receiver.paths import Layout
-
-
-def unit_pattern(app: AppName, process: ProcessType | None, release: int | None, index: int | None = None) -> str:
-    """The unit names of an app's processes, as a pattern for journalctl(1) -u."""
-    number = f"v{release}" if release else "v*"
-    return f"shipit-{app}-{process or '*'}-{number}@{index or '*'}.service"
+from receiver.plan.units import unit_name, unit_pattern
 
 
 def last_lines(layout: Layout, release: Release, process: ProcessType, index: int, count: int) -> list[str]:
     """The last lines that one process of one release printed; empty when there are none."""
     if booted_with_systemd():
-        unit = unit_pattern(release.app, process, release.number, index)
+        unit = unit_name(release.app, process, release.number, index)
         argv = ["journalctl", "--quiet", "--no-pager", "-o", "cat", "-n", str(count), f"_SYSTEMD_UNIT={unit}"]
         return run(argv, check=False).out.splitlines()
     return _tail(layout.log / release.app / release.name / f"{process}.{index}.log", count)
