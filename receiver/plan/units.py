@@ -1,0 +1,132 @@
+"""What systemd is told: unit names, and units as text. Pure: release, settings and paths in, text out.
+
+In a unit's name the dashes of an app's name are written `_`. A dash nests slices (systemd.slice(5)), so the slice of
+an app `blog-eu` would be below that of `blog` and go down with it; and `blog` with a type `eu-web` would share its
+unit names with `blog-eu` and its type `web`. No name holds a `_` of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from receiver import names
+from receiver.errors import Rejected
+from receiver.model import CheckKind, Process, Release
+from receiver.names import AppName, ProcessType
+from receiver.paths import PREFIX, PYTHON, Layout, app_user
+from receiver.plan.render import render
+
+LAUNCH = PREFIX / "share/shipit/libexec/launch"
+BUILDER = PREFIX / "share/shipit/libexec/builder"
+BUILD_SLICE = "shipit-build.slice"
+
+# A crash loop of processes that die at once ends within seconds; one that waits for its database lasts minutes.
+START_LIMIT, START_INTERVAL = 30, 600
+
+_UNIT = re.compile(r"shipit-([^-@]+)-([^@]+)-(v[0-9]+)@([0-9]{1,3})\.service", re.ASCII)
+
+
+@dataclass(frozen=True)
+class UnitName:
+    """A process's unit name, taken apart."""
+
+    app: AppName
+    process: ProcessType
+    release: int
+    index: int
+
+
+def app_word(app: AppName) -> str:
+    """The app's name as unit names hold it: no dash, so where it ends is never in doubt."""
+    return app.replace("-", "_")
+
+
+def app_slice(app: AppName) -> str:
+    return f"shipit-{app_word(app)}.slice"
+
+
+def app_target(app: AppName) -> str:
+    return f"shipit-{app_word(app)}.target"
+
+
+def unit_template(app: AppName, process: ProcessType, number: int) -> str:
+    """The name of the unit file of one process type of one release; its instances are the processes."""
+    return f"shipit-{app_word(app)}-{process}-v{number}@.service"
+
+
+def unit_name(app: AppName, process: ProcessType, number: int, index: int) -> str:
+    return f"shipit-{app_word(app)}-{process}-v{number}@{index}.service"
+
+
+def unit_pattern(
+    app: AppName, process: ProcessType | None = None, number: int | None = None, index: int | None = None
+) -> str:
+    """A glob for systemctl and journalctl that matches this app's processes and no other's; None means any."""
+    return f"shipit-{app_word(app)}-{process or '*'}-v{number or '*'}@{index or '*'}.service"
+
+
+def parse_unit_name(text: str) -> UnitName | None:
+    """Take a process's unit name apart; None when it is not one."""
+    match = _UNIT.fullmatch(text)
+    if not match:
+        return None
+    try:
+        return UnitName(
+            names.app_name(match[1].replace("_", "-")),
+            names.process_type(match[2]),
+            names.release_number(match[3]),
+            int(match[4]),
+        )
+    except Rejected:
+        return None
+
+
+def app_units(app: AppName) -> dict[str, str]:
+    """The slice and the target of an app, by file name."""
+    known = {"app": app, "slice": app_slice(app), "target": app_target(app)}
+    return {
+        app_slice(app): render("systemd/app.slice.j2", **known),
+        app_target(app): render("systemd/app.target.j2", **known),
+    }
+
+
+def unit_files(release: Release, layout: Layout) -> dict[str, str]:
+    """One unit file for each process type of the release's formation, by file name."""
+    wanted = {process.type: process for process, _ in release.running()}
+    return {
+        unit_template(release.app, kind, release.number): _process(release, wanted[kind], layout) for kind in wanted
+    }
+
+
+def _process(release: Release, process: Process, layout: Layout) -> str:
+    app = layout.app(release.app)
+    return render(
+        "systemd/process.service.j2",
+        app=release.app,
+        number=release.number,
+        type=process.type,
+        # systemd.unit(5): a drop-in directory whose name ends in a dash is for all units that begin so.
+        dropins=f"shipit-{app_word(release.app)}-{process.type}-.service.d",
+        target=app_target(release.app),
+        slice=app_slice(release.app),
+        user=app_user(release.app),
+        python=PYTHON,
+        launch=LAUNCH,
+        config=app.release(release.number).config,
+        data=app.data,
+        sockets=app.sockets,
+        notify=process.check.kind is CheckKind.NOTIFY,
+        check_timeout=process.check.timeout,
+        drain=process.drain,
+        memory=process.limits.memory,
+        cpu=process.limits.cpu,
+        tasks=process.limits.tasks,
+        start_limit=START_LIMIT,
+        start_interval=START_INTERVAL,
+    )
+
+
+def tmpfiles(app: AppName, layout: Layout, user: str, group: str) -> str:
+    """The tmpfiles.d(5) line that makes the app's socket directory at boot."""
+    return f"d {layout.app(app).sockets} 2750 {user} {group} -\n"
