@@ -55,7 +55,7 @@ class Load:
                 answer = await self._request(*pipe)
                 self.answers[answer] += 1
                 self.seen.append((began, answer))
-                if not self.keep:
+                if not self.keep or self._closing:
                     pipe[1].close()
                     pipe = None
             except (OSError, ValueError, EOFError) as error:
@@ -83,6 +83,6 @@ class Load:
         text = (await reader.readexactly(length)).decode()
         if status != "200":
             raise ValueError(status)
-        if "connection: close" in answer.lower() and self.keep:
-            raise EOFError("closed by the proxy")
+        # nginx ends a connection after 1000 requests, and says so.
+        self._closing = "connection: close" in answer.lower()
         return text

@@ -10,8 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from receiver.model import WEB, AppState, Check, CheckKind, Listen, Process, Release, Source, Status
@@ -52,12 +51,12 @@ class Site:
         self.layout = Layout(self.root)
         self.settings = Settings(domain="test", http_port=self.port)
         self.notes = self.root / "notes"
-        for made in (self.layout.nginx, self.root / "run", self.root / "logs"):
+        for made in (self.layout.nginx, self.root / "run", self.root / "logs", self.root / "var/log/nginx"):
             made.mkdir(parents=True)
         conf = vhost.shipit_conf(self.settings, self.layout, catch_all=True, names_hash=True)
         (self.root / "etc/nginx/shipit.conf").write_text(local(conf))
         (self.root / "etc/nginx/nginx.conf").write_text(
-            f"user root; worker_processes 2; pid {self.root}/run/nginx.pid; error_log {self.root}/logs/error.log;\n"
+            f"user root; worker_processes 2; pid {self.root}/run/nginx.pid; error_log {self.root}/var/log/nginx/error.log;\n"
             f"events {{ worker_connections 768; }}\n"
             f"http {{ access_log off; client_body_temp_path {self.root}/body; proxy_temp_path {self.root}/temp;\n"
             f"fastcgi_temp_path {self.root}/f; uwsgi_temp_path {self.root}/u; scgi_temp_path {self.root}/s;\n"
@@ -89,7 +88,9 @@ class Site:
     def write_vhost(self, release: Release | None = None, app: AppName = APP, stopped: bool = False) -> None:
         """What receiver.host.proxy does, without validation or reload."""
         state = AppState(app=app, created=0.0, stopped=stopped)
-        text = vhost.vhost(app, state, release, self.settings, self.layout, pages=HERE.parent.parent / "templates/pages")
+        text = vhost.vhost(
+            app, state, release, self.settings, self.layout, pages=HERE.parent.parent / "templates/pages"
+        )
         self.layout.app(app).vhost.write_text(local(text))
 
     def spawn(self, number: int, kind: str = "gthread", app: AppName = APP, index: int = 1) -> None:
@@ -101,7 +102,12 @@ class Site:
             paths.sockets_link.symlink_to(paths.run_dir)
         where = paths.socket(WEB, index)
         argv = [str(part).format(socket=where) for part in COMMANDS[kind]]
-        environment = {**os.environ, "SHIPIT_RELEASE": f"v{number}", "NOTES": str(self.notes), "PYTHONPATH": str(HERE / "apps")}
+        environment = {
+            **os.environ,
+            "SHIPIT_RELEASE": f"v{number}",
+            "NOTES": str(self.notes),
+            "PYTHONPATH": str(HERE / "apps"),
+        }
         log = (self.root / f"logs/{app}-{number}-{index}").open("wb")
         self.running[app, number, index] = subprocess.Popen(
             argv, cwd=HERE / "apps", env=environment, stdout=log, stderr=log, start_new_session=True
@@ -115,14 +121,18 @@ class Site:
         beside.symlink_to(f"v{number}")
         beside.rename(current)
 
-    def terminate(self, number: int, app: AppName = APP, index: int = 1, how: int = signal.SIGTERM) -> subprocess.Popen[bytes]:
+    def terminate(
+        self, number: int, app: AppName = APP, index: int = 1, how: int = signal.SIGTERM
+    ) -> subprocess.Popen[bytes]:
         """Send SIGTERM and return at once; the socket's name goes as the launcher's directory does."""
         process = self.running.pop((app, number, index))
         os.killpg(process.pid, how)
         return process
 
 
-def release(number: int, *, web: int = 1, app: AppName = APP, listen: Listen = Listen.SOCKET, check: Check | None = None) -> Release:
+def release(
+    number: int, *, web: int = 1, app: AppName = APP, listen: Listen = Listen.SOCKET, check: Check | None = None
+) -> Release:
     process = Process(WEB, "run", listen, check or Check(CheckKind.HTTP))
     return Release(
         app=app, number=number, source=Source.GIT, status=Status.LIVE, by="alice", created=0.0,

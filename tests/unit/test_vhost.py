@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from receiver.errors import Rejected
+from receiver.model import AppState, Check, CheckKind, Listen, Process, Release, Source, Status
+from receiver.names import AppName, Domain, ProcessType
+from receiver.paths import PREFIX, Layout
+from receiver.plan.vhost import domains, shipit_conf, vhost
+from receiver.settings import Settings
+
+GOLDEN = Path(__file__).resolve().parent.parent / "golden/proxy"
+PAGES = PREFIX / "share/shipit/templates/pages"
+BLOG = AppName("blog")
+STATE = AppState(app=BLOG, created=0.0)
+SETTINGS = Settings(domain="apps.example.org")
+
+
+def release(web: int = 1, kind: str = "web", listen: Listen = Listen.SOCKET) -> Release:
+    process = Process(ProcessType(kind), "run", listen, Check(CheckKind.UPTIME))
+    return Release(
+        app=BLOG, number=8, source=Source.GIT, status=Status.LIVE, by="alice", created=0.0,
+        processes=(process,), formation=((process.type, web),),
+    )  # fmt: skip
+
+
+def rendered(state: AppState, live: Release | None, settings: Settings = SETTINGS, ipv6: bool = True) -> str:
+    return vhost(BLOG, state, live, settings, Layout(), pages=PAGES, ipv6=ipv6)
+
+
+def same_as_golden(name: str, text: str) -> None:
+    """UPDATE_GOLDEN=1 writes what is rendered now; read the diff before committing it."""
+    path = GOLDEN / name
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.write_text(text)
+    assert text == path.read_text()
+
+
+def test_an_app_answers_at_the_servers_domain_until_it_has_its_own() -> None:
+    same_as_golden("one-web.conf", rendered(STATE, release()))
+
+
+def test_every_web_process_and_every_domain_is_named() -> None:
+    state = replace(STATE, domains=(Domain("example.org"), Domain("*.example.org")))
+    same_as_golden("two-web.conf", rendered(state, release(web=2), ipv6=False))
+
+
+def test_a_stopped_app_answers_503() -> None:
+    same_as_golden("stopped.conf", rendered(replace(STATE, stopped=True), release()))
+    assert rendered(STATE, release(web=0)) == rendered(replace(STATE, stopped=True), release())
+
+
+def test_a_first_push_needs_no_new_vhost() -> None:
+    assert rendered(STATE, None) == rendered(STATE, release(web=1))
+
+
+def test_a_new_release_needs_no_new_vhost() -> None:
+    assert rendered(STATE, release()) == rendered(STATE, replace(release(), number=9))
+
+
+@pytest.mark.parametrize("live", [release(kind="worker"), release(listen=Listen.NONE)])
+def test_an_app_that_takes_no_requests_has_no_vhost(live: Release) -> None:
+    assert rendered(STATE, live) == ""
+
+
+@pytest.mark.parametrize("bad", ["x; include /etc/passwd", "a\nb", "", "UPPER", "é.org", "a" * 250])
+def test_only_a_domain_becomes_a_server_name(bad: str) -> None:
+    with pytest.raises(Rejected):
+        rendered(STATE, release(), Settings(domain=bad))
+
+
+def test_an_apps_own_domains_replace_the_servers() -> None:
+    assert domains(BLOG, STATE, SETTINGS) == ("blog.apps.example.org",)
+    assert domains(BLOG, replace(STATE, domains=(Domain("x.org"),)), SETTINGS) == ("x.org",)
+
+
+def test_the_longest_app_name_leaves_room_for_the_sockets_path() -> None:
+    app = AppName("a" * 26)
+    live = replace(release(web=100), app=app)
+    text = vhost(app, AppState(app=app, created=0.0), live, SETTINGS, Layout(), pages=PAGES)
+    # sun_path has 108 bytes with the final NUL (unix(7)).
+    assert max(len(line.split("unix:")[1].split()[0]) for line in text.splitlines() if "unix:" in line) <= 107
+
+
+def test_the_catch_all_is_the_default_only_on_an_nginx_of_our_own() -> None:
+    ours = shipit_conf(SETTINGS, Layout(), catch_all=True, names_hash=True)
+    same_as_golden("shipit.conf", ours)
+    theirs = shipit_conf(SETTINGS, Layout(), catch_all=False, names_hash=False)
+    assert "default_server" not in theirs and "names_hash" not in theirs
+    for text in (ours, theirs):
+        assert text.index("return 404") < text.index("include ")
