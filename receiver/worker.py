@@ -27,6 +27,7 @@ from receiver.names import app_name, release_number
 from receiver.paths import SHIPIT_USER, Layout
 from receiver.story.deploy import deploy
 from receiver.story.host import Host
+from receiver.story.retire import retire
 
 STARTED = b"started\n"
 FIRST_FD = 3  # sd_listen_fds(3)
@@ -65,10 +66,8 @@ def serve(layout: Layout, connection: socket.socket) -> int:
 
 def preload() -> None:
     """Import, while git is still receiving, what every deploy needs and what is slow to import."""
-    import git  # noqa: F401
-
-    import receiver.host.health
-    import receiver.manifest  # noqa: F401
+    import receiver.manifest
+    import receiver.plan.build  # noqa: F401
 
 
 def work(host: Host, number: int) -> int:
@@ -84,7 +83,8 @@ def work(host: Host, number: int) -> int:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with disk.locked(host.paths.app_lock, wait=True):
-            deploy(host, release)
+            release = deploy(host, release)
+        retire(host, release)
     except Failure as failure:
         report(host, release, failure)
         return failure.exit_code

@@ -163,11 +163,14 @@ def rollback(ctx: Context, app: AppName, release: int | None, keep_config: bool)
     with Submission(ctx.layout, book, ctx.caller.name) as submission:
         current = submission.current()
         target = target_of(book, release)
-        for line in changes(ctx.layout, book, current, target, keep_config):
-            out.say(line)
-        sys.stdout.flush()
+
+        def tell() -> None:
+            for line in changes(ctx.layout, book, current, target, keep_config):
+                out.say(line)
+
         return submission.submit(
             Source.ROLLBACK,
+            meanwhile=tell,
             **{
                 **inherited(target),
                 "formation": scaled(target.formation, dict(book.state().formation)),

@@ -20,7 +20,7 @@ from receiver.story.check import wait_until_healthy
 from receiver.story.host import Host
 from receiver.story.recover import recover
 from receiver.story.release_command import run_release_command
-from receiver.story.retire import retire
+from receiver.story.retire import prune
 
 
 def deploy(host: Host, release: Release) -> Release:
@@ -38,7 +38,7 @@ def deploy(host: Host, release: Release) -> Release:
         checkpoint.reach("healthy")
         commit(host, release)
     release = announce(host, release)
-    retire(host, release)
+    prune(host)
     return release
 
 

@@ -16,10 +16,10 @@ from pathlib import Path
 
 from receiver.errors import Failure
 from receiver.host.client import Agent
+from receiver.host.git import Git
 from receiver.host.ledger import Ledger
 from receiver.host.manager import booted_with_systemd
 from receiver.host.run import run
-from receiver.host.source import GitSource
 from receiver.model import Status
 from receiver.names import AppName
 from receiver.paths import PREFIX, PROXY_GROUP, PYTHON, SHIPIT_USER, Layout, app_user, build_user
@@ -99,7 +99,7 @@ def app_findings(layout: Layout, app: AppName, agent: Agent) -> Iterator[Finding
     strays = sorted({f"v{p.release}" for p in found if p.release != current.number and p.state.value == "running"})
     yield Finding(app, f"processes of other releases: {', '.join(strays) or 'none'}", not strays, mends=True)
     if current.commit and current.branch:
-        there = GitSource(book.paths.repo).branch(current.branch)
+        there = Git(book.paths.repo).branch(current.branch)
         yield Finding(app, f"branch {current.branch} is the live commit", there == current.commit, mends=True)
 
 
@@ -118,9 +118,9 @@ def mend(layout: Layout, app: AppName, agent: Agent) -> list[str]:
         done.append(f"{release.name} was left {'unfinished' if live else 'half made'}")
     current = book.current()
     if current is not None and current.commit and current.branch:
-        source = GitSource(book.paths.repo)
-        if source.branch(current.branch) != current.commit:
-            source.put_back(current.branch, current.commit)
+        git = Git(book.paths.repo)
+        if git.branch(current.branch) != current.commit:
+            git.put_branch(current.branch, current.commit)
             done.append(f"branch {current.branch} put back to {current.commit[:8]}")
     return [*done, *agent.reconcile(app)]
 

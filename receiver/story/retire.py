@@ -1,42 +1,65 @@
-"""After the switch: let the old release finish what it has, stop it, and prune. Failures here only warn."""
+"""After the switch: prune, let the old release finish what it has, stop it. Failures here only warn."""
 
 from __future__ import annotations
 
-import time
+from collections.abc import Sequence
+from pathlib import Path
 
 from receiver.errors import Failure
-from receiver.host.source import GitSource
-from receiver.model import Release
+from receiver.host.drain import wait_until_idle
+from receiver.host.git import Git
+from receiver.model import Listen, Release
 from receiver.story import checkpoint
 from receiver.story.host import Host
 
-# A connection may sit in the old socket's backlog while the link moves; docs/proxy.md has the measurement.
-SETTLE = 0.2
-
 
 def retire(host: Host, release: Release) -> None:
-    """Stop every other release's processes (they drain behind us) and remove what no rollback needs any more."""
+    """Let every other release's processes finish their requests, then stop them.
+
+    Needs no lock: it touches no release but older ones, which nobody starts again (a rollback makes a new one), so
+    the next push does not wait for a slow request of the last. A worker killed here leaves processes that the next
+    release's retiring, or reconcile, stops.
+    """
     try:
-        others = {p.release for p in host.agent.processes(release.app)} - {release.number}
-        if others:
-            time.sleep(SETTLE)
-        for number in sorted(others):
+        old = sorted({p.release for p in host.agent.processes(release.app)} - {release.number})
+        old = [number for number in old if number < release.number]
+        if old:
+            wait_until_idle(sockets(host, old), longest_drain(host, old))
+        for number in old:
             host.agent.stop(release.app, number, wait=False)
-        prune(host)
     except Failure as failure:
         host.say.warn(f"{release.name} is live, but the old release was not put away: {failure.message}")
     checkpoint.reach("retired")
+
+
+def sockets(host: Host, numbers: Sequence[int]) -> list[Path]:
+    """Where the processes of these releases take requests."""
+    return [
+        host.paths.release(number).socket(process.type, index)
+        for number in numbers
+        for process, index in host.ledger.release(number).running()
+        if process.listen is not Listen.NONE
+    ]
+
+
+def longest_drain(host: Host, numbers: Sequence[int]) -> int:
+    """How many seconds the slowest of these releases may take to finish its requests."""
+    return max([0, *(p.drain for n in numbers for p in host.ledger.release(n).processes)])
 
 
 def prune(host: Host) -> None:
     """Remove slugs, config and commits of releases that nothing points at; their records and logs stay."""
     kept = host.ledger.kept()
     gone = [r.number for r in host.ledger.releases() if r.number not in kept and is_stored(host, r.number)]
-    if gone:
+    if not gone:
+        return
+    try:
         host.agent.prune(host.ledger.app, gone)
         for number in gone:
             host.paths.release(number).sockets_link.unlink(missing_ok=True)
-            GitSource(host.paths.repo).unpin(number)
+            Git(host.paths.repo).unpin(number)
+    except Failure as failure:
+        host.say.warn(f"Old releases were not pruned: {failure.message}")
 
 
 def is_stored(host: Host, number: int) -> bool:

@@ -5,8 +5,12 @@ from __future__ import annotations
 from receiver.errors import Rejected
 from receiver.host.client import Agent
 from receiver.host.ledger import Ledger
+from receiver.host.source import GitSource
 from receiver.model import Release, Status
 from receiver.paths import Layout
+
+# Commits that a rollback names; who wants all has git log.
+MOST = 10
 
 
 def target_of(book: Ledger, number: int | None) -> Release:
@@ -41,9 +45,11 @@ def target_of(book: Ledger, number: int | None) -> Release:
 def changes(layout: Layout, book: Ledger, current: Release, target: Release, keep_config: bool) -> list[str]:
     """What going from `current` to `target` changes, as lines to print: the commits, the names of config vars."""
     lines = [f"Rolling {book.app} back from {current.name} to {target.name}"]
-    if current.commit != target.commit:
-        lines.append(f"  commit  {(current.commit or '')[:8]} {current.subject}".rstrip())
-        lines.append(f"      ->  {(target.commit or '')[:8]} {target.subject}".rstrip())
+    if current.commit and target.commit and current.commit != target.commit:
+        gone = GitSource(book.paths.repo).history(current.commit, target.commit, MOST + 1)
+        lines += [f"  commit  - {commit.oid[:8]} {commit.subject}" for commit in gone[:MOST]]
+        lines += ["  commit  - …"] if len(gone) > MOST else []
+        lines.append(f"  commit  = {target.commit[:8]} {target.subject}")
     if keep_config:
         return [*lines, "  config  today's is kept"]
     with Agent.connect(layout.agent_socket) as agent:

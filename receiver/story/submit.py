@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from receiver.errors import Busy, Cancelled, HostFault, Rejected
@@ -61,9 +61,12 @@ class Submission:
             )
         return release
 
-    def submit(self, source: Source, **values: Any) -> int:
-        """Open the release and follow it to its end; returns the exit code of its verdict."""
-        return self.see_through(self.ledger.open_release(source, self.by, **values))
+    def submit(self, source: Source, *, meanwhile: Callable[[], None] = lambda: None, **values: Any) -> int:
+        """Open the release and follow it to its end; returns the exit code of its verdict.
+
+        `meanwhile` is called while the worker has begun: what it prints comes before the release's log.
+        """
+        return self.see_through(self.ledger.open_release(source, self.by, **values), meanwhile)
 
     def submit_config(self, change: Mapping[ConfigKey, str], unset: Sequence[ConfigKey], **values: Any) -> int:
         """As `submit`, for a change of config vars. The values go to the agent and nowhere else."""
@@ -76,7 +79,7 @@ class Submission:
             raise
         return self.see_through(release)
 
-    def see_through(self, release: Release) -> int:
+    def see_through(self, release: Release, meanwhile: Callable[[], None] = lambda: None) -> int:
         """Tell the worker and relay the log until the verdict."""
         try:
             self._worker.sendall(f"deploy {release.app} {release.number}\n".encode())
@@ -86,6 +89,7 @@ class Submission:
         if not answer:
             self.ledger.finish(release, Status.FAILED, "The worker did not start.")
             raise HostFault("The worker did not start.", hint="sudo shipit doctor")
+        meanwhile()
         sys.stdout.flush()
         return exit_code(follow(self.ledger, release.number, sys.stdout.fileno(), worker=self._worker))
 
