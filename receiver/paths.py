@@ -105,6 +105,11 @@ class Layout:
         return self.root / "etc/systemd/system"
 
     @property
+    def tmpfiles(self) -> Path:
+        """One file an app: its socket directory, made at boot (tmpfiles.d(5))."""
+        return self.root / "etc/tmpfiles.d"
+
+    @property
     def supervisor(self) -> Path:
         return self.etc / "supervisor"
 

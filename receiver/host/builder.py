@@ -1,0 +1,108 @@
+"""The builder: from a tar stream to a slug. Runs as build-APP in a cage that may write its slug and its cache only.
+
+    builder APP N < source.tar
+
+Reads releases/vN/build.json ({"environment", "steps", "link"}) and, as the credential `config`, the config vars that
+the app asked for at build time. Works in the slug, its working directory. Its exit code is the verdict: 0, or that of
+the step that failed. `--root=DIR` puts all paths below DIR (tests). Only the standard library: started with -I -S.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+if False:  # typing is slow to import
+    from typing import Any
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# Group: what the processes run as, which reads and executes. Others: nothing.
+UMASK = 0o027
+TELL_FROM = 0.5  # seconds; shorter steps need no timing
+
+
+def main(argv: list[str]) -> None:
+    """Build the slug in the working directory; always ends by SystemExit with the verdict."""
+    root = next((word.partition("=")[2] for word in argv if word.startswith("--root=")), "")
+    app, number = [word for word in argv if not word.startswith("--")]
+    home = Path(f"{root}/var/lib/shipit/apps/{app}")
+    os.umask(UMASK)
+    plan = json.loads((home / f"releases/v{number}/build.json").read_bytes())
+    base = {"PATH": PATH, "LANG": "C.UTF-8", "HOME": str(home / "cache"), **plan["environment"], **wanted_config()}
+    code = unpack()
+    if code == 0 and plan["link"]:
+        os.symlink(plan["link"]["target"], plan["link"]["path"])  # noqa: PTH211
+    for step in plan["steps"]:
+        if code:
+            break
+        code = run_step(step, base)
+    if code == 0:
+        make_readable()
+        # The slug is durable before the ledger can name it; one syncfs(2) is cheaper than an fsync a file.
+        code = subprocess.call(["sync", "--file-system", "."])
+    raise SystemExit(code)
+
+
+def wanted_config() -> dict[str, str]:
+    """The config vars that the manifest names as needed by the build."""
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+    if not credentials:
+        return {}
+    config: dict[str, str] = json.loads((Path(credentials) / "config").read_bytes())
+    return config
+
+
+def unpack() -> int:
+    """Unpack standard input here; whoever owned the files and whatever modes they had, they are ours now."""
+    options = ["--no-same-owner", "--no-same-permissions", "--no-acls", "--no-xattrs"]
+    return verdict(subprocess.call(["tar", "--extract", "--file=-", *options]))
+
+
+def run_step(step: Any, base: dict[str, str]) -> int:
+    """Run one step to its end and tell how long it took if that was long."""
+    print(f"-----> {step['title']}", flush=True)
+    began = time.monotonic()
+    try:
+        code = verdict(
+            subprocess.call(
+                step["argv"], cwd=step["cwd"], env={**base, **step["environment"]}, stdin=subprocess.DEVNULL
+            )
+        )
+    except OSError as error:
+        print(f"       {step['argv'][0]}: {error.strerror}", flush=True)
+        return 127
+    seconds = time.monotonic() - began
+    if seconds > TELL_FROM:
+        print(f"       ({seconds:.1f} s)", flush=True)
+    return code
+
+
+def verdict(code: int) -> int:
+    """128 + the signal for a program that one has killed, as a shell reports it."""
+    return code if code >= 0 else 128 - code
+
+
+def make_readable() -> None:
+    """The processes can read and execute all of the slug and write none of it, whatever modes a step has set."""
+    todo = ["."]
+    while todo:
+        with os.scandir(todo.pop()) as entries:
+            for entry in entries:
+                if entry.is_symlink():
+                    continue
+                # Without the set-group-id bit that directories inherit here: the cage forbids asking for it.
+                mode = stat.S_IMODE(entry.stat(follow_symlinks=False).st_mode) & 0o777
+                wanted = mode & ~0o027 | 0o040 | (mode & 0o100) >> 3
+                if mode != wanted:
+                    os.chmod(entry.path, wanted)  # noqa: PTH101
+                if entry.is_dir(follow_symlinks=False):
+                    todo.append(entry.path)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,38 @@
+"""The front's own relay, for machines without systemd-socket-proxyd (containers): slower, the same behaviour."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+
+CHUNK = 65536
+
+
+def relay(listener: socket.socket, host: str, port: int) -> None:
+    """Pass every connection of `listener` on to host:port, both ways with half-closes, until killed."""
+    asyncio.run(_serve(listener, host, port))
+
+
+async def _serve(listener: socket.socket, host: str, port: int) -> None:
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            there_reader, there_writer = await asyncio.open_connection(host, port)
+        except OSError:
+            writer.close()
+            return
+        await asyncio.gather(_copy(reader, there_writer), _copy(there_reader, writer))
+        for side in (writer, there_writer):
+            side.close()
+
+    server = await asyncio.start_unix_server(connected, sock=listener)
+    await server.serve_forever()
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while chunk := await reader.read(CHUNK):
+            writer.write(chunk)
+            await writer.drain()
+    with contextlib.suppress(OSError):
+        writer.write_eof()
