@@ -1,0 +1,149 @@
+"""`python -m benchmarks`: boot the machines, measure in turn, write the table."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+from tests.lab import snapshot
+from tests.lab.base import REPO
+
+from . import measures
+from .figures import HOOK, Figures, table
+from .machine import Client
+from .measures import Run
+from .receivers import BashHook, Shipit
+
+HERE = Path(__file__).parent
+
+
+def main() -> int:
+    words = argparse.ArgumentParser(prog="benchmarks/run", description="Measure shipit against a bash hook.")
+    words.add_argument("--rounds", type=int, default=10, help="how often each thing is timed (default: 10)")
+    words.add_argument("--pushes", type=int, default=50, help="pushes under each kind of load (default: 50)")
+    words.add_argument("--apps", type=int, default=0, help="measure a rollback among so many other apps, too")
+    words.add_argument("--only", choices=("hook", "shipit"), help="leave the other out; no ratios then")
+    words.add_argument("--output", type=Path, default=HERE, help="where results.md and results.json go")
+    chosen = words.parse_args()
+
+    figures = Figures()
+    began = time.strftime("%Y-%m-%d %H:%M")
+    load_before = os.getloadavg()
+    with tempfile.TemporaryDirectory() as scratch:
+        client = Client(snapshot.admin_key(), Path(scratch))
+        runs = []
+        try:
+            if chosen.only != "shipit":
+                say("booting and preparing the hook's machine")
+                runs.append(Run(BashHook.install(client), figures, Path(scratch) / "hook"))
+            if chosen.only != "hook":
+                say("booting shipit's machine and installing")
+                runs.append(Run(Shipit.install(client), figures, Path(scratch) / "shipit"))
+            measure(runs, figures, chosen.rounds, chosen.pushes, chosen.apps)
+        finally:
+            for run in runs:
+                run.receiver.server.close()
+    facts = {
+        **machine(),
+        "date": began,
+        "load before": f"{load_before[0]:.1f}",
+        "load after": f"{os.getloadavg()[0]:.1f}",
+    }
+    write(chosen.output, figures, facts)
+    print(table(figures))
+    return 0
+
+
+def measure(runs: list[Run], figures: Figures, rounds: int, pushes: int, apps: int) -> None:
+    for run in runs:
+        run.start()
+    steps: list[Callable[[Run], None]] = [
+        Run.first_without_caches,
+        lambda run: run.first("first"),
+        Run.code,
+        Run.rollback,
+        Run.dependency,
+        Run.config,
+    ]
+    for number in range(rounds):
+        say(f"round {number + 1} of {rounds}")
+        for step in steps:
+            in_turn(runs, number, step)
+    say("disk")
+    in_turn(runs, 0, lambda run: run.disk(5))
+    for run in runs:
+        if isinstance(run.receiver, Shipit):
+            say("the command line")
+            measures.command_line(run.receiver, figures, rounds * 3)
+            say("memory")
+            measures.memory(run.receiver, figures)
+    for what, keep in (("keep-alive", True), ("close", False)):
+        say(f"{pushes} pushes under load, {what}")
+        for number in range(pushes):
+            # The hook's losses vary little; shipit's promise of none needs the number.
+            chosen = [run for run in runs if run.receiver.name != HOOK or number < 10]
+            in_turn(chosen, number, partial(under_load, figures=figures, what=what, keep=keep))
+    if apps:
+        say(f"{apps} other apps")
+        for run in runs:
+            if isinstance(run.receiver, Shipit):
+                with measures.crowd(run, apps):
+                    for _ in range(rounds):
+                        run.code()
+                        run.rollback("rollback, crowd")
+
+
+def in_turn(runs: list[Run], number: int, step: Callable[[Run], None]) -> None:
+    """A B, and next time B A: what drifts on the machine drifts for both."""
+    for run in runs if number % 2 == 0 else reversed(runs):
+        step(run)
+
+
+def under_load(run: Run, figures: Figures, what: str, keep: bool) -> None:
+    tally = run.lost(what, keep)
+    figures.add(f"requests, {what}", run.receiver.name, tally.requests)
+    if tally.reasons:
+        figures.notes[f"lost by {run.receiver.name}, {what}, last"] = json.dumps(tally.reasons)
+
+
+def machine() -> dict[str, str]:
+    """What was measured on, and with what."""
+    commit = subprocess.run(
+        ["git", "-C", REPO, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
+    )
+    processor = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    memory = int(Path("/proc/meminfo").read_text().split()[1]) // 2**20
+    return {
+        "machine": f"{os.cpu_count()} cores, {processor[0].split(':')[1].strip()}, {memory} GiB, Linux {platform.release()}",
+        "hosts": "Debian 12 (bookworm), booted in systemd-nspawn, each with its own address; fsync waits for the disk",
+        "shipit": commit.stdout.strip(),
+    }
+
+
+def write(where: Path, figures: Figures, facts: dict[str, str]) -> None:
+    where.mkdir(parents=True, exist_ok=True)
+    whole = {"facts": facts, **asdict(figures)}
+    (where / "results.json").write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
+    told = "\n".join(f"- {name}: {value}" for name, value in {**facts, **figures.notes}.items())
+    (where / "results.md").write_text(
+        "# Results\nWritten by `benchmarks/run`; how it measures: README.md. Medians, in brackets the smallest and the"
+        f" largest.\n\n{table(figures)}\n\n{told}\n"
+    )
+
+
+def say(what: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

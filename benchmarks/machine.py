@@ -1,0 +1,99 @@
+"""The machines that are measured, and a client's way to them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.lab import tree as trees
+from tests.lab.base import run
+from tests.lab.host import Host
+
+
+class Server(Host):
+    """A lab host that waits for its disk: the lab's own skips fsync, which would flatter whoever writes durably."""
+
+    def _mount(self) -> None:
+        self._stack.enter_context(trees.in_use(self.tree))
+        for name in ("upper", "work", "root"):
+            (self.directory / name).mkdir(parents=True, exist_ok=True)
+        self.upper.chmod(0o755)
+        self._share_archives()
+        below = ":".join(str(path) for path in trees.layers(self.tree))
+        options = f"lowerdir={below},upperdir={self.upper},workdir={self.directory / 'work'},redirect_dir=on"
+        run(["mount", "-t", "overlay", "shiplab", "-o", options, self.root])
+        self._personalise()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished command: when it was started and ended (s, monotonic clock), and all that it said."""
+
+    began: float
+    ended: float
+    code: int
+    said: str
+
+    @property
+    def seconds(self) -> float:
+        return self.ended - self.began
+
+    def must(self) -> Outcome:
+        if self.code != 0:
+            raise RuntimeError(f"exit code {self.code}:\n{self.said}")
+        return self
+
+
+@dataclass(frozen=True)
+class Client:
+    """Somebody with a key, outside the machine. Every command is a new ssh connection."""
+
+    key: Path
+    home: Path
+
+    def ssh_words(self) -> list[str]:
+        options = {
+            "BatchMode": "yes",
+            "ControlMaster": "no",
+            "ControlPath": "none",
+            "IdentitiesOnly": "yes",
+            "StrictHostKeyChecking": "accept-new",
+            "UserKnownHostsFile": str(self.home / "known_hosts"),
+            "LogLevel": "ERROR",
+        }
+        return ["ssh", "-F", "none", "-i", str(self.key), *(f"-o{name}={value}" for name, value in options.items())]
+
+    def environment(self) -> Mapping[str, str]:
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.home),
+            "LANG": "C.UTF-8",
+            "GIT_SSH_COMMAND": " ".join(self.ssh_words()),
+            "GIT_CONFIG_NOSYSTEM": "1",
+            "GIT_AUTHOR_NAME": "bench",
+            "GIT_AUTHOR_EMAIL": "bench@example.org",
+            "GIT_COMMITTER_NAME": "bench",
+            "GIT_COMMITTER_EMAIL": "bench@example.org",
+        }
+
+    def call(self, *words: str, cwd: Path | None = None, timeout: float = 300) -> Outcome:
+        """Run a command to its end and time it."""
+        began = time.monotonic()
+        process = subprocess.run(
+            words,
+            cwd=cwd,
+            env=dict(self.environment()),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=timeout,
+            check=False,
+        )
+        return Outcome(began, time.monotonic(), process.returncode, process.stdout.decode(errors="replace"))
+
+    def ssh(self, account: str, command: str) -> Outcome:
+        return self.call(*self.ssh_words(), account, command)

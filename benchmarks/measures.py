@@ -1,0 +1,171 @@
+"""Each measure does one thing with one receiver and notes the numbers."""
+
+from __future__ import annotations
+
+import re
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .figures import Figures
+from .load import Load, Tally
+from .machine import Outcome, Server
+from .poller import Poller
+from .receivers import Receiver, Shipit, host_name
+from .sample import ADDED, LARGE, REQUIREMENTS, Sample
+
+MAIN = "main-app"
+SETTLE = 0.7
+"""Seconds of quiet before each measure: old processes are gone by then, and nothing is measured twice."""
+
+
+@dataclass
+class Run:
+    """One run's state with one receiver: its working copy of the main app, and where new ones go."""
+
+    receiver: Receiver
+    figures: Figures
+    scratch: Path
+    apps: int = 0
+    added: Iterator[str] = field(default_factory=lambda: iter(ADDED))
+
+    def __post_init__(self) -> None:
+        self.main = self.sample()
+
+    def sample(self, requirements: tuple[str, ...] = REQUIREMENTS) -> Sample:
+        self.apps += 1
+        sample = Sample(self.receiver.client, self.scratch / f"app{self.apps}", requirements)
+        sample.create()
+        return sample
+
+    def note(self, what: str, number: float) -> None:
+        self.figures.add(what, self.receiver.name, number)
+
+    def timed(self, what: str, app: str, marker: str, act: Callable[[], Outcome]) -> None:
+        """From the start of the command to the first right answer; and to the command's own end."""
+        time.sleep(SETTLE)
+        with Poller(self.receiver.server.ip, host_name(app), marker) as poller:
+            done = act().must()
+            seen = poller.wait()
+        self.note(what, seen - done.began)
+        self.note(f"{what}, whole", done.seconds)
+
+    # -- one round
+
+    def start(self) -> None:
+        """The main app goes live; not timed."""
+        self.receiver.prepare(MAIN)
+        self.receiver.push(self.main, MAIN).must()
+
+    def first(self, what: str) -> None:
+        app = f"fresh-{self.apps}"
+        sample = self.sample()
+        self.receiver.prepare(app)
+        self.timed(what, app, sample.marker, lambda: self.receiver.push(sample, app))
+        self.receiver.forget(app)
+
+    def first_without_caches(self) -> None:
+        self.receiver.forget_downloads()
+        self.first("first, empty caches")
+
+    def code(self) -> None:
+        marker = self.main.commit()
+        self.timed("code", MAIN, marker, lambda: self.receiver.push(self.main, MAIN))
+
+    def rollback(self, what: str = "rollback") -> None:
+        """Comes after `code`, so the version before it is the one that was live."""
+        marker = f"code={self.main.code - 1} "
+        self.timed(what, MAIN, marker, lambda: self.receiver.roll_back(self.main, MAIN))
+
+    def dependency(self) -> None:
+        marker = self.main.add(next(self.added))
+        self.timed("dependency", MAIN, marker, lambda: self.receiver.push(self.main, MAIN))
+
+    def config(self) -> None:
+        greeting = f"hello{self.apps}x{time.monotonic_ns()}"
+        self.timed("config", MAIN, f"config={greeting} ", lambda: self.receiver.configure(MAIN, greeting))
+
+    # -- what is lost
+
+    def lost(self, what: str, keep: bool) -> Tally:
+        """One code-only push under load, with half a second of load before and after it."""
+        self.main.commit()
+        load = Load(self.receiver.server.ip, host_name(MAIN), keep)
+        with load:
+            time.sleep(0.5)
+            self.receiver.push(self.main, MAIN).must()
+            time.sleep(0.5)
+        self.note(f"lost, {what}", load.tally.lost)
+        self.note(f"gap, {what}", load.tally.gap)
+        return load.tally
+
+    # -- disk
+
+    def disk(self, releases: int) -> None:
+        app = "large"
+        sample = self.sample((*REQUIREMENTS, *LARGE))
+        self.receiver.prepare(app)
+        before = self.receiver.disk(app)
+        self.receiver.push(sample, app).must()
+        self.note("disk, one", (self.receiver.disk(app) - before) / 2**20)
+        for _ in range(releases - 1):
+            sample.commit()
+            self.receiver.push(sample, app).must()
+        time.sleep(2)
+        self.note("disk, many", (self.receiver.disk(app) - before) / 2**20)
+        self.receiver.forget(app)
+
+
+COMMANDS = ("apps:list", f"releases {MAIN}", f"config:show {MAIN}")
+
+
+def command_line(shipit: Shipit, figures: Figures, rounds: int) -> None:
+    """`ssh true` as a plain user and a CLI command, in turn; noted is what the command takes longer."""
+    server, client = shipit.server, shipit.client
+    public = client.key.with_suffix(".pub").read_text()
+    server.sh("useradd --create-home --shell /bin/bash plain && install -d -m 0700 -o plain -g plain ~plain/.ssh")
+    server.write("/home/plain/.ssh/authorized_keys", public)
+    for number in range(rounds):
+        alone = client.ssh(f"plain@{server.ip}", "true").must().seconds
+        said = client.ssh(shipit.account, COMMANDS[number % len(COMMANDS)]).must().seconds
+        figures.add("ssh", shipit.name, alone * 1000)
+        figures.add("cli", shipit.name, (said - alone) * 1000)
+
+
+def memory(shipit: Shipit, figures: Figures) -> None:
+    """Resident memory (MiB) of every process that is shipit's own and not an app's, once all is quiet."""
+    time.sleep(10)
+    found = own_processes(shipit.server)
+    figures.add("memory", shipit.name, sum(size for size, _ in found) / 1024)
+    figures.notes["processes when idle"] = ", ".join(name for _, name in found) or "none"
+
+
+def own_processes(server: Server) -> list[tuple[int, str]]:
+    """(KiB resident, command line): of user shipit, or root's from /usr/lib/shipit. Apps run as app-APP."""
+    listed = server.run("ps", "-eo", "rss=,user:32=,args=").out
+    found = []
+    for line in listed.splitlines():
+        size, user, command = line.split(None, 2)
+        if user == "shipit" or (re.search(r"/usr/lib/shipit|supervisord", command) and not user.startswith("app-")):
+            found.append((int(size), f"{user}: {command}"))
+    return found
+
+
+@contextmanager
+def crowd(run: Run, apps: int) -> Iterator[None]:
+    """So many other apps, each live."""
+    sample = run.sample()
+    names = [f"crowd-{number}" for number in range(apps)]
+    for name in names:
+        run.receiver.prepare(name)
+        run.receiver.push(sample, name).must()
+    yield
+    for name in names:
+        run.receiver.forget(name)
+
+
+def median_of(figures: Figures, what: str, who: str) -> float:
+    return statistics.median(figures.of(what, who))
