@@ -1,0 +1,124 @@
+"""`check`: what a push of a directory would make of it, found out on the developer's machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from receiver.cli import out
+from receiver.cli.args import json_option
+
+if TYPE_CHECKING:
+    from receiver.host.directory import Directory
+    from receiver.manifest import Manifest
+    from receiver.model import Check
+    from receiver.plan.build import BuildPlan
+
+# Files whose being left behind would change what a push does.
+_MATTER = ("Procfile", "shipit.yml", "app.json", "uv.lock", "poetry.lock", "Pipfile.lock", "requirements.txt",
+           "pyproject.toml", ".python-version", "runtime.txt")  # fmt: skip
+
+
+@click.command()
+@click.argument("directory", type=click.Path(path_type=Path), default=Path())
+@json_option
+def check(directory: Path, form: str) -> None:
+    """Check a project (default: this directory) as a push would; needs no server. Exit code 2: it would be refused.
+
+    \b
+    Example: shipit check
+    """
+    from receiver.host.directory import Directory
+
+    found = examine(Directory(directory))
+    if form == "json":
+        out.show_json(found)
+        return
+    for line in tell(found):
+        out.say(line)
+
+
+def examine(tree: Directory) -> dict[str, Any]:
+    """Everything that a push would find out before it builds, as JSON-like data; raises Rejected as the push would."""
+    from receiver.manifest import read_manifest
+    from receiver.plan.build import build_plan
+    from receiver.settings import Settings
+
+    manifest = read_manifest(tree)
+    slug = Path("/var/lib/shipit/apps/APP/slugs/vN")
+    plan = build_plan(manifest, tree, slug=slug, cache=slug.parents[1] / "cache", uv=Path("uv"), settings=Settings())
+    missing = [f"{name} is not in git yet: git add {name}" for name in _MATTER if name in tree.uncommitted]
+    return _facts(manifest, plan, [*manifest.notices, *missing])
+
+
+def _facts(manifest: Manifest, plan: BuildPlan, notices: list[str]) -> dict[str, Any]:
+    counts = dict(manifest.formation)
+    return {
+        "runtime": plan.runtime,
+        "root": manifest.root,
+        "build": [step.title for step in plan.steps],
+        "environment_is_reused": bool(plan.environment_key),
+        "release_command": manifest.release_command,
+        "processes": [
+            {
+                "type": process.type,
+                "count": counts[process.type],
+                "command": process.command,
+                "listen": process.listen.value,
+                "healthcheck": _asked(process.check),
+                "drain": process.drain,
+                "memory": process.limits.memory,
+                "cpu": process.limits.cpu,
+                "tasks": process.limits.tasks,
+            }
+            for process in manifest.processes
+        ],
+        "domains": list(manifest.domains),
+        "env": dict(manifest.env),
+        "build_config": list(manifest.build_config),
+        "keep": manifest.keep,
+        "notices": notices,
+    }
+
+
+def _asked(check: Check) -> str:
+    """A healthcheck in words."""
+    limit = f"within {check.timeout} s"
+    if check.kind == "http":
+        accepted = str(check.status) if check.status else "a status below 500"
+        content = f" holding {check.content!a}" if check.content else ""
+        return f"GET {check.path} answers {accepted}{content} {limit}"
+    if check.kind == "tcp":
+        return f"it accepts connections {limit}"
+    if check.kind == "command":
+        return f"{check.command} exits with 0 {limit}"
+    return f"it says READY=1 {limit}" if check.kind == "notify" else f"it stays up for {check.settle} s"
+
+
+_PLACES = {"socket": "its socket ($SOCKET)", "port": "$PORT", "none": "nothing"}
+
+
+def tell(found: dict[str, Any]) -> list[str]:
+    """The same for people, as a tree."""
+    lines = [f"Runtime          {found['runtime']}" + (f" in {found['root']}/" if found["root"] else "")]
+    lines += [f"Build            {title}" for title in found["build"]]
+    if found["release_command"]:
+        lines.append(f"Release command  {found['release_command']}")
+    for process in found["processes"]:
+        lines.append(f"Process type     {process['type']} × {process['count']}: {process['command']}")
+        if process["listen"] != "none":
+            lines.append(f"  ├─ listens on  {_PLACES[process['listen']]}")
+        limits = [
+            f"{key} {process[key]}{unit}"
+            for key, unit in (("memory", " MiB"), ("cpu", "%"), ("tasks", ""))
+            if process[key]
+        ]
+        if limits:
+            lines.append(f"  ├─ at most     {', '.join(limits)}")
+        lines.append(f"  └─ healthy if  {process['healthcheck']}")
+    lines += [f"Domain           {name}" for name in found["domains"]]
+    lines += [f"Config default   {name}={value}" for name, value in found["env"].items()]
+    lines += [f"Note             {notice}" for notice in found["notices"]]
+    return [*lines, "", "A push would be accepted."]

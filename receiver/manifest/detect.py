@@ -1,0 +1,149 @@
+"""A project without a Procfile: what it looks like, and the one line to write.
+
+Sources are parsed, never run. A server is only started when the project requires it; shipit adds no packages.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from dataclasses import dataclass
+
+from receiver.errors import Rejected
+
+from .problems import reject
+from .project import Kind, kind, packages
+from .tree import Tree
+
+MAX_SOURCE = 256 * 1024
+
+# Where Flask's own `flask run` and FastAPI's `fastapi run` look, and what people use besides.
+_CANDIDATES = ("app.py", "wsgi.py", "main.py", "application.py", "asgi.py", "api.py", "server.py", "app/main.py",
+               "app/__init__.py", "app/app.py", "app/api.py")  # fmt: skip
+_FRAMEWORKS = {
+    "Flask": "Flask",
+    "FastAPI": "FastAPI",
+    "Starlette": "Starlette",
+    "Quart": "Quart",
+    "Litestar": "Litestar",
+}
+_ASGI = frozenset({"FastAPI", "Starlette", "Quart", "Litestar"})
+_FACTORY = "create_app"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A framework's app: `target` is `module:object`, `where` the file and line that say so."""
+
+    framework: str
+    target: str
+    where: str
+
+    @property
+    def server(self) -> str:
+        return "uvicorn" if self.framework in _ASGI else "gunicorn"
+
+    @property
+    def command(self) -> str:
+        if self.target.endswith("()"):
+            name = self.target[:-2]
+            return f"uvicorn --factory {name}" if self.server == "uvicorn" else f'gunicorn "{self.target}"'
+        return f"{self.server} {self.target}"
+
+
+def web_command(tree: Tree) -> tuple[str, str]:
+    """The command of `web` for a tree without a Procfile, and a notice that says why.
+
+    Raises Rejected with the line to write when nothing is recognised or the server is not among the requirements.
+    """
+    found = find(tree)
+    if found is None:
+        example = "web: gunicorn app:app" if kind(tree) is not Kind.NOTHING else "web: ./server --port $PORT"
+        raise Rejected(
+            "There is no Procfile, and the project does not look like Django, Flask or FastAPI.",
+            hint=f"Write a file called Procfile that says how to start it, for example:\n{example}",
+        )
+    needed = packages(tree)
+    if found.server in needed or (found.server == "uvicorn" and needed & {"fastapi[standard]", "fastapi[all]"}):
+        return found.command, f"No Procfile: {found.framework} at {found.where}, so `web: {found.command}`."
+    raise reject(
+        found.where,
+        f"There is no Procfile. This is {found.framework}, but {found.server} is not among the requirements.",
+        f"Add {found.server} to {kind(tree).value or 'requirements.txt'}; then this is enough, or a Procfile with:\n"
+        f"web: {found.command}",
+    )
+
+
+def find(tree: Tree) -> Found | None:
+    """The Django, Flask or FastAPI app of a tree, or None."""
+    return _django(tree) or _app(tree)
+
+
+def _django(tree: Tree) -> Found | None:
+    files = tree.files()
+    if "manage.py" not in files:
+        return None
+    wsgi = sorted(path for path in files if path.endswith("/wsgi.py") and path.count("/") <= 2)
+    settings = re.search(rb"""DJANGO_SETTINGS_MODULE['"]\s*,\s*['"]([\w.]+)['"]""", tree.read("manage.py") or b"")
+    if settings:
+        package = settings[1].decode().split(".")[0]
+        wsgi = [path for path in wsgi if path.startswith(package + "/")] or wsgi
+    for path in wsgi:
+        line = _assignments(tree, path).get("application")
+        if line:
+            return Found("Django", f"{_module(path)}:application", f"{path}:{line[1]}")
+    return None
+
+
+def _app(tree: Tree) -> Found | None:
+    files = tree.files()
+    factory: Found | None = None
+    for base in ("", "src/"):
+        for path in (base + candidate for candidate in _CANDIDATES):
+            if path not in files:
+                continue
+            module = _module(path.removeprefix("src/")) if base and _installed(tree) else _module(path)
+            for name, (made, line) in _assignments(tree, path).items():
+                if made in _FRAMEWORKS:
+                    return Found(made, f"{module}:{name}", f"{path}:{line}")
+                if made.endswith("()") and factory is None:
+                    factory = Found(made[:-2], f"{module}:{name}()", f"{path}:{line}")
+    return factory
+
+
+def _installed(tree: Tree) -> bool:
+    """Whether a src/ layout is installed, so that its modules are imported without `src.`."""
+    return "pyproject.toml" in tree.files() or "setup.py" in tree.files()
+
+
+def _module(path: str) -> str:
+    return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def _assignments(tree: Tree, path: str) -> dict[str, tuple[str, int]]:
+    """Names bound at module level: to a call of a class, `Class`; by a factory that makes one, `Class()`; with lines."""
+    raw = tree.read(path)
+    if raw is None or len(raw) > MAX_SOURCE:
+        return {}
+    try:
+        module = ast.parse(raw)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return {}
+    bound: dict[str, tuple[str, int]] = {}
+    for node in module.body:
+        if isinstance(node, (ast.Assign, ast.AnnAssign)) and isinstance(node.value, ast.Call):
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                if isinstance(target, ast.Name):
+                    bound[target.id] = (_called(node.value), node.lineno)
+        elif isinstance(node, ast.FunctionDef) and node.name == _FACTORY and not node.args.args:
+            made = {_called(part) for part in ast.walk(node) if isinstance(part, ast.Call)} & set(_FRAMEWORKS)
+            if made:
+                bound[node.name] = (f"{min(made)}()", node.lineno)
+    return bound
+
+
+def _called(call: ast.Call) -> str:
+    function = call.func
+    if isinstance(function, ast.Attribute):
+        return function.attr
+    return function.id if isinstance(function, ast.Name) else ""

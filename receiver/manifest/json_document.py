@@ -1,0 +1,69 @@
+"""JSON with the line of every part."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from .document import Document, Path
+from .problems import decode, reject, shown
+
+MAX_BYTES = 256 * 1024
+
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+')
+
+
+class _Twice(ValueError):
+    pass
+
+
+def parse(name: str, raw: bytes) -> Document:
+    """Parse a JSON file; raises Rejected with file and line, also for a key that is there twice."""
+    text = decode(name, raw, MAX_BYTES)
+    try:
+        data = json.loads(text, object_pairs_hook=_unique)
+    except json.JSONDecodeError as error:
+        raise reject(f"{name}:{error.lineno}", f"This is not JSON: {error.msg}.") from error
+    except _Twice as error:
+        raise reject(name, f"The key {error} is there twice.") from error
+    except (RecursionError, ValueError) as error:
+        raise reject(name, "This JSON is nested too deep or holds a number that is too long.") from error
+    return Document(name, data, _lines(text), {})
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data = dict(pairs)
+    if len(data) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _Twice(shown(next(key for key in keys if keys.count(key) > 1)))
+    return data
+
+
+def _lines(text: str) -> dict[Path, int]:
+    """The line of every key and item of `text`, which is known to be JSON."""
+    lines: dict[Path, int] = {(): 1}
+    path: list[str | int] = []
+    line, seen, key = 1, 0, True
+    for match in _TOKEN.finditer(text):
+        line += text.count("\n", seen, match.start())
+        seen, token = match.start(), match[0]
+        if token in "{[":
+            lines.setdefault(tuple(path), line)
+            path.append(0 if token == "[" else "")
+            key = token == "{"
+        elif token in "}]":
+            path.pop()
+        elif token == ",":
+            last = path[-1]
+            key = isinstance(last, str)
+            if not isinstance(last, str):
+                path[-1] = last + 1
+        elif token == ":":
+            key = False
+        elif key and path and isinstance(path[-1], str):
+            path[-1] = json.loads(token)
+            lines[tuple(path)] = line
+        else:
+            lines.setdefault(tuple(path), line)
+    return lines

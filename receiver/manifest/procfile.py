@@ -1,0 +1,142 @@
+"""The Procfile, as strictly as Dokku reads it: a bad line is an error before anything is built.
+
+Grammar (Dokku, procfile-util --strict): one `type: command` a line, types unique and DNS labels; blank lines, lines
+that begin with `#` or `//`, and comments after a blank are left out. Piku's `wsgi: module:app` is understood.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from receiver.errors import Rejected
+from receiver.names import ProcessType, process_type
+
+from .problems import Problems, decode, shown
+from .tree import Tree
+
+NAME = "Procfile"
+MAX_BYTES = 64 * 1024
+MAX_COMMAND = 4096
+
+_LINE = re.compile(r"([A-Za-z0-9_-]+):(.*)", re.ASCII)
+_CRON = re.compile(r"cron[0-9]*", re.ASCII)
+_SCHEDULE = re.compile(r"(?:[0-9*/,-]+\s+){5}\S")
+_MODULE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*(?:\(\))?")
+
+# Piku's kinds that are not commands, and what to do instead.
+_UNSUPPORTED = {
+    "php": "PHP apps are not supported.",
+    "rwsgi": "Piku's rwsgi is not supported: start the server in a command, `web: puma -b unix://$SOCKET`.",
+    "jwsgi": "Piku's jwsgi is not supported: start the server in a command, `web: java -jar app.jar`.",
+    "static": "Piku's static is not supported: serve the files from a command.",
+    "preflight": "Piku's preflight is not supported: use `release:`, or `build: {command: …}` in shipit.yml.",
+}
+
+
+@dataclass(frozen=True)
+class Line:
+    """A command and the number of its line."""
+
+    command: str
+    number: int
+
+    @property
+    def where(self) -> str:
+        return f"{NAME}:{self.number}"
+
+
+@dataclass(frozen=True)
+class Procfile:
+    """`release` is the command of the line `release:`; it is not a process type."""
+
+    processes: Mapping[ProcessType, Line]
+    release: Line | None
+    wsgi: bool = False
+
+
+def read(tree: Tree, problems: Problems) -> Procfile | None:
+    """Read the Procfile of a tree; None if there is none. What is wrong goes to `problems`."""
+    raw = tree.read(NAME)
+    if raw is None:
+        if NAME in tree.files():
+            problems.add(NAME, f"The file is larger than {MAX_BYTES // 1024} KiB.")
+        return None
+    return parse(decode(NAME, raw, MAX_BYTES), problems)
+
+
+def parse(text: str, problems: Problems) -> Procfile:
+    """Read every line, so that all mistakes are told at once."""
+    found: dict[ProcessType, Line] = {}
+    wsgi = False
+    for number, raw in enumerate(text.split("\n"), 1):
+        content = _without_comment(raw.strip())
+        if not content:
+            continue
+        where = f"{NAME}:{number}"
+        match = _LINE.fullmatch(content)
+        if not match:
+            problems.add(where, _unreadable(content), "A line is `type: command`, for example:  web: gunicorn app:app")
+            continue
+        kind, command = match[1], match[2].strip()
+        trouble = _trouble(kind, command)
+        if trouble:
+            problems.add(where, trouble)
+            continue
+        if kind == "wsgi":
+            kind, command, wsgi = "web", f"gunicorn {command}", True
+        try:
+            name = process_type(kind)
+        except Rejected as error:
+            problems.add(where, error.message, error.hint)
+            continue
+        if name in found:
+            problems.add(where, f"{kind} is there twice; line {found[name].number} has it too.")
+            continue
+        found[name] = Line(command, number)
+    release = found.pop(ProcessType("release"), None)
+    return Procfile(found, release, wsgi)
+
+
+def _trouble(kind: str, command: str) -> str:
+    if not command:
+        return f"{kind} has no command."
+    if len(command) > MAX_COMMAND:
+        return f"The command of {kind} is longer than {MAX_COMMAND} characters."
+    if not command.isprintable() and any(c < " " and c != "\t" for c in command):
+        return f"The command of {kind} holds a control character."
+    if kind in _UNSUPPORTED:
+        return _UNSUPPORTED[kind]
+    if _CRON.fullmatch(kind) and _SCHEDULE.match(command):
+        return "Piku's cron lines are not supported: run a scheduler as a process type, or cron on the server."
+    if kind == "wsgi" and not _MODULE.fullmatch(command):
+        return f"{shown(command)} is not module:app; write a full command as `web: …`."
+    return ""
+
+
+def _unreadable(content: str) -> str:
+    if content.startswith(("<<<<<<<", "=======", ">>>>>>>")):
+        return "This is a merge conflict that was committed."
+    return f"{shown(content)} is not `type: command`."
+
+
+def _without_comment(line: str) -> str:
+    """The line up to a comment that stands at its beginning or after a blank, outside quotes."""
+    if line.startswith(("#", "//")):
+        return ""
+    quote = ""
+    for i, char in enumerate(line):
+        if quote:
+            if char == quote and (quote == "'" or not _escaped(line, i)):
+                quote = ""
+        elif char in "'\"" and not _escaped(line, i):
+            quote = char
+        elif line[i - 1 : i].isspace() and (char == "#" or line[i : i + 3].rstrip() == "//"):
+            return line[:i].rstrip()
+    return line
+
+
+def _escaped(line: str, i: int) -> bool:
+    before = line[:i]
+    return (len(before) - len(before.rstrip("\\"))) % 2 == 1

@@ -1,0 +1,139 @@
+"""shipit.yml: what a Procfile cannot say. Checked by its schema, then turned into values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from receiver import names
+from receiver.errors import Rejected
+from receiver.model import CheckKind, Limits, Listen
+from receiver.names import ConfigKey, Domain
+
+from .problems import Problems
+from .tree import Tree
+
+if TYPE_CHECKING:
+    from .document import Document
+
+NAME = "shipit.yml"
+
+
+@dataclass(frozen=True)
+class ProcessSettings:
+    """What shipit.yml says of one process type; `check` holds just the fields of `model.Check` that it names."""
+
+    where: str
+    count: int | None = None
+    listen: Listen | None = None
+    check: Mapping[str, Any] = field(default_factory=dict)
+    check_where: str = ""
+    drain: int = 30
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True)
+class ShipitYml:
+    """Empty and 0 mean: it does not say."""
+
+    processes: Mapping[str, ProcessSettings] = field(default_factory=dict)
+    release: str = ""
+    python: str = ""
+    domains: tuple[Domain, ...] = ()
+    build_config: tuple[ConfigKey, ...] = ()
+    build_command: str = ""
+    root: str = ""
+    env: tuple[tuple[ConfigKey, str], ...] = ()
+    keep: int = 0
+
+
+def read(tree: Tree) -> ShipitYml:
+    """Read shipit.yml of the top of a tree, or nothing if there is none; raises Rejected with every mistake."""
+    problems = Problems()
+    files = tree.files()
+    for other in ("shipit.yaml", ".shipit.yml", "shipit.toml", "shipit.json"):
+        if other in files:
+            problems.add(other, f"The file is called {NAME}.", f"git mv {other} {NAME}")
+    raw = tree.read(NAME)
+    if raw is None and NAME in files:
+        problems.add(NAME, "The file is larger than 64 KiB.")
+    problems.check()
+    return ShipitYml() if raw is None else parse(raw)
+
+
+def parse(raw: bytes) -> ShipitYml:
+    """Read the bytes of a shipit.yml; raises Rejected with every mistake."""
+    from . import schema, yaml_document
+
+    document = yaml_document.parse(NAME, raw)
+    problems = Problems()
+    schema.check(document, problems)
+    problems.check()
+    values = _values(document, problems)
+    problems.check()
+    return values
+
+
+def _values(document: Document, problems: Problems) -> ShipitYml:
+    data = document.data
+    build = data.get("build", {})
+    return ShipitYml(
+        processes={kind: _process(document, kind, said) for kind, said in data.get("processes", {}).items()},
+        release=data.get("release", ""),
+        python=document.texts.get(("python",), ""),
+        domains=tuple(_names(document, ("domains",), data.get("domains", []), names.domain, problems)),
+        build_config=tuple(_names(document, ("build", "config"), build.get("config", []), names.config_key, problems)),
+        build_command=build.get("command", ""),
+        root=build.get("root", ""),
+        env=tuple(_env(document, problems)),
+        keep=data.get("keep", 0),
+    )
+
+
+def _process(document: Document, kind: str, said: dict[str, Any]) -> ProcessSettings:
+    path = ("processes", kind)
+    check = {key: value for key, value in said.get("healthcheck", {}).items() if not key.startswith("x-")}
+    kinds = {"path": CheckKind.HTTP, "tcp": CheckKind.TCP, "command": CheckKind.COMMAND, "notify": CheckKind.NOTIFY}
+    for key, value in kinds.items():
+        if key in check:
+            check["kind"] = value
+    if "settle" in check:
+        check["kind"] = CheckKind.UPTIME
+    check.pop("tcp", None)
+    check.pop("notify", None)
+    return ProcessSettings(
+        where=document.at(path),
+        count=said.get("count"),
+        listen=Listen(said["listen"]) if "listen" in said else None,
+        check=check,
+        check_where=document.at((*path, "healthcheck")),
+        drain=said.get("drain", 30),
+        limits=Limits(
+            memory=_mebibytes(said.get("memory", "0M")), cpu=int(said.get("cpu", "0%")[:-1]), tasks=said.get("tasks", 0)
+        ),
+    )
+
+
+def _mebibytes(text: str) -> int:
+    return int(text[:-1]) * (1024 if text.endswith("G") else 1)
+
+
+def _names(document: Document, path: tuple[str, ...], texts: list[str], parse: Any, problems: Problems) -> list[Any]:
+    parsed = []
+    for i, text in enumerate(texts):
+        try:
+            parsed.append(parse(text))
+        except Rejected as error:
+            problems.add(document.at((*path, i)), error.message, error.hint)
+    return parsed
+
+
+def _env(document: Document, problems: Problems) -> list[tuple[ConfigKey, str]]:
+    pairs = []
+    for key in document.data.get("env", {}):
+        try:
+            pairs.append((names.config_key(key), document.texts[("env", key)]))
+        except Rejected as error:
+            problems.add(document.at(("env", key)), error.message, error.hint)
+    return pairs

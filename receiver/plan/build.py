@@ -1,0 +1,44 @@
+"""The build plan: from a manifest and its tree to the commands that make the slug's environment. Pure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from receiver.manifest import Manifest, Tree, subtree
+from receiver.settings import Settings
+
+from .runtimes import runtimes
+from .steps import BuildPlan, Project, Step
+
+__all__ = ["BuildPlan", "Step", "build_plan", "reuse"]
+
+PATH = "/usr/local/bin:/usr/bin:/bin"
+
+
+def build_plan(manifest: Manifest, tree: Tree, *, slug: Path, cache: Path, uv: Path, settings: Settings) -> BuildPlan:
+    """Plan the build of a commit; raises Rejected with file and line when its files cannot be obeyed.
+
+    `tree` is the whole commit, as `read_manifest` had it; `slug` receives only `manifest.root` of it. Every step's
+    working directory is `slug`. The first runtime that knows the project plans it; the server's
+    `build_environment` is for every build.
+    """
+    project = Project(manifest, subtree(tree, manifest.root), slug, cache, uv, settings)
+    plan = next(plan for runtime in runtimes() if (plan := runtime(project)) is not None)
+    environment = {
+        "LANG": "C.UTF-8",
+        "PATH": f"{project.venv / 'bin'}:{PATH}",
+        **settings.build_environment,
+        **plan.environment,
+    }
+    return BuildPlan(plan.runtime, plan.environment_key, environment, (*plan.steps, *_own(project)))
+
+
+def reuse(plan: BuildPlan) -> tuple[Step, ...]:
+    """The steps that are left when `.venv` is a link to an environment with the same key."""
+    return tuple(step for step in plan.steps if not step.installs)
+
+
+def _own(project: Project) -> tuple[Step, ...]:
+    """The app's own build command, last, as it was written."""
+    command = project.manifest.build_command
+    return (Step("Running the build command", ("/bin/bash", "-c", command), project.slug),) if command else ()
