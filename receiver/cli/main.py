@@ -131,10 +131,10 @@ def shipit() -> None:
     """
 
 
-def run(words: Sequence[str], caller: Caller) -> int:
+def run(words: Sequence[str], caller: Caller, layout: Layout = Layout()) -> int:  # noqa: B008
     """Run one command for `caller`, already authorised; returns its exit code. Failures are printed, never raised."""
     try:
-        result = shipit.main(list(words), "shipit", standalone_mode=False, obj=Context(caller))
+        result = shipit.main(list(words), "shipit", standalone_mode=False, obj=Context(caller, layout))
         return result if isinstance(result, int) else 0
     except Failure as failure:
         print_failure(failure)

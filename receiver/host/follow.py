@@ -204,4 +204,3 @@ def nonblocking(fd: int) -> Iterator[None]:
         yield
     finally:
         os.set_blocking(fd, before)
-

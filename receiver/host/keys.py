@@ -110,6 +110,10 @@ class Keyring:
         self, name: KeyName, text: str, role: Role, apps: Sequence[AppName] | None, now: Callable[[], float]
     ) -> Key:
         """Add one public key line. Raises Rejected for a bad key and for a name or key that exists already."""
+        if role is Role.ADMIN and apps is not None:
+            raise Rejected(
+                "An admin is for all apps: it may add keys.", hint="Leave out --app, or make it --role deploy."
+            )
         kind, blob, fingerprint = parse_public_key(text)
         key = Key(name, role, None if apps is None else tuple(apps), kind, blob, fingerprint, now())
         with self._changing() as keys:
@@ -130,7 +134,7 @@ class Keyring:
                 if wanted in (key.name, key.fingerprint):
                     keys.remove(key)
                     return key
-        raise NotFound(f"There is no key {ascii(wanted)}.", hint="List them: shipit ssh-keys:list")
+        raise NotFound(f"There is no key {wanted!a}.", hint="List them: shipit ssh-keys:list")
 
     def write_lines(self) -> None:
         """Derive `authorized_keys` again from `keys.json`."""

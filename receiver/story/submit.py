@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from receiver.errors import Busy, Cancelled, HostFault, Rejected
 from receiver.host.client import Agent
+from receiver.host.connect import connect_worker
 from receiver.host.follow import follow
 from receiver.host.ledger import Ledger
 from receiver.host.queue import queued
@@ -103,16 +103,3 @@ def tell(line: str) -> None:
     """A line for whoever waits, at once."""
     sys.stderr.write(f"-----> {line}\n")
     sys.stderr.flush()
-
-
-def connect_worker(layout: Layout) -> socket.socket:
-    """A connection to a fresh worker; raises HostFault with what to type when nobody listens."""
-    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        connection.connect(str(layout.worker_socket))
-    except OSError as error:
-        connection.close()
-        raise HostFault(
-            f"The worker cannot be reached ({error.strerror}).", holds="Nothing was changed.", hint="sudo shipit doctor"
-        ) from error
-    return connection

@@ -1,0 +1,81 @@
+"""`ssh-keys:*`: who may log in, and what each key may do."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import click
+
+from receiver import names
+from receiver.cli import out
+from receiver.cli.args import Name, json_option
+from receiver.cli.main import Context
+from receiver.errors import Rejected
+from receiver.host.keys import Key, Keyring, Role
+from receiver.names import AppName, KeyName
+
+MAX_INPUT = 64 * 1024
+
+
+@click.command()
+@click.argument("name", type=Name("name", names.key_name))
+@click.option("--role", type=click.Choice([role.value for role in Role]), default=Role.DEPLOY.value, show_default=True)
+@click.option("--app", "apps", multiple=True, type=Name("app", names.app_name), help="Only this app (repeat for more).")
+@click.pass_obj
+def add(ctx: Context, name: KeyName, role: str, apps: tuple[AppName, ...]) -> None:
+    """Let the public key on standard input log in; it says who did what from then on.
+
+    view reads, deploy changes its apps, admin does everything.
+
+    \b
+    Examples:
+      ssh prod shipit ssh-keys:add alice --role admin < alice.pub
+      ssh prod shipit ssh-keys:add ci-blog --app blog < ci.pub
+    """
+    if sys.stdin.isatty():
+        raise Rejected("The public key comes on standard input.", hint=f"shipit ssh-keys:add {name} < id_ed25519.pub")
+    text = sys.stdin.buffer.read(MAX_INPUT).decode(errors="replace")
+    key = Keyring(ctx.layout).add(name, text, Role(role), apps or None, time.time)
+    out.say(f"Added {key.name}: {described(key)}, {key.fingerprint}")
+
+
+@click.command()
+@json_option
+@click.pass_obj
+def list_keys(ctx: Context, form: str) -> None:
+    """List the keys: name, role, apps, fingerprint, since when."""
+    keys = Keyring(ctx.layout).all()
+    rows = [
+        {
+            "name": key.name,
+            "role": key.role.value,
+            "apps": ("all" if key.apps is None else ", ".join(key.apps)) if form == "table" else key.apps,
+            "type": key.type,
+            "fingerprint": key.fingerprint,
+            "added": out.when(key.added) if form == "table" else key.added,
+        }
+        for key in keys
+    ]
+    if form == "json":
+        out.show_json(rows)
+        return
+    out.table(
+        rows,
+        {"name": "NAME", "role": "ROLE", "apps": "APPS", "added": "ADDED", "fingerprint": "FINGERPRINT"},
+        empty="There are no keys. Add one: shipit ssh-keys:add NAME --role admin < id_ed25519.pub",
+    )
+
+
+@click.command()
+@click.argument("name", metavar="NAME | SHA256:FINGERPRINT")
+@click.pass_obj
+def remove(ctx: Context, name: str) -> None:
+    """Take a key's access away. What it has begun goes on."""
+    key = Keyring(ctx.layout).remove(name)
+    out.say(f"Removed {key.name} ({key.fingerprint}).")
+
+
+def described(key: Key) -> str:
+    """`deploy for blog, shop`, `admin for all apps`."""
+    return f"{key.role.value} for {'all apps' if key.apps is None else ', '.join(key.apps)}"

@@ -1,0 +1,199 @@
+"""The git services: a push as one turn of the app, and a fetch."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+import time
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from receiver.errors import Failure, NotFound
+from receiver.gate.push import Push
+from receiver.host.connect import connect_worker
+from receiver.host.git import Git, environment
+from receiver.host.keys import Caller, Role
+from receiver.host.ledger import Ledger
+from receiver.host.queue import queued
+from receiver.host.run import start
+from receiver.model import Status
+from receiver.names import AppName
+from receiver.paths import Layout
+from receiver.settings import Settings
+
+if TYPE_CHECKING:
+    import socket
+    import subprocess
+
+# Seconds a client may take to send its objects; then git is ended, so that nobody holds an app's turn by being silent.
+UPLOAD_LIMIT = 3600.0
+# So many packs (one a push) and they are packed together, behind the push.
+MANY_PACKS = 50
+
+HIDDEN = {"transfer.hideRefs": "refs/shipit"}
+
+
+def upload(layout: Layout, app: AppName, caller: Caller) -> int:
+    """Serve a fetch or clone; returns git's exit code."""
+    caller.require(Role.VIEW, app)
+    ledger = Ledger(layout.app(app))
+    ledger.state()
+    argv = ["git", "upload-pack", "--strict", "--timeout=600", str(ledger.paths.repo)]
+    return _code(start(argv, env=environment(HIDDEN), stdin=0).wait())
+
+
+def receive(layout: Layout, app: AppName, caller: Caller, settings: Settings, hooks: Path) -> int:
+    """Serve a push; returns 0 when what it brought is live (or brought nothing to deploy), else not 0.
+
+    Waits for the app's turn and holds it until the release is decided; then the branch is at the live commit again.
+    """
+    caller.require(Role.DEPLOY, app)
+    ledger = existing(layout, app, settings)
+    git = Git(ledger.paths.repo)
+    with ExitStack() as stack:
+        turn = stack.enter_context(queued(ledger, caller.name, push=True, say=tell, client=0))
+        put_back(ledger, git)
+        # Now, so that the worker and the agent start while git works.
+        worker = stack.enter_context(connect_worker(layout))
+        reader, writer = os.pipe()
+        stack.callback(os.close, reader)
+        push = Push(
+            root=layout.root,
+            app=app,
+            by=caller.name,
+            worker=worker.fileno(),
+            verdict=writer,
+            max_files=settings.max_files,
+            min_free=settings.min_free,
+        )
+        try:
+            child = start(
+                ["git", "receive-pack", str(ledger.paths.repo)],
+                env=environment(receive_config(settings, hooks), push.environment()),
+                stdin=0,
+                pass_fds=(worker.fileno(), writer, turn.fd),
+            )
+        finally:
+            os.close(writer)
+        code, number = wait(child, reader)
+        return conclude(ledger, git, code, number, worker)
+
+
+def conclude(ledger: Ledger, git: Git, code: int, number: int, worker: socket.socket) -> int:
+    """The exit code of a push whose git has ended with `code`; afterwards the branch is at the live commit.
+
+    Failures are told here: git's client has had its answer and takes no other.
+    """
+    try:
+        try:
+            code = verdict(ledger, number, worker) if code == 0 and number else code
+        except Failure as failure:
+            code = 1
+            told(failure)
+        put_back(ledger, git)
+        tidy(git)
+    except Failure as failure:
+        code = code or 1
+        told(failure)
+    return code
+
+
+def receive_config(settings: Settings, hooks: Path) -> dict[str, str]:
+    """git-config(1) of one receive-pack; nothing of it is in a file that somebody could change."""
+    return {
+        **HIDDEN,
+        "core.hooksPath": str(hooks),
+        "receive.fsckObjects": "true",
+        "receive.maxInputSize": str(settings.max_push * 2**20),
+        "receive.shallowUpdate": "true",
+        "receive.advertisePushOptions": "true",
+        "receive.autogc": "false",
+        # Our hook decides by the app's settings.
+        "receive.denyDeletes": "false",
+        "receive.denyNonFastForwards": "false",
+        "receive.denyDeleteCurrent": "ignore",
+        # Always a pack: git makes a pack durable as a whole, and loose objects not at all by default.
+        "receive.unpackLimit": "1",
+    }
+
+
+def existing(layout: Layout, app: AppName, settings: Settings) -> Ledger:
+    """The app's ledger; the app is made by its first push where the server allows that."""
+    ledger = Ledger(layout.app(app))
+    if ledger.exists():
+        return ledger
+    if not settings.create_on_push:
+        raise NotFound(f"There is no app {app!r}.", hint=f"An admin makes it: shipit apps:create {app}")
+    from receiver.story.create import create_app
+
+    tell(f"Creating {app}")
+    create_app(layout, app)
+    return ledger
+
+
+def put_back(ledger: Ledger, git: Git) -> None:
+    """Make the deploy branch be at the live commit, so that whatever is not live can be pushed again."""
+    branch = ledger.state().branch
+    if branch is None:
+        return
+    current = ledger.current()
+    git.put_back(branch, current.commit if current else None)
+
+
+def wait(child: subprocess.Popen[bytes], reader: int) -> tuple[int, int]:
+    """Wait for git's end: (its exit code, the number of the release that its hook opened, or 0).
+
+    The end of the pipe tells it, which git and its hooks inherited: at once, and without a timer.
+    """
+    poll = select.poll()
+    poll.register(reader, select.POLLIN)
+    limit = time.monotonic() + UPLOAD_LIMIT
+    said = b""
+    while True:
+        if poll.poll(None if said else 10_000):
+            chunk = os.read(reader, 100)
+            if not chunk:
+                break
+            said += chunk
+        elif time.monotonic() > limit:
+            child.terminate()
+            tell(f"The push took longer than {UPLOAD_LIMIT / 60:.0f} minutes and was ended.")
+    return _code(child.wait()), int(said) if said.strip().isdigit() else 0
+
+
+def verdict(ledger: Ledger, number: int, worker: socket.socket) -> int:
+    """The exit code for what became of the release; when the hook was killed, waits in its place."""
+    release = ledger.release(number)
+    if not release.status.final:
+        from receiver.host.follow import follow
+
+        release = follow(ledger, number, 2, worker=worker)
+    return 0 if release.status is Status.LIVE else 1
+
+
+def tidy(git: Git) -> None:
+    """Start packing the repository behind the push when many packs have come together; objects stay two weeks."""
+    if git.packs() >= MANY_PACKS:
+        null = os.open(os.devnull, os.O_WRONLY)
+        start(git.argv("gc", "--quiet"), env=git.env, stdout=null, stderr=null)
+        os.close(null)
+
+
+def tell(line: str) -> None:
+    """A line for the pusher, over ssh's own standard error."""
+    with suppress(OSError):
+        sys.stderr.write(f"-----> {line}\n")
+        sys.stderr.flush()
+
+
+def told(failure: Failure) -> None:
+    with suppress(OSError):
+        for line in failure.lines():
+            sys.stderr.write(f" !     {line}\n")
+        sys.stderr.flush()
+
+
+def _code(returned: int) -> int:
+    return returned if returned >= 0 else 128 - returned

@@ -1,0 +1,63 @@
+"""Submodules and LFS files: what a commit only points at, filled in, so that a release is whole.
+
+A second tree is made beside the repository's own: its index and new objects live in a temporary directory, the
+repository and the submodules' caches are read as alternates. `git archive` of that tree is then the whole release.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from receiver.errors import HostFault
+from receiver.host import lfs, submodules
+from receiver.host.git import Git
+from receiver.names import Oid
+
+if TYPE_CHECKING:
+    from receiver.host.source import GitSource
+
+
+@contextmanager
+def filled(source: GitSource, oid: Oid) -> Iterator[tuple[Git, Oid]]:
+    """The repository and the tree-ish to archive for a commit; the commit itself when it points at nothing."""
+    tree = source.tree(oid)
+    modules = tree.submodules()
+    pointers = lfs.pointers(source, tree)
+    if not modules and not pointers:
+        yield source.git, oid
+        return
+    work = Path(tempfile.mkdtemp(prefix="overlay-", dir=source.git.repo))
+    try:
+        git = Git(
+            source.git.repo, {"GIT_INDEX_FILE": str(work / "index"), "GIT_OBJECT_DIRECTORY": str(work / "objects")}
+        )
+        (work / "objects").mkdir()
+        stores = [source.git.repo / "objects"]
+        git.env["GIT_ALTERNATE_OBJECT_DIRECTORIES"] = joined(stores)
+        git.run("read-tree", oid)
+        if pointers:
+            lfs.fill(source, oid, pointers, git)
+        for path, commit, cache in submodules.fetched(source, oid, modules):
+            stores.append(cache / "objects")
+            git.env["GIT_ALTERNATE_OBJECT_DIRECTORIES"] = joined(stores)
+            git.run("update-index", "--force-remove", "--", path)
+            git.run("read-tree", f"--prefix={path}/", commit)
+        git.run("update-index", "--refresh", "-q", check=False)
+        made = git.run("write-tree").out.strip()
+        yield git, Oid(made)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def joined(stores: list[Path]) -> str:
+    """As GIT_ALTERNATE_OBJECT_DIRECTORIES wants it; our own paths hold no colon or quote."""
+    for store in stores:
+        if ":" in str(store) or '"' in str(store):
+            raise HostFault(f"{store} cannot be an object store.")
+    return os.pathsep.join(map(str, stores))
