@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from . import names
 from .errors import Failure, HostFault, NotFound
-from .names import AppName, Branch, Domain, Oid, ProcessType
+from .names import AppName, Branch, ConfigKey, Domain, Oid, ProcessType
 
 T = TypeVar("T")
 
@@ -109,7 +109,7 @@ class Release:
     `slug` is the release whose tree this one runs (its own number if it was built, 0 if nothing was shipped yet),
     `environment` the release whose `.venv` that tree uses, `config_base` the one whose config vars it starts from
     (0: none), `target` the one a rollback returns to, `previous` the one that served when it was opened. `formation` is how many processes of each type run,
-    `fresh` asks for a build without any cached environment. Times are seconds since the epoch.
+    `fresh` asks for a build without any cached environment, `env` are the commit's own defaults of config vars. Times are seconds since the epoch.
     """
 
     app: AppName
@@ -135,7 +135,7 @@ class Release:
     processes: tuple[Process, ...] = ()
     formation: tuple[tuple[ProcessType, int], ...] = ()
     build_config: tuple[str, ...] = ()
-    submodules: bool = False
+    env: tuple[tuple[ConfigKey, str], ...] = ()
     digest: str = ""
     finished: float = 0.0
     seconds: tuple[tuple[str, float], ...] = ()
@@ -318,7 +318,7 @@ def _release(r: _Reader) -> Release:
         processes=tuple(_process(item) for item in r.take("processes", list)),
         formation=decode_formation(r.take("formation", list)),
         build_config=tuple(names.config_key(item) for item in r.take("build_config", list)),
-        submodules=r.take("submodules", bool),
+        env=_env(r.take("env", list)),
         digest=r.take("digest", str),
         finished=r.take("finished", float),
         seconds=_pairs(r.take("seconds", list), float),
@@ -326,6 +326,13 @@ def _release(r: _Reader) -> Release:
     )
     r.done()
     return release
+
+
+def _env(value: list[Any]) -> tuple[tuple[ConfigKey, str], ...]:
+    for item in value:
+        if not isinstance(item, list) or len(item) != 2 or not all(type(part) is str for part in item):
+            raise Corrupt("The ledger holds a bad default of a config var.")
+    return tuple((names.config_key(key), text) for key, text in value)
 
 
 def _app_state(r: _Reader) -> AppState:

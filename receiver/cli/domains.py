@@ -10,11 +10,11 @@ import click
 from receiver.cli import out
 from receiver.cli.args import DOMAIN, app_argument, json_option, ledger_of
 from receiver.cli.main import Context
-from receiver.errors import Failure, NotFound, Rejected
-from receiver.host import disk, ledger
+from receiver.errors import Failure, NotFound
 from receiver.host.client import Agent
 from receiver.host.queue import queued
 from receiver.names import AppName, Domain
+from receiver.story.domains import claiming
 from receiver.story.submit import tell
 
 
@@ -66,23 +66,15 @@ def change(
 ) -> None:
     """Write the domains and let the proxy follow; put back when the proxy refuses them."""
     book = ledger_of(ctx, app)
-    with queued(book, ctx.caller.name, push=False, say=tell), disk.locked(ctx.layout.domains_lock, wait=True):
-        for other in ledger.apps(ctx.layout):
-            names = owned(ctx, other)
-            taken = [d for d in claimed if other != app and d in names]
-            if taken:
-                raise Rejected(f"The domain {taken[0]} belongs to {other}.", holds="Nothing was changed.",
-                               hint=f"Take it away first: shipit domains:remove {other} {taken[0]}")  # fmt: skip
+    with (
+        queued(book, ctx.caller.name, push=False, say=tell),
+        claiming(ctx.layout, app, claimed, ctx.settings),
+        Agent.connect(ctx.layout.agent_socket) as agent,
+    ):
         before = book.state().domains
         book.change_state(lambda state: replace(state, domains=new(before)))
         try:
-            with Agent.connect(ctx.layout.agent_socket) as agent:
-                agent.proxy(app)
+            agent.proxy(app)
         except Failure:
             book.change_state(lambda state: replace(state, domains=before))
             raise
-
-
-def owned(ctx: Context, app: AppName) -> set[str]:
-    """What an app answers to: its domains, or the default one."""
-    return set(ledger.Ledger(ctx.layout.app(app)).state().domains) | {f"{app}.{ctx.settings.domain}"}

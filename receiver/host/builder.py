@@ -34,7 +34,7 @@ def main(argv: list[str]) -> None:
     os.umask(UMASK)
     plan = json.loads((home / f"releases/v{number}/build.json").read_bytes())
     base = {"PATH": PATH, "LANG": "C.UTF-8", "HOME": str(home / "cache"), **plan["environment"], **wanted_config()}
-    code = unpack()
+    code = unpack(plan["root"])
     if code == 0 and plan["link"]:
         os.symlink(plan["link"]["target"], plan["link"]["path"])  # noqa: PTH211
     for step in plan["steps"]:
@@ -57,9 +57,11 @@ def wanted_config() -> dict[str, str]:
     return config
 
 
-def unpack() -> int:
-    """Unpack standard input here; whoever owned the files and whatever modes they had, they are ours now."""
+def unpack(root: str) -> int:
+    """Unpack what lies below `root` of standard input here ("": all); whoever owned it, it is ours now."""
     options = ["--no-same-owner", "--no-same-permissions", "--no-acls", "--no-xattrs"]
+    if root:
+        options += [f"--strip-components={len(Path(root).parts)}", "--", root]
     return verdict(subprocess.call(["tar", "--extract", "--file=-", *options]))
 
 

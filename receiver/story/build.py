@@ -13,18 +13,20 @@ from receiver.model import Release
 from receiver.paths import PREFIX
 from receiver.plan.build import BuildPlan, build_plan, reuse
 from receiver.story import checkpoint
+from receiver.story.domains import claim_domains
 from receiver.story.host import Host
 
 
 def build(host: Host, release: Release) -> Release:
     """Fill the release from its commit and build its slug; a release that shares another's slug comes back as it is."""
     checkpoint.reach("opened")
-    if release.slug != release.number or release.commit is None:
+    commit = release.commit
+    if release.slug != release.number or commit is None:
         return release
-    host.say.step(f"Building {release.name} from {release.branch} {release.commit[:8]} {release.subject}".rstrip())
+    host.say.step(f"Building {release.name} from {release.branch} {commit[:8]} {release.subject}".rstrip())
     source = GitSource(host.paths.repo)
     with host.say.timed("plan"):
-        tree = source.tree(release.commit)
+        tree = source.tree(commit)
         manifest = read_manifest(tree)
         for notice in manifest.notices:
             host.say.line(notice)
@@ -33,9 +35,10 @@ def build(host: Host, release: Release) -> Release:
             manifest, tree, slug=paths.slug, cache=host.paths.cache, uv=PREFIX / "bin/uv", settings=host.settings
         )
         donor = find_environment(host, release, plan)
+        adopt(host, manifest)
         release = host.ledger.save(filled(host, release, manifest, plan, donor))
-        disk.write_atomically(paths.build_plan, encode_plan(host, plan, donor), 0o640)
-    with host.say.timed("build"), host.say.output() as output, source.archive(release.commit) as stream:
+        disk.write_atomically(paths.build_plan, encode_plan(host, plan, manifest.root, donor), 0o640)
+    with host.say.timed("build"), host.say.output() as output, source.archive(commit) as stream:
         checkpoint.reach("unpacking")
         result = host.agent.build(release.app, release.number, stream.fileno(), output)
     if result.code:
@@ -59,10 +62,18 @@ def filled(host: Host, release: Release, manifest: Manifest, plan: BuildPlan, do
         formation=formation,
         release_command=manifest.release_command,
         build_config=manifest.build_config,
+        env=manifest.env,
         runtime=plan.runtime,
         environment_key=plan.environment_key,
         environment=donor or release.number,
     )
+
+
+def adopt(host: Host, manifest: Manifest) -> None:
+    """Take over what the manifest says of the app and not of the release: its domains, how many releases it keeps."""
+    claim_domains(host.layout, host.ledger, manifest.domains, host.settings)
+    if manifest.keep:
+        host.ledger.change_state(lambda state: replace(state, keep=manifest.keep))
 
 
 def find_environment(host: Host, release: Release, plan: BuildPlan) -> int:
@@ -76,11 +87,12 @@ def find_environment(host: Host, release: Release, plan: BuildPlan) -> int:
     return 0
 
 
-def encode_plan(host: Host, plan: BuildPlan, donor: int) -> bytes:
+def encode_plan(host: Host, plan: BuildPlan, root: str, donor: int) -> bytes:
     """build.json as the builder reads it."""
     link = {"path": ".venv", "target": str(host.paths.release(donor).slug / ".venv")} if donor else None
     steps = reuse(plan) if donor else plan.steps
     body = {
+        "root": root,
         "environment": dict(plan.environment),
         "steps": [
             {"title": s.title, "argv": list(s.argv), "cwd": str(s.cwd), "environment": dict(s.environment)}

@@ -120,7 +120,7 @@ def mend(layout: Layout, app: AppName, agent: Agent) -> list[str]:
     if current is not None and current.commit and current.branch:
         git = Git(book.paths.repo)
         if git.branch(current.branch) != current.commit:
-            git.put_branch(current.branch, current.commit)
+            git.put_back(current.branch, current.commit)
             done.append(f"branch {current.branch} put back to {current.commit[:8]}")
     return [*done, *agent.reconcile(app)]
 
