@@ -1,0 +1,100 @@
+"""The second half of install.sh; called by it only, from the version it has just built (or, to remove, the clone)."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+
+from receiver.errors import Failure, Rejected
+from receiver.host.manager import booted_with_systemd
+from receiver.paths import Layout
+from receiver.setup import accounts, places, remove
+from receiver.setup.report import step
+
+
+def main() -> int:
+    """Run one of the modes; prints failures as everywhere in shipit and returns the exit code."""
+    os.umask(0o022)
+    options = parser().parse_args()
+    try:
+        if options.mode == "install":
+            install(Layout(), options)
+        else:
+            remove.confirmed(Layout(), purge=options.mode == "purge", yes=options.yes == "yes")
+    except Failure as failure:
+        sys.stdout.flush()
+        for line in failure.lines():
+            print(f" !     {line}", file=sys.stderr)
+        return failure.exit_code
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    words = argparse.ArgumentParser(prog="install.sh", allow_abbrev=False)
+    words.add_argument("mode", choices=("install", "uninstall", "purge"))
+    words.add_argument("--version", default="")
+    words.add_argument("--nginx-was-here", default="yes")
+    words.add_argument("--demo", default="no")
+    words.add_argument("--started", type=int, default=0, help="microseconds since the epoch")
+    words.add_argument("--yes", default="no")
+    words.add_argument("--key", type=Path, action="append", default=[])
+    words.add_argument("--domain", default="")
+    words.add_argument("--http-port", type=int, default=0)
+    return words
+
+
+def install(layout: Layout, options: argparse.Namespace) -> None:
+    """Everything after the version is built; each step looks before it changes anything."""
+    from receiver.setup import finish, ssh, web
+
+    if options.http_port and not 0 < options.http_port < 65536:
+        raise Rejected("--http-port is not a port.", holds="Nothing was changed.", hint="A number from 1 to 65535")
+    given = ssh.read_keys(options.key)
+    services = services_here()
+    previous = places.current_version(layout)
+    record = places.Record.read(layout)
+    http_port = services.choose_http_port(layout, options.http_port)
+
+    with step("accounts") as now:
+        accounts.ensure(layout, now)
+        places.make(layout, now)
+    if options.nginx_was_here == "no" and not record.nginx_is_ours:
+        record = places.Record(nginx_is_ours=True)
+    record.write(layout)
+
+    with step("settings") as now:
+        domain = options.domain or ("localhost" if options.demo == "yes" and not layout.settings.exists() else "")
+        settings = places.write_settings(
+            layout, now, domain=domain, http_port=http_port, ssh_port=services.ssh_port(layout)
+        )
+    with step("ssh") as now:
+        ssh_changed = ssh.configure(layout, now)
+        lines = given or ([] if ssh.any_key(layout) else ssh.accounts_keys())
+        taken = ssh.add_keys(layout, lines, now)
+    with step("proxy") as now:
+        web_changed, record = web.configure(layout, settings, record, now)
+        record.write(layout)
+    with step("services") as now:
+        places.switch(layout, options.version, now)
+        services.start(layout, settings, now, ssh_changed=ssh_changed, web_changed=web_changed)
+    places.prune_versions(layout, previous)
+    finish.tell(layout, settings, taken, seconds=time.time() - options.started / 1e6, demo=options.demo == "yes")
+
+
+def services_here() -> ModuleType:
+    """The module with choose_http_port, ssh_port and start for this machine."""
+    if booted_with_systemd():
+        from receiver.setup import services
+
+        return services
+    from receiver.setup import embedded
+
+    return embedded
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,74 @@
+"""The users and groups of a server: `shipit`, and the group that may connect to the apps' sockets."""
+
+from __future__ import annotations
+
+import grp
+import pwd
+import re
+
+from receiver.host.run import run
+from receiver.paths import PROXY_GROUP, SHIPIT_USER, Layout
+from receiver.setup.report import Step
+
+
+def ensure(layout: Layout, step: Step) -> None:
+    """Make the accounts and memberships that are missing."""
+    if not user_exists(SHIPIT_USER):
+        # A password of `*` is none at all, but no lock either: sshd refuses locked accounts, keys or not (sshd(8)).
+        words = ["--system", "--user-group", "--no-create-home", "--password", "*", "--shell", "/bin/sh"]
+        run(["useradd", *words, "--home-dir", layout.home, "--comment", "shipit receiver", SHIPIT_USER])
+        step.did(f"user {SHIPIT_USER}")
+    elif pwd.getpwnam(SHIPIT_USER).pw_shell != "/bin/sh":
+        # --uninstall has closed it.
+        run(["usermod", "--shell", "/bin/sh", SHIPIT_USER])
+        step.did(f"user {SHIPIT_USER} opened")
+    if not _group_exists(PROXY_GROUP):
+        run(["groupadd", "--system", PROXY_GROUP])
+        step.did(f"group {PROXY_GROUP}")
+    wanted = {PROXY_GROUP: [SHIPIT_USER, nginx_user(layout)], "systemd-journal": [SHIPIT_USER]}
+    for group, users in wanted.items():
+        for user in users:
+            if _group_exists(group) and user_exists(user) and user not in grp.getgrnam(group).gr_mem:
+                run(["usermod", "--append", "--groups", group, user])
+                step.did(f"{user} in {group}")
+
+
+def nginx_user(layout: Layout) -> str:
+    """Whom nginx's workers run as (its `user` directive; Debian's build defaults to www-data)."""
+    try:
+        text = (layout.root / "etc/nginx/nginx.conf").read_text()
+    except FileNotFoundError:
+        return "www-data"
+    found = re.search(r"^\s*user\s+([A-Za-z0-9_.-]+)[\s;]", text, re.MULTILINE)
+    return found[1] if found else "www-data"
+
+
+def app_accounts(layout: Layout) -> list[pwd.struct_passwd]:
+    """The users of apps, told by their names and by a home below the state directory."""
+    inside = f"{layout.state}/"
+    return [
+        user
+        for user in pwd.getpwall()
+        if user.pw_name.startswith(("app-", "build-")) and user.pw_dir.startswith(inside)
+    ]
+
+
+def remove(layout: Layout, step: Step) -> None:
+    """Remove every user and group of shipit's; nothing of theirs may run any more."""
+    for user in [*app_accounts(layout), *([pwd.getpwnam(SHIPIT_USER)] if user_exists(SHIPIT_USER) else [])]:
+        run(["userdel", user.pw_name], check=False)
+        if _group_exists(user.pw_name):
+            run(["groupdel", user.pw_name])
+        step.did(user.pw_name)
+    if _group_exists(PROXY_GROUP):
+        run(["groupdel", PROXY_GROUP])
+        step.did(PROXY_GROUP)
+
+
+def user_exists(name: str) -> bool:
+    """Whether the system knows this user."""
+    return any(user.pw_name == name for user in pwd.getpwall())
+
+
+def _group_exists(name: str) -> bool:
+    return any(group.gr_name == name for group in grp.getgrall())

@@ -1,0 +1,160 @@
+"""shipit's own services where systemd does not run: programs of the embedded supervisor.
+
+It also runs sshd and nginx, unless this machine runs them itself: then theirs are used and only told to read their
+configuration again.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from receiver import settings
+from receiver.errors import HostFault
+from receiver.host import disk
+from receiver.host.manager import keeper, supervisord
+from receiver.host.manager.supervisord import Program, Supervisor
+from receiver.host.run import run
+from receiver.paths import PREFIX, PYTHON, Layout
+from receiver.plan.render import render
+from receiver.settings import Settings
+from receiver.setup import ssh
+from receiver.setup.ports import Listener, free_port, listener
+from receiver.setup.report import Step
+
+LIBEXEC = PREFIX / "share/shipit/libexec"
+SUPERVISE = LIBEXEC / "supervise"
+
+
+def choose_http_port(layout: Layout, asked: int) -> int:
+    """The proxy's port: as asked or as set, else 80, else, when another program has that, a free one from 8080 on.
+
+    0 when the settings need no change. Raises HostFault when the port that was asked for, or set before, is taken.
+    """
+    wanted = asked or settings.load(layout.settings).http_port
+    other = listener(wanted)
+    if other is None or other.name == "nginx":
+        return asked
+    if asked or layout.settings.exists():
+        raise HostFault(
+            f"Port {wanted} is taken by {other}.",
+            holds="Nothing was changed but packages.",
+            hint="Stop it, or let the proxy listen elsewhere: ./install.sh --http-port 8080",
+        )
+    return free_port(8080)
+
+
+def ssh_port(layout: Layout) -> int:
+    """Where sshd listens: as set, else as it is configured, else, when another program has that, a free one."""
+    if layout.settings.exists():
+        return settings.load(layout.settings).ssh_port
+    wanted = ssh.port()
+    other = listener(wanted)
+    return wanted if other is None or other.name == "sshd" else free_port(2222)
+
+
+def start(layout: Layout, known: Settings, step: Step, *, ssh_changed: bool, web_changed: bool) -> None:
+    """Start everything, or make what runs read what has changed. Apps do not notice."""
+    layout.supervisor.mkdir(exist_ok=True)
+    layout.log.mkdir(mode=0o755, exist_ok=True)
+    _write_config(layout)
+    supervisor = Supervisor(layout)
+    first = not keeper.keeper_pid(layout)
+    foreign = {
+        name: _foreign(layout, name, port) for name, port in (("sshd", known.ssh_port), ("nginx", known.http_port))
+    }
+    programs = [
+        Program("shipit-agent", f"{PYTHON} -IS {LIBEXEC / 'agent'} --listen", layout.log / "agent.log"),
+        Program("shipit-worker", f"{PYTHON} -I {LIBEXEC / 'worker'} --listen", layout.log / "worker.log"),
+    ]
+    if foreign["nginx"] is None:
+        command = "/usr/sbin/nginx -g 'daemon off;'"
+        programs.append(Program("shipit-nginx", command, layout.log / "nginx.log", stop_signal="QUIT"))
+    if foreign["sshd"] is None:
+        # -e: there is no syslog; HUP re-executes it with its own arguments, sessions stay.
+        command = f"/usr/sbin/sshd -D -e -p {known.ssh_port}"
+        programs.append(Program("shipit-sshd", command, layout.log / "sshd.log"))
+    changed = {program.name for program in programs if program.write(layout)}
+    if first:
+        run([SUPERVISE, "start"], timeout=60)
+        step.did("supervisor started")
+    else:
+        supervisor.load([program.name for program in programs])
+        # These two only listen: what they do is done by forks of theirs, which go on to their end.
+        for name in ("shipit-agent", "shipit-worker"):
+            _restart(supervisor, name)
+        for name in changed - {"shipit-agent", "shipit-worker"}:
+            _restart(supervisor, name)
+    for name, was_changed in (("sshd", ssh_changed), ("nginx", web_changed)):
+        other = foreign[name]
+        if other is not None:
+            os.kill(other.pid, signal.SIGHUP)
+            step.did(f"{name} (pid {other.pid}) reloaded")
+        elif was_changed and not first and f"shipit-{name}" not in changed:
+            supervisor.call("signalProcess", f"shipit-{name}", "HUP")
+            step.did(f"{name} reloaded")
+    _await(layout, supervisor, [program.name for program in programs])
+
+
+def _write_config(layout: Layout) -> None:
+    text = render(
+        "supervisor/supervisord.conf.j2",
+        run=layout.run,
+        log=layout.log,
+        socket=supervisord.control_socket(layout),
+        programs=layout.supervisor,
+    )
+    disk.write_atomically(supervisord.config(layout), text.encode(), 0o644)
+
+
+def _foreign(layout: Layout, name: str, port: int) -> Listener | None:
+    """The sshd or nginx that this machine runs by itself; None when it runs none, or ours."""
+    other = listener(port)
+    if other is None or other.name != name:
+        return None
+    try:
+        ours = keeper.MARK.encode() in Path(f"/proc/{other.pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        ours = False
+    return None if ours else _master(other)
+
+
+def _master(found: Listener) -> Listener:
+    """The process that takes signals: of nginx, whose workers listen as well, the parent of them all."""
+    parent = int(Path(f"/proc/{found.pid}/stat").read_text().rpartition(")")[2].split()[1])
+    if parent > 1 and Path(f"/proc/{parent}/comm").read_text().strip() == found.name:
+        return Listener(parent, found.name)
+    return found
+
+
+def _restart(supervisor: Supervisor, name: str) -> None:
+    supervisor.stop(name)
+    deadline = time.monotonic() + 15
+    while supervisor.call("getProcessInfo", name)["state"] == supervisord.STOPPING and time.monotonic() < deadline:
+        time.sleep(0.02)
+    supervisor.call("reloadConfig")
+    supervisor.forget(name)
+    supervisor.load([name])
+    supervisor.start(name)
+
+
+def _await(layout: Layout, supervisor: Supervisor, names: list[str]) -> None:
+    """Until each runs and both sockets are there; raises HostFault with the log of the one that does not."""
+    deadline = time.monotonic() + 20
+    while True:
+        states = supervisor.programs()
+        bad = [name for name in names if states[name]["state"] not in (supervisord.STARTING, supervisord.RUNNING)]
+        if not bad and layout.agent_socket.exists() and layout.worker_socket.exists():
+            return
+        if time.monotonic() > deadline:
+            name = (bad or names)[0]
+            log = layout.log / f"{name.removeprefix('shipit-')}.log"
+            raise HostFault(
+                f"{name} does not start.",
+                holds="Everything is installed; the other services run.",
+                hint=f"sudo tail {log}; then run ./install.sh again",
+                details=log.read_text(errors="replace").splitlines()[-10:] if log.exists() else [],
+            )
+        time.sleep(0.05)

@@ -1,0 +1,45 @@
+"""The last words of an installation: what to type next, and what may be in the way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from receiver.host.keys import Key, Keyring
+from receiver.paths import SHIPIT_USER, Layout
+from receiver.settings import Settings
+from receiver.setup import ssh
+from receiver.setup.places import primary_address
+
+
+def tell(layout: Layout, known: Settings, taken: Sequence[Key], *, seconds: float, demo: bool) -> None:
+    """Print them. `taken` are the keys that this run was given or found."""
+    print(f"\nshipit is ready ({seconds:.1f} s).")
+    for key in taken:
+        print(f"  key {key.name}  {key.fingerprint}  {key.role.value}")
+    if not demo:
+        for line in next_steps(layout, known):
+            print(line)
+    blocked = ssh.locked_out()
+    if blocked:
+        print(f" !     {blocked}")
+
+
+def next_steps(layout: Layout, known: Settings) -> list[str]:
+    """What the administrator types next."""
+    lines = []
+    if not Keyring(layout).all():
+        lines += [
+            "",
+            "Nobody may push yet: no public key was given, and neither root nor whoever called sudo has one. Add yours:",
+            "  sudo shipit ssh-keys:add NAME < id_ed25519.pub     or     sudo ./install.sh --key id_ed25519.pub",
+        ]
+    lines += ["", "Next, in a git repository on your own machine:", *(f"  {line}" for line in remote(known))]
+    return [*lines, "", "Whether all is well, on this one:", "  sudo shipit doctor"]
+
+
+def remote(known: Settings) -> list[str]:
+    """The two commands that ship a repository here, and where it will answer."""
+    host = known.domain if "." in known.domain else primary_address() or "localhost"
+    url = f"{SHIPIT_USER}@{host}:APP" if known.ssh_port == 22 else f"ssh://{SHIPIT_USER}@{host}:{known.ssh_port}/APP"
+    port = "" if known.http_port == 80 else f":{known.http_port}"
+    return [f"git remote add prod {url}", "git push prod main", f"curl http://APP.{known.domain}{port}/"]

@@ -1,0 +1,184 @@
+"""Directories, the settings file, the record of what install.sh changed, and the link to the running version."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import re
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from receiver import names, settings
+from receiver.errors import Rejected
+from receiver.host import disk
+from receiver.paths import SHIPIT_USER, Layout
+from receiver.setup.report import Step
+
+COMMAND_LINKS = {
+    "usr/local/bin/shipit": "/usr/lib/shipit/current/bin/shipit",
+    "usr/local/sbin/shipit-supervisord": "/usr/lib/shipit/current/share/shipit/libexec/supervise",
+}
+
+# What an installation behind a proxy or a mirror needs; builds need it just as much.
+SITE_VARIABLES = (
+    "SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy",
+    "https_proxy", "no_proxy", "PIP_INDEX_URL", "UV_INDEX_URL", "UV_DEFAULT_INDEX",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the first run found, kept because a later one cannot see it any more.
+
+    `nginx_is_ours`: no nginx was there, so the catch-all and Debian's default site are ours to change.
+    `default_site`: the target of the link that was removed, "" if none was.
+    """
+
+    nginx_is_ours: bool = False
+    default_site: str = ""
+
+    @staticmethod
+    def path(layout: Layout) -> Path:
+        return layout.state / "install.json"
+
+    @classmethod
+    def read(cls, layout: Layout) -> Record:
+        try:
+            return cls(**json.loads(cls.path(layout).read_bytes()))
+        except FileNotFoundError:
+            return cls()
+
+    def write(self, layout: Layout) -> None:
+        disk.write_atomically(self.path(layout), (json.dumps(self.__dict__) + "\n").encode(), 0o644)
+
+
+def make(layout: Layout, step: Step) -> None:
+    """The directories of docs/architecture.md that belong to the server and not to an app."""
+    user = pwd.getpwnam(SHIPIT_USER)
+    wanted = {
+        layout.etc: (0o755, 0, 0),
+        layout.state: (0o755, 0, 0),
+        layout.apps: (0o755, 0, 0),
+        layout.home: (0o700, user.pw_uid, user.pw_gid),
+        layout.home / ".ssh": (0o700, user.pw_uid, user.pw_gid),
+        layout.run: (0o755, 0, 0),
+        layout.nginx: (0o755, 0, 0),
+    }
+    for path, (mode, uid, gid) in wanted.items():
+        if not path.is_dir():
+            step.did(str(path))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with disk.opened_dir(path.parent) as parent:
+            disk.make_dir(parent, path.name, mode, uid, gid)
+
+
+def write_settings(layout: Layout, step: Step, *, domain: str, http_port: int, ssh_port: int) -> settings.Settings:
+    """Write shipit.yml if there is none; else change only the lines that were asked for ("" and 0: not asked).
+
+    Returns the settings as they are now. Raises Rejected, with the file untouched, if it would not be readable.
+    """
+    asked: dict[str, str | int] = {}
+    if domain:
+        asked["domain"] = names.domain(domain)
+    if http_port:
+        asked["http_port"] = http_port
+    path = layout.settings
+    try:
+        text = old = path.read_text()
+    except FileNotFoundError:
+        old = ""
+        given = {"domain": default_domain(), **asked, **({"ssh_port": ssh_port} if ssh_port != 22 else {})}
+        text = fresh_settings(given, {name: os.environ[name] for name in SITE_VARIABLES if os.environ.get(name)})
+    else:
+        for name, value in asked.items():
+            text = with_line(text, name, value)
+    if text != old:
+        import yaml
+
+        settings.parse(yaml.safe_load(text) or {}, str(path))
+        disk.write_atomically(path, text.encode(), 0o644)
+        step.did(", ".join(f"{name}: {value}" for name, value in asked.items()) if old else f"wrote {path}")
+    return settings.load(path)
+
+
+def fresh_settings(values: dict[str, str | int], site: dict[str, str]) -> str:
+    """The text of a first shipit.yml."""
+    lines = ["# The settings of this shipit server; docs/operating.md lists them all.", ""]
+    lines += [f"{name}: {value}" for name, value in values.items()]
+    if site:
+        lines += ["", "# What builds find in their environment; taken from root's when shipit was installed.", ""]
+        lines[-1] = "build_environment:"
+        lines += [f"  {name}: {json.dumps(value)}" for name, value in site.items()]
+    return "\n".join(lines) + "\n"
+
+
+def with_line(text: str, name: str, value: str | int) -> str:
+    """The settings with one top-level line replaced, or added; everything else stays as it is."""
+    line = f"{name}: {value}"
+    changed, count = re.subn(rf"^{re.escape(name)}\s*:.*$", line, text, count=1, flags=re.MULTILINE)
+    return changed if count else text.rstrip("\n") + f"\n{line}\n"
+
+
+def default_domain() -> str:
+    """A name below which apps can be reached: this host's own, else one that sslip.io resolves to its address."""
+    own = socket.getfqdn().lower()
+    try:
+        if "." in own and not own.endswith((".localdomain", ".local", ".arpa")):
+            return names.domain(own)
+    except Rejected:
+        pass  # a host name that is no DNS name: use the address
+    address = primary_address()
+    return f"{address.replace('.', '-')}.sslip.io" if address else "localhost"
+
+
+def primary_address() -> str:
+    """The IPv4 address that packets to the world leave from, "" without a route. Nothing is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+            return str(probe.getsockname()[0])
+        except OSError:
+            return ""
+
+
+def current_version(layout: Layout) -> str:
+    """The version that runs now, "" before the first."""
+    current = layout.root / "usr/lib/shipit/current"
+    return current.readlink().name if current.is_symlink() else ""
+
+
+def switch(layout: Layout, version: str, step: Step) -> bool:
+    """Make `version` the running one; False if it was already."""
+    current = layout.root / "usr/lib/shipit/current"
+    target = f"versions/{version}"
+    for link, goal in COMMAND_LINKS.items():
+        path = layout.root / link
+        if not path.is_symlink() or str(path.readlink()) != goal:
+            disk.replace_symlink(path, goal)
+    if current.is_symlink() and str(current.readlink()) == target:
+        return False
+    disk.replace_symlink(current, target)
+    step.did(version)
+    return True
+
+
+def prune_versions(layout: Layout, previous: str) -> None:
+    """Remove all versions but the current, the previous and those that a running program was started from."""
+    base = layout.root / "usr/lib/shipit"
+    keep = {(base / "current").readlink().name, previous}
+    for path in (base / "versions").iterdir():
+        if path.name not in keep and not _in_use(path):
+            disk.remove_tree(path)
+
+
+def _in_use(version: Path) -> bool:
+    needle = os.fsencode(version) + b"/"
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if needle in process.read_bytes():
+                return True
+        except OSError:
+            continue  # it has just ended
+    return False

@@ -1,0 +1,115 @@
+"""shipit's own services: socket-activated units on a systemd machine, programs of the embedded supervisor elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from receiver import settings
+from receiver.errors import HostFault
+from receiver.host import disk
+from receiver.host.run import run
+from receiver.paths import Layout, share
+from receiver.settings import Settings
+from receiver.setup import ssh, web
+from receiver.setup.report import Step
+
+KINDS = (".service", ".socket", ".slice", ".target", ".timer", ".path")
+
+
+def unit_sources() -> list[Path]:
+    """The server's own unit files, as they are; those that end in .j2 are the apps' and made by the agent."""
+    return sorted(path for path in (share("templates") / "systemd").iterdir() if path.suffix in KINDS)
+
+
+def tmpfiles_sources() -> list[Path]:
+    return sorted((share("templates") / "systemd").glob("*.conf"))
+
+
+def choose_http_port(layout: Layout, asked: int) -> int:
+    """The proxy's port that was asked for, 0 if none was; raises HostFault when another program has it."""
+    web.check_port(asked or settings.load(layout.settings).http_port)
+    return asked
+
+
+def ssh_port(layout: Layout) -> int:
+    return ssh.port()
+
+
+def start(layout: Layout, known: Settings, step: Step, *, ssh_changed: bool, web_changed: bool) -> None:
+    """Start everything, or make what runs read what has changed. `known` is not needed here."""
+    install_units(layout, step)
+    reload_ssh(ssh_changed, step)
+    reload_nginx(web_changed, step)
+
+
+def install_units(layout: Layout, step: Step) -> None:
+    """Put the units in place, let systemd read them, and start what is to run or listen."""
+    changed = [source for source in unit_sources() if _put(source, layout.units / source.name)]
+    for source in tmpfiles_sources():
+        target = layout.root / "etc/tmpfiles.d" / source.name
+        target.parent.mkdir(exist_ok=True)
+        _put(source, target)
+        run(["systemd-tmpfiles", "--create", target])
+    if changed:
+        run(["systemctl", "daemon-reload"], timeout=60)
+        step.did(", ".join(source.name for source in changed))
+    wanted = [source.name for source in unit_sources() if "\n[Install]" in source.read_text()]
+    run(["systemctl", "enable", "--quiet", *wanted], timeout=60)
+    run(["systemctl", "start", *(name for name in wanted if name.endswith((".socket", ".timer", ".path")))], timeout=60)
+    again = [source.name for source in changed if source.suffix == ".socket"]
+    if again:
+        run(["systemctl", "restart", *again], timeout=60)
+
+
+def remove_units(layout: Layout, step: Step) -> None:
+    """Stop and remove the server's own units; those of apps stay."""
+    names = [source.name for source in unit_sources() if (layout.units / source.name).exists()]
+    if names:
+        run(["systemctl", "disable", "--quiet", "--now", *(name for name in names if "@" not in name)], check=False)
+    for name in names:
+        (layout.units / name).unlink()
+    run(["systemctl", "daemon-reload"], timeout=60)
+    if names:
+        step.did("removed " + ", ".join(names))
+
+
+def reload_ssh(changed: bool, step: Step) -> None:
+    """Make sshd run and read its configuration; sessions stay."""
+    unit = "ssh.service"
+    if _active(unit):
+        if changed:
+            run(["systemctl", "reload", unit])
+            step.did("sshd reloaded")
+    elif not _active("ssh.socket"):  # Ubuntu starts sshd for each connection; it reads the files each time
+        run(["systemctl", "enable", "--quiet", "--now", unit], timeout=60)
+        step.did("sshd started")
+
+
+def reload_nginx(changed: bool, step: Step) -> None:
+    """Make nginx run, now and at boot, and read its configuration without dropping a connection."""
+    if _active("nginx.service"):
+        if changed:
+            run(["systemctl", "reload", "nginx.service"], timeout=60)
+            step.did("nginx reloaded")
+        return
+    started = run(["systemctl", "enable", "--quiet", "--now", "nginx.service"], timeout=60, check=False)
+    if started.code:
+        raise HostFault(
+            "nginx does not start.",
+            holds="shipit is installed; apps can be pushed, but nobody reaches them.",
+            hint="sudo systemctl status nginx; then run ./install.sh again",
+            details=run(["journalctl", "-u", "nginx", "-n", "10", "-o", "cat"], check=False).out.splitlines(),
+        )
+    step.did("nginx started")
+
+
+def _active(unit: str) -> bool:
+    return run(["systemctl", "is-active", "--quiet", unit], check=False).code == 0
+
+
+def _put(source: Path, target: Path) -> bool:
+    data = source.read_bytes()
+    if target.exists() and target.read_bytes() == data:
+        return False
+    disk.write_atomically(target, data, 0o644)
+    return True

@@ -1,0 +1,162 @@
+"""sshd's part: a Match block for the `shipit` user, validated before it counts, and the first keys."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from receiver import names
+from receiver.errors import HostFault, Rejected
+from receiver.host import disk
+from receiver.host.keys import Key, Keyring, Role
+from receiver.host.pubkey import parse
+from receiver.host.run import run
+from receiver.paths import SHIPIT_USER, Layout
+from receiver.plan.render import render
+from receiver.setup.report import Step
+
+SSHD = "/usr/sbin/sshd"
+INCLUDE = "Include /etc/ssh/sshd_config.d/*.conf"
+_TYPES = re.compile(r"(?:^|\s)((?:ssh-|ecdsa-|sk-)[a-z0-9@.-]+\s+[A-Za-z0-9+/=]+.*)$")
+
+
+def config_path(layout: Layout) -> Path:
+    return layout.root / "etc/ssh/sshd_config.d/shipit.conf"
+
+
+def configure(layout: Layout, step: Step) -> bool:
+    """Put the Match block in place; True if it changed. The old one comes back when sshd refuses the new."""
+    main = layout.root / "etc/ssh/sshd_config"
+    if not re.search(r"^\s*Include\s+(\S*/)?sshd_config\.d/\*\.conf", main.read_text(), re.MULTILINE | re.IGNORECASE):
+        raise HostFault(
+            f"{main} does not read the files in sshd_config.d, so shipit's part would have no effect.",
+            holds="sshd was not changed.",
+            hint=f"Put this line at its top and run ./install.sh again: {INCLUDE}",
+        )
+    (layout.root / "run/sshd").mkdir(mode=0o755, exist_ok=True)
+    path = config_path(layout)
+    path.parent.mkdir(exist_ok=True)
+    text = render("sshd/shipit.conf.j2", user=SHIPIT_USER, authorized_keys=layout.authorized_keys).encode()
+    old = path.read_bytes() if path.exists() else None
+    if old == text:
+        return False
+    disk.write_atomically(path, text, 0o644)
+    tested = run([SSHD, "-t"], check=False)
+    if tested.code or str(layout.authorized_keys) not in effective("authorizedkeysfile"):
+        if old is None:
+            disk.remove_file(path)
+        else:
+            disk.write_atomically(path, old, 0o644)
+        raise HostFault(
+            "sshd does not take shipit's configuration.",
+            holds="The old one is in force.",
+            hint="sudo sshd -t; something before the Include in /etc/ssh/sshd_config may win over it",
+            details=tested.err.splitlines()[-5:],
+        )
+    step.did(str(path))
+    return True
+
+
+def effective(option: str) -> list[str]:
+    """The values that sshd uses for the `shipit` user, all lines of this option."""
+    asked = run([SSHD, "-T", "-C", f"user={SHIPIT_USER},host=localhost,addr=127.0.0.1"], check=False)
+    rows = [line.split() for line in asked.out.splitlines()]
+    return [word for row in rows if row and row[0] == option for word in row[1:]]
+
+
+def port() -> int:
+    """The first port that sshd is configured to listen on."""
+    return int((effective("port") or ["22"])[0])
+
+
+def locked_out() -> str:
+    """Why sshd would not let `shipit` in although its key is known; "" if nothing speaks against it."""
+    allowed = effective("allowusers")
+    if allowed and SHIPIT_USER not in allowed:
+        return f"sshd lets in only AllowUsers {' '.join(allowed)}: add {SHIPIT_USER} there."
+    groups = effective("allowgroups")
+    if groups and SHIPIT_USER not in groups:
+        return f"sshd lets in only AllowGroups {' '.join(groups)}: add {SHIPIT_USER} there."
+    if SHIPIT_USER in effective("denyusers"):
+        return f"sshd shuts out DenyUsers {SHIPIT_USER}."
+    return ""
+
+
+def read_keys(files: Sequence[Path]) -> list[str]:
+    """The public keys of files named by --key, a line each. Raises Rejected before anything is changed."""
+    lines = []
+    for file in files:
+        try:
+            found = [line for line in file.read_text().splitlines() if line.strip() and not line.startswith("#")]
+        except (OSError, UnicodeDecodeError) as error:
+            raise Rejected(f"--key {file} cannot be read: {error}") from error
+        if not found:
+            raise Rejected(f"--key {file} holds no key.")
+        for line in found:
+            parse(line)
+        lines += found
+    return lines
+
+
+def any_key(layout: Layout) -> bool:
+    """Whether somebody may push already. Then nobody is let in unasked: a key may have been removed on purpose."""
+    return bool(Keyring(layout).all())
+
+
+def accounts_keys() -> list[str]:
+    """The keys that root and the caller of sudo log in with. Keys with options are left out: they may do less."""
+    lines = []
+    for user in dict.fromkeys(["root", os.environ.get("SUDO_USER", "root")]):
+        try:
+            text = (Path(pwd.getpwnam(user).pw_dir) / ".ssh/authorized_keys").read_text()
+        except (OSError, KeyError, UnicodeDecodeError):
+            continue
+        lines += [line for line in text.splitlines() if _TYPES.match(line) and _is_key(line)]
+    return list(dict.fromkeys(lines))
+
+
+def _is_key(line: str) -> bool:
+    try:
+        parse(line)
+    except Rejected:
+        return False
+    return True
+
+
+def add_keys(layout: Layout, lines: Sequence[str], step: Step) -> list[Key]:
+    """Make these keys admins; one that is known stays what it is. Returns the keys they stand for."""
+    ring = Keyring(layout)
+    taken = []
+    for line in lines:
+        known = {key.fingerprint: key for key in ring.all()}
+        fingerprint = parse(line)[2]
+        if fingerprint not in known:
+            name = next(name for name in key_names(line) if name not in {key.name for key in known.values()})
+            known[fingerprint] = ring.add(names.key_name(name), line, Role.ADMIN, None, time.time)
+            step.did(name)
+        taken.append(known[fingerprint])
+    ring.write_lines()
+    return taken
+
+
+def key_names(line: str) -> Iterator[str]:
+    """Names for a key, best first: its comment in the letters a name may have, then the same with a number."""
+    comment = " ".join(line.split()[2:]).lower()
+    base = re.sub(r"[^a-z0-9_]+", "-", comment).strip("-_")[:28]
+    if not base or not base[0].isalpha():
+        base = f"admin-{base}".rstrip("-")[:28]
+    yield base
+    for number in range(2, 1000):
+        yield f"{base}-{number}"
+
+
+def remove(layout: Layout, step: Step) -> bool:
+    """Take shipit out of sshd; True if there was something. Who is logged in stays so."""
+    gone = disk.remove_file(config_path(layout))
+    if gone:
+        step.did(f"removed {config_path(layout)}")
+    return gone

@@ -1,0 +1,114 @@
+"""nginx's part: one file that includes the apps' vhosts, beside whatever else nginx serves here."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from receiver.errors import HostFault
+from receiver.host import disk
+from receiver.host.run import run
+from receiver.paths import Layout
+from receiver.settings import Settings
+from receiver.setup.places import Record
+from receiver.setup.ports import listener
+from receiver.setup.report import Step
+
+NAME = "zz-shipit.conf"  # last: nginx's default server is the first it reads
+
+
+def config_paths(layout: Layout) -> list[Path]:
+    """Where our file may be."""
+    etc = layout.root / "etc/nginx"
+    return [etc / "sites-enabled" / NAME, etc / "conf.d" / NAME]
+
+
+def config_path(layout: Layout) -> Path:
+    """Where this nginx looks for sites; raises HostFault when nginx.conf includes neither usual directory."""
+    main = (layout.root / "etc/nginx/nginx.conf").read_text()
+    for path in config_paths(layout):
+        if re.search(rf"^\s*include\s+(\S*/)?{re.escape(path.parent.name)}/\*(\.conf)?\s*;", main, re.MULTILINE):
+            return path
+    raise HostFault(
+        "/etc/nginx/nginx.conf includes neither sites-enabled/* nor conf.d/*.conf.",
+        holds="nginx was not changed.",
+        hint="Put `include /etc/nginx/conf.d/*.conf;` at the end of its http block and run ./install.sh again",
+    )
+
+
+def check_port(port: int) -> None:
+    """Raise HostFault if another program than nginx has the proxy's port."""
+    other = listener(port)
+    if other and other.name != "nginx":
+        raise HostFault(
+            f"Port {port} is taken by {other}.",
+            holds="Nothing was changed but packages.",
+            hint="Stop it, or let the proxy listen elsewhere: ./install.sh --http-port 8080",
+        )
+
+
+def configure(layout: Layout, settings: Settings, record: Record, step: Step) -> tuple[bool, Record]:
+    """Put our file in place, validated with the whole; True if anything changed. Else all is as before."""
+    from receiver.plan.vhost import shipit_conf
+
+    path = config_path(layout)
+    path.parent.mkdir(exist_ok=True)
+    default = layout.root / "etc/nginx/sites-enabled/default"
+    removed = str(default.readlink()) if record.nginx_is_ours and default.is_symlink() else ""
+    text = shipit_conf(
+        settings,
+        layout,
+        catch_all=record.nginx_is_ours,
+        names_hash=not _sets_names_hash(layout),
+        ipv6=Path("/proc/net/if_inet6").exists(),
+    ).encode()
+    old = path.read_bytes() if path.exists() else None
+    if old == text and not removed:
+        return False, record
+    disk.write_atomically(path, text, 0o644)
+    if removed:
+        default.unlink()
+    tested = run(["nginx", "-t", "-q"], check=False, timeout=60)
+    if tested.code:
+        if old is None:
+            path.unlink()
+        else:
+            disk.write_atomically(path, old, 0o644)
+        if removed:
+            default.symlink_to(removed)
+        raise HostFault(
+            "nginx refuses its configuration with shipit's part in it.",
+            holds="The old configuration is back in place.",
+            hint="sudo nginx -t",
+            details=tested.err.strip().splitlines()[-10:],
+        )
+    step.did(str(path))
+    if removed:
+        record = replace(record, default_site=removed)
+        step.did("Debian's default site removed")
+    return True, record
+
+
+def _sets_names_hash(layout: Layout) -> bool:
+    """Whether somebody else's configuration sets the size of the names' hash; nginx takes it only once."""
+    etc = layout.root / "etc/nginx"
+    files = [etc / "nginx.conf", *(etc / "conf.d").glob("*.conf"), *(etc / "sites-enabled").glob("*")]
+    return any(
+        re.search(r"^\s*server_names_hash_", file.read_text(errors="replace"), re.MULTILINE)
+        for file in files
+        if file.is_file() and file.name != NAME
+    )
+
+
+def remove(layout: Layout, record: Record, step: Step) -> bool:
+    """Take shipit out of nginx and put Debian's default site back if we took it; True if anything changed."""
+    gone = [path for path in config_paths(layout) if disk.remove_file(path)]
+    disk.remove_tree(layout.nginx)
+    default = layout.root / "etc/nginx/sites-enabled/default"
+    if record.default_site and default.parent.is_dir() and not default.is_symlink():
+        default.symlink_to(record.default_site)
+        step.did("Debian's default site is back")
+    for path in gone:
+        step.did(f"removed {path}")
+    return bool(gone)
