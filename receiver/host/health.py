@@ -11,10 +11,8 @@ from receiver.host import probe
 from receiver.model import Check, CheckKind, Listen, Process, Release
 from receiver.paths import AppPaths, app_user
 
-# An app that is up after 0.3 s shall not wait for a round number; one that needs a minute shall not be pestered.
-FIRST_PAUSE = 0.01
-LONGEST_PAUSE = 0.25
-SLOWER = 1.2
+# A start of 0.3 s is not rounded up, one of a minute is not pestered: a pause is a twentieth of the wait so far (s).
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.01, 0.25
 # Asking the manager costs more than asking the process.
 LOOK_EVERY = 0.1
 # One request may take this long (s): an app's first answer often loads half of it.
@@ -47,7 +45,6 @@ def wait_until_healthy(
     ask = _question(check, place, host, command, ready)
     began = time.monotonic()
     deadline, look = began + check.timeout, began + LOOK_EVERY
-    pause = FIRST_PAUSE
     while True:
         answer = ask(min(ANSWER, max(0.05, deadline - time.monotonic())))
         if not answer:
@@ -60,8 +57,7 @@ def wait_until_healthy(
                 raise Unhealthy(f"{name} did not become healthy: {why} (last answer: {answer}).")
         if now >= deadline:
             raise Unhealthy(f"{name} {_expectation(check)} within {check.timeout} s (last answer: {answer}).")
-        time.sleep(min(pause, deadline - now))
-        pause = min(pause * SLOWER, LONGEST_PAUSE)
+        time.sleep(min(max((now - began) / 20, SHORTEST_PAUSE), LONGEST_PAUSE, deadline - now))
 
 
 def _question(

@@ -10,24 +10,28 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from receiver.host.probe import Place
 from receiver.model import WEB, AppState, Check, CheckKind, Listen, Process, Release, Source, Status
 from receiver.names import AppName
 from receiver.paths import Layout
 from receiver.plan import vhost
 from receiver.settings import Settings
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
+REPO = HERE.parent.parent
 BIN = Path(sys.executable).parent
 APP = AppName("blog")
 
-COMMANDS = {
+COMMANDS: dict[str, list[str | Path]] = {
     "gthread": [BIN / "gunicorn", "wsgi:app", "--worker-class=gthread", "--threads=8", "--workers=2", "-b", "unix:{socket}"],
     "sync": [BIN / "gunicorn", "wsgi:app", "--workers=4", "-b", "unix:{socket}"],
     "uvicorn": [BIN / "uvicorn", "asgi:app", "--uds", "{socket}", "--log-level=warning"],
     "abrupt": [sys.executable, "abrupt.py", "{socket}"],
+    "port": [sys.executable, "fronted.py", "{socket}"],
 }  # fmt: skip
 
 
@@ -88,9 +92,7 @@ class Site:
     def write_vhost(self, release: Release | None = None, app: AppName = APP, stopped: bool = False) -> None:
         """What receiver.host.proxy does, without validation or reload."""
         state = AppState(app=app, created=0.0, stopped=stopped)
-        text = vhost.vhost(
-            app, state, release, self.settings, self.layout, pages=HERE.parent.parent / "templates/pages"
-        )
+        text = vhost.vhost(app, state, release, self.settings, self.layout, pages=REPO / "templates/pages")
         self.layout.app(app).vhost.write_text(local(text))
 
     def spawn(self, number: int, kind: str = "gthread", app: AppName = APP, index: int = 1) -> None:
@@ -106,13 +108,14 @@ class Site:
             **os.environ,
             "SHIPIT_RELEASE": f"v{number}",
             "NOTES": str(self.notes),
-            "PYTHONPATH": str(HERE / "apps"),
+            "PYTHONPATH": f"{HERE / 'apps'}:{REPO}",
         }
         log = (self.root / f"logs/{app}-{number}-{index}").open("wb")
         self.running[app, number, index] = subprocess.Popen(
             argv, cwd=HERE / "apps", env=environment, stdout=log, stderr=log, start_new_session=True
         )
-        until(lambda: connects(where))
+        place = Place(paths.run_dir, f"{WEB}.{index}", Listen.SOCKET, os.getuid())
+        until(lambda: not place.http("test", "/", 200, "", 1))
 
     def switch(self, number: int, app: AppName = APP) -> None:
         """The ledger's commit: a link beside, then one rename(2)."""
@@ -162,8 +165,8 @@ def zombie(pid: int) -> bool:
         return True
 
 
-def until(true: object, seconds: float = 10.0) -> None:
+def until(true: Callable[[], object], seconds: float = 10.0) -> None:
     deadline = time.monotonic() + seconds
-    while not true():  # type: ignore[operator]
+    while not true():
         assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.01)

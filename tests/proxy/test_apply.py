@@ -1,0 +1,271 @@
+"""receiver.host.proxy on a real nginx: what it changes, what it refuses, and what still serves then."""
+
+from __future__ import annotations
+
+import http.client
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+
+from receiver.errors import HostFault
+from receiver.host import proxy
+from receiver.host.ledger import Ledger
+from receiver.model import AppState, Check, CheckKind, Listen, Process
+from receiver.names import AppName, Domain, ProcessType
+from receiver.plan.vhost import vhost
+
+from .load import Load
+from .site import APP, REPO, Site, local, release
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """A running nginx without apps; what apply renders listens on 127.0.0.1 only."""
+    monkeypatch.setattr(proxy, "vhost", lambda *a, **k: local(vhost(*a, **k)))
+    with Site() as made:
+        made.start_nginx()
+        create(made)
+        yield made
+
+
+def create(site: Site, app: AppName = APP, **values: object) -> Ledger:
+    """The ledger of an app; `values` change its state."""
+    ledger = Ledger(site.layout.app(app))
+    ledger.paths.releases.mkdir(parents=True, exist_ok=True)
+    ledger.save_state(replace(AppState(app=app, created=0.0), **values))  # type: ignore[arg-type]
+    return ledger
+
+
+def live(site: Site, number: int = 1, web: int = 1, kind: str = "uvicorn", app: AppName = APP) -> None:
+    """A release that runs and is committed."""
+    ledger = Ledger(site.layout.app(app))
+    for index in range(1, web + 1):
+        site.spawn(number, kind, app=app, index=index)
+    ledger.commit(ledger.save(release(number, web=web, app=app)))
+
+
+def apply(site: Site, app: AppName = APP) -> bool:
+    return proxy.apply(site.layout, site.settings, app)
+
+
+def get(
+    site: Site,
+    host: str = "blog.test",
+    path: str = "/",
+    method: str = "GET",
+    body: bytes = b"",
+    headers: dict[str, str] | None = None,
+) -> tuple[int, str]:
+    connection = http.client.HTTPConnection("127.0.0.1", site.port, timeout=10)
+    connection.request(method, path, body, {"Host": host, **(headers or {})})
+    answer = connection.getresponse()
+    return answer.status, answer.read().decode()
+
+
+def test_an_app_serves_once_applied_and_a_second_time_nothing_is_done(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live(site)
+    assert apply(site)
+    assert get(site) == (200, "v1")
+    monkeypatch.setattr(proxy, "run", lambda *a, **k: pytest.fail("a program was started"))
+    monkeypatch.setattr(proxy, "_reload", lambda *a: pytest.fail("nginx was reloaded"))
+    assert not apply(site)
+
+
+def test_a_first_release_and_the_next_go_live_without_a_reload(site: Site) -> None:
+    assert apply(site)
+    assert get(site)[0] == 503
+    live(site, 1)
+    assert not apply(site)
+    assert get(site) == (200, "v1")
+    live(site, 2)
+    assert not apply(site)
+    assert get(site) == (200, "v2")
+
+
+def test_every_new_connection_meets_the_new_configuration_when_apply_returns(site: Site) -> None:
+    live(site)
+    for count in range(5):
+        create(site, domains=(Domain(f"d{count}.example.org"),))
+        assert apply(site)
+        assert {get(site, f"d{count}.example.org") for _ in range(20)} == {(200, "v1")}
+        assert get(site, f"d{count - 1}.example.org")[0] == 404
+
+
+def test_another_sites_mistake_leaves_all_as_it_was(site: Site) -> None:
+    live(site)
+    apply(site)
+    before = site.layout.app(APP).vhost.read_bytes()
+    (site.layout.nginx / "broken.conf").write_text("server { listen nonsense; }\n")
+    create(site, domains=(Domain("new.example.org"),))
+    with pytest.raises(HostFault) as failure:
+        apply(site)
+    assert "broken.conf" in "".join(failure.value.details)
+    assert site.layout.app(APP).vhost.read_bytes() == before
+    assert get(site) == (200, "v1")
+    (site.layout.nginx / "broken.conf").unlink()
+    assert apply(site)
+    assert get(site, "new.example.org") == (200, "v1")
+
+
+def test_a_first_vhost_that_is_refused_does_not_stay(site: Site) -> None:
+    (site.layout.nginx / "broken.conf").write_text("nonsense;\n")
+    with pytest.raises(HostFault):
+        apply(site)
+    assert sorted(path.name for path in site.layout.nginx.iterdir()) == [".lock", "broken.conf"]
+
+
+def test_a_reload_that_the_master_refuses_is_noticed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`nginx -t` does not mind a port in use, the master does, and only logs it."""
+    monkeypatch.setattr(proxy, "RELOAD_TIMEOUT", 4.0)
+    live(site)
+    apply(site)
+    before = site.layout.app(APP).vhost.read_bytes()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        site.settings = replace(site.settings, http_port=taken.getsockname()[1])
+        with pytest.raises(HostFault) as failure:
+            apply(site)
+    assert "Address already in use" in "".join(failure.value.details)
+    assert site.layout.app(APP).vhost.read_bytes() == before
+    assert get(site) == (200, "v1")
+
+
+@pytest.mark.parametrize("found", [b"", b"# an older one\n"])
+def test_a_crash_between_file_and_reload_is_made_good(site: Site, found: bytes) -> None:
+    live(site)
+    apply(site)
+    # As left by a kill -9 after the rename: the new file is there, nginx never heard of it.
+    site.layout.app(APP).vhost.with_suffix(".undo").write_bytes(found)
+    assert apply(site)
+    assert not apply(site)
+
+
+def test_a_stopped_nginx_is_told_and_has_the_file_when_it_starts(site: Site) -> None:
+    live(site)
+    site.stop_nginx()
+    with pytest.raises(HostFault, match="does not run"):
+        apply(site)
+    site.start_nginx()
+    assert get(site) == (200, "v1")
+    assert not apply(site)
+
+
+def test_a_removed_app_is_an_unknown_name(site: Site) -> None:
+    live(site)
+    apply(site)
+    assert proxy.remove(site.layout, APP)
+    assert get(site) == (404, "There is no app at this name.\n")
+    assert not proxy.remove(site.layout, APP)
+
+
+def test_an_app_that_stops_taking_requests_loses_its_vhost(site: Site) -> None:
+    apply(site)
+    ledger = Ledger(site.layout.app(APP))
+    worker = Process(ProcessType("worker"), "run", Listen.NONE, Check(CheckKind.UPTIME))
+    only = replace(release(1), processes=(worker,), formation=((worker.type, 1),))
+    (ledger.paths.releases / "v1").mkdir()
+    ledger.commit(ledger.save(only))
+    assert apply(site)
+    assert not site.layout.app(APP).vhost.exists()
+
+
+def test_stopped_and_scaled_to_zero_answer_503_and_a_dead_process_502(site: Site) -> None:
+    live(site)
+    create(site, stopped=True)
+    apply(site)
+    assert get(site)[0] == 503
+    assert "not running" in get(site, method="POST", body=b"x")[1]
+    create(site)
+    apply(site)
+    site.terminate(1, how=signal.SIGKILL).wait()
+    status, page = get(site, method="POST", body=b"x")
+    assert status == 502 and "not answering" in page
+    assert get(site, path="/.shipit/502.html")[0] == 404
+
+
+def test_the_administrators_pages_win(site: Site) -> None:
+    own = site.layout.etc / "templates/pages"
+    own.mkdir(parents=True)
+    (own / "503.html").write_text("ours")
+    apply(site)
+    assert "not running" in get(site)[1]
+    for name in proxy.PAGES:
+        (own / name).write_text("closed for today")
+    assert apply(site)
+    assert get(site) == (503, "closed for today")
+
+
+def test_what_a_client_claims_to_be_is_not_passed_on(site: Site) -> None:
+    live(site, kind="sync")
+    apply(site)
+    claims = {
+        "X-Forwarded-For": "6.6.6.6", "X-Forwarded-Host": "evil", "X-Forwarded-Proto": "https", "X-Real-IP": "6.6.6.6",
+        "X-Request-Id": "mine", "Proxy": "http://evil",
+    }  # fmt: skip
+    status, text = get(site, path="/headers", headers=claims)
+    seen = dict(line.split("=", 1) for line in text.splitlines())
+    assert status == 200
+    assert seen["HTTP_X_FORWARDED_FOR"] == seen["HTTP_X_REAL_IP"] == "127.0.0.1"
+    assert (seen["HTTP_HOST"], seen["HTTP_X_FORWARDED_HOST"], seen["HTTP_X_FORWARDED_PROTO"]) == (
+        "blog.test", "blog.test", "http",
+    )  # fmt: skip
+    assert len(seen["HTTP_X_REQUEST_ID"]) == 32 and "HTTP_PROXY" not in seen
+
+
+def test_a_body_of_2_mib_is_taken_and_one_of_101_is_not(site: Site) -> None:
+    live(site)
+    apply(site)
+    assert get(site, method="POST", body=b"x" * 2**21) == (200, "v1")
+    with socket.create_connection(("127.0.0.1", site.port)) as pipe:
+        pipe.sendall(b"POST / HTTP/1.1\r\nHost: blog.test\r\nContent-Length: %d\r\n\r\n" % (101 * 2**20))
+        assert pipe.recv(100).startswith(b"HTTP/1.1 413 ")
+
+
+def test_more_and_fewer_processes_lose_no_request(site: Site) -> None:
+    live(site)
+    apply(site)
+    with Load(site.port, "blog.test", clients=8, keep=False, method="POST") as load:
+        for number, web in enumerate((2, 3, 1), start=2):
+            live(site, number, web)
+            assert apply(site)
+            time.sleep(0.2)
+    assert not load.failures and load.requests > 100
+    assert set(load.answers) == {"v1", "v2", "v3", "v4"}
+
+
+def test_two_apps_may_be_applied_at_the_same_moment(site: Site) -> None:
+    apps = [AppName(f"app{number}") for number in range(4)]
+    for app in apps:
+        create(site, app)
+        live(site, app=app)
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(lambda app: apply(site, app), apps))
+    assert [get(site, f"{app}.test") for app in apps] == [(200, "v1")] * 4
+
+
+def test_the_longest_domains_of_200_apps_fit(site: Site) -> None:
+    long = ".".join(["x" * 60] * 4)
+    for number in range(200):
+        app = AppName(f"app{number}")
+        state = AppState(app=app, created=0.0, domains=(Domain(f"a{number}.{long}"), Domain(f"*.b{number}.{long}")))
+        text = vhost(app, state, None, site.settings, site.layout, pages=REPO / "templates/pages")
+        site.layout.app(app).vhost.write_text(local(text))
+    live(site)
+    assert apply(site)
+    assert get(site) == (200, "v1")
+    assert get(site, f"a199.{long}")[0] == 503
+
+
+def test_an_unknown_name_is_nobodys_app(site: Site) -> None:
+    live(site)
+    apply(site)
+    assert get(site, "evil.example.org") == (404, "There is no app at this name.\n")
+    assert get(site, "127.0.0.1")[0] == 404
