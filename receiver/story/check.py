@@ -10,6 +10,7 @@ from receiver.errors import Unhealthy
 from receiver.host import health, logs
 from receiver.host.manager import ProcessState, ProcessStatus
 from receiver.model import Process, Release
+from receiver.plan.vhost import domains
 from receiver.story.host import Host
 
 LAST_LINES = 20
@@ -29,11 +30,8 @@ def wait_until_healthy(host: Host, release: Release) -> None:
         except BaseException:
             watch.give_up()
             raise
-    for failure in failures:
-        if isinstance(failure, Unhealthy):
-            raise failure
     if failures:
-        raise failures[0]
+        raise watch.culprit or failures[0]
 
 
 def _check(host: Host, release: Release, process: Process, index: int, watch: _Watch) -> None:
@@ -43,12 +41,15 @@ def _check(host: Host, release: Release, process: Process, index: int, watch: _W
             crashed=lambda: watch.crashed(process, index),
             command=lambda: watch.command(process, index),
             ready=lambda: watch.pid(process, index),
-            say=host.say.line,
+            say=host.say.line, host=watch.host_header,
         )  # fmt: skip
     except Unhealthy as failure:
-        watch.give_up()
+        if watch.culprit:
+            raise
         last = logs.last_lines(host.layout, release, process.type, index, LAST_LINES)
-        raise Unhealthy(failure.message, hint=failure.hint, details=[*last, *failure.details]) from failure
+        watch.culprit = Unhealthy(failure.message, hint=failure.hint, details=[*last, *failure.details])
+        watch.give_up()
+        raise watch.culprit from failure
 
 
 class _Watch:
@@ -59,6 +60,11 @@ class _Watch:
         self._lock = threading.Lock()
         self._asked, self._known = 0.0, dict[tuple[str, int], ProcessStatus]()
         self._given_up = False
+        # The first to fail; the others only stopped because of it.
+        self.culprit: Unhealthy | None = None
+        # An app that answers only to its own names (Django's ALLOWED_HOSTS) shall know this one.
+        names = domains(release.app, host.ledger.state(), host.settings)
+        self.host_header = names[0].replace("*.", "www.")
 
     def give_up(self) -> None:
         """One process failed: the others need not go on to their own timeout."""
