@@ -43,6 +43,10 @@ def _guarded(act: Callable[[Push, Options, list[Update]], None]) -> int:
         for line in failure.lines():
             tell(f" !     {line}")
         return 1
+    except OSError as error:
+        tell(f" !     The server could not take the push: {error.strerror or error}.")
+        tell(" !     (The administrator looks with: shipit doctor)")
+        return 1
     return 0
 
 

@@ -18,6 +18,14 @@ class Audit:
         self._source = source
         self._began = time.monotonic()
 
+    def bug(self, error: Exception) -> None:
+        """Where an unexpected error came from: for the administrator, not for the caller."""
+        import traceback
+
+        syslog.openlog(IDENT, syslog.LOG_PID, syslog.LOG_AUTHPRIV)
+        for line in "".join(traceback.format_exception(error)).splitlines():
+            syslog.syslog(syslog.LOG_ERR, line)
+
     def end(self, caller: Caller | None, name: str, verb: str, result: int) -> None:
         """`name` is the key's name as the gate was told, `verb` one of a closed set, `result` the exit code."""
         line = {

@@ -18,8 +18,8 @@ from receiver.names import Branch, Oid
 
 # Larger files are never read into memory (the manifest's are small).
 MAX_READ = 2**20
-# PATH_MAX of Linux: a longer path cannot be unpacked.
-MAX_PATH = 4095
+# A longer path cannot be unpacked (PATH_MAX is 4096); the rest is for mode, id and size before it.
+MAX_RECORD = 4096
 _LINK = "160000"
 _FILES = ("100644", "100755")
 
@@ -199,7 +199,7 @@ class GitTree:
                     raise Rejected(f"The commit has more than {self._max_files} files.")
                 if size > self._max_size:
                     raise Rejected(f"The files of the commit are larger than {self._max_size // 2**20} MiB together.")
-                if len(rest) > MAX_PATH + 100:
+                if max(len(rest), *map(len, records), 0) > MAX_RECORD:
                     raise Rejected("The commit has a path that is too long for Linux.")
             said = child.stderr.read(65536).decode(errors="replace")
         finally:
