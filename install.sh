@@ -218,7 +218,7 @@ build() {
     rm -f "$building/uv" "$building/uv.lock"
     # A program that was started through `current` goes on importing from the version it began with.
     cat >"$("$building/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/shipit-pin.pth" <<'PTH'
-import os, sys; new = os.path.realpath(sys.prefix); sys.path[:] = [new + p[len(sys.prefix):] if p.startswith(sys.prefix + "/") else p for p in sys.path]
+import os, sys; sys.path[:] = [os.path.realpath(sys.prefix) + p[len(sys.prefix):] if p.startswith(sys.prefix + "/") else p for p in sys.path]
 PTH
     # Seen as the service users see it, before anything depends on it.
     quietly setpriv --reuid=65534 --regid=65534 --clear-groups env -i "$building/bin/python" -I -c \

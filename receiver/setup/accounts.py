@@ -30,7 +30,6 @@ def ensure(layout: Layout, step: Step) -> None:
         for user in users:
             if _group_exists(group) and user_exists(user) and user not in grp.getgrnam(group).gr_mem:
                 run(["usermod", "--append", "--groups", group, user])
-                step.did(f"{user} in {group}")
 
 
 def nginx_user(layout: Layout) -> str:

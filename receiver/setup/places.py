@@ -66,9 +66,10 @@ def make(layout: Layout, step: Step) -> None:
         layout.run: (0o755, 0, 0),
         layout.nginx: (0o755, 0, 0),
     }
+    missing = [path for path in wanted if not path.is_dir()]
+    if missing:
+        step.did(f"{len(missing)} directories")
     for path, (mode, uid, gid) in wanted.items():
-        if not path.is_dir():
-            step.did(str(path))
         path.parent.mkdir(parents=True, exist_ok=True)
         with disk.opened_dir(path.parent) as parent:
             disk.make_dir(parent, path.name, mode, uid, gid)
