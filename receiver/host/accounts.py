@@ -14,7 +14,6 @@ from pathlib import Path
 from receiver.errors import HostFault
 from receiver.host import disk
 from receiver.host.run import run
-from receiver.names import AppName
 from receiver.paths import PROXY_GROUP, SHIPIT_USER, AppPaths, app_user, build_user
 from receiver.plan.units import tmpfiles
 

@@ -39,6 +39,7 @@ def main(argv: list[str]) -> None:
     release = read_json(f"{apps}/releases/v{number}/release.json")
     name = ".".join(process) if process else "run.1" if "--run" in given else "release.1"
     slug = f"{apps}/slugs/v{release['slug']}"
+    config = {**dict(release["env"]), **config}
     env = environment(config, slug, f"{apps}/data", app, number, release["commit"] or "", name)
     os.chdir(slug)
 
@@ -55,7 +56,37 @@ def main(argv: list[str]) -> None:
         else:
             command = found["command"]
             env |= listen(found["listen"], socket, port, env)
+    if given.keys() & {"--check", "--release", "--run"}:
+        raise SystemExit(watch(command, env))
+    become_program(command, env)
+
+
+def become_program(command: str, env: dict[str, str]) -> None:
+    """Replace this program by bash and the command, with the signals as a program expects to find them."""
+    import signal
+
+    # Python ignores it, and what is ignored stays so across execve(2).
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     os.execve("/bin/bash", ["bash", "-c", command], env)
+
+
+def watch(command: str, env: dict[str, str]) -> int:
+    """Run a one-off command to its end and return its exit code, 128 + the signal if one killed it.
+
+    Not by exec: systemd takes a program that SIGTERM, SIGINT, SIGHUP or SIGPIPE killed for one that succeeded.
+    """
+    import signal
+
+    asked = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+    for number in asked:
+        signal.signal(number, signal.SIG_IGN)
+    child = os.fork()
+    if child == 0:
+        for number in asked:
+            signal.signal(number, signal.SIG_DFL)
+        become_program(command, env)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return code if code >= 0 else 128 - code
 
 
 def read_config(path: str) -> dict[str, str]:

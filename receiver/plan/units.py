@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from receiver import names
 from receiver.errors import Rejected
-from receiver.model import CheckKind, Process, Release
+from receiver.model import CheckKind, Limits, Process, Release
 from receiver.names import AppName, ProcessType
 from receiver.paths import PREFIX, PYTHON, Layout, app_user
 from receiver.plan.render import render
@@ -130,3 +131,42 @@ def _process(release: Release, process: Process, layout: Layout) -> str:
 def tmpfiles(app: AppName, layout: Layout, user: str, group: str) -> str:
     """The tmpfiles.d(5) line that makes the app's socket directory at boot."""
     return f"d {layout.app(app).sockets} 2750 {user} {group} -\n"
+
+
+def job_unit(name: str) -> str:
+    """The unit of a job; its name cannot be a process's, which has an `@`."""
+    return f"shipit-{name}.service"
+
+
+def job_properties(
+    *,
+    app: AppName,
+    user: str,
+    cwd: Path,
+    writable: tuple[Path, ...],
+    hidden: tuple[Path, ...],
+    timeout: int,
+    limits: Limits,
+    config: Path | None,
+    build: bool,
+    owner: str | None,
+) -> list[str]:
+    """A job's cage, as `Name=value` for systemd-run(1) -p. `hidden` may be missing; `owner` is a unit it dies with."""
+    text = render(
+        "systemd/job.service.j2",
+        app=app,
+        user=user,
+        group=app_user(app),
+        cwd=cwd,
+        slice=BUILD_SLICE,
+        timeout=timeout,
+        memory=limits.memory,
+        cpu=limits.cpu,
+        tasks=limits.tasks,
+        config=config or "",
+        writable=" ".join(map(str, writable)),
+        hidden=" ".join(f"-{path}" for path in hidden),
+        build=build,
+        owner=owner or "",
+    )
+    return [line for line in text.splitlines() if line and line[0] not in "#["]

@@ -1,0 +1,263 @@
+"""The manager of a systemd host: unit files in /etc/systemd/system, systemctl(1), systemd-run(1).
+
+A unit name carries its release, so a unit file is new or unchanged and needs no daemon-reload (which takes longer
+than all the rest of a start). systemctl and not D-Bus: the call takes 9 ms, and a D-Bus library more than that to
+import.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from receiver import settings
+from receiver.errors import HostFault
+from receiver.host import disk
+from receiver.host.run import CLEAN, Result, run, start
+from receiver.model import CheckKind, Limits, Listen, Release
+from receiver.names import AppName, ProcessType
+from receiver.paths import Layout
+from receiver.plan import units
+
+from . import Job, ProcessState, ProcessStatus
+
+TIMED_OUT, KILLED = 124, 128
+# systemd's own exit codes for a program that it could not execute as asked (systemd.exec(5), 200/CHDIR on).
+NEVER_STARTED = range(200, 256)
+SHOWN = (
+    "Id", "ActiveState", "MainPID", "NRestarts", "MemoryCurrent", "ExecMainStartTimestampMonotonic",
+)  # fmt: skip
+LISTENS_WITHIN = 10.0  # seconds that a restart waits for one process before it goes on to the next
+_AGENT = re.compile(r"shipit-agent@[0-9A-Za-z:_.-]+\.service", re.ASCII)
+
+
+class SystemdManager:
+    """See Manager for the promises."""
+
+    def __init__(self, layout: Layout | None = None) -> None:
+        self.name = "systemd"
+        self._layout = layout or Layout()
+
+    def prepare(self, app: AppName) -> None:
+        if self._write(units.app_units(app)):
+            systemctl("daemon-reload")
+        enabled = self._layout.units / "multi-user.target.wants" / units.app_target(app)
+        if not enabled.is_symlink():
+            enabled.parent.mkdir(exist_ok=True)
+            disk.replace_symlink(enabled, f"../{units.app_target(app)}")
+
+    def forget(self, app: AppName) -> None:
+        word = units.app_word(app)
+        mine = [units.unit_pattern(app), *(f"shipit-{kind}-{word}-v*.service" for kind in JOB_KINDS)]
+        # No drain for what is being destroyed: the stop is asked for, so that nothing restarts, then all is killed.
+        systemctl("stop", "--no-block", *mine)
+        systemctl("kill", "--signal=SIGKILL", *mine, check=False)
+        systemctl("stop", *mine, units.app_target(app), units.app_slice(app), check=False)
+        for path in self._unit_files(app):
+            disk.remove_file(path)
+        for name in (units.app_target(app), units.app_slice(app)):
+            disk.remove_file(self._layout.units / name)
+            disk.remove_file(self._layout.units / "multi-user.target.wants" / name)
+        disk.remove_tree(self._wants(app))
+        systemctl("reset-failed", *mine, check=False)
+        # The dependency of multi-user.target on the app's is forgotten only by this.
+        systemctl("daemon-reload")
+
+    def start(self, release: Release) -> None:
+        if self._write(units.unit_files(release, self._layout)):
+            systemctl("daemon-reload")
+        notifying = [n for n, kind in self._names(release) if release.process(kind).check.kind is CheckKind.NOTIFY]
+        others = [n for n, kind in self._names(release) if n not in notifying]
+        # A start of Type=notify ends when the process says it is ready: that is the healthcheck's to wait for.
+        for names, words in ((others, ["start"]), (notifying, ["start", "--no-block"])):
+            if not names:
+                continue
+            if systemctl(*words, *names, check=False).code:
+                # It may have been left failed by a crash loop, whose count a deliberate start begins anew.
+                systemctl("reset-failed", *names, check=False)
+                done = systemctl(*words, *names, check=False)
+                if done.code:
+                    raise HostFault(
+                        f"systemd could not start {release.app} {release.name}.",
+                        hint=f"See why: journalctl -b --no-pager -n 30 -u '{units.unit_pattern(release.app)}'",
+                        details=done.err.splitlines()[-10:],
+                    )
+
+    def stop(self, app: AppName, number: int, *, wait: bool) -> None:
+        pattern = units.unit_pattern(app, number=number)
+        systemctl("stop", *([] if wait else ["--no-block"]), pattern)
+        for path in self._unit_files(app, number):
+            disk.remove_file(path)
+        systemctl("reset-failed", pattern, check=False)
+
+    def boot_with(self, app: AppName, release: Release | None) -> None:
+        wants = self._wants(app)
+        wants.mkdir(mode=0o755, exist_ok=True)
+        wanted = dict(self._names(release)) if release else {}
+        for name, kind in wanted.items():
+            if release and not (wants / name).is_symlink():
+                (wants / name).symlink_to(f"../{units.unit_template(app, kind, release.number)}")
+        for link in wants.iterdir():
+            if link.name not in wanted:
+                link.unlink()
+        disk.fsync_dir(wants)
+
+    def restart(self, release: Release, kind: ProcessType | None) -> None:
+        paths = self._layout.app(release.app).release(release.number)
+        for process, index in release.running():
+            if kind in (None, process.type):
+                name = units.unit_name(release.app, process.type, release.number, index)
+                systemctl("reset-failed", name, check=False)
+                systemctl("restart", name)
+                if process.listen is not Listen.NONE:
+                    _wait_until_it_listens(paths.socket(process.type, index))
+
+    def processes(self, app: AppName) -> Sequence[ProcessStatus]:
+        shown = systemctl("show", *(f"--property={name}" for name in SHOWN), units.unit_pattern(app)).out
+        found = [_status(dict(_pairs(block))) for block in shown.split("\n\n") if block.strip()]
+        mine = [status for unit, status in found if unit and unit.app == app and status]
+        return sorted(mine, key=lambda s: (s.release, s.process, s.index))
+
+    def run_job(self, job: Job, stdin: int | None, stdout: int, stderr: int, *, tty: bool = False) -> int:
+        unit = units.job_unit(job.name)
+        properties = [word for line in self._cage(job) for word in ("-p", line)]
+        words = ["--quiet", "--wait", "--service-type=exec", "--pty" if tty else "--pipe", f"--unit={unit}"]
+        env = {**CLEAN, **({"TERM": "xterm-256color"} if tty else {})}
+        child = start(
+            ["systemd-run", *words, *properties, "--", *job.argv], env=env, stdin=stdin, stdout=stdout, stderr=stderr
+        )
+        code = child.wait()
+        return self._verdict(unit, code) if code else 0
+
+    def stop_job(self, name: str) -> None:
+        systemctl("stop", units.job_unit(name), check=False)
+
+    def _cage(self, job: Job) -> list[str]:
+        known = settings.load(self._layout.settings)
+        paths = self._layout.app(job.app)
+        limits = Limits(
+            memory=job.limits.memory or known.build_memory,
+            cpu=job.limits.cpu,
+            tasks=job.limits.tasks or known.build_tasks,
+        )
+        return units.job_properties(
+            app=job.app, user=job.user, cwd=job.cwd, writable=job.writable,
+            hidden=(paths.data, paths.sockets) if job.build else (),
+            timeout=job.timeout, limits=limits, config=job.config, build=job.build, owner=_own_unit(),
+        )  # fmt: skip
+
+    def _verdict(self, unit: str, code: int) -> int:
+        """The exact exit code of a job that did not end with 0: systemd-run only tells the plain ones."""
+        shown = systemctl("show", "--property=LoadState,Result,ExecMainCode,ExecMainStatus", unit).out
+        known = dict(_pairs(shown))
+        systemctl("reset-failed", unit, check=False)
+        status = int(known.get("ExecMainStatus") or 0)
+        if known["LoadState"] == "not-found":
+            # It was stopped and put away meanwhile, or never came to be.
+            return code
+        if known["Result"] == "timeout":
+            return TIMED_OUT
+        if known["ExecMainCode"] in ("2", "3"):
+            return KILLED + status
+        if code == 1 and status in NEVER_STARTED:
+            raise HostFault(f"systemd could not start {unit} (exit status {status}).", hint="sudo shipit doctor")
+        return status or code
+
+    def _write(self, files: dict[str, str]) -> bool:
+        """Put unit files in place; True when one that systemd may have read before is different now."""
+        changed = False
+        for name, text in files.items():
+            path = self._layout.units / name
+            try:
+                before: bytes | None = path.read_bytes()
+            except FileNotFoundError:
+                before = None
+            if before != text.encode():
+                changed = changed or before is not None
+                disk.write_atomically(path, text.encode(), 0o644)
+        return changed
+
+    def _names(self, release: Release) -> list[tuple[str, ProcessType]]:
+        return [
+            (units.unit_name(release.app, process.type, release.number, index), process.type)
+            for process, index in release.running()
+        ]
+
+    def _unit_files(self, app: AppName, number: int | None = None) -> list[Path]:
+        return list(self._layout.units.glob(f"shipit-{units.app_word(app)}-*-v{number or '*'}@.service"))
+
+    def _wants(self, app: AppName) -> Path:
+        return self._layout.units / f"{units.app_target(app)}.wants"
+
+
+JOB_KINDS = ("build", "release", "check", "run")
+
+
+def systemctl(*words: str, check: bool = True) -> Result:
+    """One systemctl(1) call; raises HostFault when it fails, unless told otherwise."""
+    return run(["systemctl", "--no-ask-password", "--quiet", *words], check=check)
+
+
+def _pairs(block: str) -> list[tuple[str, str]]:
+    return [(name, value) for name, _, value in (line.partition("=") for line in block.splitlines())]
+
+
+def _status(shown: dict[str, str]) -> tuple[units.UnitName | None, ProcessStatus | None]:
+    unit = units.parse_unit_name(shown.get("Id", ""))
+    state = _state(shown.get("ActiveState", ""))
+    if unit is None or state is None:
+        return None, None
+    since = _number(shown["ExecMainStartTimestampMonotonic"]) / 1e6
+    return unit, ProcessStatus(
+        release=unit.release,
+        process=unit.process,
+        index=unit.index,
+        state=state,
+        pid=_number(shown["MainPID"]),
+        since=round(time.time() - time.monotonic() + since, 3) if since else 0.0,
+        restarts=_number(shown["NRestarts"]),
+        memory=_number(shown["MemoryCurrent"]),
+    )
+
+
+def _state(active: str) -> ProcessState | None:
+    if active in ("active", "reloading"):
+        return ProcessState.RUNNING
+    if active == "activating":
+        return ProcessState.STARTING
+    if active == "deactivating":
+        return ProcessState.STOPPING
+    if active == "failed":
+        return ProcessState.FAILED
+    # What is inactive has ended as it should, or was only looked up: nobody runs it any more.
+    return None
+
+
+def _number(text: str) -> int:
+    """systemd writes `[not set]` or 2**64-1 for what it does not know."""
+    number = int(text) if text.isdigit() else 0
+    return 0 if number == 2**64 - 1 else number
+
+
+def _own_unit() -> str | None:
+    """The unit of this agent, if systemd started it for a connection (proc(5), cgroup)."""
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        name = line.rpartition("/")[2]
+        if _AGENT.fullmatch(name):
+            return name
+    return None
+
+
+def _wait_until_it_listens(path: Path) -> None:
+    deadline = time.monotonic() + LISTENS_WITHIN
+    while time.monotonic() < deadline:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            try:
+                probe.connect(str(path))
+            except OSError:
+                time.sleep(0.02)
+            else:
+                return
