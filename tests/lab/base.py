@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,6 +37,12 @@ class Result:
     def text(self) -> str:
         """All that was said, standard output first."""
         return self.out + self.err
+
+    @property
+    def remote(self) -> str:
+        """Of a push: what the server said, without git's `remote: ` and its padding."""
+        lines = re.findall(r"^remote: ?(.*)$", self.err.replace("\r", "\n"), re.MULTILINE)
+        return "\n".join(re.sub(r"\x1b\[K", "", line).rstrip() for line in lines)
 
     def __str__(self) -> str:
         return f"exit code {self.code}\n--- stdout\n{self.out}\n--- stderr\n{self.err}"

@@ -17,7 +17,7 @@ import tarfile
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
@@ -347,7 +347,14 @@ class Machine:
 class Background:
     """A command that is under way; its output goes to files, so it never blocks for want of a reader."""
 
-    def __init__(self, argv: Sequence[str], stdin: int | IO[bytes] | None) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str],
+        stdin: int | IO[bytes] | None = None,
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> None:
         self._out = tempfile.TemporaryFile()  # noqa: SIM115
         self._err = tempfile.TemporaryFile()  # noqa: SIM115
         self.process = subprocess.Popen(
@@ -355,6 +362,8 @@ class Background:
             stdin=subprocess.DEVNULL if stdin is None else stdin,
             stdout=self._out,
             stderr=self._err,
+            env=dict(env) if env is not None else None,
+            cwd=cwd,
             start_new_session=True,
         )
 
@@ -429,6 +438,8 @@ class Box(Machine):
     """
 
     command: tuple[str, ...] = ("sleep", "infinity")
+    main = 0
+    """The main process, by its number outside; inside it is 2."""
 
     def _nspawn_words(self) -> list[str]:
         return ["--notify-ready=no", "--as-pid2", "--kill-signal=SIGTERM", "--", *self.command]
@@ -436,8 +447,13 @@ class Box(Machine):
     def _await_ready(self, notices: socket.socket, deadline: float) -> None:
         while not self.leader:
             self._next_notice(notices, deadline)
-        while not self.run("test", "-d", "/proc/2", check=False).ok:
-            self._next_notice(notices, deadline)
+        children = Path(f"/proc/{self.leader}/task/{self.leader}/children")
+        # Nothing may be run inside before: it would take the main process's number, 2.
+        while not (found := children.read_text().split()):
+            time.sleep(0.005)
+            if time.monotonic() > deadline:
+                raise LabError(f"{self!r} has no main process:\n{self.console()}")
+        self.main = int(found[0])
 
     def reboot(self, timeout: float = 30) -> None:
         """Like `docker restart`: SIGTERM to the main process, SIGKILL when it does not listen, start again."""
@@ -445,7 +461,8 @@ class Box(Machine):
         self._start()
 
     def power_off(self, timeout: float = 30) -> None:
-        self.run("bash", "-c", "kill -TERM 2", check=False)
+        with suppress(ProcessLookupError):
+            os.kill(self.main, signal.SIGTERM)
         try:
             self._await_end(timeout)
         except LabError:
