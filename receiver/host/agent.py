@@ -1,0 +1,230 @@
+"""The agent: root's side of one connection. Reads requests of wire.py, has verbs.py do them, answers.
+
+Trusts nothing but the kernel's word on who is there (SO_PEERCRED, unix(7)) and the closed grammar of a request. What
+goes wrong unexpectedly is told in the journal, and to the peer only that it did.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import pwd
+import select
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from receiver import wire
+from receiver.errors import Failure, HostFault, Rejected
+from receiver.host.manager import Manager, choose
+from receiver.host.verbs import Verbs
+from receiver.paths import SHIPIT_USER, Layout
+
+FIRST_FD = 3  # sd_listen_fds(3)
+MAX_FDS = max(wire.FDS.values())
+_UCRED = "3i"
+POLLRDHUP = getattr(select, "POLLRDHUP", 0x2000)
+
+
+def main(argv: list[str]) -> None:
+    """`agent` serves the connection systemd passed; `--listen` accepts and forks; `--reconcile-all` does just that."""
+    layout = Layout()
+    # What the agent writes is root's unless a mode says otherwise; locks in the ledger stay usable by its owner.
+    os.umask(0o022)
+    if argv == ["--listen"]:
+        raise SystemExit(listen(layout))
+    if argv == ["--reconcile-all"]:
+        from receiver.host.reconcile import reconcile_all
+
+        raise SystemExit(reconcile_all(layout, choose()))
+    with socket.socket(fileno=FIRST_FD) as connection:
+        raise SystemExit(serve(layout, connection, choose()))
+
+
+def serve(layout: Layout, connection: socket.socket, manager: Manager) -> int:
+    """Answer requests until the peer closes; returns an exit code."""
+    os.set_inheritable(connection.fileno(), False)
+    if not allowed(connection):
+        log(verb="connect", result="refused", uid=peer(connection)[1])
+        return 1
+    preload()
+    verbs = Verbs(layout, manager, lambda job: stopped_when_gone(connection, manager, job))
+    while True:
+        try:
+            received = receive(connection)
+            if received is None:
+                return 0
+            line, fds = received
+        except Rejected as failure:
+            send(connection, {"error": wire.encode_error(failure)})
+            return 1
+        try:
+            answer = respond(verbs, line, fds)
+        finally:
+            for fd in fds:
+                os.close(fd)
+        try:
+            send(connection, answer)
+        except OSError:
+            return 0
+
+
+def allowed(connection: socket.socket) -> bool:
+    """Whether the other end is `shipit` or root, by the kernel's word."""
+    uid = peer(connection)[1]
+    return uid == 0 or uid == pwd.getpwnam(SHIPIT_USER).pw_uid
+
+
+def peer(connection: socket.socket) -> tuple[int, int, int]:
+    """Pid, uid and gid of the other end when it connected."""
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize(_UCRED))
+    pid, uid, gid = struct.unpack(_UCRED, raw)
+    return pid, uid, gid
+
+
+def preload() -> None:
+    """Import and compile what a deploy needs while git is still at work: nobody waits for it then."""
+    from receiver.plan.render import environment
+
+    for name in ("process.service.j2", "job.service.j2"):
+        environment().get_template(f"systemd/{name}")
+
+
+def receive(connection: socket.socket) -> tuple[bytes, list[int]] | None:
+    """One line and the descriptors that came with it; None when the peer has closed.
+
+    Strictly one request at a time: anything after the line's end is a protocol error (Rejected), as is a line longer
+    than MAX_REQUEST.
+    """
+    parts: list[bytes] = []
+    size, fds = 0, array.array("i")
+    try:
+        while True:
+            part, ancillary, _, _ = connection.recvmsg(65536, socket.CMSG_SPACE(MAX_FDS * fds.itemsize))
+            for level, kind, data in ancillary:
+                if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                    fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+            if not part:
+                if parts:
+                    raise Rejected("The request was cut off.")
+                return None
+            parts.append(part)
+            size += len(part)
+            if size > wire.MAX_REQUEST:
+                raise Rejected(f"The request is larger than {wire.MAX_REQUEST // 1024} KiB.")
+            if b"\n" in part:
+                line, _, rest = b"".join(parts).partition(b"\n")
+                if rest:
+                    raise Rejected("More than one request at a time.")
+                for fd in fds:
+                    os.set_inheritable(fd, False)
+                return line, list(fds)
+    except BaseException:
+        for fd in fds:
+            os.close(fd)
+        raise
+
+
+def respond(verbs: Verbs, line: bytes, fds: Sequence[int]) -> dict[str, Any]:
+    """Decode, do, and say how it went, here and in the journal; never raises."""
+    began = time.monotonic()
+    known: dict[str, Any] = {"verb": "?"}
+    try:
+        request = wire.decode_request(line)
+        known = {"verb": request.verb.value, "app": request.app, "release": request.release}
+        if len(fds) != wire.FDS.get(request.verb, 0):
+            raise Rejected(f"{request.verb.value}: wrong number of descriptors.")
+        answer = {"ok": verbs.do(request, fds)}
+        result = "ok"
+    except Failure as failure:
+        answer = {"error": wire.encode_error(failure)}
+        result = f"{type(failure).__name__}: {failure.message}"
+    except Exception as error:  # noqa: BLE001 - the one place where the unexpected ends
+        traceback.print_exc()
+        answer = {"error": wire.encode_error(unexpected(error))}
+        result = type(error).__name__
+    log(**known, seconds=round(time.monotonic() - began, 4), result=result)
+    return answer
+
+
+def unexpected(error: Exception) -> Failure:
+    if isinstance(error, OSError) and error.strerror:
+        # What the machine says of itself (no space, read-only) helps; which file it was stays in the journal.
+        return HostFault(f"The server could not do it: {error.strerror}.", hint="sudo shipit doctor")
+    return HostFault("The agent failed.", hint="The server's administrator finds why: journalctl -t shipit-agent -n 50")
+
+
+def send(connection: socket.socket, message: dict[str, Any]) -> None:
+    connection.sendall(json.dumps(message).encode() + b"\n")
+
+
+def log(**known: Any) -> None:
+    """One JSON line for the journal; only verbs, names and numbers, never a value."""
+    print(json.dumps(known), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def stopped_when_gone(connection: socket.socket, manager: Manager, job: str) -> Iterator[None]:
+    """Stop the job as soon as the peer hangs up: nobody reads it then, and nobody else would end it."""
+    over = threading.Event()
+
+    def watch() -> None:
+        poll = select.poll()
+        poll.register(connection, POLLRDHUP)
+        while not over.wait(0.1):
+            if poll.poll(0):
+                # It may not have begun: asked again until it is over.
+                manager.stop_job(job)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+
+
+def listen(layout: Layout) -> int:
+    """The embedded manager's way: bind the socket, fork for every connection."""
+    preload()
+    group = pwd.getpwnam(SHIPIT_USER).pw_gid
+    layout.agent_socket.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
+        os.umask(0o177)
+        server.bind(os.fspath(layout.agent_socket))
+        os.umask(0o022)
+        os.chown(layout.agent_socket, 0, group)
+        layout.agent_socket.chmod(0o660)
+        server.listen(64)
+        signal.signal(signal.SIGCHLD, lambda *_: reap())
+        while True:
+            connection, _ = server.accept()
+            if os.fork() == 0:
+                # A session of its own: stopping the listener must not stop what is under way.
+                os.setsid()
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                server.close()
+                code = 70
+                try:
+                    code = serve(layout, connection, choose())
+                finally:
+                    os._exit(code)
+            connection.close()
+
+
+def reap() -> None:
+    """Not SIG_IGN, which waitpid(2) in the children would inherit the effect of through execve(2)."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass

@@ -1,0 +1,171 @@
+"""The other end of the agent's socket: one method a verb. Raises the Failure that the agent reports."""
+
+from __future__ import annotations
+
+import array
+import json
+import socket
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from receiver.errors import HostFault
+from receiver.host.manager import ProcessState, ProcessStatus
+from receiver.names import AppName, ConfigKey, ProcessType
+from receiver.wire import Request, Verb, decode_error, encode_request
+
+HINT = "sudo shipit doctor"
+CHUNK = 65536
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """How a build ended; `digest` is that of the slug's tree, "" unless `code` is 0."""
+
+    code: int
+    digest: str
+
+
+class Agent:
+    """A connection to the agent; closing it ends the agent's process and any job under way. Safe between threads:
+    one call at a time."""
+
+    def __init__(self, connection: socket.socket, path: Path) -> None:
+        self._connection, self._path = connection, path
+        self._lock = threading.Lock()
+        self._rest = b""
+
+    @classmethod
+    def connect(cls, path: Path) -> Agent:
+        """Connect; returns at once, only the first answer waits for the agent to have started. Raises HostFault."""
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.connect(str(path))
+        except OSError as error:
+            connection.close()
+            raise HostFault(
+                f"The agent does not answer ({error.strerror}).", holds="Nothing was changed.", hint=HINT
+            ) from error
+        return cls(connection, path)
+
+    def anew(self) -> Agent:
+        """Another connection to the same agent, for when a call on this one was interrupted."""
+        return Agent.connect(self._path)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def __enter__(self) -> Agent:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def ping(self) -> None:
+        """Returns when the agent has started and answers."""
+        self._call(Request(Verb.PING))
+
+    def create_app(self, app: AppName) -> bool:
+        """Make users, directories, slice and target; False when all of it was there."""
+        return bool(self._call(Request(Verb.CREATE_APP, app))["created"])
+
+    def destroy_app(self, app: AppName) -> None:
+        """Stop and remove everything of the app, its data included."""
+        self._call(Request(Verb.DESTROY_APP, app))
+
+    def snapshot_config(
+        self, app: AppName, release: int, base: int, set: Mapping[ConfigKey, str], unset: Sequence[ConfigKey]
+    ) -> list[str]:
+        """Freeze vN's config vars: those of `base` (0: none), changed. Returns the names whose value differs."""
+        request = Request(Verb.SNAPSHOT_CONFIG, app, release, base=base, set=set, unset=tuple(unset))
+        return [str(name) for name in self._call(request)["changed"]]
+
+    def read_config(self, app: AppName, release: int) -> dict[ConfigKey, str]:
+        """The config vars of a release; none for 0."""
+        return dict(self._call(Request(Verb.READ_CONFIG, app, release))["config"])
+
+    def build(self, app: AppName, release: int, source: int, output: int) -> BuildResult:
+        """Build vN from the tar stream `source`; what the steps print goes to `output`. Code 124: out of time."""
+        answer = self._call(Request(Verb.BUILD, app, release), (source, output))
+        return BuildResult(int(answer["code"]), str(answer["digest"]))
+
+    def release_command(self, app: AppName, release: int, output: int) -> int:
+        """Run vN's release command to its end; returns its exit code."""
+        return int(self._call(Request(Verb.RELEASE_COMMAND, app, release), (output,))["code"])
+
+    def start(self, app: AppName, release: int) -> None:
+        """Start vN's formation beside whatever runs; returns when each process was executed."""
+        self._call(Request(Verb.START, app, release))
+
+    def check_command(self, app: AppName, release: int, process: ProcessType, index: int, output: int) -> int:
+        """Run the command healthcheck of one process once; returns its exit code."""
+        request = Request(Verb.CHECK_COMMAND, app, release, process=process, index=index)
+        return int(self._call(request, (output,))["code"])
+
+    def boot_with(self, app: AppName, release: int) -> None:
+        """Make vN (0: none) what comes up after a reboot."""
+        self._call(Request(Verb.BOOT_WITH, app, release))
+
+    def stop(self, app: AppName, release: int, *, wait: bool) -> None:
+        """Stop vN's processes and remove their units; without `wait` the drain goes on behind it."""
+        self._call(Request(Verb.STOP, app, release, wait=wait))
+
+    def restart(self, app: AppName, release: int, process: ProcessType | None = None) -> None:
+        """Restart vN's processes (of one type) in place, one after another."""
+        self._call(Request(Verb.RESTART, app, release, process=process or ProcessType("")))
+
+    def processes(self, app: AppName) -> list[ProcessStatus]:
+        """All processes of all releases of the app that are not over."""
+        found = self._call(Request(Verb.PROCESSES, app))["processes"]
+        return [ProcessStatus(**{**entry, "state": ProcessState(entry["state"])}) for entry in found]
+
+    def proxy(self, app: AppName) -> bool:
+        """Make nginx serve the app as its ledger says; True if that took a reload."""
+        return bool(self._call(Request(Verb.PROXY, app))["reloaded"])
+
+    def run(self, app: AppName, release: int, run: str, fds: Sequence[int], *, tty: bool) -> int:
+        """Run the one-off command releases/runs/RUN.json in vN on these three descriptors; returns its exit code."""
+        return int(self._call(Request(Verb.RUN, app, release, run=run, tty=tty), fds)["code"])
+
+    def prune(self, app: AppName, releases: Sequence[int]) -> None:
+        """Remove slugs, config vars and units of these releases; refused for what the ledger still needs."""
+        self._call(Request(Verb.PRUNE, app, releases=tuple(releases)))
+
+    def cancel(self, app: AppName, release: int) -> None:
+        """Stop vN's build, release command or check, if one runs (for another connection)."""
+        self._call(Request(Verb.CANCEL, app, release))
+
+    def reconcile(self, app: AppName) -> list[str]:
+        """Make processes, boot links and vhost equal to the ledger; returns what was done."""
+        return [str(line) for line in self._call(Request(Verb.RECONCILE, app))["done"]]
+
+    def _call(self, request: Request, fds: Sequence[int] = ()) -> dict[str, Any]:
+        with self._lock:
+            try:
+                self._send(encode_request(request), fds)
+                answer = json.loads(self._line())
+            except (OSError, ValueError) as error:
+                raise HostFault("The agent went away before it had answered.", hint=HINT) from error
+        if "error" in answer:
+            raise decode_error(answer["error"])
+        result: dict[str, Any] = answer["ok"]
+        return result
+
+    def _send(self, line: bytes, fds: Sequence[int]) -> None:
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+        sent = self._connection.sendmsg([line], rights)
+        self._connection.sendall(line[sent:])
+
+    def _line(self) -> bytes:
+        while b"\n" not in self._rest:
+            part = self._connection.recv(CHUNK)
+            if not part:
+                raise ConnectionError("closed")
+            self._rest += part
+        line, _, self._rest = self._rest.partition(b"\n")
+        return line

@@ -1,0 +1,53 @@
+"""The ledger is the truth: make the processes, boot links and vhost of an app equal to it. Repeatable.
+
+For whoever holds the app's lock: no release is being made, so whatever runs beside the live one is a remainder.
+"""
+
+from __future__ import annotations
+
+from receiver import settings
+from receiver.host import disk, ledger, proxy
+from receiver.host.ledger import Ledger
+from receiver.host.manager import Manager, ProcessState
+from receiver.names import AppName
+from receiver.paths import Layout
+
+UP = (ProcessState.RUNNING, ProcessState.STARTING)
+
+
+def reconcile(layout: Layout, manager: Manager, app: AppName) -> list[str]:
+    """Returns what was done, a line each; nothing if all was as it should be."""
+    book = Ledger(layout.app(app))
+    current = None if book.state().stopped else book.current()
+    done = []
+    manager.prepare(app)
+    running = manager.processes(app)
+    if current is not None and current.slug:
+        up = {(p.process, p.index) for p in running if p.release == current.number and p.state in UP}
+        missing = [f"{p.type}.{i}" for p, i in current.running() if (p.type, i) not in up]
+        if missing:
+            manager.start(current)
+            done.append(f"started {', '.join(missing)} of {current.name}")
+    manager.boot_with(app, current)
+    for number in sorted({p.release for p in running} - ({current.number} if current else set())):
+        manager.stop(app, number, wait=False)
+        done.append(f"stopped v{number}")
+    if proxy.apply(layout, settings.load(layout.settings), app):
+        done.append("reloaded nginx")
+    return done
+
+
+def reconcile_all(layout: Layout, manager: Manager) -> int:
+    """Reconcile every app that nobody is changing, at boot; one that fails does not keep the others from it."""
+    code = 0
+    for app in ledger.apps(layout):
+        try:
+            with disk.locked(layout.app(app).app_lock, wait=False):
+                for line in reconcile(layout, manager, app):
+                    print(f"{app}: {line}", flush=True)
+        except BlockingIOError:
+            print(f"{app}: a release is being made", flush=True)
+        except Exception as error:  # noqa: BLE001 - told and counted; the next app must come up all the same
+            print(f"{app}: {error}", flush=True)
+            code = 1
+    return code
