@@ -6,14 +6,16 @@ import argparse
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
 from receiver.errors import Failure, Rejected
 from receiver.host.manager import booted_with_systemd
 from receiver.paths import Layout
+from receiver.settings import Settings
 from receiver.setup import accounts, places, remove
-from receiver.setup.report import step
+from receiver.setup.report import Step, step
 
 
 def main() -> int:
@@ -79,10 +81,24 @@ def install(layout: Layout, options: argparse.Namespace) -> None:
         web_changed, record = web.configure(layout, settings, record, now)
         record.write(layout)
     with step("services") as now:
-        places.switch(layout, options.version, now)
-        services.start(layout, settings, now, ssh_changed=ssh_changed, web_changed=web_changed)
+        switched = places.switch(layout, options.version, now)
+        try:
+            services.start(layout, settings, now, ssh_changed=ssh_changed, web_changed=web_changed)
+        except Failure as failure:
+            if switched and previous:
+                back(layout, services, settings, previous, failure)
+            raise
     places.prune_versions(layout, previous)
     finish.tell(layout, settings, taken, seconds=time.time() - options.started / 1e6, demo=options.demo == "yes")
+
+
+def back(layout: Layout, services: ModuleType, settings: Settings, previous: str, failure: Failure) -> None:
+    """Let the previous version receive again, because the new one does not; says so in the failure."""
+    unseen = Step()
+    places.switch(layout, previous, unseen)
+    with suppress(Failure):
+        services.start(layout, settings, unseen, ssh_changed=False, web_changed=False)
+        failure.holds = f"The previous version, {previous}, receives again; apps did not notice."
 
 
 def services_here() -> ModuleType:

@@ -16,6 +16,7 @@ import re
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -195,10 +196,28 @@ def clear_leftovers(layout: Layout) -> None:
     """End what an earlier keeper left when it was killed together with supervisord: nothing may run twice."""
     keep = ancestors()
     uids = {user.pw_uid for user in app_users(layout, "app-", "build-")}
-    while left := (family.of_users(uids) | family.with_environment([MARK])) - keep:
+    while left := (family.of_users(uids) | family.with_environment([MARK]) | servers(layout)) - keep:
         family.kill(left)
         family.reap()
         time.sleep(0.01)
+
+
+def servers(layout: Layout) -> set[int]:
+    """nginx and the listening sshd, where they are ours: both write over their environment, and the mark in it.
+
+    Not sshd's sessions, which serve on.
+    """
+    found: set[int] = set()
+    for name in ("nginx", "sshd"):
+        with suppress(OSError, ValueError):
+            pid = int((layout.root / f"run/{name}.pid").read_text())
+            if (layout.supervisor / f"shipit-{name}.conf").exists() and comm(pid) == name:
+                found |= {pid} | (family.below(pid) if name == "nginx" else set())
+    return found
+
+
+def comm(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()
 
 
 def app_users(layout: Layout, *kinds: str) -> list[pwd.struct_passwd]:
