@@ -7,7 +7,6 @@ a slug to `build-APP`; `data/` and the sockets to `app-APP`; `config/` to root a
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,9 +21,17 @@ PROXY_GROUP = "shipit-proxy"
 
 
 def share(kind: str) -> Path:
-    """The directory of `hooks`, `libexec` or `templates`: the installation's, or the clone's."""
-    clone = Path(__file__).resolve().parent.parent / kind
-    return clone if clone.is_dir() else Path(sys.prefix) / "share/shipit" / kind
+    """The directory of `hooks`, `libexec` or `templates`: the clone's, or the installation's that this code is in.
+
+    Below `current` where that is the same, because such paths are written down (nginx's error pages). Not by
+    sys.prefix, which is another one without site (python -S).
+    """
+    here = Path(__file__).resolve()
+    clone = here.parent.parent / kind
+    if clone.is_dir():
+        return clone
+    own = here.parents[4]
+    return (PREFIX if PREFIX.resolve() == own else own) / "share/shipit" / kind
 
 
 def app_user(app: AppName) -> str:
