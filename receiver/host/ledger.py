@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from receiver.errors import NotFound
@@ -132,13 +133,11 @@ class Ledger:
         while True:
             paths = self.paths.release(number)
             try:
-                paths.dir.mkdir()
+                _make_dir(paths.dir)
                 break
             except FileExistsError:
                 number += 1
-        paths.dir.chmod(DIR_MODE)
-        paths.commands.mkdir()
-        paths.commands.chmod(DIR_MODE)
+        _make_dir(paths.commands)
         paths.sockets_link.symlink_to(paths.run_dir)
         for empty in (paths.log, paths.alive):
             os.close(os.open(empty, os.O_CREAT | os.O_WRONLY, FILE_MODE))
@@ -206,3 +205,16 @@ class Ledger:
         keep |= unfinished
         used = {n for r in keep.values() for n in (r.number, r.slug, r.environment) if n}
         return used | ({current} if current else set())
+
+
+def _make_dir(path: Path) -> None:
+    """A directory with DIR_MODE, in the group of its parent.
+
+    By mkdir(2) alone: chmod(2) takes the set-group-id bit away when the caller is not in the directory's group, and
+    `shipit` is in no app's.
+    """
+    before = os.umask(0o777 & ~DIR_MODE)
+    try:
+        path.mkdir()
+    finally:
+        os.umask(before)
