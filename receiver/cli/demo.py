@@ -27,7 +27,7 @@ from receiver.paths import SHIPIT_USER, Layout
 APP = AppName("hello")
 KEY = "shipit-demo"
 CHANGE = ("Hello from shipit", "Hello again from shipit")
-BROKEN = ('MESSAGE = "Hello again', 'raise SystemExit("This commit is broken on purpose.")\nMESSAGE = "Hello again')
+BROKEN = ('MESSAGE = "Hello again', 'raise RuntimeError("This commit is broken on purpose.")\nMESSAGE = "Hello again')
 
 
 def main(argv: Sequence[str]) -> int:
@@ -201,7 +201,8 @@ class Demo:
         print(f"$ {line}{f' < {stdin.name}' if stdin else ''}".replace(f"{self.work}/", ""), flush=True)
         source = os.open(stdin, os.O_RDONLY) if stdin else None
         try:
-            return start(words, env=self.env, cwd=cwd or self.work, stdin=source).wait()
+            # Both on one stream, so that what is printed stays in order when it goes to a file.
+            return start(words, env=self.env, cwd=cwd or self.work, stdin=source, stderr=1).wait()
         finally:
             if source is not None:
                 os.close(source)
