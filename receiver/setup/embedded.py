@@ -69,6 +69,11 @@ def start(layout: Layout, known: Settings, step: Step, *, ssh_changed: bool, web
         Program("shipit-agent", f"{PYTHON} -IS {LIBEXEC / 'agent'} --listen", layout.log / "agent.log"),
         Program("shipit-worker", f"{PYTHON} -I {LIBEXEC / 'worker'} --listen", layout.log / "worker.log"),
     ]
+    # What a crash left between the ledger and the machine is made good, as shipit-reconcile.service does.
+    reconcile = Program(
+        "shipit-reconcile", f"{PYTHON} -IS {LIBEXEC / 'agent'} --reconcile-all", layout.log / "reconcile.log", once=True
+    )
+    reconcile.write(layout)
     if foreign["nginx"] is None:
         command = "/usr/sbin/nginx -g 'daemon off;'"
         programs.append(Program("shipit-nginx", command, layout.log / "nginx.log", stop_signal="QUIT"))
@@ -76,6 +81,9 @@ def start(layout: Layout, known: Settings, step: Step, *, ssh_changed: bool, web
         # -e: there is no syslog; HUP re-executes it with its own arguments, sessions stay.
         command = f"/usr/sbin/sshd -D -e -p {known.ssh_port}"
         programs.append(Program("shipit-sshd", command, layout.log / "sshd.log"))
+    for name in ("nginx", "sshd"):
+        if foreign[name] is not None and disk.remove_file(layout.supervisor / f"shipit-{name}.conf") and not first:
+            supervisor.drop(f"shipit-{name}")
     changed = {program.name for program in programs if program.write(layout)}
     if first:
         run([SUPERVISE, "start"], timeout=60)
@@ -130,12 +138,8 @@ def _master(found: Listener) -> Listener:
 
 
 def _restart(supervisor: Supervisor, name: str) -> None:
-    supervisor.stop(name)
-    deadline = time.monotonic() + 15
-    while supervisor.call("getProcessInfo", name)["state"] == supervisord.STOPPING and time.monotonic() < deadline:
-        time.sleep(0.02)
     supervisor.call("reloadConfig")
-    supervisor.forget(name)
+    supervisor.drop(name)
     supervisor.load([name])
     supervisor.start(name)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from receiver.errors import Rejected
 from receiver.host import disk
 from receiver.host.manager import booted_with_systemd, family, keeper
+from receiver.host.manager.supervisord import BAD_NAME, NOT_RUNNING, Supervisor
 from receiver.host.run import run
 from receiver.paths import SHIPIT_USER, Layout
 from receiver.setup import accounts, places, services, ssh, web
@@ -68,11 +69,11 @@ def stop_services(layout: Layout, now: Step, embedded: bool) -> None:
     """Stop what receives; the apps' processes, nginx and (embedded) the supervisor that keeps them go on."""
     if not embedded:
         services.remove_units(layout, now)
-    for name in ("shipit-agent", "shipit-worker") if embedded else ():
+    for name in ("shipit-agent", "shipit-worker", "shipit-reconcile") if embedded else ():
         if disk.remove_file(layout.supervisor / f"{name}.conf"):
             now.did(f"removed {name}")
             if keeper.keeper_pid(layout):
-                forget_program(layout, name)
+                Supervisor(layout).drop(name)
     for socket in (layout.agent_socket, layout.worker_socket):
         disk.remove_file(socket)
     disk.remove_file(layout.root / "usr/local/bin/shipit")
@@ -132,18 +133,4 @@ def reload_proxy(layout: Layout, now: Step, embedded: bool) -> None:
 
 
 def signal_program(layout: Layout, name: str, number: str) -> None:
-    from receiver.host.manager.supervisord import BAD_NAME, NOT_RUNNING, Supervisor
-
     Supervisor(layout).call("signalProcess", name, number, ignore=[BAD_NAME, NOT_RUNNING])
-
-
-def forget_program(layout: Layout, name: str) -> None:
-    import time
-
-    from receiver.host.manager.supervisord import Supervisor
-
-    supervisor = Supervisor(layout)
-    supervisor.stop(name)
-    deadline = time.monotonic() + 15
-    while not supervisor.forget(name) and name in supervisor.programs() and time.monotonic() < deadline:
-        time.sleep(0.05)

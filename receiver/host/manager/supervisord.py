@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import socket
+import time
 import xmlrpc.client
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,12 +25,14 @@ STOPPED, STARTING, RUNNING, BACKOFF, STOPPING, EXITED, FATAL = 0, 10, 20, 30, 40
 # supervisor/xmlrpc.py, Faults
 BAD_NAME, ALREADY_STARTED, NOT_RUNNING, ALREADY_ADDED, STILL_RUNNING = 10, 60, 70, 90, 91
 
+DROP_WITHIN = 30.0  # seconds
+
 
 @dataclass(frozen=True)
 class Program:
     """What supervisord keeps running. `command` is split like a shell would, so its words are quoted where needed.
 
-    `startsecs`: how long it must stay up to count as started. `drain`: seconds from `stop_signal` to SIGKILL, which
+    `once`: it runs when supervisord starts and is not started again. `startsecs`: how long it must stay up to count as started. `drain`: seconds from `stop_signal` to SIGKILL, which
     with `kill_group` goes to its whole process group. `retries`: failed starts in a row before it is given up.
     """
 
@@ -42,6 +45,7 @@ class Program:
     retries: int = 10
     stop_signal: str = "TERM"
     kill_group: bool = False
+    once: bool = False
 
     def text(self) -> str:
         return render("supervisor/program.conf.j2", **self.__dict__)
@@ -142,3 +146,14 @@ class Supervisor:
     def forget(self, name: str) -> bool:
         """Drop a stopped program; False if it still runs."""
         return self.call("removeProcessGroup", name, ignore=[BAD_NAME, STILL_RUNNING]) is not None
+
+    def drop(self, name: str) -> None:
+        """Stop a program, wait until it has, and forget it; raises HostFault when it does not stop."""
+        self.stop(name)
+        deadline = time.monotonic() + DROP_WITHIN
+        while not self.forget(name) and name in self.programs():
+            if time.monotonic() > deadline:
+                raise HostFault(
+                    f"{name} does not stop.", hint="sudo shipit-supervisord stop; sudo shipit-supervisord start"
+                )
+            time.sleep(0.02)
