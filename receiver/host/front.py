@@ -95,12 +95,15 @@ def listens_at(port: int, uid: int) -> str | None:
     for table, host in (("/proc/self/net/tcp", "127.0.0.1"), ("/proc/self/net/tcp6", "[::1]")):
         try:
             with open(table) as lines:  # noqa: PTH123
-                rows = [line.split() for line in lines][1:]
+                next(lines)
+                for row in map(str.split, lines):
+                    # The kernel lists all listeners before any connection, of which there may be many thousands.
+                    if row[3] != "0A":
+                        break
+                    if int(row[1].rpartition(":")[2], 16) == port:
+                        if int(row[7]) != uid:
+                            raise PermissionError(f"port {port} was taken by the user {row[7]}")
+                        return host
         except FileNotFoundError:
             continue
-        for row in rows:
-            if row[3] == "0A" and int(row[1].rpartition(":")[2], 16) == port:
-                if int(row[7]) != uid:
-                    raise PermissionError(f"port {port} was taken by the user {row[7]}")
-                return host
     return None

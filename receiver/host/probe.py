@@ -100,12 +100,16 @@ def listeners(port: int, net: Path = Path("/proc/net")) -> set[int]:
     uids = set()
     for table in ("tcp", "tcp6"):
         try:
-            lines = (net / table).read_text().splitlines()[1:]
+            with (net / table).open() as lines:
+                next(lines)
+                for fields in map(str.split, lines):
+                    # The kernel lists all listeners before any connection, of which there may be many thousands.
+                    if fields[3] != LISTENING:
+                        break
+                    if int(fields[1].rpartition(":")[2], 16) == port:
+                        uids.add(int(fields[7]))
         except FileNotFoundError:
             continue
-        for fields in map(str.split, lines):
-            if fields[3] == LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
-                uids.add(int(fields[7]))
     return uids
 
 
