@@ -147,6 +147,8 @@ def deploy(push: Push, options: Options, source: GitSource, branch: Branch, oid:
             ) from error
         source.git.pin(release.number, oid)
         host = os.uname().nodename
-        tell(f"       Ctrl-C detaches. Watch: ssh shipit@{host} releases:output {push.app} -f")
-        tell(f"       Stop: ssh shipit@{host} cancel {push.app}")
+        tell(
+            f"-----> {release.name} of {push.app}. Ctrl-C detaches; watch it again: ssh shipit@{host} releases:output {push.app} -f"
+        )
+        tell(f"       Stop it: ssh shipit@{host} cancel {push.app}")
         follow(ledger, release.number, 2, worker=worker)

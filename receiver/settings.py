@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from .errors import Rejected
+from .names import AppName, Domain
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,17 @@ class Settings:
     build_tasks: int = 2048
     release_command_timeout: int = 600
     build_environment: dict[str, str] = field(default_factory=dict)
+
+
+def default_domain(app: AppName, settings: Settings) -> Domain:
+    """The name that every app has: APP.domain."""
+    return Domain(f"{app}.{settings.domain}")
+
+
+def url(app: AppName, domains: Sequence[Domain], settings: Settings) -> str:
+    """Where an app with these domains answers."""
+    port = "" if settings.http_port == 80 else f":{settings.http_port}"
+    return f"http://{(*domains, default_domain(app, settings))[0]}{port}"
 
 
 def load(path: Path) -> Settings:

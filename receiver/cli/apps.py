@@ -15,6 +15,7 @@ from receiver.host import disk, ledger
 from receiver.host.client import Agent
 from receiver.host.queue import queued
 from receiver.names import AppName, branch
+from receiver.settings import url
 from receiver.story.create import create_app
 from receiver.story.submit import tell
 
@@ -51,7 +52,7 @@ def list_apps(ctx: Context, form: str) -> None:
                 "commit": (current.commit or "")[:8] if current else "",
                 "live since": out.when(current.finished) if current else "",
                 "state": "stopped" if state.stopped else "locked" if state.locked else "live" if current else "new",
-                "url": f"http://{(state.domains or (f'{app}.{ctx.settings.domain}',))[0]}",
+                "url": url(app, state.domains, ctx.settings),
             }
         )
     if form == "json":

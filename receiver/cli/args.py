@@ -15,7 +15,7 @@ from receiver.names import AppName
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Name(click.ParamType):
+class Name(click.ParamType[Any]):
     """A click type made of one parser of names.py; its Rejected goes through to the user as it is."""
 
     def __init__(self, name: str, parse: Callable[[str], Any]) -> None:

@@ -17,13 +17,13 @@ from receiver.story.submit import Submission, inherited
 MASK = "••••••"
 
 
-def read(ctx: Context, app: AppName, release: int = 0) -> dict[str, str]:
+def read(ctx: Context, app: AppName, release: int = 0) -> dict[ConfigKey, str]:
     """The config vars of a release (0: the live one), values in clear."""
     number = release or ledger_of(ctx, app).current_number()
     if not number:
         return {}
     with Agent.connect(ctx.layout.agent_socket) as agent:
-        return dict(agent.read_config(app, number))
+        return {**agent.read_config(app, number)}
 
 
 @click.command()

@@ -14,6 +14,7 @@ from receiver.errors import Failure, NotFound
 from receiver.host.client import Agent
 from receiver.host.queue import queued
 from receiver.names import AppName, Domain
+from receiver.settings import default_domain
 from receiver.story.domains import claiming
 from receiver.story.submit import tell
 
@@ -53,7 +54,7 @@ def remove(ctx: Context, app: AppName, domain: tuple[Domain, ...]) -> None:
 def list_domains(ctx: Context, app: AppName, form: str) -> None:
     """List the domains of an app."""
     own = ledger_of(ctx, app).state().domains
-    shown = own or (f"{app}.{ctx.settings.domain}",)
+    shown = own or (default_domain(app, ctx.settings),)
     if form == "json":
         out.show_json({"app": app, "domains": list(shown), "default": not own})
         return

@@ -12,6 +12,7 @@ from receiver.cli.releases import describe
 from receiver.host.client import Agent
 from receiver.model import Status
 from receiver.names import AppName
+from receiver.settings import url
 
 
 @click.command()
@@ -38,7 +39,7 @@ def status(ctx: Context, app: AppName, form: str) -> int:
         "by": current.by if current else "",
         "processes": f"{up} of {wanted} running",
         "formation": " ".join(f"{k}={n}" for k, n in current.formation) if current else "",
-        "url": f"http://{(state.domains or (f'{app}.{ctx.settings.domain}',))[0]}",
+        "url": url(app, state.domains, ctx.settings),
         "branch": state.branch or "the first that is pushed",
         "locked": state.locked,
         "making": ", ".join(f"{r.name} ({describe(r)}) by {r.by}" for r in making),

@@ -67,7 +67,7 @@ def unpack(root: str) -> int:
 
 def run_step(step: Any, base: dict[str, str]) -> int:
     """Run one step to its end and tell how long it took if that was long."""
-    print(f"-----> {step['title']}", flush=True)
+    print(step["title"], flush=True)
     began = time.monotonic()
     try:
         code = verdict(
@@ -76,11 +76,11 @@ def run_step(step: Any, base: dict[str, str]) -> int:
             )
         )
     except OSError as error:
-        print(f"       {step['argv'][0]}: {error.strerror}", flush=True)
+        print(f"{step['argv'][0]}: {error.strerror}", flush=True)
         return 127
     seconds = time.monotonic() - began
     if seconds > TELL_FROM:
-        print(f"       ({seconds:.1f} s)", flush=True)
+        print(f"({seconds:.1f} s)", flush=True)
     return code
 
 

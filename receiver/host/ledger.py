@@ -81,7 +81,7 @@ class Ledger:
     def numbers(self) -> list[int]:
         """The numbers of all recorded releases, oldest first."""
         try:
-            entries = os.listdir(self.paths.releases)
+            entries = [entry.name for entry in self.paths.releases.iterdir()]
         except FileNotFoundError:
             return []
         return sorted(int(name[1:]) for name in entries if name[:1] == "v" and name[1:].isdigit())
@@ -111,7 +111,7 @@ class Ledger:
     def current_number(self) -> int:
         """The live release's number, 0 if there is none yet."""
         try:
-            target = os.readlink(self.paths.current)
+            target = str(self.paths.current.readlink())
         except FileNotFoundError:
             return 0
         if target[:1] != "v" or not target[1:].isdigit():

@@ -13,7 +13,9 @@ from dataclasses import replace
 
 from receiver.errors import Cancelled, Failure
 from receiver.host.client import Agent
+from receiver.host.git import Git
 from receiver.model import Release, Source, Status
+from receiver.settings import url
 from receiver.story import checkpoint
 from receiver.story.build import build
 from receiver.story.check import wait_until_healthy
@@ -107,6 +109,8 @@ def announce(host: Host, release: Release) -> Release:
     if not dormant(host, release):
         host.agent.boot_with(release.app, release.number)
     host.agent.proxy(release.app)
+    if release.branch and release.commit:
+        Git(host.paths.repo).put_back(release.branch, release.commit)
     checkpoint.reach("announced")
     took = time.time() - release.created
     if not release.slug:
@@ -114,13 +118,7 @@ def announce(host: Host, release: Release) -> Release:
     elif dormant(host, release):
         host.say.step(f"{release.name} is ready; {release.app} is stopped ({took:.1f} s)")
     else:
-        host.say.step(f"{release.name} is live at {url(host)} ({took:.1f} s)")
+        host.say.step(
+            f"{release.name} is live at {url(release.app, host.ledger.state().domains, host.settings)} ({took:.1f} s)"
+        )
     return host.ledger.finish(replace(release, seconds=tuple(host.say.seconds)), Status.LIVE)
-
-
-def url(host: Host) -> str:
-    """Where the app answers."""
-    state = host.ledger.state()
-    name = state.domains[0] if state.domains else f"{state.app}.{host.settings.domain}"
-    port = "" if host.settings.http_port == 80 else f":{host.settings.http_port}"
-    return f"http://{name}{port}"

@@ -11,7 +11,7 @@ from receiver.host import disk
 from receiver.host.ledger import Ledger, apps
 from receiver.names import AppName, Domain
 from receiver.paths import Layout
-from receiver.settings import Settings
+from receiver.settings import Settings, default_domain
 
 
 @contextmanager
@@ -30,7 +30,7 @@ def claiming(layout: Layout, app: AppName, wanted: Sequence[Domain], settings: S
 
 def owned(layout: Layout, app: AppName, settings: Settings) -> set[str]:
     """What an app answers to: its domains, and the default name that nobody else may have."""
-    return {*Ledger(layout.app(app)).state().domains, f"{app}.{settings.domain}"}
+    return {*Ledger(layout.app(app)).state().domains, default_domain(app, settings)}
 
 
 def claim_domains(layout: Layout, ledger: Ledger, wanted: Sequence[Domain], settings: Settings) -> None:
