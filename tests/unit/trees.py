@@ -1,0 +1,20 @@
+"""A tree in memory, for tests of what is read from one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+
+class FakeTree:
+    """`receiver.manifest.Tree` of a few files given as text."""
+
+    def __init__(self, files: Mapping[str, str | bytes]) -> None:
+        self._content = {path: text if isinstance(text, bytes) else text.encode() for path, text in files.items()}
+
+    def files(self) -> Mapping[str, str]:
+        return {path: hashlib.sha1(content).hexdigest() for path, content in self._content.items()}
+
+    def read(self, path: str) -> bytes | None:
+        content = self._content.get(path)
+        return content if content is not None and len(content) <= 2**20 else None
