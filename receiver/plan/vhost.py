@@ -27,19 +27,20 @@ def vhost(
 ) -> str:
     """The vhost of `app`, or "" for an app that takes no requests (its release has no web process type).
 
-    `release` is the live one. Before the first (None) the text is that of an app with one web process, so a first
-    push usually needs no reload. A stopped app, and one with web scaled to 0, answers 503. `pages` holds 502.html,
+    `release` is the live one. As long as nothing was shipped (None, or a release that only holds config vars) the text
+    is that of an app with one web process, so a first push usually needs no reload. A stopped app, and one with web scaled to 0, answers 503. `pages` holds 502.html,
     503.html and 504.html. Raises Rejected when the server's own domain is not one.
     """
-    if release is not None and not listens(release):
+    shipped = release if release is not None and release.slug else None
+    if shipped is not None and not listens(shipped):
         return ""
-    web = 1 if release is None else release.count(WEB)
-    current = layout.app(app).current
+    web = 1 if shipped is None else shipped.count(WEB)
+    sockets = layout.app(app).current / "sockets"
     return render(
         "proxy/app.conf.j2",
         app=app,
-        sockets=[] if state.stopped else [current / f"sockets/{WEB}.{index}.sock" for index in range(1, web + 1)],
-        current=current,
+        processes=[] if state.stopped else [sockets / f"{WEB}.{index}.sock" for index in range(1, web + 1)],
+        directory=sockets,
         domains=domains(app, state, settings),
         port=settings.http_port,
         max_body=MAX_BODY,

@@ -138,7 +138,7 @@ def release(
 ) -> Release:
     process = Process(WEB, "run", listen, check or Check(CheckKind.HTTP))
     return Release(
-        app=app, number=number, source=Source.GIT, status=Status.LIVE, by="alice", created=0.0,
+        app=app, number=number, source=Source.GIT, status=Status.LIVE, by="alice", created=0.0, slug=number,
         processes=(process,), formation=((WEB, web),),
     )  # fmt: skip
 

@@ -23,7 +23,7 @@ SETTINGS = Settings(domain="apps.example.org")
 def release(web: int = 1, kind: str = "web", listen: Listen = Listen.SOCKET) -> Release:
     process = Process(ProcessType(kind), "run", listen, Check(CheckKind.UPTIME))
     return Release(
-        app=BLOG, number=8, source=Source.GIT, status=Status.LIVE, by="alice", created=0.0,
+        app=BLOG, number=8, source=Source.GIT, status=Status.LIVE, by="alice", created=0.0, slug=8,
         processes=(process,), formation=((process.type, web),),
     )  # fmt: skip
 
@@ -55,7 +55,8 @@ def test_a_stopped_app_answers_503() -> None:
 
 
 def test_a_first_push_needs_no_new_vhost() -> None:
-    assert rendered(STATE, None) == rendered(STATE, release(web=1))
+    config_only = replace(release(), slug=0, processes=(), formation=())
+    assert rendered(STATE, None) == rendered(STATE, config_only) == rendered(STATE, release(web=1))
 
 
 def test_a_new_release_needs_no_new_vhost() -> None:
