@@ -52,7 +52,7 @@ def install_units(layout: Layout, step: Step) -> None:
         run(["systemd-tmpfiles", "--create", target])
     if changed:
         run(["systemctl", "daemon-reload"], timeout=60)
-        step.did(", ".join(source.name for source in changed))
+        step.did(f"{len(changed)} units")
     wanted = [source.name for source in unit_sources() if "\n[Install]" in source.read_text()]
     run(["systemctl", "enable", "--quiet", *wanted], timeout=60)
     run(["systemctl", "start", *(name for name in wanted if name.endswith((".socket", ".timer", ".path")))], timeout=60)
@@ -70,7 +70,7 @@ def remove_units(layout: Layout, step: Step) -> None:
         (layout.units / name).unlink()
     run(["systemctl", "daemon-reload"], timeout=60)
     if names:
-        step.did("removed " + ", ".join(names))
+        step.did(f"{len(names)} units removed")
 
 
 def reload_ssh(changed: bool, step: Step) -> None:
