@@ -54,7 +54,7 @@ def fill(source: GitSource, oid: Oid, found: Mapping[str, bytes], git: Git) -> N
         blob = git.run("hash-object", "-w", "--no-filters", "--", str(content)).out.strip()
         content.unlink()
         mode = source.tree(oid).entries()[path].mode
-        git.run("update-index", "--add", "--cacheinfo", f"{mode},{blob},{path}")
+        git.run("update-index", "-z", "--index-info", input=f"{mode} {blob}\t{path}\0".encode())
 
 
 def _url(git: Git, oid: Oid) -> str:

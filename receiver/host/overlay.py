@@ -43,12 +43,15 @@ def filled(source: GitSource, oid: Oid) -> Iterator[tuple[Git, Oid]]:
         git.run("read-tree", oid)
         if pointers:
             lfs.fill(source, oid, pointers, git)
-        for path, commit, cache in submodules.fetched(source, oid, modules):
-            stores.append(cache / "objects")
+        for path, inner in submodules.fetched(source, oid, modules):
+            stores.append(inner.source.git.repo / "objects")
             git.env["GIT_ALTERNATE_OBJECT_DIRECTORIES"] = joined(stores)
-            git.run("update-index", "--force-remove", "--", path)
-            git.run("read-tree", f"--prefix={path}/", commit)
-        git.run("update-index", "--refresh", "-q", check=False)
+            # Mode 0 removes the pointer, so that a directory can take its place. read-tree(1) would want a work tree.
+            lines = [f"0 {'0' * len(oid)}\t{path}"]
+            lines += [f"{entry.mode} {entry.oid}\t{path}/{name}" for name, entry in inner.entries().items()]
+            git.run(
+                "update-index", "-z", "--index-info", input="\0".join([*lines, ""]).encode(errors="surrogateescape")
+            )
         made = git.run("write-tree").out.strip()
         yield git, Oid(made)
     finally:

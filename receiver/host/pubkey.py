@@ -30,12 +30,12 @@ def parse(text: str) -> tuple[str, str, str]:
     line = text.removesuffix("\n").removesuffix("\r")
     if len(line) > _MAX:
         raise Rejected("The public key is too long.")
+    if "PRIVATE KEY" in line:
+        raise Rejected("This is a private key; keep it to yourself.", hint="Send the file that ends in .pub.")
     if any(not c.isprintable() and c != "\t" for c in line):
         raise Rejected(
             "A public key is exactly one line.", hint="Add one key at a time: shipit ssh-keys:add NAME < id_ed25519.pub"
         )
-    if "PRIVATE KEY" in line:
-        raise Rejected("This is a private key; keep it to yourself.", hint="Send the file that ends in .pub.")
     words = line.split()
     if len(words) < 2 or words[0] not in _FIELDS:
         raise Rejected(

@@ -112,10 +112,11 @@ class GitSource:
 
         By GitPython, in this process (its import takes 75 ms: not for what a push waits for).
         """
-        from git import GitDB, Repo
+        from git import Repo
 
         found: list[Commit] = []
-        with Repo(self.git.repo, odbt=GitDB) as repo:
+        with Repo(self.git.repo) as repo:
+            repo.git.update_environment(**self.git.env)
             commit = repo.commit(until)
             while commit.hexsha != since and len(found) < limit:
                 subject = _clean(str(commit.summary))
@@ -146,7 +147,7 @@ class GitTree:
     """The files of one commit (receiver.manifest's Tree); listed once, when first asked."""
 
     def __init__(self, source: GitSource, oid: Oid, max_files: int, max_size: int) -> None:
-        self._source = source
+        self.source = source
         self._oid = oid
         self._max_files = max_files
         self._max_size = max_size
@@ -170,7 +171,7 @@ class GitTree:
         entry = self.entries().get(path)
         if entry is None or entry.mode not in _FILES or entry.size > MAX_READ:
             return None
-        return self._source.objects().read(entry.oid)[1]
+        return self.source.objects().read(entry.oid)[1]
 
     def submodules(self) -> dict[str, Oid]:
         """Path → commit of each submodule."""
@@ -181,7 +182,7 @@ class GitTree:
         return sum(entry.size for entry in self.entries().values())
 
     def _list(self) -> dict[str, Entry]:
-        git = self._source.git
+        git = self.source.git
         child = start(git.argv("ls-tree", "-r", "-l", "-z", "--full-tree", self._oid), env=git.env, stdout=subprocess.PIPE,
                       stderr=subprocess.PIPE)  # fmt: skip
         assert child.stdout is not None and child.stderr is not None
@@ -215,6 +216,10 @@ class GitTree:
 def _entry(record: bytes) -> tuple[str, Entry]:
     head, _, path = record.partition(b"\t")
     mode, _, oid, size = head.split()
+    if size == b"BAD":
+        raise HostFault(
+            f"The repository has lost the object {oid.decode()}.", hint="git fsck in the repository tells more"
+        )
     return path.decode(errors="surrogateescape"), Entry(mode.decode(), oid.decode(), 0 if size == b"-" else int(size))
 
 

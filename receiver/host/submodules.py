@@ -18,7 +18,7 @@ from receiver.host.run import run
 from receiver.names import Oid
 
 if TYPE_CHECKING:
-    from receiver.host.source import GitSource
+    from receiver.host.source import GitSource, GitTree
 
 MAX_DEPTH = 5
 MAX_COUNT = 100
@@ -33,8 +33,8 @@ _URL = re.compile(
 _CREDENTIALS = re.compile(r"//[^/@]*@")
 
 
-def fetched(source: GitSource, oid: Oid, modules: Mapping[str, Oid]) -> Iterator[tuple[str, Oid, Path]]:
-    """(path, commit, repository that has it) of every submodule, parents before what is inside them."""
+def fetched(source: GitSource, oid: Oid, modules: Mapping[str, Oid]) -> Iterator[tuple[str, GitTree]]:
+    """(path, its tree) of every submodule, parents before what is inside them."""
     # Imported here: source.py needs this module for its archive.
     from receiver.host.source import GitSource
 
@@ -53,9 +53,9 @@ def fetched(source: GitSource, oid: Oid, modules: Mapping[str, Oid]) -> Iterator
             if count > MAX_COUNT:
                 raise Rejected(f"The commit has more than {MAX_COUNT} submodules.")
             cache = fetch(caches, prefix + path, checked(prefix + path, urls.get(path)), wanted)
-            yield prefix + path, wanted, cache
-            inner = GitSource(cache)
-            todo.append((inner, wanted, inner.tree(wanted).submodules(), f"{prefix}{path}/", depth + 1))
+            tree = GitSource(cache).tree(wanted)
+            yield prefix + path, tree
+            todo.append((tree.source, wanted, tree.submodules(), f"{prefix}{path}/", depth + 1))
 
 
 def read_urls(git: Git, commit: Oid) -> dict[str, str]:

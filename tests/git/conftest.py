@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
-from .server import SSHD, Laptop, Server, make_python
+from gate_server import SSHD, Laptop, Server, make_python
 
 
 @pytest.fixture(scope="session")

@@ -180,6 +180,8 @@ class Server:
 
     def stop(self) -> None:
         for server in self._sockets:
+            # close() alone leaves accept() waiting on a number that the next test's socket may get.
+            server.shutdown(socket.SHUT_RDWR)
             server.close()
         if self._sshd is not None:
             self._sshd.terminate()
@@ -251,7 +253,9 @@ class Server:
     def ref(self, name: str, app: str = "blog") -> str:
         """Where a full ref name is in the app's repository; empty if there is none."""
         repo = self.layout.app(AppName(app)).repo
-        done = subprocess.run(["git", f"--git-dir={repo}", "rev-parse", "-q", "--verify", name], capture_output=True, text=True)
+        done = subprocess.run(
+            ["git", f"--git-dir={repo}", "rev-parse", "-q", "--verify", name], capture_output=True, text=True
+        )
         return done.stdout.strip()
 
 
@@ -275,12 +279,16 @@ class Laptop:
             "-oIdentityAgent=none", "-oLogLevel=ERROR", "-oBatchMode=yes", *options, f"{self.server.user}@127.0.0.1",
         ]  # fmt: skip
 
-    def ssh(self, command: str = "", *options: str, input: str = "", timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    def ssh(
+        self, command: str = "", *options: str, input: str = "", timeout: float = 60
+    ) -> subprocess.CompletedProcess[str]:
         argv = [*self.ssh_argv(*options), *([command] if command else [])]
         return subprocess.run(argv, input=input, capture_output=True, text=True, env=self.env, timeout=timeout)
 
     def git(self, *words: str, check: bool = True, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(["git", *words], cwd=self.tree, env=self.env, capture_output=True, text=True, timeout=timeout)
+        done = subprocess.run(
+            ["git", *words], cwd=self.tree, env=self.env, capture_output=True, text=True, timeout=timeout
+        )
         assert not check or done.returncode == 0, done.stderr
         return done
 
