@@ -34,7 +34,7 @@ def read(ctx: Context, app: AppName, release: int = 0) -> dict[ConfigKey, str]:
 @click.pass_obj
 def show(ctx: Context, app: AppName, reveal: bool, release: int, form: str) -> None:
     """Show the config vars, masked unless --reveal."""
-    values = {k: v if reveal else MASK for k, v in sorted(read(ctx, app, release).items())}
+    values = {str(k): v if reveal else MASK for k, v in sorted(read(ctx, app, release).items())}
     if form == "json":
         out.show_json(values)
     elif values:

@@ -21,7 +21,7 @@ def parse(name: str, raw: bytes, limit: int = MAX_READ) -> dict[str, Any]:
     if sys.version_info >= (3, 11):
         import tomllib
     else:
-        import tomli as tomllib
+        import tomli as tomllib  # only installed where the standard library has none
 
     text = decode(name, raw, limit)
     try:
