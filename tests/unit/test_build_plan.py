@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from trees import FakeTree
+
+from receiver.errors import Rejected
+from receiver.manifest import read_manifest
+from receiver.plan.build import BuildPlan, build_plan, reuse
+from receiver.settings import Settings
+
+GOLDEN = Path(__file__).resolve().parent.parent / "golden/build"
+SLUG = Path("/var/lib/shipit/apps/blog/slugs/v8")
+PROCFILE = {"Procfile": "web: gunicorn app:app\n"}
+PYPROJECT = '[project]\nname = "blog"\nversion = "1"\nrequires-python = ">=3.11"\ndependencies = ["flask"]\n'
+PACKAGED = PYPROJECT + '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n'
+VIRTUAL = '[[package]]\nname = "blog"\nsource = { virtual = "." }\n'
+EDITABLE = VIRTUAL.replace("virtual", "editable")
+POETRY = '[metadata]\nlock-version = "2.1"\n'
+
+PROJECTS: dict[str, dict[str, str]] = {
+    "requirements": {"requirements.txt": "flask\n", ".python-version": "3.11\n"},
+    "requirements-hashed": {"requirements.txt": "flask==3.1.2 \\\n  --hash=sha256:00\n"},
+    "uv": {"uv.lock": VIRTUAL, "pyproject.toml": PYPROJECT},
+    "uv-packaged": {"uv.lock": EDITABLE, "pyproject.toml": PACKAGED},
+    "poetry": {"poetry.lock": POETRY, "pyproject.toml": PYPROJECT},
+    "poetry-1": {"poetry.lock": POETRY.replace("2.1", "2.0"), "pyproject.toml": PACKAGED, "src/blog/__init__.py": ""},
+    "pipenv": {"Pipfile.lock": '{"_meta": {}, "default": {}}', "Pipfile": ""},
+    "pyproject": {"pyproject.toml": PYPROJECT},
+    "setup": {"setup.py": ""},
+    "no-requirements": {"app.py": ""},
+    "files": {"server.sh": "", "shipit.yml": "build: {command: make && ./configure '--x=a b'}"},
+}
+
+
+def plan(files: dict[str, str], settings: Settings | None = None) -> BuildPlan:
+    tree = FakeTree({**PROCFILE, **files})
+    return build_plan(
+        read_manifest(tree),
+        tree,
+        slug=SLUG,
+        cache=SLUG.parents[1] / "cache",
+        uv=Path("/usr/lib/shipit/current/bin/uv"),
+        settings=settings or Settings(),
+    )
+
+
+def described(built: BuildPlan) -> str:
+    steps = [
+        {
+            "title": s.title,
+            "argv": s.argv,
+            "cwd": str(s.cwd),
+            "environment": dict(s.environment),
+            "installs": s.installs,
+        }
+        for s in built.steps
+    ]
+    body = {
+        "runtime": built.runtime,
+        "reusable": bool(built.environment_key),
+        "environment": built.environment,
+        "steps": steps,
+    }
+    return json.dumps(body, indent=1) + "\n"
+
+
+@pytest.mark.parametrize("name", PROJECTS)
+def test_the_plan_of_each_kind_of_project_is_the_golden_one(name: str) -> None:
+    golden = GOLDEN / f"{name}.json"
+    if os.environ.get("UPDATE_GOLDEN"):
+        golden.write_text(described(plan(PROJECTS[name])))
+    assert described(plan(PROJECTS[name])) == golden.read_text()
+
+
+def key(files: dict[str, str], settings: Settings | None = None) -> str:
+    return plan(files, settings).environment_key
+
+
+@pytest.mark.parametrize("name", ["requirements", "uv", "poetry", "pipenv", "pyproject", "no-requirements"])
+def test_a_change_of_code_alone_keeps_the_environment(name: str) -> None:
+    files = PROJECTS[name]
+    assert key(files) and key({**files, "app.py": "changed", "README.md": "new"}) == key({**files, "app.py": ""})
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("requirements", {"requirements.txt": "flask==3\n"}),
+        ("requirements", {".python-version": "3.12\n"}),
+        ("requirements", {"shipit.yml": "python: 3.13"}),
+        ("uv", {"uv.lock": VIRTUAL + "#"}),
+        ("uv", {"pyproject.toml": PYPROJECT + "#"}),
+        ("uv", {"uv.toml": ""}),
+        ("poetry", {"poetry.lock": POETRY + "#"}),
+        ("pipenv", {"Pipfile.lock": '{"_meta": {}, "default": {"x": {}}}'}),
+        ("pyproject", {"pyproject.toml": PYPROJECT.replace("flask", "django")}),
+        ("no-requirements", {".python-version": "3.12"}),
+    ],
+)
+def test_a_change_of_what_decides_makes_another_environment(name: str, changed: dict[str, str]) -> None:
+    assert key({**PROJECTS[name], **changed}) != key(PROJECTS[name])
+
+
+def test_the_servers_own_build_environment_decides_too() -> None:
+    files = PROJECTS["requirements"]
+    assert key(files, Settings(build_environment={"UV_INDEX_URL": "http://x/"})) != key(files)
+
+
+def test_included_requirements_and_vendored_wheels_decide_too() -> None:
+    files = {
+        "requirements.txt": "-r reqs/base.txt\n-c limits.txt\n./wheels/a-1-py3-none-any.whl\n",
+        "reqs/base.txt": "flask\n-r more.txt",
+        "reqs/more.txt": "gunicorn",
+        "limits.txt": "flask<4",
+        "wheels/a-1-py3-none-any.whl": "zip",
+    }
+    before = key(files)
+    assert before
+    for name in files:
+        assert key({**files, name: files[name] + "\n"}) != before, name
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "-e .",
+        ".",
+        "./lib",
+        "lib/",
+        "-r https://example.org/r.txt",
+        "-f ./wheels",
+        "x @ file:///x",
+        "-e git+https://h/x",
+    ],
+)
+def test_what_lies_outside_the_files_gives_no_key(line: str) -> None:
+    assert key({"requirements.txt": f"flask\n{line}\n"}) == ""
+
+
+@pytest.mark.parametrize("name", ["uv-packaged", "poetry-1", "setup"])
+def test_a_project_that_is_itself_installed_gives_no_key(name: str) -> None:
+    assert key(PROJECTS[name]) == ""
+
+
+def test_an_include_that_is_not_there_is_told_with_its_line() -> None:
+    with pytest.raises(Rejected, match=r"requirements\.txt:2: 'base\.txt' is not in the commit"):
+        plan({"requirements.txt": "flask\n-r base.txt\n"})
+
+
+def test_an_include_outside_the_app_is_refused() -> None:
+    with pytest.raises(Rejected, match="outside the app's directory"):
+        plan({"requirements.txt": "-r ../../etc/passwd\n"})
+
+
+def test_includes_that_include_each_other_end() -> None:
+    assert key({"requirements.txt": "-r b.txt", "b.txt": "-r requirements.txt\nflask"})
+
+
+def test_two_lock_files_are_refused() -> None:
+    with pytest.raises(Rejected) as caught:
+        plan({"uv.lock": VIRTUAL, "poetry.lock": POETRY, "pyproject.toml": PYPROJECT})
+    assert "uv.lock and poetry.lock" in caught.value.message and "git rm poetry.lock" in caught.value.hint
+
+
+def test_a_lock_file_wins_over_requirements() -> None:
+    assert plan({**PROJECTS["uv"], "requirements.txt": "x"}).steps[0].title == "Installing from uv.lock"
+
+
+def test_a_pipfile_without_its_lock_is_refused() -> None:
+    with pytest.raises(Rejected, match=r"no Pipfile\.lock"):
+        plan({"Pipfile": ""})
+
+
+def test_an_environment_that_is_there_leaves_only_the_apps_own_build_command() -> None:
+    files = {**PROJECTS["requirements"], "shipit.yml": "build: {command: ./manage.py collectstatic --noinput}"}
+    left = reuse(plan(files))
+    assert [step.argv for step in left] == [("/bin/bash", "-c", "./manage.py collectstatic --noinput")]
+    assert reuse(plan(PROJECTS["uv"])) == ()
+
+
+def test_the_root_of_a_monorepo_is_planned_alone() -> None:
+    files = {
+        "shipit.yml": "build: {root: api}",
+        "api/Procfile": "web: x",
+        "api/requirements.txt": "flask",
+        "uv.lock": "",
+    }
+    assert plan(files).environment_key == key({"requirements.txt": "flask"})

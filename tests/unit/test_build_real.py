@@ -1,0 +1,225 @@
+"""The planned steps, run for real by uv, with a package index that is a directory: nothing is fetched."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import uv
+
+from receiver.host.directory import Directory
+from receiver.manifest import read_manifest
+from receiver.plan.build import build_plan
+from receiver.plan.lock.poetry import content_hash
+from receiver.settings import Settings
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def wheel(folder: Path, name: str, version: str, requires: str = "") -> str:
+    """Add a wheel of one module that knows its version to an index (PEP 503); returns its hash as lock files write it."""
+    info = f"{name}-{version}.dist-info"
+    metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    files = {
+        f"{name}.py": f"VERSION = {version!r}\n",
+        f"{info}/METADATA": metadata + (f"Requires-Dist: {requires}\n" if requires else ""),
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = "".join(f"{path},sha256={_digest(text)},{len(text)}\n" for path, text in files.items())
+    page = folder / name / "index.html"
+    page.parent.mkdir(exist_ok=True)
+    path = page.parent / f"{name}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file, text in {**files, f"{info}/RECORD": record + f"{info}/RECORD,,\n"}.items():
+            archive.writestr(file, text)
+    with page.open("a") as html:
+        html.write(f'<a href="{path.name}">{path.name}</a>\n')
+    return "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _digest(text: str) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).decode().rstrip("=")
+
+
+class Workshop:
+    """One app being built: `index` holds tiny 1.0 and 2.0; `build` runs the steps as the builder does."""
+
+    def __init__(self, home: Path) -> None:
+        self.slug, self.cache, self.index = home / "slug", home / "cache", home / "index"
+        for folder in (self.slug, self.cache, self.index, home / "bin"):
+            folder.mkdir()
+        self.hashes = {version: wheel(self.index, "tiny", version) for version in ("1.0", "2.0")}
+        self.uv = home / "bin/uv"
+        self.uv.symlink_to(uv.find_uv_bin())
+        # Stands for the installation's Python, which has shipit in it and is started with -I.
+        python = home / "bin/python"
+        python.write_text(f'#!/bin/sh\nshift\nPYTHONPATH={ROOT} exec {sys.executable} "$@"\n')
+        python.chmod(0o755)
+
+    def build(self, files: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+        for name, text in {"Procfile": "web: x\n", **files}.items():
+            (self.slug / name).write_text(text)
+        tree = Directory(self.slug)
+        plan = build_plan(read_manifest(tree), tree, slug=self.slug, cache=self.cache, uv=self.uv, settings=Settings())
+        config = {"UV_DEFAULT_INDEX": self.index.as_uri(), "UV_PYTHON_DOWNLOADS": "never"}
+        for step in plan.steps:
+            done = subprocess.run(
+                step.argv,
+                cwd=step.cwd,
+                env={"HOME": str(self.cache), **plan.environment, **config},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+            )
+            if done.returncode:
+                break
+        return done
+
+    def says(self, code: str) -> str:
+        python = self.slug / ".venv/bin/python"
+        return subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
+VERSION = "import tiny; print(tiny.VERSION)"
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Workshop:
+    return Workshop(tmp_path)
+
+
+def pipfile_lock(pipfile_hash: str, version: str, hashes: list[str]) -> str:
+    meta = {"hash": {"sha256": pipfile_hash}, "pipfile-spec": 6, "requires": {}, "sources": []}
+    return json.dumps(
+        {"_meta": meta, "default": {"tiny": {"hashes": hashes, "version": f"=={version}"}}, "develop": {}}
+    )
+
+
+PIPFILE = '[packages]\ntiny = "*"\n'
+PIPFILE_HASH = hashlib.sha256(b'{"_meta":{"requires":{},"sources":[]},"default":{"tiny":"*"},"develop":{}}').hexdigest()
+
+
+def test_requirements_are_installed_as_pinned(shop: Workshop) -> None:
+    assert shop.build({"requirements.txt": "tiny==1.0\n"}).returncode == 0
+    assert shop.says(VERSION) == "1.0"
+
+
+def test_a_service_needs_to_compile_nothing(shop: Workshop) -> None:
+    shop.build({"requirements.txt": "tiny\n"})
+    assert list(shop.slug.glob(".venv/lib/python3*/site-packages/__pycache__/tiny.*.pyc"))
+
+
+def test_no_file_of_the_environment_is_shared_with_the_cache(shop: Workshop) -> None:
+    assert shop.build({"requirements.txt": "tiny\n"}).returncode == 0
+    files = [path for path in shop.slug.rglob(".venv/**/*") if path.is_file() and not path.is_symlink()]
+    assert files and all(path.stat().st_nlink == 1 for path in files)
+
+
+def test_hashes_are_obeyed_and_demanded_of_all_when_one_has_one(shop: Workshop) -> None:
+    wheel(shop.index, "other", "1.0")
+    assert shop.build({"requirements.txt": f"tiny==1.0 --hash={shop.hashes['1.0']}\n"}).returncode == 0
+    (shop.slug / ".venv").rename(shop.slug.parent / "old")
+    assert shop.build({"requirements.txt": f"tiny==1.0 --hash={shop.hashes['2.0']}\n"}).returncode != 0
+    (shop.slug / ".venv").rename(shop.slug.parent / "older")
+    assert shop.build({"requirements.txt": f"tiny==1.0 --hash={shop.hashes['1.0']}\nother==1.0\n"}).returncode != 0
+
+
+def test_uv_lock_is_installed_as_it_is_and_refused_when_it_is_not_the_projects(shop: Workshop) -> None:
+    project = '[project]\nname = "blog"\nversion = "1"\nrequires-python = ">=3.10"\ndependencies = ["tiny<2"]\n'
+    (shop.slug / "pyproject.toml").write_text(project)
+    locking = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(shop.cache),
+        "UV_DEFAULT_INDEX": shop.index.as_uri(),
+    }
+    subprocess.run([shop.uv, "lock", "-q"], cwd=shop.slug, env=locking, check=True)
+    lock = (shop.slug / "uv.lock").read_text()
+    assert shop.build({"pyproject.toml": project, "uv.lock": lock}).returncode == 0
+    assert shop.says(VERSION) == "1.0"
+    done = shop.build({"pyproject.toml": project.replace("<2", ">=2"), "uv.lock": lock})
+    assert done.returncode != 0 and "uv lock" in done.stderr
+
+
+def test_pipfile_lock_is_installed_with_its_hashes(shop: Workshop) -> None:
+    files = {"Pipfile": PIPFILE, "Pipfile.lock": pipfile_lock(PIPFILE_HASH, "1.0", [shop.hashes["1.0"]])}
+    assert shop.build(files).returncode == 0
+    assert shop.says(VERSION) == "1.0"
+    (shop.slug / ".venv").rename(shop.slug.parent / "old")
+    files["Pipfile.lock"] = pipfile_lock(PIPFILE_HASH, "1.0", [shop.hashes["2.0"]])
+    assert "hash" in shop.build(files).stderr.lower()
+
+
+def test_a_pipfile_lock_of_another_pipfile_is_refused(shop: Workshop) -> None:
+    done = shop.build({"Pipfile": PIPFILE, "Pipfile.lock": pipfile_lock("0" * 64, "1.0", [shop.hashes["1.0"]])})
+    assert done.returncode == 2 and "pipenv lock" in done.stderr
+
+
+def poetry_lock(shop: Workshop, project: Mapping[str, object], version: str = "1.0") -> str:
+    return f"""
+[[package]]
+name = "tiny"
+version = "{version}"
+optional = false
+groups = ["main"]
+files = [{{file = "tiny-{version}-py3-none-any.whl", hash = "{shop.hashes[version]}"}}]
+[[package]]
+name = "absent"
+version = "1"
+optional = false
+groups = ["dev"]
+files = []
+[[package]]
+name = "elsewhere"
+version = "1"
+optional = false
+groups = ["main"]
+markers = "python_version < \\"3.0\\""
+files = [{{file = "elsewhere-1.whl", hash = "sha256:{"0" * 64}"}}]
+[metadata]
+lock-version = "2.1"
+content-hash = "{content_hash(project, groups=True)}"
+"""
+
+
+POETRY = '[tool.poetry]\nname = "blog"\n[tool.poetry.dependencies]\npython = "^3.10"\ntiny = "*"\n'
+POETRY_DATA = {"tool": {"poetry": {"name": "blog", "dependencies": {"python": "^3.10", "tiny": "*"}}}}
+
+
+def test_poetry_lock_is_installed_without_its_development_packages(shop: Workshop) -> None:
+    done = shop.build({"pyproject.toml": POETRY, "poetry.lock": poetry_lock(shop, POETRY_DATA)})
+    assert done.returncode == 0, done.stderr
+    assert shop.says(VERSION) == "1.0"
+
+
+def test_a_poetry_lock_of_another_pyproject_is_refused(shop: Workshop) -> None:
+    files = {
+        "pyproject.toml": POETRY.replace('tiny = "*"', 'tiny = ">=2"'),
+        "poetry.lock": poetry_lock(shop, POETRY_DATA),
+    }
+    done = shop.build(files)
+    assert done.returncode == 2 and "poetry lock" in done.stderr
+
+
+def test_a_broken_lock_file_is_told_and_no_traceback(shop: Workshop) -> None:
+    done = shop.build({"Pipfile": PIPFILE, "Pipfile.lock": '{"_meta": {"sources": [{}]}, "default": {}}'})
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+
+
+def test_a_python_that_is_not_there_fails_and_says_which_are(shop: Workshop) -> None:
+    done = shop.build({"requirements.txt": "", ".python-version": "3.99\n"})
+    assert done.returncode != 0
+    assert "3.99" in done.stderr and "Python on this server:" in done.stderr and "/python3" in done.stderr + done.stdout
+
+
+def test_the_build_command_runs_last_with_the_environment_on_its_path(shop: Workshop) -> None:
+    files = {"requirements.txt": "tiny==2.0\n", "shipit.yml": f"build:\n  command: python -c '{VERSION}' > version\n"}
+    assert shop.build(files).returncode == 0
+    assert (shop.slug / "version").read_text() == "2.0\n"
