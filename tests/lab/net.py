@@ -61,22 +61,9 @@ class Slot:
         bridge()
         mtu = outer_mtu()
         ip("netns", "add", self.name)
-        ip(
-            "link",
-            "add",
-            self.name,
-            "mtu",
-            mtu,
-            "type",
-            "veth",
-            "peer",
-            "name",
-            "host0",
-            "mtu",
-            mtu,
-            "netns",
-            self.name,
-        )
+        # Whoever has this address has this hardware address: nobody's neighbour table is ever wrong.
+        near = ("link", "add", self.name, "mtu", mtu, "type", "veth")
+        ip(*near, "peer", "name", "host0", "address", hardware(self.number), "mtu", mtu, "netns", self.name)
         ip("link", "set", self.name, "master", BRIDGE, "up")
         ip("-n", self.name, "addr", "add", f"{self.ip}/{NETWORK.prefixlen}", "dev", "host0")
         ip("-n", self.name, "link", "set", "lo", "up")
@@ -119,10 +106,10 @@ class Slot:
             if not (self.directory / "root").is_mount():
                 break
             run(["umount", "-l", self.directory / "root"])
-        if self.namespace.exists():
-            ip("netns", "del", self.name, check=False)
         if Path("/sys/class/net", self.name).exists():
             ip("link", "del", self.name, check=False)
+        if self.namespace.exists():
+            ip("netns", "del", self.name, check=False)
         if self.directory.exists():
             shutil.rmtree(self.directory)
 
@@ -153,7 +140,7 @@ def bridge() -> None:
     """The bridge, its address, and masquerading for what leaves it."""
     with locked(RUN / "bridge.lock"):
         if not Path("/sys/class/net", BRIDGE).exists():
-            ip("link", "add", BRIDGE, "mtu", outer_mtu(), "type", "bridge")
+            ip("link", "add", BRIDGE, "address", hardware(0), "mtu", outer_mtu(), "type", "bridge")
         if str(GATEWAY) not in ip("-o", "-4", "addr", "show", "dev", BRIDGE).out:
             ip("addr", "add", f"{GATEWAY}/{NETWORK.prefixlen}", "dev", BRIDGE)
         ip("link", "set", BRIDGE, "up")
@@ -184,6 +171,10 @@ def remove_bridge() -> None:
     if before.exists():
         Path("/proc/sys/net/ipv4/ip_forward").write_text(before.read_text())
         before.unlink()
+
+
+def hardware(number: int) -> str:
+    return f"02:73:68:69:70:{number:02x}"
 
 
 def outer_mtu() -> str:
