@@ -1,0 +1,1 @@
+"""What is left after something was killed, was full, or came twice."""

@@ -1,0 +1,1 @@
+"""The product on booted hosts: pushes, rollbacks, commands, reboots."""

@@ -1,0 +1,526 @@
+"""The commands of day-to-day work over ssh: what they do, what they answer, and that a mistake changes nothing."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from lab import snapshot
+from lab.client import Client, Repo
+from lab.host import Host, wait_for
+
+from host.apps import asked, branch_at_server, build, doctor, environment_of, files, live, newest, pushed, say, unwell
+
+NASTY = {
+    "SPACES": "  two  words  ",
+    "QUOTES": 'it\'s "quoted" `so`',
+    "DOLLAR": "$HOME ${PATH} $(id) $$",
+    "BACKSLASH": "a\\b\\n\\\\",
+    "PERCENT": "%n %i %% %s",
+    "HASH": "before # after; and // more",
+    "EQUALS": "a=b==c",
+    "EMPTY": "",
+    "STAR": "* ? [a-z] {1,2} ~ !",
+    "UNICODE": "žluťoučký 🦄 日本",
+    "SECTION": "[Service] ExecStartPre=+/bin/false",
+    "TEMPLATE": "{{ 7 * 7 }} {% raw %}",
+    "DASH": "--option",
+    "URL": "postgres://u:p%40ss@db/x?a=1&b=2|c<d>e;f(g)",
+    "LONG": "x" * 8000,
+}
+LINES = (
+    "-----BEGIN KEY-----\n  indented\n\nUser=root\nExecStartPre=+/bin/sh -c id\n\ttab 'q' \"q\" \\\n-----END KEY-----\n"
+)
+
+
+@pytest.fixture(scope="module")
+def laptop(shared_host: Host, tmp_path_factory: pytest.TempPathFactory) -> Client:
+    return Client(shared_host, tmp_path_factory.mktemp("laptop"), key=snapshot.admin_key())
+
+
+@pytest.fixture(scope="module")
+def blog(laptop: Client) -> Repo:
+    """An app with two process types that the tests of this module share; each leaves it serving `blog`."""
+    manifest = "processes: {worker: {count: 1, healthcheck: {settle: 1}}}\n"
+    procfile = "web: python main.py --at $SOCKET\nworker: echo worker begins; sleep 100000\n"
+    return pushed(laptop, "blog", "blog", procfile=procfile, shipit_yml=manifest)
+
+
+# -- config vars
+
+
+def test_config_vars_reach_the_process_byte_for_byte(laptop: Client) -> None:
+    pushed(laptop, "nasty", "one")
+    assert say(laptop, "config:set", "nasty", *(f"{name}={value}" for name, value in NASTY.items())).code == 0
+    assert say(laptop, "config:set", "nasty", "LINES", "-", input=LINES).code == 0
+    assert say(laptop, "config:set", "nasty", "ONE", "-", input="one line\n").code == 0
+    wanted = {**NASTY, "LINES": LINES, "ONE": "one line"}
+    found = environment_of(laptop, "nasty")
+    assert {name: found.get(name) for name in wanted} == wanted
+    assert asked(laptop, "config:show", "nasty", "--reveal") == wanted
+    for name, value in wanted.items():
+        assert say(laptop, "config:get", "nasty", name).out == value + "\n"
+    ran = say(laptop, "run", "nasty", "python", "-c", "import os, json; print(json.dumps(dict(os.environ)))")
+    assert ran.code == 0, str(ran)
+    assert {name: json.loads(ran.out).get(name) for name in wanted} == wanted
+
+
+def test_config_vars_are_shown_masked_and_unset_again(laptop: Client) -> None:
+    pushed(laptop, "masked", "one")
+    result = say(laptop, "config:set", "masked", "TOKEN=tok-visible-1", "COLOUR=red")
+    assert result.code == 0
+    assert "tok-visible-1" not in result.text
+    shown = say(laptop, "config:show", "masked")
+    assert "TOKEN" in shown.out
+    assert "tok-visible-1" not in shown.text
+    assert "tok-visible-1" in say(laptop, "config:show", "masked", "--reveal").out
+    assert say(laptop, "config:unset", "masked", "TOKEN").code == 0
+    assert "TOKEN" not in environment_of(laptop, "masked")
+    assert environment_of(laptop, "masked")["COLOUR"] == "red"
+    number = newest(laptop, "masked")["release"]
+    same = say(laptop, "config:set", "masked", "COLOUR=red")
+    assert (same.code, newest(laptop, "masked")["release"]) == (0, number), "what changes nothing makes no release"
+
+
+def test_a_config_change_that_breaks_the_app_does_not_go_live(laptop: Client) -> None:
+    crash = "import os\nif os.environ.get('MODE') == 'bad':\n    raise SystemExit('mode bad is not known')\n"
+    repo = laptop.repo("picky", files("one"))
+    repo.write({"main.py": crash + files("one")["main.py"]})
+    repo.commit()
+    assert repo.push().code == 0
+    with laptop.load("picky", threads=2, pause=0.02) as load:
+        result = say(laptop, "config:set", "picky", "MODE=bad")
+    assert load.stop().failed == 0
+    assert result.code == 1
+    assert "mode bad is not known" in result.text
+    assert "v1 is still serving" in result.text
+    assert asked(laptop, "config:show", "picky") == {}
+    assert live(laptop, "picky") == "v1"
+
+
+def test_config_vars_can_be_set_before_the_first_push(laptop: Client) -> None:
+    assert say(laptop, "apps:create", "early").code == 0
+    assert say(laptop, "config:set", "early", "COLOUR=green").code == 0
+    pushed(laptop, "early", "one")
+    assert environment_of(laptop, "early")["COLOUR"] == "green"
+
+
+# -- processes
+
+
+def test_scaling_changes_how_many_run_and_loses_no_request(laptop: Client) -> None:
+    repo = pushed(laptop, "scaled", "one")
+    with laptop.load("scaled", threads=4) as load:
+        up = say(laptop, "ps:scale", "scaled", "web=3")
+        several = {laptop.get("scaled", "/who").body.split()[0] for _ in range(30)}
+        down = say(laptop, "ps:scale", "scaled", "web=1")
+    assert (up.code, down.code) == (0, 0), f"{up}{down}"
+    report = load.stop()
+    assert report.failed == 0, str(report)
+    assert several == {"web.1", "web.2", "web.3"}
+    assert asked(laptop, "ps:scale", "scaled") == [{"process": "web", "count": 1}]
+    wait_for("two processes to go", lambda: len(asked(laptop, "ps", "scaled")) == 1)
+    assert say(laptop, "ps:scale", "scaled", "web=2").code == 0
+    repo.commit({"mark": "two\n"})
+    assert repo.push().code == 0
+    assert asked(laptop, "ps:scale", "scaled") == [{"process": "web", "count": 2}], "a push keeps what was scaled"
+
+
+def test_a_restart_loses_no_request(laptop: Client, blog: Repo) -> None:
+    before = laptop.get("blog", "/who").body
+    with laptop.load("blog", threads=4) as load:
+        result = say(laptop, "ps:restart", "blog")
+    assert result.code == 0, str(result)
+    report = load.stop()
+    assert report.failed == 0, str(report)
+    assert laptop.get("blog", "/who").body != before
+
+
+def test_one_process_type_restarts_in_place(laptop: Client, blog: Repo) -> None:
+    rows = {row["process"]: row["pid"] for row in asked(laptop, "ps", "blog")}
+    number = newest(laptop, "blog")["release"]
+    assert say(laptop, "ps:restart", "blog", "worker").code == 0
+    after = {row["process"]: row["pid"] for row in asked(laptop, "ps", "blog")}
+    assert after["web.1"] == rows["web.1"]
+    assert after["worker.1"] != rows["worker.1"]
+    assert newest(laptop, "blog")["release"] == number
+
+
+def test_a_killed_process_comes_back_by_itself(laptop: Client, blog: Repo, shared_host: Host) -> None:
+    row = next(row for row in asked(laptop, "ps", "blog") if row["process"] == "web.1")
+    shared_host.run("kill", "-9", str(row["pid"]))
+    wait_for("the process to be back", lambda: laptop.get("blog").status == 200, timeout=5)
+    assert next(r for r in asked(laptop, "ps", "blog") if r["process"] == "web.1")["restarts"] == 1
+
+
+def test_a_stopped_app_answers_503_until_it_is_started_or_pushed(laptop: Client) -> None:
+    repo = pushed(laptop, "paused", "one")
+    assert say(laptop, "ps:stop", "paused").code == 0
+    answer = laptop.get("paused")
+    assert answer.status == 503
+    assert "<html" in answer.body.lower()
+    assert asked(laptop, "ps", "paused") == []
+    assert asked(laptop, "status", "paused")["state"] == "stopped"
+    assert say(laptop, "config:set", "paused", "COLOUR=red").code == 0
+    assert laptop.get("paused").status == 503, "a stopped app stays stopped through a config change"
+    assert say(laptop, "ps:start", "paused").code == 0
+    assert laptop.get("paused").body == "one"
+    assert environment_of(laptop, "paused")["COLOUR"] == "red"
+    assert say(laptop, "ps:stop", "paused").code == 0
+    repo.commit({"mark": "two\n"})
+    assert repo.push().code == 0
+    assert laptop.get("paused").body == "two"
+
+
+# -- logs and one-off commands
+
+
+def test_logs_are_of_the_live_and_of_an_earlier_release_and_follow(laptop: Client) -> None:
+    repo = pushed(laptop, "talks", "first")
+    assert laptop.get("talks", "/say").status == 200
+    repo.commit({"mark": "second\n"})
+    assert repo.push().code == 0
+    wait_for("the new release's line", lambda: "second listens" in say(laptop, "logs", "talks").out)
+    assert "first was asked for /say" in say(laptop, "logs", "talks", "--release", "v1").out
+    of_two = say(laptop, "logs", "talks", "--release", "v2").out
+    assert "second listens" in of_two
+    assert "first" not in of_two
+    assert say(laptop, "logs", "talks", "-q", "--release", "v2", "-n", "1").out == "second listens\n"
+    assert say(laptop, "logs", "talks", "-p", "worker").out == ""
+    tail = laptop.start_ssh("logs talks -t")
+    try:
+        wait_for("the tail to begin", lambda: "second listens" in tail.so_far())
+        laptop.get("talks", "/say/more")
+        wait_for("the new line", lambda: "asked for /say/more" in tail.so_far())
+    finally:
+        tail.kill()
+
+
+def test_run_hands_on_output_input_and_the_true_exit_code(laptop: Client, blog: Repo) -> None:
+    done = say(laptop, "run", "blog", "sh", "-c", "cat; echo told >&2; echo $SHIPIT_APP", input="given\n")
+    assert (done.code, done.out, done.err) == (0, "given\nblog\n", "told\n")
+    assert say(laptop, "run", "blog", "sh", "-c", "exit 3").code == 3
+    assert say(laptop, "run", "blog", "sh", "-c", "kill -9 $$").code == 137
+    assert say(laptop, "run", "blog", "id -un; pwd").out.splitlines()[0] == "app-blog"
+    assert say(laptop, "run", "blog", "printf", "%s|", "a b", "c'd", "$HOME").out == "a b|c'd|$HOME|"
+
+
+def test_run_with_a_terminal_is_one(laptop: Client, blog: Repo) -> None:
+    result = say(laptop, "run", "blog", "test -t 0 && test -t 1 && echo terminal; exit 5", tty=True)
+    assert "terminal" in result.out, str(result)
+    assert result.code == 5
+
+
+def test_run_ends_with_its_connection(laptop: Client, blog: Repo, shared_host: Host) -> None:
+    running = laptop.start_ssh("run blog sleep 4242")
+    found: Callable[[], bool] = lambda: shared_host.run("pgrep", "-f", "sleep 4242", check=False).ok  # noqa: E731
+    wait_for("the command", found)
+    running.kill()
+    wait_for("it to be gone", lambda: not found(), timeout=15)
+
+
+# -- domains, apps, locks
+
+
+def test_domains_are_added_listed_removed_and_belong_to_one_app(laptop: Client) -> None:
+    for app in ("mine", "yours"):
+        pushed(laptop, app, app)
+    assert say(laptop, "domains:add", "mine", "www.mine.example", "mine.example").code == 0
+    assert asked(laptop, "domains:list", "mine")["domains"] == ["www.mine.example", "mine.example"]
+    assert laptop.get("mine", host="www.mine.example").body == "mine"
+    refused = say(laptop, "domains:add", "yours", "www.mine.example")
+    assert refused.code == 2
+    assert "belongs to mine" in refused.err
+    assert laptop.get("mine", host="www.mine.example").body == "mine"
+    assert asked(laptop, "domains:list", "yours")["default"] is True
+    claimed = say(laptop, "domains:add", "mine", f"yours.{laptop.domain()}")
+    assert claimed.code == 2, "another app's default name is its own too"
+    assert say(laptop, "domains:remove", "mine", "www.mine.example").code == 0
+    assert laptop.get("mine", host="www.mine.example").status == 404
+    assert laptop.get("mine", host="mine.example").body == "mine"
+    assert say(laptop, "domains:add", "yours", "www.mine.example").code == 0
+    assert laptop.get("yours", host="www.mine.example").body == "yours"
+
+
+def test_an_unknown_name_gets_nobodys_app(laptop: Client, blog: Repo) -> None:
+    answer = laptop.get("blog", host="nobody.example")
+    assert answer.status == 404
+    assert "blog" not in answer.body
+
+
+def test_apps_are_created_listed_and_destroyed_with_all_they_had(laptop: Client, shared_host: Host) -> None:
+    assert say(laptop, "apps:create", "brief").code == 0
+    assert say(laptop, "apps:exists", "brief").code == 0
+    assert next(row for row in asked(laptop, "apps") if row["app"] == "brief")["state"] == "new"
+    pushed(laptop, "brief", "one")
+    assert next(row for row in asked(laptop, "apps") if row["app"] == "brief")["state"] == "live"
+    unsure = say(laptop, "apps:destroy", "brief", input="no\n")
+    assert unsure.code == 2
+    assert laptop.get("brief").body == "one"
+    assert say(laptop, "apps:destroy", "brief", input="brief\n").code == 0
+    assert say(laptop, "apps:exists", "brief").code == 1
+    assert laptop.get("brief").status == 404
+    left = shared_host.sh(
+        "ls -d /var/lib/shipit/apps/brief /run/shipit/brief /etc/nginx/shipit/brief.conf; "
+        "getent passwd app-brief build-brief; getent group app-brief; ls /etc/systemd/system | grep shipit-brief; "
+        "systemctl list-units --all --plain --no-legend 'shipit-brief*'; ps -eo user:40 | grep brief",
+        check=False,
+    )
+    assert left.out == "", "something of the app is left"
+    again = laptop.repo("brief", files("anew"), name="again")
+    assert again.push().code == 0
+    assert live(laptop, "brief") == "v1"
+    assert laptop.get("brief").body == "anew"
+
+
+def test_a_locked_app_refuses_changes_with_the_reason(laptop: Client) -> None:
+    repo = pushed(laptop, "frozen", "one")
+    assert say(laptop, "apps:lock", "frozen", "-m", "the database moves").code == 0
+    repo.commit({"mark": "two\n"})
+    result = repo.push()
+    assert result.code != 0
+    assert "the database moves" in result.remote
+    assert "apps:unlock frozen" in result.remote
+    changed = say(laptop, "config:set", "frozen", "A=1")
+    assert changed.code == 75
+    assert "the database moves" in changed.err
+    assert laptop.get("frozen").body == "one"
+    assert newest(laptop, "frozen")["release"] == "v1"
+    assert say(laptop, "apps:unlock", "frozen").code == 0
+    assert repo.push().code == 0
+    assert laptop.get("frozen").body == "two"
+
+
+# -- keys
+
+
+def test_a_key_may_do_what_its_role_and_apps_allow_and_no_more(
+    laptop: Client, shared_host: Host, tmp_path: pytest.TempPathFactory, client_of: Callable[..., Client]
+) -> None:
+    for app in ("hers", "his"):
+        pushed(laptop, app, app)
+    ann, eve = client_of(shared_host, "ann"), client_of(shared_host, "eve")
+    stranger = ann.ssh("apps")
+    assert stranger.code == 255, "an unknown key gets nowhere"
+    add = say(laptop, "ssh-keys:add", "ann", "--app", "hers", input=ann.public_key + "\n")
+    assert add.code == 0, str(add)
+    assert say(laptop, "ssh-keys:add", "eve", "--role", "view", input=eve.public_key + "\n").code == 0
+    listed = {key["name"]: (key["role"], key["apps"]) for key in asked(laptop, "ssh-keys:list")}
+    assert listed["ann"] == ("deploy", ["hers"])
+    assert listed["eve"] == ("view", None)
+
+    hers = ann.repo("hers", files("by ann"))
+    pushed_by_ann = hers.push("--force", "-o", "force")
+    assert pushed_by_ann.code == 0, str(pushed_by_ann)
+    assert newest(laptop, "hers")["by"] == "ann"
+    his = ann.repo("his", files("by ann"))
+    assert his.push("--force", "-o", "force").code != 0
+    new = ann.repo("third", files("by ann"))
+    assert new.push().code != 0, "a key for one app cannot make another"
+    assert say(laptop, "apps:exists", "third").code == 1
+    denied = [("config:show", "his"), ("logs", "his"), ("run", "his", "ls"), ("rollback", "his"), ("apps:create", "x")]
+    for words in [*denied, ("ssh-keys:list",), ("domains:add", "hers", "a.example"), ("doctor",)]:
+        assert say(ann, *words).code == 77, f"ann may {words}"
+    assert [row["app"] for row in asked(ann, "apps")] == ["hers"]
+
+    assert eve.repo("hers", files("by eve")).push("--force", "-o", "force").code != 0
+    for words in [("config:set", "hers", "A=1"), ("config:show", "hers"), ("ps:stop", "hers"), ("run", "hers", "ls")]:
+        assert say(eve, *words).code == 77, f"eve may {words}"
+    assert say(eve, "status", "hers").code == 0
+    assert say(eve, "releases", "his").code == 0
+    assert (laptop.get("hers").body, laptop.get("his").body) == ("by ann", "his")
+
+    assert say(laptop, "ssh-keys:remove", "ann").code == 0
+    assert ann.ssh("apps").code != 0
+
+
+# -- status, cancel, doctor
+
+
+def test_status_tells_what_serves_and_exits_1_when_it_does_not(laptop: Client, blog: Repo, shared_host: Host) -> None:
+    shown = asked(laptop, "status", "blog")
+    assert (shown["state"], shown["processes"]) == ("live", "2 of 2 running")
+    assert shown["release"] == live(laptop, "blog")
+    unit = shared_host.sh("systemctl list-units --plain --no-legend 'shipit-blog-worker-*'").out.split()[0]
+    shared_host.run("systemctl", "stop", unit)
+    bad = say(laptop, "status", "blog", "--format", "json")
+    assert bad.code == 1
+    assert json.loads(bad.out)["processes"] == "1 of 2 running"
+    shared_host.run("systemctl", "start", unit)
+    assert say(laptop, "status", "blog").code == 0
+
+
+def test_a_long_build_is_cancelled_and_the_next_push_works(laptop: Client, shared_host: Host) -> None:
+    repo = pushed(laptop, "patient", "one")
+    repo.commit({"shipit.yml": build("echo it takes long; sleep 4343"), "mark": "two\n"})
+    push = repo.start_push()
+    wait_for("the build", lambda: "it takes long" in push.so_far())
+    assert "v2" in asked(laptop, "status", "patient")["making"]
+    watcher = laptop.start_ssh("releases:output patient -f")
+    result = say(laptop, "cancel", "patient")
+    assert result.code == 0, str(result)
+    ended = push.wait(20)
+    assert ended.code != 0
+    assert "v2 was cancelled." in ended.remote
+    assert "v1 is still serving" in ended.remote
+    assert "it takes long" in watcher.wait(20).out
+    assert not shared_host.run("pgrep", "-f", "sleep 4343", check=False).ok
+    assert newest(laptop, "patient")["status"] == "cancelled"
+    assert laptop.get("patient").body == "one"
+    repo.commit({"shipit.yml": None})
+    assert repo.push().code == 0
+    assert laptop.get("patient").body == "two"
+    assert "Nothing is being made" in say(laptop, "cancel", "patient").out
+
+
+@contextmanager
+def harmed(host: Host, script: str) -> Iterator[None]:
+    host.sh(f"set -e; {script}")
+    yield
+    fixed = host.run("shipit", "doctor", "--fix", check=False)
+    assert fixed.code == 0, str(fixed)
+    assert "mended" in fixed.out
+    assert unwell(host) == []
+
+
+def test_doctor_finds_what_is_wrong_and_mends_it(laptop: Client, blog: Repo, shared_host: Host) -> None:
+    assert unwell(shared_host) == [], "nothing is wrong yet"
+    assert shared_host.run("shipit", "doctor").out.rstrip().endswith("none not well.")
+    number, at = live(laptop, "blog"), branch_at_server(blog)
+
+    with harmed(shared_host, f"systemctl stop shipit-blog-web-{number}@1.service"):
+        assert "blog: 1 of 2 processes running" in unwell(shared_host)
+        assert laptop.get("blog").status == 502
+    assert laptop.get("blog").body == "blog"
+
+    with harmed(shared_host, "rm /etc/nginx/shipit/blog.conf; nginx -s reload; sleep 0.3"):
+        assert laptop.get("blog").status == 404
+        assert any(line.startswith("blog: ") for line in unwell(shared_host)), "a lost vhost goes unnoticed"
+    assert laptop.get("blog").body == "blog"
+
+    blog.commit({"mark": "elsewhere\n"})
+    blog.push("-o", "no-deploy")
+    repo = "/var/lib/shipit/apps/blog/repo.git"
+    with harmed(shared_host, f"runuser -u shipit -- git -C {repo} update-ref refs/heads/main {blog.head}"):
+        assert "blog: branch main is the live commit" in unwell(shared_host)
+    assert branch_at_server(blog) == at
+    assert laptop.get("blog").body == "blog"
+    assert shared_host.failed_units() == []
+
+
+def test_doctor_tells_a_stopped_proxy_and_a_silent_agent(shared_host: Host, blog: Repo) -> None:
+    shared_host.run("systemctl", "stop", "nginx")
+    try:
+        assert "host: nginx runs" in unwell(shared_host)
+    finally:
+        shared_host.run("systemctl", "start", "nginx")
+    assert unwell(shared_host) == []
+
+
+# -- what every command owes
+
+
+MISTAKES: list[tuple[str, ...]] = [
+    ("frobnicate",),
+    ("status", "nosuch"),
+    ("releases", "nosuch"),
+    ("run", "nosuch", "ls"),
+    ("logs", "nosuch"),
+    ("config:show", "nosuch"),
+    ("apps:destroy", "nosuch", "--force"),
+    ("status", "../etc"),
+    ("status", "Blog"),
+    ("status", "blog", "--frob"),
+    ("status",),
+    ("apps:create", "blog"),
+    ("apps:create", "shipit"),
+    ("apps:create", "x" * 27),
+    ("rollback", "blog", "v99"),
+    ("rollback", "blog", "seven"),
+    ("releases:info", "blog", "v0"),
+    ("releases:output", "blog", "v99"),
+    ("releases:pin", "blog", "v99"),
+    ("config:get", "blog", "NOPE"),
+    ("config:unset", "blog", "NOPE"),
+    ("config:set", "blog", "lower=1"),
+    ("config:set", "blog", "PATH=/x"),
+    ("config:set", "blog", "LD_PRELOAD=/x.so"),
+    ("config:set", "blog", "NOVALUE"),
+    ("ps:scale", "blog", "wroker=2"),
+    ("ps:scale", "blog", "web=9999"),
+    ("ps:scale", "blog", "web=-1"),
+    ("ps:restart", "blog", "nosuch"),
+    ("domains:add", "blog", "not_a_domain"),
+    ("domains:add", "blog", "UPPER.example"),
+    ("domains:remove", "blog", "not.there.example"),
+    ("git:set", "blog", "deploy-branch", "-x"),
+    ("git:set", "blog", "force-push", "maybe"),
+    ("ssh-keys:remove", "nosuch"),
+    ("ssh-keys:add", "bad;name"),
+    ("ssh-keys:add", "nokey"),
+    ("logs", "blog", "-n", "0"),
+    ("releases", "blog", "--format", "xml"),
+]
+
+
+def test_a_mistake_is_one_clear_line_and_changes_nothing(laptop: Client, blog: Repo, shared_host: Host) -> None:
+    def state() -> str:
+        watched = "/var/lib/shipit/apps/*/releases/app.json /var/lib/shipit/apps/*/releases/v*/release.json"
+        keys = "/var/lib/shipit/home/.ssh/authorized_keys /var/lib/shipit/home/keys.json"
+        places = "ls /var/lib/shipit/apps /var/lib/shipit/apps/*/*; cut -d: -f1 /etc/passwd"
+        return shared_host.sh(f"sha256sum {watched} {keys} /etc/nginx/shipit/*; {places}").out
+
+    before, wrong = state(), []
+    for words in MISTAKES:
+        result = say(laptop, *words, input="")
+        lines = result.err.splitlines()
+        clear = bool(lines) and all(line.startswith(" !     ") for line in lines) and len(lines) <= 3
+        if result.code != 2 or not clear or "Traceback" in result.text or result.out:
+            wrong.append(f"{' '.join(words)}: {result}")
+    assert not wrong, "\n".join(wrong)
+    assert state() == before
+
+
+LISTS: list[tuple[str, ...]] = [
+    ("apps",),
+    ("status", "blog"),
+    ("releases", "blog"),
+    ("releases:info", "blog", "v1"),
+    ("config:show", "blog"),
+    ("config:keys", "blog"),
+    ("ps", "blog"),
+    ("ps:scale", "blog"),
+    ("domains:list", "blog"),
+    ("ssh-keys:list",),
+    ("plan", "blog"),
+    ("doctor",),
+]
+
+
+@pytest.mark.parametrize("words", LISTS, ids=" ".join)
+def test_every_list_is_there_for_programs_and_for_people(words: tuple[str, ...], laptop: Client, blog: Repo) -> None:
+    assert asked(laptop, *words) is not None
+    shown = say(laptop, *words)
+    assert shown.code == 0, shown
+    assert not shown.out.startswith(("{", "["))
+    assert "\x1b" not in shown.out, "no colour where there is no terminal"
+
+
+def test_every_command_explains_itself(laptop: Client, blog: Repo) -> None:
+    told = say(laptop, "--help", check=True).out
+    names = [line.split()[0] for line in told.splitlines() if re.match(r"  [a-z-]+(:[a-z-]+)?  ", line)]
+    assert len(names) > 30
+    for name in names[::4]:
+        assert say(laptop, name, "--help", check=True).out.startswith("Usage: shipit"), name
+
+
+def test_the_same_commands_work_for_root_on_the_server(laptop: Client, blog: Repo, shared_host: Host) -> None:
+    assert "blog" in shared_host.run("shipit", "apps").out
+    assert json.loads(shared_host.run("shipit", "status", "blog", "--format", "json").out)["state"] == "live"
+    denied = shared_host.run("shipit", "apps", user="nobody", check=False)
+    assert denied.code == 2
+    assert "sudo shipit apps" in denied.err
+    assert {one["well"] for one in doctor(shared_host)["findings"]} == {True}

@@ -1,0 +1,35 @@
+"""The core path on the other suite: push, failed push, config, rollback, reboot."""
+
+from __future__ import annotations
+
+from lab.client import Client
+from lab.host import Host
+
+from host.apps import asked, environment_of, live, pushed, say, until_body, unwell
+
+
+def test_the_core_path_on_trixie(trixie_host: Host, client: Client) -> None:
+    repo = pushed(client, "blog", "one")
+    assert client.get("blog").body == "one"
+    repo.commit({"mark": "two\n"})
+    with client.load("blog", threads=4) as load:
+        assert repo.push().code == 0
+        load.wait_for_body("two")
+        repo.commit({"mark": "three\n", "main.py": "raise SystemExit('broken on purpose')\n"})
+        failed = repo.push()
+        assert failed.code != 0
+        assert "broken on purpose" in failed.remote
+        assert say(client, "config:set", "blog", "COLOUR=blue").code == 0
+        assert environment_of(client, "blog")["COLOUR"] == "blue"
+        assert say(client, "ps:scale", "blog", "web=2").code == 0
+        assert say(client, "rollback", "blog", "v1").code == 0
+    report = load.stop()
+    assert report.failed == 0, str(report)
+    assert client.get("blog").body == "one"
+    assert say(client, "run", "blog", "sh", "-c", "exit 3").code == 3
+    assert len(asked(client, "ps", "blog")) == 2
+    number = live(client, "blog")
+    trixie_host.reboot()
+    until_body(client, "blog", "one", timeout=10)
+    assert live(client, "blog") == number
+    assert unwell(trixie_host) == []

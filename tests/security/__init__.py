@@ -1,0 +1,1 @@
+"""The threat table's rows as attacks."""
