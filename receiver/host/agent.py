@@ -19,7 +19,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from receiver import wire
@@ -94,8 +94,10 @@ def preload() -> None:
     """Import and compile what a deploy needs while git is still at work: nobody waits for it then."""
     from receiver.plan.render import environment
 
-    for name in ("process.service.j2", "job.service.j2"):
-        environment().get_template(f"systemd/{name}")
+    # A template that an administrator broke is told to whoever needs it.
+    with suppress(jinja2.TemplateError):
+        for name in ("process.service.j2", "job.service.j2"):
+            environment().get_template(f"systemd/{name}")
 
 
 def receive(connection: socket.socket) -> tuple[bytes, list[int]] | None:
