@@ -92,6 +92,8 @@ def peer(connection: socket.socket) -> tuple[int, int, int]:
 
 def preload() -> None:
     """Import and compile what a deploy needs while git is still at work: nobody waits for it then."""
+    import jinja2
+
     from receiver.plan.render import environment
 
     # A template that an administrator broke is told to whoever needs it.
