@@ -63,7 +63,7 @@ def parse(command: bytes | None) -> Request:
     if any(c < " " or "\x7f" <= c <= "\x9f" or c in "\u2028\u2029" for c in text):
         raise Rejected(
             "A command is one line without control characters.",
-            hint="Values with line breaks go over standard input: shipit config:set APP NAME=- < FILE",
+            hint="Values with line breaks go over standard input: shipit config:set APP NAME - < FILE",
         )
     if text.startswith("git") and text[3:4] in ("-", " "):
         return _git(text)

@@ -17,7 +17,7 @@ from receiver.host.git import Git, environment
 from receiver.host.keys import Caller, Role
 from receiver.host.ledger import Ledger
 from receiver.host.queue import queued
-from receiver.host.run import start
+from receiver.host.run import Program, start
 from receiver.model import Status
 from receiver.names import AppName
 from receiver.paths import Layout
@@ -25,7 +25,6 @@ from receiver.settings import Settings
 
 if TYPE_CHECKING:
     import socket
-    import subprocess
 
 # Seconds a client may take to send its objects; then git is ended, so that nobody holds an app's turn by being silent.
 UPLOAD_LIMIT = 3600.0
@@ -142,7 +141,7 @@ def put_back(ledger: Ledger, git: Git) -> None:
     git.put_back(branch, current.commit if current else None)
 
 
-def wait(child: subprocess.Popen[bytes], reader: int) -> tuple[int, int]:
+def wait(child: Program, reader: int) -> tuple[int, int]:
     """Wait for git's end: (its exit code, the number of the release that its hook opened, or 0).
 
     The end of the pipe tells it, which git and its hooks inherited: at once, and without a timer.

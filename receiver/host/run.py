@@ -14,13 +14,15 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from receiver.errors import HostFault, Rejected
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 CLEAN: Mapping[str, str] = {"PATH": PATH, "LANG": "C.UTF-8"}
 HIDDEN = "[hidden]"
+PIPE = subprocess.PIPE
+Program: TypeAlias = "subprocess.Popen[bytes]"
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def start(
     stderr: int | None = None,
     user: str | None = None,
     pass_fds: Sequence[int] = (),
-) -> subprocess.Popen[bytes]:
+) -> Program:
     """Start a program and return at once; its output is inherited unless descriptors (or subprocess.PIPE) are given.
 
     Raises HostFault when it cannot be started. The caller waits for it.

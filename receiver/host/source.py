@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import NamedTuple
 
 from receiver.errors import HostFault, Rejected
 from receiver.host.git import Git
-from receiver.host.run import start
+from receiver.host.run import PIPE, start
 from receiver.names import Branch, Oid
 
 # Larger files are never read into memory (the manifest's are small).
@@ -183,8 +182,8 @@ class GitTree:
 
     def _list(self) -> dict[str, Entry]:
         git = self.source.git
-        child = start(git.argv("ls-tree", "-r", "-l", "-z", "--full-tree", self._oid), env=git.env, stdout=subprocess.PIPE,
-                      stderr=subprocess.PIPE)  # fmt: skip
+        child = start(git.argv("ls-tree", "-r", "-l", "-z", "--full-tree", self._oid), env=git.env, stdout=PIPE,
+                      stderr=PIPE)  # fmt: skip
         assert child.stdout is not None and child.stderr is not None
         found: dict[str, Entry] = {}
         size = 0
@@ -227,7 +226,7 @@ class Objects:
     """Reads objects through one `git cat-file --batch` for as long as it is open."""
 
     def __init__(self, git: Git) -> None:
-        self._child = start(git.argv("cat-file", "--batch"), env=git.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self._child = start(git.argv("cat-file", "--batch"), env=git.env, stdin=PIPE, stdout=PIPE)
 
     def read(self, oid: str) -> tuple[str, bytes]:
         """(type, content); raises HostFault when the repository has no such object."""
@@ -256,9 +255,7 @@ class Archive:
     """A running `git archive`; the descriptor is its output."""
 
     def __init__(self, git: Git, tree: Oid) -> None:
-        self._child = start(
-            git.argv("archive", "--format=tar", tree), env=git.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+        self._child = start(git.argv("archive", "--format=tar", tree), env=git.env, stdout=PIPE, stderr=PIPE)
 
     def fileno(self) -> int:
         """The read end; may be handed to another process, which then reads all of it."""
