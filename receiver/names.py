@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import NewType
 
 from .errors import Rejected
@@ -34,6 +35,8 @@ RESERVED_CONFIG = frozenset(
     {"HOME", "USER", "LOGNAME", "SHELL", "PATH", "IFS", "ENV", "BASH_ENV", "PORT", "SOCKET", "CREDENTIALS_DIRECTORY"}
 )
 RESERVED_CONFIG_PREFIXES = ("LD_", "SHIPIT_", "LISTEN_")
+# Where packages come from: a build always sees these, and beside them what the manifest lists.
+BUILD_CONFIG_PREFIXES = ("PIP_", "UV_", "POETRY_")
 RESERVED_APPS = frozenset({"all", "shipit", "agent", "build", "deploy", "reconcile"})
 
 
@@ -69,6 +72,11 @@ def config_key(text: str) -> ConfigKey:
     if text in RESERVED_CONFIG or text.startswith(RESERVED_CONFIG_PREFIXES):
         raise Rejected(f"The config var {text} is set by shipit or the system.", hint="Choose another name.")
     return ConfigKey(text)
+
+
+def build_may_see(key: str, listed: Collection[str]) -> bool:
+    """Whether the config var `key` is for the build as well; `listed` is `build.config` of shipit.yml."""
+    return key in listed or key.startswith(BUILD_CONFIG_PREFIXES)
 
 
 def domain(text: str) -> Domain:

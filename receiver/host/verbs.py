@@ -17,7 +17,7 @@ from receiver.host import accounts, disk, reconcile
 from receiver.host.ledger import Ledger
 from receiver.host.manager import Job, Manager
 from receiver.model import CheckKind, Release
-from receiver.names import AppName, ConfigKey
+from receiver.names import AppName, ConfigKey, build_may_see
 from receiver.paths import PYTHON, AppPaths, Layout, app_user, build_user
 from receiver.plan.units import BUILDER, LAUNCH, app_word
 from receiver.wire import Request
@@ -206,11 +206,9 @@ class Verbs:
             return self.manager.run_job(job, stdin, output, output)
 
     def _build_config(self, paths: AppPaths, release: Release) -> Mapping[str, str] | None:
-        """The config vars that the manifest names for the build; the release's own snapshot comes after it."""
-        if not release.build_config:
-            return None
+        """The config vars that the build may see; the release's own snapshot comes after it."""
         known = read_config(paths, release.config_base)
-        return {key: known[ConfigKey(key)] for key in release.build_config if key in known}
+        return {key: value for key, value in known.items() if build_may_see(key, release.build_config)} or None
 
     def _check_slug(self, release: Release) -> None:
         """Nothing is started from an old slug that lost files since it was built; raises HostFault."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .manifest import BUILD_CONFIG_PREFIXES, Manifest, build_may_see, read_manifest
+from .manifest import Manifest, read_manifest
 from .tree import MAX_READ, Tree, subtree
 
-__all__ = ["BUILD_CONFIG_PREFIXES", "MAX_READ", "Manifest", "Tree", "build_may_see", "read_manifest", "subtree"]
+__all__ = ["MAX_READ", "Manifest", "Tree", "read_manifest", "subtree"]

@@ -8,15 +8,14 @@ from dataclasses import dataclass, replace
 from receiver.model import WEB, Check, CheckKind, Listen, Process
 from receiver.names import ConfigKey, Domain, ProcessType
 
-from . import app_json, command, detect, procfile, project, shipit_yml
+from . import app_json, command, procfile, project, shipit_yml
 from .app_json import AppJson
 from .problems import Problems, nearest
 from .procfile import Line, Procfile
 from .shipit_yml import ProcessSettings, ShipitYml
 from .tree import Tree, subtree
 
-# Config vars that a build always sees: where packages come from. Everything else is named in `build.config`.
-BUILD_CONFIG_PREFIXES = ("PIP_", "UV_", "POETRY_")
+# What the build makes inside the slug.
 OURS = (".venv", ".python")
 
 
@@ -37,11 +36,6 @@ class Manifest:
     env: tuple[tuple[ConfigKey, str], ...] = ()
     keep: int = 0
     notices: tuple[str, ...] = ()
-
-
-def build_may_see(name: str, build_config: tuple[str, ...]) -> bool:
-    """Whether a config var of this name is for the build: those that say where packages come from, and those listed."""
-    return name in build_config or name.startswith(BUILD_CONFIG_PREFIXES)
 
 
 def read_manifest(tree: Tree) -> Manifest:
@@ -105,6 +99,8 @@ def _without_runners(lines: Procfile, notices: list[str]) -> Procfile:
 
 
 def _detected(app: Tree, notices: list[str]) -> Procfile:
+    from . import detect
+
     text, notice = detect.web_command(app)
     notices.append(notice)
     return Procfile({WEB: Line(text, 0)}, None)

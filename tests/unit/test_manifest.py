@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from trees import FakeTree
 
 from receiver.errors import Rejected
-from receiver.manifest import build_may_see, command, read_manifest
+from receiver.manifest import command, read_manifest
 from receiver.model import Check, CheckKind, Limits, Listen
+from receiver.names import build_may_see
 
 
 def refused(files: dict[str, str]) -> Rejected:
