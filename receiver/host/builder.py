@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -32,6 +33,9 @@ def main(argv: list[str]) -> None:
     app, number = [word for word in argv if not word.startswith("--")]
     home = Path(f"{root}/var/lib/shipit/apps/{app}")
     os.umask(UMASK)
+    # systemd takes a program that one of these killed for one that succeeded; a verdict is an exit code.
+    for asked in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(asked, give_up)
     plan = json.loads((home / f"releases/v{number}/build.json").read_bytes())
     base = {"PATH": PATH, "LANG": "C.UTF-8", "HOME": str(home / "cache"), **plan["environment"], **wanted_config()}
     code = unpack(plan["root"])
@@ -46,6 +50,10 @@ def main(argv: list[str]) -> None:
         # The slug is durable before the ledger can name it; one syncfs(2) is cheaper than an fsync a file.
         code = subprocess.call(["sync", "--file-system", "."])
     raise SystemExit(code)
+
+
+def give_up(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)
 
 
 def wanted_config() -> dict[str, str]:
