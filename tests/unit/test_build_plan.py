@@ -25,6 +25,7 @@ PROJECTS: dict[str, dict[str, str]] = {
     "requirements": {"requirements.txt": "flask\n", ".python-version": "3.11\n"},
     "requirements-hashed": {"requirements.txt": "flask==3.1.2 \\\n  --hash=sha256:00\n"},
     "uv": {"uv.lock": VIRTUAL, "pyproject.toml": PYPROJECT},
+    "uv-python": {"uv.lock": VIRTUAL, "pyproject.toml": PYPROJECT, ".python-version": "3.12\n"},
     "uv-packaged": {"uv.lock": EDITABLE, "pyproject.toml": PACKAGED},
     "poetry": {"poetry.lock": POETRY, "pyproject.toml": PYPROJECT},
     "poetry-1": {"poetry.lock": POETRY.replace("2.1", "2.0"), "pyproject.toml": PACKAGED, "src/blog/__init__.py": ""},

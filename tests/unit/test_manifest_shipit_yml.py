@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -46,6 +47,13 @@ x-ours: {free: [1, 2]}
     assert said.domains == ("www.example.org", "*.example.org")
     assert (said.build_config, said.build_command, said.keep) == (("NPM_TOKEN",), "make css", 9)
     assert dict(said.env) == {"WORKERS": "2", "MODE": "fast", "DEBUG": "false", "RATE": "0.10"}
+
+
+def test_the_example_of_the_documentation_is_accepted_and_shows_every_key() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs/manifest.md").read_text()
+    text = page.split("```yaml\n")[1].split("```")[0]
+    shipit_yml.parse(text.encode())
+    assert set(schema.load()["properties"]) == set(yaml_document.parse("docs", text.encode()).data)
 
 
 def test_an_empty_file_says_nothing() -> None:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from receiver.manifest import project as said
@@ -78,11 +79,12 @@ Planned = tuple[list[str], tuple[Step, ...]]
 
 
 def _uv_lock(project: Project) -> Planned:
-    wish = _wish(project)
-    sync = _uv(project, "Installing from uv.lock", "sync", "--locked", "--no-dev", *wish, explain=bool(wish))
+    # `requires-python` uv reads itself; a version wished elsewhere is found, or not, in a step of its own.
+    wish = _wish(project) if project.manifest.python[:1].isalnum() else ()
+    sync = _uv(project, "Installing from uv.lock", "sync", "--locked", "--no-dev", *wish)
     raw = project.tree.read(Kind.UV.value)
     own = raw is None or _LOCAL.search(raw.decode(errors="replace")) is not None
-    return ([] if own else ["uv.lock", "pyproject.toml"]), (sync,)
+    return ([] if own else ["uv.lock", "pyproject.toml"]), ((_make_venv(project), sync) if wish else (sync,))
 
 
 def _poetry(project: Project) -> Planned:
@@ -163,19 +165,19 @@ _BY_KIND = {
 
 def _make_venv(project: Project) -> Step:
     wish = _wish(project)
-    title = f"Making the environment (Python {wish[1]})" if wish else "Making the environment"
-    return _uv(project, title, "venv", "--quiet", "--no-project", *wish, str(project.venv), explain=bool(wish))
+    make = _uv(project, "Making the environment", "venv", "--quiet", "--no-project", *wish, str(project.venv))
+    if not wish:
+        return make
+    argv = ("/bin/sh", "-c", _EXPLAIN, "sh", *make.argv)
+    return replace(make, title=f"Making the environment (Python {wish[1]})", argv=argv)
 
 
 def _wish(project: Project) -> tuple[str, ...]:
     return ("--python", project.manifest.python) if project.manifest.python else ()
 
 
-def _uv(project: Project, title: str, *words: str, explain: bool = False) -> Step:
-    argv = (str(project.uv), *words)
-    if explain:
-        argv = ("/bin/sh", "-c", _EXPLAIN, "sh", *argv)
-    return Step(title, argv, project.slug, installs=True)
+def _uv(project: Project, title: str, *words: str) -> Step:
+    return Step(title, (str(project.uv), *words), project.slug, installs=True)
 
 
 def _poetry_installs_itself(project: Project, data: Mapping[str, object]) -> bool:
