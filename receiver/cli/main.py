@@ -144,8 +144,9 @@ def run(words: Sequence[str], caller: Caller, layout: Layout = Layout()) -> int:
     except click.exceptions.Abort:
         sys.stderr.write("\n")
         return 130
-    except click.ClickException as error:
-        error.show(sys.stderr)
+    except click.UsageError as error:
+        usage = error.ctx.command_path if error.ctx else "shipit"
+        print_failure(Rejected(error.format_message(), hint=f"How it is used: {usage} --help"))
         return 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

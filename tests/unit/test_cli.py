@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from receiver.cli import out
+from receiver.cli.config import parse_pairs
+from receiver.cli.main import COMMANDS, run
+from receiver.cli.ps import parse_count
+from receiver.errors import Rejected
+from receiver.host.keys import LOCAL_ADMIN, Caller, Role
+from receiver.host.ledger import Ledger
+from receiver.model import Source, Status
+from receiver.names import AppName
+from receiver.paths import Layout
+
+BLOG, SHOP = AppName("blog"), AppName("shop")
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    layout = Layout(tmp_path)
+    layout.home.mkdir(parents=True)
+    for app in (BLOG, SHOP):
+        ledger = Ledger(layout.app(app))
+        ledger.paths.releases.mkdir(parents=True)
+        ledger.paths.slugs.mkdir()
+        ledger.create()
+    return layout
+
+
+@pytest.mark.parametrize("role", [Role.VIEW, Role.DEPLOY])
+def test_every_command_above_a_role_is_refused_to_it(
+    role: Role, layout: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, (_, _, needed) in COMMANDS.items():
+        if not role.covers(needed):
+            assert run([name, "blog"], Caller("eve", "", role), layout) == 77, name
+            assert "role" in capsys.readouterr().err
+
+
+def test_a_key_for_one_app_cannot_even_look_at_another(layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    eve = Caller("eve", "", Role.ADMIN, (SHOP,))
+    for name in ("status", "releases", "config:show", "logs", "ps", "domains:list", "apps:lock", "apps:exists"):
+        assert run([name, "blog"], eve, layout) == 77, name
+    assert run(["apps:list", "--format", "json"], eve, layout) == 0
+    assert [row["app"] for row in json.loads(capsys.readouterr().out)] == ["shop"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["nosuch"], 2, "no command"),
+        (["rolback", "blog"], 2, "shipit rollback"),
+        (["status", "../x"], 2, "not an app name"),
+        (["status", "gone"], 2, "no app"),
+        (["releases:info", "blog", "v0"], 2, "not a release"),
+        (["releases:info", "blog", "v9"], 2, "no release v9"),
+        (["ps:scale", "blog", "web=101"], 2, "TYPE=COUNT"),
+        (["config:set", "blog", "A"], 2, "NAME=value"),
+        (["config:set", "blog", "LD_PRELOAD=x"], 2, "set by shipit"),
+        (["domains:add", "blog", "a b"], 2, "not a domain"),
+        (["git:set", "blog", "deploy-branch", "a..b"], 2, "not a branch"),
+        (["git:set", "blog", "force-push", "maybe"], 2, "on or off"),
+        (["status"], 2, "Missing argument"),
+    ],
+)  # fmt: skip
+def test_bad_input_gets_one_clear_error_and_changes_nothing(
+    words: list[str], code: int, said: str, layout: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.read_bytes() for path in layout.apps.rglob("*.json")}
+    assert run(words, LOCAL_ADMIN, layout) == code
+    text = capsys.readouterr()
+    assert said in text.err and "Traceback" not in text.err
+    assert {path: path.read_bytes() for path in layout.apps.rglob("*.json")} == before
+
+
+def test_the_list_of_releases_says_what_serves(layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    book = Ledger(layout.app(BLOG))
+    for number in (1, 2):
+        release = book.open_release(Source.GIT, "alice", builds=True, subject=f"change {number}")
+        book.paths.release(number).slug.mkdir()
+        book.commit(release)
+        book.finish(release, Status.LIVE)
+    book.finish(book.open_release(Source.GIT, "bob", builds=True), Status.FAILED, "no")
+    assert run(["releases", "blog", "--format", "json"], LOCAL_ADMIN, layout) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["release"], row["status"]) for row in rows] == [("v3", "failed"), ("v2", "live"), ("v1", "superseded")]
+
+
+def test_a_table_fits_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    monkeypatch.setattr(screen, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setenv("NO_COLOR", "1")
+    out.table([{"a": "v1", "b": "x" * 200}], {"a": "A", "b": "B"}, empty="")
+    assert max(map(len, screen.getvalue().splitlines())) <= 40
+
+
+def test_no_colour_goes_into_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    out.table([{"a": "live"}], {"a": "A"}, empty="")
+    assert "\x1b" not in capsys.readouterr().out
+
+
+def test_a_value_on_standard_input_keeps_its_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("-----BEGIN\nabc\n-----END\n"))
+    assert parse_pairs(("KEY", "-")) == {"KEY": "-----BEGIN\nabc\n-----END\n"}
+    monkeypatch.setattr(sys, "stdin", io.StringIO("one line\n"))
+    assert parse_pairs(("KEY", "-")) == {"KEY": "one line"}
+
+
+def test_values_may_hold_anything_but_nul() -> None:
+    assert parse_pairs(("A==", "B=a=b", "C= x ")) == {"A": "=", "B": "a=b", "C": " x "}
+    with pytest.raises(Rejected):
+        parse_pairs(("A=\0",))
+
+
+def test_counts_are_small_whole_numbers() -> None:
+    assert parse_count("web=0") == ("web", 0)
+    for bad in ("web", "web=", "web=-1", "web=1.5", "web=١", "We=1", "web=101"):
+        with pytest.raises(Rejected):
+            parse_count(bad)
