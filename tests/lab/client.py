@@ -72,6 +72,10 @@ class Client:
             "GIT_SSH_COMMAND": f"ssh -F {self.dir / 'config'}",
         }
 
+    def git_command(self) -> str:
+        """What to type before `git` to push as this client from anywhere."""
+        return f"GIT_SSH_COMMAND='{self.environment['GIT_SSH_COMMAND']}'"
+
     def _config(self) -> None:
         (self.dir / "config").write_text(
             f"Host *\n  User {self.user}\n  Port {self.port}\n  IdentityFile {self.key}\n  IdentitiesOnly yes\n"

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from .base import CACHE, REPO, LabError, locked, run
 from .host import Box, Host, Machine
 from .tree import base_tree, digest, entry, remove_tree
 
-PRODUCT = ("receiver", "hooks", "templates", "libexec", "install.sh", "pyproject.toml", "LICENSE", "README.md")
+NOT_INSTALLED = ("tests/", "docs/", "benchmarks/", ".ci/")
+"""What may change without making another installation."""
 
 
 def admin_key() -> Path:
@@ -24,43 +25,51 @@ def admin_key() -> Path:
     return path
 
 
-def product_files(top: Path) -> list[Path]:
-    """Every file of the product in a clone, as git sees it: what is committed or new, not what is ignored."""
-    words = ["git", "-C", str(top), "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *PRODUCT]
-    names = run(words).out.split("\0")
+def source_files(top: Path) -> list[Path]:
+    """Every file of a clone, as git sees it: what is committed or new, not what is ignored."""
+    words = ["git", "-c", "safe.directory=*", "-C", str(top), "ls-files", "-z"]
+    names = run([*words, "--cached", "--others", "--exclude-standard"]).out.split("\0")
     return sorted({top / name for name in names if name and (top / name).is_file()})
 
 
 def clone() -> Path:
-    """A clone of this repository with the product's files as they are in the work tree now."""
-    with locked(CACHE / "clone.lock"), tempfile.TemporaryDirectory() as scratch:
+    """A clone of this repository with its files as they are in the work tree now."""
+    with locked(CACHE / "clone.lock"):
+        for _ in range(3):
+            # Somebody may be writing in the work tree: then what was listed is gone when it is read.
+            with suppress(FileNotFoundError):
+                return clone_now()
+        return clone_now()
+
+
+def clone_now() -> Path:
+    files = source_files(REPO)
+    head = run(["git", "-c", "safe.directory=*", "-C", REPO, "rev-parse", "HEAD"], check=False).out
+    kept = CACHE / "clones" / digest(head, content_key(REPO, files))
+    if kept.is_dir():
+        return kept
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    for old in sorted(kept.parent.iterdir(), key=lambda path: path.stat().st_mtime)[:-5]:
+        remove_tree(old)
+    with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
         new = Path(scratch) / "shipit"
-        files = product_files(REPO)
-        key = clone_key(REPO, files)
-        kept = CACHE / "clones" / key
-        if kept.is_dir():
-            return kept
-        quiet = ["git", "-c", "safe.directory=*", "-c", "advice.detachedHead=false", "clone", "-q", "--no-hardlinks"]
-        run([*quiet, REPO, new], timeout=60)
-        for path in product_files(new):
+        run(["git", "-c", "safe.directory=*", "clone", "-q", "--no-hardlinks", REPO, new], timeout=60)
+        for path in source_files(new):
             path.unlink()
         for path in files:
             copy = new / path.relative_to(REPO)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(path, copy, follow_symlinks=False)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        for old in sorted(kept.parent.iterdir(), key=lambda path: path.stat().st_mtime)[:-5]:
-            remove_tree(old)
-        shutil.move(new, kept)
-        return kept
+        new.rename(kept)
+    return kept
 
 
-def clone_key(top: Path, files: list[Path]) -> str:
-    head = subprocess.run(["git", "-C", top, "rev-parse", "HEAD"], capture_output=True, check=False).stdout
-    return digest(head, product_key(top, files))
+def installed_files(top: Path) -> list[Path]:
+    """The files of a clone that make an installation what it is."""
+    return [path for path in source_files(top) if not str(path.relative_to(top)).startswith(NOT_INSTALLED)]
 
 
-def product_key(top: Path, files: list[Path]) -> str:
+def content_key(top: Path, files: list[Path]) -> str:
     parts: list[str | bytes] = []
     for path in files:
         parts += [str(path.relative_to(top)), oct(path.stat().st_mode), path.read_bytes()]
@@ -71,11 +80,11 @@ def installed_tree(suite: str, *words: str, box: bool = False) -> Path:
     """A tree of this suite after `./install.sh --key /root/admin.pub WORDS`; made when the product has changed."""
     base = base_tree(suite)
     source = clone()
-    files = product_files(source)
+    files = installed_files(source)
     if source / "install.sh" not in files:
         raise LabError("there is no install.sh to install with")
     public = admin_key().with_suffix(".pub").read_text()
-    key = digest(base.name, product_key(source, files), public, *words)
+    key = digest(base.name, content_key(source, files), public, *words)
 
     def make(new: Path) -> None:
         kind: type[Machine] = Box if box else Host

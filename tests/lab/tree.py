@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -131,7 +132,7 @@ def prune(kind: str) -> None:
     entries.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     below = {mark.read_text().strip() for mark in TREES.glob("*/below")}
     for path in entries[KEPT_LAYERS:]:
-        if path.name in below:
+        if path.name in below or time.time() - path.stat().st_mtime < 600:
             continue
         handle = try_lock(use_lock(path))
         if handle is None:
