@@ -54,14 +54,15 @@ def app_accounts(layout: Layout) -> list[pwd.struct_passwd]:
 
 def remove(layout: Layout, step: Step) -> None:
     """Remove every user and group of shipit's; nothing of theirs may run any more."""
-    for user in [*app_accounts(layout), *([pwd.getpwnam(SHIPIT_USER)] if user_exists(SHIPIT_USER) else [])]:
-        run(["userdel", user.pw_name], check=False)
-        if _group_exists(user.pw_name):
-            run(["groupdel", user.pw_name])
-        step.did(user.pw_name)
+    # build-APP before app-APP, whose group it is in.
+    users = sorted((user.pw_name for user in app_accounts(layout)), reverse=True)
+    for user in [*users, *([SHIPIT_USER] if user_exists(SHIPIT_USER) else [])]:
+        run(["userdel", user])
+        if _group_exists(user):
+            run(["groupdel", user])
+    step.did(f"{len(users) + 1} users")
     if _group_exists(PROXY_GROUP):
         run(["groupdel", PROXY_GROUP])
-        step.did(PROXY_GROUP)
 
 
 def user_exists(name: str) -> bool:
