@@ -202,16 +202,16 @@ def test_without_any_key_it_says_how_to_add_one(bare_host: Host) -> None:
         ("--domain Bad_Name", "is not a domain"),
     ],
 )
-def test_wrong_options_are_refused_with_a_reason(host: Host, words: str, told: str) -> None:
-    before = everything(host)
-    said = host.sh(f"cd /root/shipit && ./install.sh {words}", check=False)
+def test_wrong_options_are_refused_with_a_reason(shared_host: Host, words: str, told: str) -> None:
+    before = everything(shared_host)
+    said = shared_host.sh(f"cd /root/shipit && ./install.sh {words}", check=False)
     assert said.code == 2 and told in said.text, said
-    assert everything(host) == before
+    assert everything(shared_host) == before
 
 
-def test_who_is_not_root_is_told_to_use_sudo(host: Host) -> None:
-    host.sh("chmod 755 /root")
-    said = host.run("/root/shipit/install.sh", user="www-data", check=False)
+def test_who_is_not_root_is_told_to_use_sudo(shared_host: Host) -> None:
+    shared_host.sh("chmod 755 /root")
+    said = shared_host.run("/root/shipit/install.sh", user="www-data", check=False)
     assert said.code == 77 and "sudo ./install.sh" in said.err
 
 
@@ -222,14 +222,14 @@ def test_another_system_is_refused_before_anything_is_changed(bare_host: Host) -
     assert bare_host.sh("command -v git nginx", check=False).out == ""
 
 
-def test_a_port_that_another_program_has_is_named_and_nothing_is_changed(host: Host) -> None:
-    listening = host.start("python3 -m http.server 8080")
-    host.sh("until ss -ltn | grep -q :8080; do sleep 0.1; done")
-    before = everything(host)
-    said = host.sh("cd /root/shipit && ./install.sh --http-port 8080", check=False)
+def test_a_port_that_another_program_has_is_named_and_nothing_is_changed(shared_host: Host) -> None:
+    listening = shared_host.start("python3 -m http.server 8080")
+    shared_host.sh("until ss -ltn | grep -q :8080; do sleep 0.1; done")
+    before = everything(shared_host)
+    said = shared_host.sh("cd /root/shipit && ./install.sh --http-port 8080", check=False)
     listening.kill()
     assert said.code == 71 and "Port 8080 is taken by python3 (pid " in said.err, said
-    assert everything(host) == before
+    assert everything(shared_host) == before
 
 
 def test_domain_and_port_can_be_changed_later_and_the_rest_of_the_settings_stays(host: Host) -> None:
