@@ -6,6 +6,7 @@ For whoever holds the app's lock: no release is being made, so whatever runs bes
 from __future__ import annotations
 
 from receiver import settings
+from receiver.errors import Failure
 from receiver.host import disk, ledger, proxy
 from receiver.host.ledger import Ledger
 from receiver.host.manager import Manager, ProcessState
@@ -48,6 +49,7 @@ def reconcile_all(layout: Layout, manager: Manager) -> int:
         except BlockingIOError:
             print(f"{app}: a release is being made", flush=True)
         except Exception as error:  # noqa: BLE001 - told and counted; the next app must come up all the same
-            print(f"{app}: {error}", flush=True)
+            for line in error.lines() if isinstance(error, Failure) else [repr(error)]:
+                print(f"{app}: {line}", flush=True)
             code = 1
     return code

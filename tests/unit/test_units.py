@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from receiver.errors import HostFault, Rejected
+from receiver.model import Check, CheckKind, Limits, Listen, Process, Release, Source, Status
+from receiver.names import AppName, ProcessType, app_name, process_type
+from receiver.paths import Layout, share
+from receiver.plan import render, units
+
+GOLDEN = Path(__file__).resolve().parent.parent / "golden/units"
+BLOG, WEB, MAIL = AppName("blog"), ProcessType("web"), ProcessType("mail-out")
+LAYOUT = Layout()
+NASTY = [
+    "x\nExecStartPre=+/bin/sh -c id\nUser=root", "%i %n %%", "$HOME ${PATH}", "a\\x20b \\", "; rm -rf /", "+/bin/sh",
+    "!/bin/sh", "@a b", "-x", ":x", "'\"`", "\x1b[31m", "{{ 7*7 }}", "{% raw %}", "# x", "[Service]", "é\u2028",
+]  # fmt: skip
+
+
+def release(app: AppName = BLOG, command: str = "gunicorn app", number: int = 8) -> Release:
+    web = Process(WEB, command, Listen.SOCKET, Check(CheckKind.HTTP))
+    mail = Process(
+        MAIL, command, Listen.NONE, Check(CheckKind.NOTIFY, timeout=90), drain=120, limits=Limits(256, 150, 64)
+    )
+    return Release(
+        app=app, number=number, source=Source.GIT, status=Status.STARTING, by="alice", created=0.0, slug=number,
+        environment=number, release_command=command, processes=(web, mail), formation=((WEB, 2), (MAIL, 1)),
+    )  # fmt: skip
+
+
+def same_as_golden(name: str, text: str) -> None:
+    """UPDATE_GOLDEN=1 writes what is rendered now; read the diff before committing it."""
+    path = GOLDEN / name
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.write_text(text)
+    assert text == path.read_text()
+
+
+def job(**changes: object) -> list[str]:
+    app = LAYOUT.app(BLOG)
+    slug = app.release(8).slug
+    known: dict[str, object] = {
+        "app": BLOG, "user": "build-blog", "cwd": slug, "writable": (slug, app.cache), "hidden": (app.data,),
+        "timeout": 1800, "limits": Limits(2048, 0, 2048), "config": None, "build": True, "owner": "shipit-agent@3.service",
+    }  # fmt: skip
+    return units.job_properties(**{**known, **changes})  # type: ignore[arg-type]
+
+
+def test_the_units_of_a_release_are_these() -> None:
+    found = units.unit_files(release(), LAYOUT)
+    assert set(found) == {"shipit-blog-web-v8@.service", "shipit-blog-mail-out-v8@.service"}
+    for name, text in found.items():
+        same_as_golden(name, text)
+
+
+def test_the_units_of_an_app_are_these() -> None:
+    for name, text in units.app_units(AppName("my-blog")).items():
+        same_as_golden(name, text)
+
+
+def test_the_cages_of_jobs_are_these() -> None:
+    data = LAYOUT.app(BLOG).data
+    same_as_golden("job-build", "\n".join(job()) + "\n")
+    run = job(
+        user="app-blog", cwd=data, writable=(data,), hidden=(), timeout=0, build=False, config=data / "c", owner=None
+    )
+    same_as_golden("job-run", "\n".join(run) + "\n")
+
+
+def test_a_process_type_scaled_to_zero_has_no_unit() -> None:
+    none = replace(release(), formation=((WEB, 0), (MAIL, 1)))
+    assert set(units.unit_files(none, LAYOUT)) == {"shipit-blog-mail-out-v8@.service"}
+
+
+@pytest.mark.parametrize("text", NASTY)
+def test_nothing_a_user_wrote_is_in_a_unit(text: str) -> None:
+    ours, theirs = release(), release(command=text)
+    theirs = replace(theirs, by=text, subject=text, message=text, author=text, reason=text, runtime=text)
+    assert units.unit_files(theirs, LAYOUT) == units.unit_files(ours, LAYOUT)
+
+
+@pytest.mark.parametrize("text", [t for t in NASTY if not t.isprintable()])
+def test_a_value_with_a_control_character_is_refused_by_every_template(text: str) -> None:
+    with pytest.raises(Rejected):
+        render.render("systemd/app.slice.j2", app=text, slice="s", target="t")
+
+
+def test_a_template_that_names_what_is_not_there_fails() -> None:
+    with pytest.raises(HostFault):
+        render.render("systemd/app.slice.j2", app="blog")
+
+
+APPS = st.from_regex(r"[a-z][a-z0-9]{0,4}(-[a-z0-9]{1,4}){0,3}", fullmatch=True).map(app_name)
+TYPES = st.from_regex(r"[a-z][a-z0-9]{0,4}(-(v[0-9]|[a-z0-9]{1,4})){0,3}", fullmatch=True).map(process_type)
+PROCESSES = st.tuples(APPS, TYPES, st.integers(1, 999), st.integers(1, 100))
+
+
+@given(PROCESSES)
+def test_a_unit_name_says_whose_it_is(which: tuple[AppName, ProcessType, int, int]) -> None:
+    parsed = units.parse_unit_name(units.unit_name(*which))
+    assert parsed == units.UnitName(*which)
+
+
+@given(PROCESSES, PROCESSES)
+def test_no_two_processes_share_a_unit_name(
+    one: tuple[AppName, ProcessType, int, int], other: tuple[AppName, ProcessType, int, int]
+) -> None:
+    assert (units.unit_name(*one) == units.unit_name(*other)) == (one == other)
+
+
+def test_an_app_whose_name_begins_with_another_apps_is_not_below_it() -> None:
+    a, b = units.app_slice(AppName("blog")), units.app_slice(AppName("blog-eu"))
+    # systemd.slice(5): the parent of a-b.slice is a.slice.
+    assert not b.startswith(a.removesuffix(".slice") + "-")
+    assert units.unit_name(AppName("blog"), ProcessType("eu-web"), 1, 1) != units.unit_name(
+        AppName("blog-eu"), ProcessType("web"), 1, 1
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["shipit-agent@3-1-0.service", "shipit-blog.slice", "ssh.service", "shipit-blog-web-v0@1.service"]
+)
+def test_a_foreign_unit_is_no_process(name: str) -> None:
+    assert units.parse_unit_name(name) is None
+
+
+def score(path: Path) -> float:
+    analyze = shutil.which("systemd-analyze")
+    assert analyze, "systemd-analyze(1) is missing"
+    done = subprocess.run(
+        [analyze, "security", "--offline=true", "--no-pager", str(path)], capture_output=True, text=True, check=False
+    )
+    found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", done.stdout)
+    assert found, done.stdout + done.stderr
+    return float(found[1])
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd on this machine")
+def test_the_sandboxes_keep_their_score(tmp_path: Path) -> None:
+    """Golden numbers of systemd-analyze(1) security: lower is tighter; 3.0 is the most that any process may have."""
+    web = tmp_path / "shipit-blog-web-v8@1.service"
+    web.write_text(units.unit_files(release(), LAYOUT)["shipit-blog-web-v8@.service"])
+    build = tmp_path / "shipit-build-blog-v8.service"
+    build.write_text("[Service]\nExecStart=/bin/true\n" + "\n".join(job(owner=None)))
+    fixed = {}
+    for name in ("agent", "worker"):
+        fixed[name] = tmp_path / f"shipit-{name}@1.service"
+        fixed[name].write_text((share("templates") / f"systemd/shipit-{name}@.service").read_text())
+    found = {"process": score(web), "build": score(build)} | {name: score(path) for name, path in fixed.items()}
+    golden = {"process": 1.7, "build": 1.5, "agent": 3.3, "worker": 1.9}
+    # Versions of systemd weigh a little differently.
+    assert {k: v for k, v in found.items() if v > golden[k] + 0.3} == {}
+
+
+def test_what_a_sandbox_leaves_off_says_why() -> None:
+    for name in ("sandbox.j2", "process.service.j2", "shipit-agent@.service", "shipit-worker@.service"):
+        lines = (share("templates") / "systemd" / name).read_text().splitlines()
+        for before, line in pairwise(lines):
+            if re.fullmatch(r"# [A-Z][A-Za-z]+=\S*.*", line) and "Address" not in line:
+                assert before.startswith("#"), f"{name}: {line}"
