@@ -102,7 +102,7 @@ def test_mypy_is_content() -> None:
 def test_shellcheck_is_content() -> None:
     if not shutil.which("shellcheck"):
         pytest.fail("shellcheck is missing; tests/run installs it")
-    scripts = [p for p in (ROOT / "install.sh", ROOT / "tests/run", ROOT / ".ci/run") if p.exists()]
+    scripts = [p for p in (ROOT / "install.sh", ROOT / "tests/run", ROOT / ".ci/run", *(ROOT / "hooks").iterdir()) if p.exists()]
     _run("shellcheck", *map(str, scripts))
 
 

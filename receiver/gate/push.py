@@ -1,63 +1,13 @@
-"""What the gateway tells the hooks of one push, through the environment of git receive-pack."""
+"""The push options: a closed set."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-from receiver import names
-from receiver.errors import HostFault, Rejected
-from receiver.host.ledger import Ledger
-from receiver.names import AppName
-from receiver.paths import Layout
+from receiver.errors import Rejected
 
 MESSAGE_MAX = 200
-
-
-@dataclass(frozen=True)
-class Push:
-    """One push. `worker` and `verdict` are inherited descriptors: the worker's connection, and the pipe into which
-    post-receive writes the number of the release that it opened. `max_files`, `min_free` (MiB): see Settings."""
-
-    root: Path
-    app: AppName
-    by: str
-    worker: int
-    verdict: int
-    max_files: int
-    min_free: int
-
-    @property
-    def ledger(self) -> Ledger:
-        return Ledger(Layout(self.root).app(self.app))
-
-    def environment(self) -> dict[str, str]:
-        return {
-            "SHIPIT_ROOT": str(self.root),
-            "SHIPIT_APP": self.app,
-            "SHIPIT_BY": self.by,
-            "SHIPIT_WORKER_FD": str(self.worker),
-            "SHIPIT_VERDICT_FD": str(self.verdict),
-            "SHIPIT_MAX_FILES": str(self.max_files),
-            "SHIPIT_MIN_FREE": str(self.min_free),
-        }
-
-
-def read(environ: Mapping[str, str]) -> Push:
-    """The push this hook belongs to; raises HostFault when git was not started by the gateway."""
-    try:
-        return Push(
-            root=Path(environ["SHIPIT_ROOT"]),
-            app=names.app_name(environ["SHIPIT_APP"]),
-            by=environ["SHIPIT_BY"],
-            worker=int(environ["SHIPIT_WORKER_FD"]),
-            verdict=int(environ["SHIPIT_VERDICT_FD"]),
-            max_files=int(environ["SHIPIT_MAX_FILES"]),
-            min_free=int(environ["SHIPIT_MIN_FREE"]),
-        )
-    except (KeyError, ValueError) as error:
-        raise HostFault("This hook is for pushes that come through shipit's gate.") from error
 
 
 @dataclass(frozen=True)

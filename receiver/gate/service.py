@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import sys
 import time
 from contextlib import ExitStack, suppress
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from receiver.errors import Failure, NotFound
-from receiver.gate.push import Push
+from receiver.gate.hookline import HookLine
 from receiver.host.connect import connect_worker
 from receiver.host.git import Git, environment
 from receiver.host.keys import Caller, Role
@@ -24,7 +23,7 @@ from receiver.paths import Layout
 from receiver.settings import Settings
 
 if TYPE_CHECKING:
-    import socket
+    from receiver.hook import Hooks
 
 # Seconds a client may take to send its objects; then git is ended, so that nobody holds an app's turn by being silent.
 UPLOAD_LIMIT = 3600.0
@@ -52,51 +51,48 @@ def receive(layout: Layout, app: AppName, caller: Caller, settings: Settings, ho
     ledger = existing(layout, app, settings)
     git = Git(ledger.paths.repo)
     with ExitStack() as stack:
+        line = stack.enter_context(HookLine.made())
         turn = stack.enter_context(queued(ledger, caller.name, push=True, say=tell, client=0))
         put_back(ledger, git)
         # Now, so that the worker and the agent start while git works.
         worker = stack.enter_context(connect_worker(layout))
-        reader, writer = os.pipe()
-        stack.callback(os.close, reader)
-        push = Push(
-            root=layout.root,
-            app=app,
-            by=caller.name,
-            worker=worker.fileno(),
-            verdict=writer,
-            max_files=settings.max_files,
-            min_free=settings.min_free,
+        child = start(
+            ["git", "receive-pack", str(ledger.paths.repo)],
+            env=environment(receive_config(settings, hooks), line.environment()),
+            stdin=0,
+            pass_fds=(*line.theirs, turn.fd),
         )
+        # Imported while git and the client speak: what the hooks will need.
+        from receiver.hook import Hooks
+
+        answers = Hooks(ledger, settings, caller.name, worker)
+        code = serve_hooks(child, line, answers)
         try:
-            child = start(
-                ["git", "receive-pack", str(ledger.paths.repo)],
-                env=environment(receive_config(settings, hooks), push.environment()),
-                stdin=0,
-                pass_fds=(worker.fileno(), writer, turn.fd),
-            )
-        finally:
-            os.close(writer)
-        code, number = wait(child, reader)
-        return conclude(ledger, git, code, number, worker)
-
-
-def conclude(ledger: Ledger, git: Git, code: int, number: int, worker: socket.socket) -> int:
-    """The exit code of a push whose git has ended with `code`; afterwards the branch is at the live commit.
-
-    Failures are told here: git's client has had its answer and takes no other.
-    """
-    try:
-        try:
-            code = verdict(ledger, number, worker) if code == 0 and number else code
+            put_back(ledger, git)
+            tidy(git)
         except Failure as failure:
-            code = 1
+            # git's client has had its answer and takes no other.
             told(failure)
-        put_back(ledger, git)
-        tidy(git)
-    except Failure as failure:
-        code = code or 1
-        told(failure)
-    return code
+            return code or failure.exit_code
+        release = answers.release
+        return code if code or release is None or release.status is Status.LIVE else 1
+
+
+def serve_hooks(child: Program, line: HookLine, answers: Hooks) -> int:
+    """Answer the hooks until git has ended; returns its exit code. Who uploads for too long is cut off."""
+    line.give_away()
+    limit = time.monotonic() + UPLOAD_LIMIT
+    asked = False
+    while True:
+        question = line.question(None if asked else 10.0)
+        if question is not None:
+            asked = True
+            line.reply(answers.answer(*question))
+        elif line.ended:
+            return _code(child.wait())
+        elif not asked and time.monotonic() > limit:
+            child.terminate()
+            tell(f"The push took longer than {UPLOAD_LIMIT / 60:.0f} minutes and was ended.")
 
 
 def receive_config(settings: Settings, hooks: Path) -> dict[str, str]:
@@ -139,37 +135,6 @@ def put_back(ledger: Ledger, git: Git) -> None:
         return
     current = ledger.current()
     git.put_back(branch, current.commit if current else None)
-
-
-def wait(child: Program, reader: int) -> tuple[int, int]:
-    """Wait for git's end: (its exit code, the number of the release that its hook opened, or 0).
-
-    The end of the pipe tells it, which git and its hooks inherited: at once, and without a timer.
-    """
-    poll = select.poll()
-    poll.register(reader, select.POLLIN)
-    limit = time.monotonic() + UPLOAD_LIMIT
-    said = b""
-    while True:
-        if poll.poll(None if said else 10_000):
-            chunk = os.read(reader, 100)
-            if not chunk:
-                break
-            said += chunk
-        elif time.monotonic() > limit:
-            child.terminate()
-            tell(f"The push took longer than {UPLOAD_LIMIT / 60:.0f} minutes and was ended.")
-    return _code(child.wait()), int(said) if said.strip().isdigit() else 0
-
-
-def verdict(ledger: Ledger, number: int, worker: socket.socket) -> int:
-    """The exit code for what became of the release; when the hook was killed, waits in its place."""
-    release = ledger.release(number)
-    if not release.status.final:
-        from receiver.host.follow import follow
-
-        release = follow(ledger, number, 2, worker=worker)
-    return 0 if release.status is Status.LIVE else 1
 
 
 def tidy(git: Git) -> None:

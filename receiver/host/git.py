@@ -6,7 +6,8 @@ environment and no configuration file but the repository's own is read; git is g
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from receiver.errors import HostFault
@@ -119,6 +120,9 @@ class Git:
         return sum(1 for _ in (self.repo / "objects/pack").glob("*.pack"))
 
 
-def quarantine(environ: Mapping[str, str], names: Sequence[str] = QUARANTINE) -> dict[str, str]:
-    """The part of a hook's environment that lets it see the objects being pushed."""
-    return {name: environ[name] for name in names if name in environ}
+def quarantine(environ: Mapping[str, str], repo: Path) -> dict[str, str]:
+    """The part of a hook's environment that lets us see the objects being pushed; git may name them relative to `repo`."""
+    found = {name: environ[name] for name in QUARANTINE if name in environ}
+    return {
+        name: os.pathsep.join(str(repo / part) for part in value.split(os.pathsep)) for name, value in found.items()
+    }

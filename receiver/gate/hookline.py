@@ -1,0 +1,75 @@
+"""The two pipes between the gateway and the hooks of the git that it started (hooks/pre-receive, hooks/post-receive).
+
+A hook writes its name and process id, its standard input and an empty line; it gets one line, its exit code.
+Only git and what git starts inherit the far ends, so whoever asks is a hook of this push.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from receiver.errors import HostFault
+
+# A shell redirects to descriptors of one digit only (POSIX shell, 2.7).
+_HIGHEST = 9
+# More refs than anybody pushes at once.
+_MAX_QUESTION = 16 * 2**20
+
+
+class HookLine:
+    """Both pipes. `ended` is true once no process has the far end any more: git and its hooks are gone."""
+
+    def __init__(self, asked: int, asks: int, answers: int, answered: int) -> None:
+        self.ended = False
+        self.theirs = (asks, answers)
+        self._asked = asked
+        self._answered = answered
+        self._open = {asked, asks, answers, answered}
+        self._said = b""
+
+    @classmethod
+    @contextmanager
+    def made(cls) -> Iterator[HookLine]:
+        """Open the pipes; call this before other files are opened, for low numbers."""
+        line = cls(*os.pipe(), *os.pipe())
+        try:
+            if max(line.theirs) > _HIGHEST:
+                raise HostFault("Too many files are open for a push.")
+            yield line
+        finally:
+            for fd in line._open:
+                os.close(fd)
+
+    def environment(self) -> dict[str, str]:
+        return {"SHIPIT_ASK": str(self.theirs[0]), "SHIPIT_ANSWER": str(self.theirs[1])}
+
+    def give_away(self) -> None:
+        """Close our copies of the far ends, once git has its own."""
+        for fd in self.theirs:
+            os.close(fd)
+            self._open.discard(fd)
+
+    def question(self, wait: float | None) -> tuple[str, int, list[bytes]] | None:
+        """(hook, process id, lines of its input); None after `wait` seconds, or when nobody can ask any more."""
+        poll = select.poll()
+        poll.register(self._asked, select.POLLIN)
+        while b"\n\n" not in self._said:
+            if not poll.poll(None if wait is None else wait * 1000):
+                return None
+            chunk = os.read(self._asked, 65536)
+            if not chunk or len(self._said) > _MAX_QUESTION:
+                self.ended = True
+                return None
+            self._said += chunk
+        head, _, self._said = self._said.partition(b"\n\n")
+        first, *lines = head.split(b"\n")
+        name, pid = first.decode().split()
+        return name, int(pid), lines
+
+    def reply(self, code: int) -> None:
+        # A hook that was killed meanwhile has nobody to read it.
+        with suppress(BrokenPipeError):
+            os.write(self._answered, b"%d\n" % code)
