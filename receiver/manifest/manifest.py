@@ -47,18 +47,18 @@ def read_manifest(tree: Tree) -> Manifest:
     lines = procfile.read(app, problems)
     dokku = app_json.read(app, problems)
     problems.check()
+    requirements = project.kind(app).value or "requirements.txt"
     notices = list(dokku.notices)
     lines = _without_runners(lines, notices) if lines else _detected(app, notices)
     if lines.wsgi and "gunicorn" not in project.packages(app):
-        problems.add(lines.processes[WEB].where, "wsgi: starts gunicorn, which is not among the requirements.",
-                     f"Add gunicorn to {project.kind(app).value or 'requirements.txt'}.")  # fmt: skip
+        missing = "wsgi: starts gunicorn, which is not among the requirements."
+        problems.add(lines.processes[WEB].where, missing, f"Add gunicorn to {requirements}.")
     _check_types(lines, said, dokku, problems)
     processes = tuple(_process(kind, line, said, dokku, problems) for kind, line in lines.processes.items())
     problems.check()
     formation = tuple((process.type, _count(process.type, said, dokku)) for process in processes)
     if not any(count for _, count in formation):
-        first = processes[0].type if processes else "worker"
-        notices.append(f"No process runs until you scale one: {first}=1 (only web starts by itself).")
+        notices.append(f"No process runs until you scale one: {processes[0].type}=1 (only web starts by itself).")
     return Manifest(
         processes=processes,
         formation=formation,

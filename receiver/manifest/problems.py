@@ -16,6 +16,9 @@ class Problems:
         self._told: list[str] = []
         self._hints: list[str] = []
 
+    def __bool__(self) -> bool:
+        return bool(self._told)
+
     def add(self, where: str, message: str, hint: str = "") -> None:
         """`where` is `Procfile:3`, or just a file when there is no line to name."""
         self._told.append(f"{where}: {message}")

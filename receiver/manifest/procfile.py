@@ -96,6 +96,8 @@ def parse(text: str, problems: Problems) -> Procfile:
             continue
         found[name] = Line(command, number)
     release = found.pop(ProcessType("release"), None)
+    if not found and not problems:
+        problems.add(NAME, "There is no process type in it.", "One line is enough, for example:  web: gunicorn app:app")
     return Procfile(found, release, wsgi)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import sys
 from typing import Any
@@ -18,20 +19,18 @@ def read(tree: Tree, name: str) -> dict[str, Any]:
 
 def parse(name: str, raw: bytes, limit: int = MAX_READ) -> dict[str, Any]:
     """Parse TOML of at most `limit` bytes; raises Rejected with file and line."""
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib  # only installed where the standard library has none
-
     text = decode(name, raw, limit)
+    # The same parser under two names: the standard library has it since 3.11.
+    tomllib = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
     try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        data: dict[str, Any] = tomllib.loads(text)
+    except ValueError as error:  # TOMLDecodeError
         line = re.search(r"at line ([0-9]+)", str(error))
         where = f"{name}:{line[1]}" if line else name
         raise reject(where, f"This is not TOML: {str(error).split(' (at')[0]}.") from error
     except RecursionError as error:
         raise reject(name, "This TOML is nested too deep.") from error
+    return data
 
 
 def table(data: Any, *keys: str) -> dict[str, Any]:

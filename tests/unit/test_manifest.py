@@ -219,3 +219,12 @@ def test_no_content_of_the_files_brings_anything_but_an_answer_or_rejected(a: by
 @given(st.text(max_size=100))
 def test_any_command_has_a_listen_mode(text: str) -> None:
     assert command.listen_mode(text) in Listen
+
+
+@pytest.mark.parametrize("text", ["[project\n", "x = 1\nx = 2\n", "a = " + "[" * 5000, "\n\xff"])
+def test_a_pyproject_that_is_not_toml_is_told(text: str) -> None:
+    assert refused({"Procfile": "web: x", "pyproject.toml": text}).message.startswith("pyproject.toml")
+
+
+def test_two_lock_files_are_refused_before_anything_is_received() -> None:
+    assert "uv.lock and poetry.lock" in refused({"Procfile": "web: x", "uv.lock": "", "poetry.lock": ""}).message

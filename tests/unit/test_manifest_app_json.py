@@ -75,7 +75,7 @@ def test_whatever_is_not_honoured_is_told_with_its_line() -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ('{\n  "a": 1,\n}', "app.json:3: This is not JSON"),
+        ('{\n  "a": ;\n}', "app.json:2: This is not JSON"),
         ('{"a": 1, "a": 2}', "The key 'a' is there twice"),
         ("[]", "app.json:1: The file must hold an object"),
         (

@@ -97,3 +97,8 @@ def test_pikus_other_kinds_are_said_to_be_not_supported(line: str, word: str) ->
 
 def test_a_process_type_called_cron_that_runs_a_program_is_fine() -> None:
     assert parsed("cron: python -m scheduler") == {"cron": "python -m scheduler"}
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "release: ./migrate\n"])
+def test_a_procfile_of_which_nothing_could_run_is_refused(text: str) -> None:
+    assert refused(text).message == "Procfile: There is no process type in it."
