@@ -30,7 +30,13 @@ def test_what_was_found_is_shown_for_people_and_for_programs(tmp_path: Path) -> 
     (tmp_path / "Procfile").write_text("web: gunicorn app:app\nrelease: ./migrate\n")
     (tmp_path / "shipit.yml").write_text("processes: {web: {healthcheck: {path: /up, status: 200}, memory: 1G}}\n")
     text = checked(str(tmp_path))
-    for part in ("web × 1: gunicorn app:app", "its socket ($SOCKET)", "GET /up answers 200", "memory 1024 MiB", "./migrate"):
+    for part in (
+        "web × 1: gunicorn app:app",
+        "its socket ($SOCKET)",
+        "GET /up answers 200",
+        "memory 1024 MiB",
+        "./migrate",
+    ):
         assert part in text
     found = json.loads(checked(str(tmp_path), "--format", "json"))
     assert found["processes"][0]["listen"] == "socket" and found["release_command"] == "./migrate"
