@@ -21,7 +21,11 @@ async def http(scope: dict[str, Any], receive: Receive, send: Send) -> None:
     if scope["path"].startswith("/slow/"):
         await asyncio.sleep(float(scope["path"][6:]))
     if scope["method"] == "POST":
-        os.write(NOTES, (await receive())["body"] + b"\n")
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body, more = body + message["body"], message["more_body"]
+        os.write(NOTES, body + b"\n")
     headers = [(b"content-length", str(len(RELEASE)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": RELEASE})
