@@ -6,12 +6,14 @@ control groups. `reboot` is a clean one, `power_cut` kills everything at once; b
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import re
 import shlex
 import signal
 import socket
+import struct
 import subprocess
 import tarfile
 import tempfile
@@ -51,8 +53,9 @@ def wait_for(what: str, probe: Callable[[], Found], *, timeout: float = 30, ever
 class Machine:
     """What Host and Box share: a disk, a network, and a way in."""
 
-    def __init__(self, tree: Path, name: str, *, limits: bool = False) -> None:
+    def __init__(self, tree: Path, name: str, *, limits: bool = False, own_disk: bool = False) -> None:
         self.tree = tree
+        self.own_disk = own_disk
         self.name = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "host"
         self.limits = limits
         self.leader = 0
@@ -63,10 +66,15 @@ class Machine:
         self.ip = self._slot.ip
 
     @classmethod
-    def boot(cls: type[Self], tree: Path, name: str = "host", *, limits: bool = False) -> Self:
-        """A fresh machine on this tree, up when this returns. Use it as a context manager, or close it."""
-        machine = cls(tree, name, limits=limits)
+    def boot(cls: type[Self], tree: Path, name: str = "host", *, limits: bool = False, own_disk: bool = False) -> Self:
+        """A fresh machine on this tree, up when this returns. Use it as a context manager, or close it.
+
+        `limits`: memory, task and CPU limits hold on control groups of version 1, too. `own_disk`: a file system
+        of its own, where fsync counts and a power cut loses what nobody has synced; otherwise fsync does nothing.
+        """
+        machine = cls(tree, name, limits=limits, own_disk=own_disk)
         try:
+            machine._make_disk()
             machine._mount()
             machine._slot.plug()
             machine._start()
@@ -100,19 +108,44 @@ class Machine:
     @property
     def upper(self) -> Path:
         """What this machine has changed in its tree."""
-        return self.directory / "upper"
+        return self.directory / "disk/upper"
+
+    def _make_disk(self) -> None:
+        self._stack.enter_context(trees.in_use(self.tree))
+        make_directory(self.directory / "root")
+        make_directory(self.directory / "disk")
+        if self.own_disk:
+            image = self.directory / "image"
+            with image.open("wb") as file:
+                file.truncate(16 << 30)
+            run(["mkfs.ext4", "-q", "-F", "-m", "0", image])
+            self._mount_disk()
+        make_directory(self.upper)
+        make_directory(self.directory / "disk/work")
+        self._share_archives()
+
+    def _mount_disk(self) -> None:
+        # What is not synced stays unsynced for the length of a test, and no rename is taken for an fsync.
+        options = "loop,commit=600,noauto_da_alloc"
+        run(["mount", "-t", "ext4", "-o", options, self.directory / "image", self.directory / "disk"])
 
     def _mount(self) -> None:
-        self._stack.enter_context(trees.in_use(self.tree))
-        for name in ("upper", "work", "root"):
-            (self.directory / name).mkdir(parents=True, exist_ok=True)
-        self.upper.chmod(0o755)
-        self._share_archives()
         below = ":".join(str(path) for path in trees.layers(self.tree))
-        options = f"lowerdir={below},upperdir={self.upper},workdir={self.directory / 'work'}"
-        # redirect_dir: renaming a directory works as on a plain disk; volatile: nobody waits for fsync.
-        run(["mount", "-t", "overlay", "shiplab", "-o", f"{options},redirect_dir=on,volatile", self.root])
+        options = f"lowerdir={below},upperdir={self.upper},workdir={self.directory / 'disk/work'},redirect_dir=on"
+        if not self.own_disk:
+            options += ",volatile"
+        run(["mount", "-t", "overlay", "shiplab", "-o", options, self.root])
         self._personalise()
+        if self.own_disk:
+            run(["sync", "-f", self.directory / "disk"])
+
+    def _cut_disk(self) -> None:
+        """The disk as it is when the current fails: without what only the page cache knows."""
+        stop_without_writing(self.directory / "disk")
+        run(["umount", self.root])
+        run(["umount", self.directory / "disk"])
+        self._mount_disk()
+        self._mount()
 
     def _personalise(self) -> None:
         etc = self.root / "etc"
@@ -128,16 +161,17 @@ class Machine:
     def _share_archives(self) -> None:
         """Packages that an earlier host has downloaded are at hand; which ones are wanted, apt still decides."""
         suite = self._suite()
-        if not (ARCHIVES / suite).is_dir():
+        if self.own_disk or not (ARCHIVES / suite).is_dir():
             return
         here = self.upper / "var/cache/apt/archives"
-        here.mkdir(parents=True)
+        make_directory(here, self.upper)
         for path in (ARCHIVES / suite).glob("*.deb"):
-            with suppress(FileExistsError):
-                os.link(path, here / path.name)
+            os.link(path, here / path.name)
 
     def keep_archives(self) -> None:
         """Let later hosts find the packages that this one has downloaded."""
+        if self.own_disk:
+            return
         kept = ARCHIVES / self._suite()
         kept.mkdir(parents=True, exist_ok=True)
         for path in (self.upper / "var/cache/apt/archives").glob("*.deb"):
@@ -226,6 +260,8 @@ class Machine:
     def power_cut(self, *, back: bool = True) -> None:
         """Everything dies at once, unasked; then the same disk starts again, unless `back` is False."""
         self._kill()
+        if self.own_disk:
+            self._cut_disk()
         if back:
             self._start()
 
@@ -473,6 +509,24 @@ class Box(Machine):
         """From now on this is the main process: the machine starts again with it."""
         self.command = command
         self.power_cut()
+
+
+def make_directory(path: Path, top: Path | None = None) -> None:
+    """A directory that everybody may read, whatever this process's umask is; so are those between it and `top`."""
+    path.mkdir(parents=True, exist_ok=True)
+    path.chmod(0o755)
+    while top is not None and path != top:
+        path = path.parent
+        path.chmod(0o755)
+
+
+def stop_without_writing(mount: Path) -> None:
+    """From now on this ext4 takes and writes nothing more: EXT4_IOC_SHUTDOWN, its journal not flushed."""
+    handle = os.open(mount, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.ioctl(handle, 0x8004587D, struct.pack("I", 2))
+    finally:
+        os.close(handle)
 
 
 def as_root(member: tarfile.TarInfo) -> tarfile.TarInfo:

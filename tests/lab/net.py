@@ -102,10 +102,9 @@ class Slot:
         groups = self.kill()
         for group in groups:
             remove_group(group)
-        for _ in range(10):
-            if not (self.directory / "root").is_mount():
-                break
-            run(["umount", "-l", self.directory / "root"])
+        for place in ("root", "disk"):
+            while (self.directory / place).is_mount():
+                run(["umount", "-l", self.directory / place])
         if Path("/sys/class/net", self.name).exists():
             ip("link", "del", self.name, check=False)
         if self.namespace.exists():

@@ -109,6 +109,22 @@ def test_reboot_and_power_cut_keep_the_disk_and_lose_the_rest() -> None:
 
 
 @pytest.mark.host
+def test_a_power_cut_loses_what_was_not_synced_on_a_disk_of_its_own() -> None:
+    with Host.boot(tree.base_tree("bookworm"), "disk", own_disk=True) as machine:
+        machine.sh("mkdir /srv/d; echo 1 >/srv/d/synced; sync; echo 2 >/srv/d/lost; echo 3 >/srv/d/fsynced")
+        machine.sh("dd if=/dev/null of=/srv/d/fsynced conv=notrunc,fsync 2>/dev/null; echo more >>/srv/d/synced")
+        machine.power_cut()
+        assert machine.read("/srv/d/synced") == "1\n"
+        assert machine.read("/srv/d/fsynced") == "3\n"
+        assert not machine.sh("test -s /srv/d/lost", check=False).ok
+        machine.sh("echo 4 >/srv/d/later")
+        machine.reboot()
+        assert machine.read("/srv/d/later") == "4\n"
+        disk = machine.directory / "disk"
+    assert str(disk) not in Path("/proc/self/mounts").read_text()
+
+
+@pytest.mark.host
 def test_what_is_enabled_comes_back_after_a_reboot() -> None:
     with Host.boot(tree.base_tree("bookworm"), "units") as machine:
         unit = "[Service]\nExecStart=/bin/sleep infinity\n[Install]\nWantedBy=multi-user.target\n"
