@@ -64,7 +64,7 @@ def _url(git: Git, oid: Oid) -> str:
 
 
 def _fetch(git: Git, url: str, path: str, pointer: bytes) -> Path:
-    """One file by git-lfs's own smudge filter, into a file beside the index."""
+    """One file by git-lfs's own smudge filter, into a file beside the index; the repository's `lfs/` caches it."""
     content = Path(git.env["GIT_INDEX_FILE"]).with_name("lfs")
     env = environment(
         {"lfs.url": url, "lfs.storage": str(content.with_name("lfs-cache"))}, {"GIT_LFS_SKIP_SMUDGE": "0"}

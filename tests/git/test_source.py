@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
 import os
+import re
 import subprocess
 import tarfile
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from receiver.errors import HostFault, Rejected
-from receiver.host import submodules
+from receiver.host import lfs, submodules
 from receiver.host.git import Git
+from receiver.host.run import find
 from receiver.host.source import GitSource
 from receiver.names import Branch, Oid
 
@@ -263,3 +270,56 @@ def test_a_text_about_lfs_is_not_a_pointer(work: Work) -> None:
 def test_git_is_given_no_environment_but_ours() -> None:
     env = Git(Path("/x")).env
     assert env["HOME"] == "/nonexistent" and env["GIT_CONFIG_NOSYSTEM"] == "1" and "GIT_DIR" not in env
+
+
+class LfsServer(BaseHTTPRequestHandler):
+    """The two calls of the LFS batch API that a download takes."""
+
+    objects: ClassVar[dict[str, bytes]] = {}
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        host = f"http://127.0.0.1:{self.server.server_address[1]}"
+        found = [
+            {**o, "actions": {"download": {"href": f"{host}/{o['oid']}"}}} if o["oid"] in self.objects
+            else {**o, "error": {"code": 404, "message": "not here"}}
+            for o in asked["objects"]
+        ]  # fmt: skip
+        self._send("application/vnd.git-lfs+json", json.dumps({"objects": found}).encode())
+
+    def do_GET(self) -> None:
+        self._send("application/octet-stream", self.objects[self.path.removeprefix("/")])
+
+    def _send(self, kind: str, body: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.mark.skipif(find("git-lfs") is None, reason="git-lfs is not installed")
+def test_lfs_files_are_fetched_from_the_server_that_the_commit_names(
+    work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lfs, "_URL", re.compile("http://127.*"))
+    content = os.urandom(50_000)
+    oid = hashlib.sha256(content).hexdigest()
+    LfsServer.objects = {oid: content}
+    with ThreadingHTTPServer(("127.0.0.1", 0), LfsServer) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        (work.tree / ".lfsconfig").write_text(f'[lfs]\n\turl = "http://127.0.0.1:{server.server_address[1]}"\n')
+        (work.tree / ".gitattributes").write_text("*.png filter=lfs diff=lfs merge=lfs -text\n")
+        pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize {len(content)}\n"
+        (work.tree / "a.png").write_text(pointer)
+        (work.tree / "b.txt").write_text("plain")
+        found = work.unpacked(work.commit())
+        assert found["a.png"][1] == content and found["b.txt"][1] == b"plain"
+        LfsServer.objects = {}
+        (work.tree / "c.png").write_text(pointer.replace(oid, "b" * 64))
+        with pytest.raises(Rejected, match=r"c\.png"), work.source.archive(work.commit()):
+            pass
+        server.shutdown()
