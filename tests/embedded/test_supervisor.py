@@ -1,0 +1,146 @@
+"""The embedded manager, where systemd is not running: the same promises, and nothing that runs twice."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+from lab.base import REPO
+from lab.client import Client, Repo, fetch
+from lab.host import Box, wait_for
+
+APP = (REPO / "examples/hello/app.py").read_text()
+EXAMPLE = {path.name: path.read_text() for path in (REPO / "examples/hello").iterdir() if path.is_file()}
+START = ("shipit-supervisord", "start")
+
+
+@pytest.fixture
+def serving(box: Box, client: Client) -> Repo:
+    """The app hello, live on a box."""
+    box.run(*START)
+    repo = client.repo("hello", EXAMPLE)
+    assert repo.push().code == 0
+    return repo
+
+
+def processes(box: Box) -> int:
+    """How many gunicorn masters and workers run as the app."""
+    return len(box.sh("pgrep -u app-hello || true").out.split())
+
+
+def answers(client: Client) -> bool:
+    try:
+        return client.get("hello", timeout=2).status == 200
+    except OSError:
+        return False
+
+
+def test_a_release_goes_live_comes_back_and_a_broken_one_does_not(serving: Repo, client: Client) -> None:
+    with client.load("hello") as load:
+        serving.commit({"app.py": APP.replace("Hello from", "Changed by")})
+        assert serving.push().code == 0
+        load.wait_for_body("Changed by")
+        serving.commit({"app.py": "raise RuntimeError('broken on purpose')\n"})
+        failed = serving.push()
+        assert failed.code != 0 and "broken on purpose" in failed.text and "v2 is still serving" in failed.text
+        assert client.ssh("rollback", "hello").ok
+        load.wait_for_body("Hello from shipit (v4)")
+        report = load.stop()
+    assert report.failed == 0 and report.total > 100, report
+
+
+def test_every_process_tells_its_pid_age_restarts_and_memory(serving: Repo, client: Client, box: Box) -> None:
+    assert client.ssh("ps:scale", "hello", "web=2").ok
+    rows = json.loads(client.ssh("ps", "hello", "--format", "json").out)
+    assert len([row for row in rows if row["state"] == "running"]) == 2, rows
+    pid = box.sh("pgrep -o -u app-hello").out.strip()
+    box.run("kill", "-KILL", pid)
+
+    def restarted() -> bool:
+        found = json.loads(client.ssh("ps", "hello", "--format", "json").out)
+        return any(row["restarts"] == 1 and row["state"] == "running" for row in found)
+
+    wait_for("the killed process to be counted as restarted", restarted)
+    wait_for("the app to answer", lambda: answers(client))
+
+
+def test_a_killed_supervisord_comes_back_and_nothing_runs_twice(serving: Repo, client: Client, box: Box) -> None:
+    before = processes(box)
+    box.sh("kill -KILL $(cat /run/shipit/supervisord.pid)")
+    wait_for("the app to answer", lambda: answers(client))
+    wait_for("as many processes as before", lambda: processes(box) == before)
+    time.sleep(2)
+    assert processes(box) == before
+    assert len(box.sh("pgrep -x nginx -P $(cat /run/shipit/supervisord.pid)").out.split()) == 1
+    serving.commit()
+    assert serving.push().code == 0
+
+
+def test_a_killed_keeper_and_supervisord_leave_nothing_that_runs_twice(serving: Repo, client: Client, box: Box) -> None:
+    before = processes(box)
+    box.sh("kill -KILL $(cat /run/shipit/keeper.lock) $(cat /run/shipit/supervisord.pid)")
+    assert processes(box) == before, "the orphans still serve"
+    box.run(*START)
+    wait_for("the app to answer", lambda: answers(client))
+    wait_for("as many processes as before", lambda: processes(box) == before)
+    serving.commit()
+    assert serving.push().code == 0
+
+
+def test_a_container_that_is_started_again_serves_what_was_live(serving: Repo, client: Client, box: Box) -> None:
+    serving.commit({"app.py": APP.replace("Hello from", "Changed by")})
+    assert serving.push().code == 0
+    box.run_as_main("shipit-supervisord", "run")
+    wait_for("the app to answer", lambda: answers(client))
+    assert "Changed by shipit (v2)" in client.get("hello").body
+    box.reboot()
+    wait_for("the app to answer", lambda: answers(client))
+    serving.commit()
+    assert serving.push().code == 0
+
+
+def test_stopping_it_stops_everything_and_starting_it_brings_the_apps_back(
+    serving: Repo, client: Client, box: Box
+) -> None:
+    box.run("shipit-supervisord", "stop")
+    assert processes(box) == 0
+    assert box.sh("pgrep -x nginx; pgrep -f supervisord", check=False).out == ""
+    assert box.run("shipit-supervisord", "status", check=False).code == 3
+    box.run(*START)
+    box.run(*START)
+    wait_for("the app to answer", lambda: answers(client))
+
+
+def test_a_build_leaves_no_process_behind(box: Box, client: Client) -> None:
+    box.run(*START)
+    files = {
+        "pyproject.toml": '[project]\nname = "x"\nversion = "1"\n[build-system]\nrequires = ["setuptools"]\n',
+        "setup.py": (
+            "import os, subprocess\n"
+            "subprocess.Popen(['sleep', '4321'], start_new_session=True, stdin=subprocess.DEVNULL,\n"
+            "                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)\n"
+            "from setuptools import setup\nsetup(name='x', py_modules=[])\n"
+        ),
+        "Procfile": "web: python -m http.server $PORT\n",
+    }
+    pushed = client.repo("left", files).push()
+    assert pushed.code == 0, pushed
+    assert box.sh("pgrep -f 'sleep 4321'", check=False).out == ""
+    assert client.get("left").status == 200, "$PORT works too"
+
+
+def test_a_one_off_command_has_the_apps_environment_and_its_exit_code(serving: Repo, client: Client, box: Box) -> None:
+    assert client.ssh("config:set", "hello", 'GREETING=it\'s \\"here\\" %d').ok
+    said = client.ssh("run", "hello", "--", "sh", "-c", "'echo $GREETING; id -un; exit 7'")
+    assert said.code == 7, said
+    assert "it's" in said.out and "app-hello" in said.out
+    on_terminal = client.ssh("run", "hello", "--", "tty", tty=True)
+    assert "/dev/pts/" in on_terminal.out, on_terminal
+
+
+def test_destroying_an_app_leaves_nothing_of_it(serving: Repo, client: Client, box: Box) -> None:
+    assert client.ssh("apps:destroy", "hello", "--force").ok
+    assert not box.exists("/var/log/shipit/hello") and not box.exists("/var/lib/shipit/apps/hello")
+    assert "hello" not in box.sh("ls /etc/shipit/supervisor; getent passwd").out
+    assert fetch(box.ip, headers={"Host": f"hello.{client.domain()}"}).status == 404
