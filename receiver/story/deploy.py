@@ -6,9 +6,10 @@ serves was touched; `commit` is one rename; what follows it can be repeated (sto
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from receiver.errors import Cancelled, Failure
@@ -32,7 +33,8 @@ def deploy(host: Host, release: Release) -> Release:
     """
     recover(host, release)
     with undone_on_failure(host, release):
-        release = build(host, release)
+        with known_to_the_proxy(host):
+            release = build(host, release)
         snapshot_config(host, release)
         run_release_command(host, release)
         release = start(host, release)
@@ -42,6 +44,28 @@ def deploy(host: Host, release: Release) -> Release:
     release = announce(host, release)
     prune(host)
     return release
+
+
+@contextmanager
+def known_to_the_proxy(host: Host) -> Iterator[None]:
+    """Beside the first build of an app, give it its vhost: nginx's reload takes as long as all of the switch.
+
+    The vhost of an app without a live release is that of one web process. If this fails, `announce` tries again.
+    """
+    if host.ledger.current_number():
+        yield
+        return
+
+    def apply() -> None:
+        with suppress(Failure), host.agent.anew() as agent:
+            agent.proxy(host.ledger.app)
+
+    beside = threading.Thread(target=apply)
+    beside.start()
+    try:
+        yield
+    finally:
+        beside.join()
 
 
 @contextmanager
