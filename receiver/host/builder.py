@@ -47,8 +47,6 @@ def main(argv: list[str]) -> None:
         code = run_step(step, base)
     if code == 0:
         make_readable()
-        # The slug is durable before the ledger can name it; one syncfs(2) is cheaper than an fsync a file.
-        code = subprocess.call(["sync", "--file-system", "."])
     raise SystemExit(code)
 
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from receiver.errors import HostFault, Rejected
-from receiver.host.run import run
+from receiver.host.run import run, start
 
 DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -171,6 +171,18 @@ def _inside(root: int, below: bytes) -> Iterator[int]:
         os.close(fd)
 
 
-def syncfs(path: Path) -> None:
-    """Make everything on the file system of `path` durable (syncfs(2) by sync(1))."""
-    run(["sync", "--file-system", "--", path])
+@contextmanager
+def synced(path: Path) -> Iterator[None]:
+    """Make everything on the file system of `path` durable (syncfs(2) by sync(1)) beside the block, before it ends.
+
+    For what the block must not commit too early, and need not wait for. Raises HostFault when the disk failed.
+    """
+    child = start(["sync", "--file-system", "--", path])
+    try:
+        yield
+    except BaseException:
+        child.kill()
+        child.wait()
+        raise
+    if child.wait():
+        raise HostFault(f"{path} could not be written to the disk.", hint="sudo shipit doctor")

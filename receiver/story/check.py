@@ -13,7 +13,7 @@ from receiver.model import Process, Release
 from receiver.plan.vhost import domains
 from receiver.story.host import Host
 
-LAST_LINES = 20
+LAST_LINES = 30
 
 
 def wait_until_healthy(host: Host, release: Release) -> None:

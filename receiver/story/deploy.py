@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from receiver.errors import Cancelled, Failure
+from receiver.host import disk
 from receiver.host.client import Agent
 from receiver.host.git import Git
 from receiver.model import Release, Source, Status
@@ -35,10 +36,12 @@ def deploy(host: Host, release: Release) -> Release:
     with undone_on_failure(host, release):
         with known_to_the_proxy(host):
             release = build(host, release)
-        snapshot_config(host, release)
-        run_release_command(host, release)
-        release = start(host, release)
-        wait_until_healthy(host, release)
+        # The slug is durable before the ledger names it; the disk works while the new processes come up.
+        with disk.synced(host.paths.slugs):
+            snapshot_config(host, release)
+            run_release_command(host, release)
+            release = start(host, release)
+            wait_until_healthy(host, release)
         checkpoint.reach("healthy")
         commit(host, release)
     release = announce(host, release)
