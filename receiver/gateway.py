@@ -46,7 +46,7 @@ def serve(layout: Layout, argv: list[str], hooks: Path) -> int:
         code = _answer(layout, request, caller, hooks)
     except Failure as failure:
         code = failure.exit_code
-        _refuse(failure, isinstance(request, GitRequest))
+        _refuse(failure, git=(command or b"").startswith((b"git-receive-pack ", b"git-upload-pack ")))
     except Exception as error:  # noqa: BLE001 - a caller never sees a traceback; the journal has it
         code = 70
         audit.bug(error)
@@ -100,12 +100,12 @@ def _greet(caller: Caller) -> int:
         f"Hi {caller.name}, this is shipit: your key may {caller.role.value} {apps}. There is no shell here.\n"
         f"Put a commit live:   git push ssh://shipit@{host}/APP main\n"
         f"See what there is:   ssh shipit@{host} apps\n"
-        f"All commands:        ssh shipit@{host} --help\n"
+        f"All commands:        ssh shipit@{host} shipit --help\n"
     )
     return 0
 
 
-def _refuse(failure: Failure, git: bool) -> None:
+def _refuse(failure: Failure, *, git: bool) -> None:
     """Say why not. git's client shows a refusal as its own error when it comes as an ERR packet (gitprotocol-pack(5)),
     and would add misleading advice about access rights otherwise."""
     lines = failure.lines()

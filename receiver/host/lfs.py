@@ -66,9 +66,7 @@ def _url(git: Git, oid: Oid) -> str:
 def _fetch(git: Git, url: str, path: str, pointer: bytes) -> Path:
     """One file by git-lfs's own smudge filter, into a file beside the index; the repository's `lfs/` caches it."""
     content = Path(git.env["GIT_INDEX_FILE"]).with_name("lfs")
-    env = environment(
-        {"lfs.url": url, "lfs.storage": str(content.with_name("lfs-cache"))}, {"GIT_LFS_SKIP_SMUDGE": "0"}
-    )
+    env = environment({"lfs.url": url}, {"GIT_LFS_SKIP_SMUDGE": "0"})
     with content.open("wb") as out:
         done = run(git.argv("lfs", "smudge"), env=env, input=pointer, stdout=out.fileno(), check=False, timeout=TIMEOUT)
     if done.code or (content.stat().st_size < _MAX_POINTER and content.read_bytes() == pointer):
