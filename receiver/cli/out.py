@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -30,7 +29,7 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, empt
     cells = [[str(row.get(field, "")) for field in columns] for row in rows]
     lines = [list(columns.values()), *cells]
     widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
-    room = shutil.get_terminal_size((100, 24)).columns if sys.stdout.isatty() else 10_000
+    room = terminal_width() if sys.stdout.isatty() else 10_000
     last = max(8, room - sum(widths[:-1]) - 2 * (len(widths) - 1))
     for number, line in enumerate(lines):
         if len(line[-1]) > last:
@@ -43,6 +42,14 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, empt
         elif colours():
             padded = [f"\x1b[1m{p}\x1b[0m" for p in padded]
         say("  ".join(padded).rstrip())
+
+
+def terminal_width() -> int:
+    """Columns of the terminal; 100 if it does not say."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or 100
+    except OSError:
+        return 100
 
 
 def fields(values: Mapping[str, Any]) -> None:

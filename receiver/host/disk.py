@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import os
 import stat
 from collections.abc import Iterator
@@ -131,6 +130,9 @@ def digest_tree(path: Path, limit: int) -> str:
     So a lost, truncated or added file is seen in milliseconds. Raises Rejected beyond `limit` entries, HostFault when
     the tree is not there.
     """
+    # Here, because OpenSSL takes 3 ms to load and every command imports this module.
+    import hashlib
+
     digest = hashlib.sha256()
     count = 0
     todo = [b""]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -138,6 +137,8 @@ def passthrough(argv: Sequence[str | Path], *, matching: str = "") -> int:
 
 def find(program: str) -> Path | None:
     """Where a program is on the clean PATH, or None."""
+    import shutil
+
     found = shutil.which(program, path=PATH)
     return Path(found) if found else None
 
