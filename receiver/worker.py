@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import select
 import signal
 import socket
 import sys
@@ -33,19 +34,24 @@ STARTED = b"started\n"
 FIRST_FD = 3  # sd_listen_fds(3)
 
 
-def main() -> int:
-    """`libexec/worker`: serve the connection systemd passed, or with `--listen` accept and fork (embedded)."""
+def main(agent: int = -1) -> int:
+    """`libexec/worker`: serve the connection systemd passed, or with `--listen` accept and fork (embedded).
+
+    `agent` is a descriptor connected to the agent already, which starts while this process still imports.
+    """
     os.umask(0o027)
     if sys.argv[1:] == ["--listen"]:
         return listen(Layout())
     with socket.socket(fileno=FIRST_FD) as connection:
-        return serve(Layout(), connection)
+        return serve(Layout(), connection, agent)
 
 
-def serve(layout: Layout, connection: socket.socket) -> int:
+def serve(layout: Layout, connection: socket.socket, connected: int = -1) -> int:
     """Wait for the one line and do what it says; returns an exit code for the unit."""
-    with Agent.connect(layout.agent_socket) as agent:
-        preload()
+    path = layout.agent_socket
+    with Agent.connect(path) if connected < 0 else Agent(socket.socket(fileno=connected), path) as agent:
+        if not select.select([connection], [], [], 0)[0]:
+            preload()
         line = connection.makefile("rb").readline(200).decode(errors="replace").split()
         if len(line) != 3 or line[0] != "deploy":
             return 0
