@@ -19,12 +19,15 @@ from receiver.host.keys import Caller, Keyring
 from receiver.paths import Layout, share
 
 
-def main() -> int:
-    """Serve one request of the key named by the only argument; returns the exit code for sshd."""
-    return serve(Layout(), sys.argv[1:], share("hooks"))
+def main(worker: int = -1) -> int:
+    """Serve one request of the key named by the only argument; returns the exit code for sshd.
+
+    `worker` is a descriptor connected to a worker, which starts while this still imports (early.py).
+    """
+    return serve(Layout(), sys.argv[1:], share("hooks"), worker)
 
 
-def serve(layout: Layout, argv: list[str], hooks: Path) -> int:
+def serve(layout: Layout, argv: list[str], hooks: Path, worker: int = -1) -> int:
     """As `main`, below a given root."""
     os.umask(0o027)
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -43,7 +46,7 @@ def serve(layout: Layout, argv: list[str], hooks: Path) -> int:
         caller = Keyring(layout).caller(name)
         request = parse(command)
         verb = _verb(request)
-        code = _answer(layout, request, caller, hooks)
+        code = _answer(layout, request, caller, hooks, worker)
     except Failure as failure:
         code = failure.exit_code
         _refuse(failure, git=(command or b"").startswith((b"git-receive-pack ", b"git-upload-pack ")))
@@ -64,7 +67,7 @@ def serve(layout: Layout, argv: list[str], hooks: Path) -> int:
     return code
 
 
-def _answer(layout: Layout, request: Request, caller: Caller, hooks: Path) -> int:
+def _answer(layout: Layout, request: Request, caller: Caller, hooks: Path, worker: int) -> int:
     if isinstance(request, CliRequest):
         from receiver.cli.main import run
 
@@ -76,7 +79,7 @@ def _answer(layout: Layout, request: Request, caller: Caller, hooks: Path) -> in
             return service.upload(layout, request.app, caller)
         from receiver import settings
 
-        return service.receive(layout, request.app, caller, settings.load(layout.settings), hooks)
+        return service.receive(layout, request.app, caller, settings.load(layout.settings), hooks, worker)
     return _greet(caller)
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import select
 import shlex
 import sys
+import threading
 
 import click
 
@@ -44,6 +46,22 @@ def run_command(ctx: Context, app: AppName, command: tuple[str, ...]) -> int:
     try:
         with Agent.connect(ctx.layout.agent_socket) as agent:
             sys.stdout.flush()
+            end_with_reader(agent)
             return agent.run(app, current.number, run_id, (0, 1, 2), tty=os.isatty(0) and os.isatty(1))
     finally:
         path.unlink(missing_ok=True)
+
+
+def end_with_reader(agent: Agent) -> None:
+    """Hang up on the agent, which ends the command, as soon as nobody can read what it prints any more.
+
+    A client that went away leaves no signal here: sshd only closes its end of the pipes.
+    """
+
+    def watch() -> None:
+        poll = select.poll()
+        poll.register(1, 0)
+        poll.poll()
+        agent.hang_up()
+
+    threading.Thread(target=watch, daemon=True).start()

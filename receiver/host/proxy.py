@@ -31,6 +31,17 @@ def apply(layout: Layout, settings: Settings, app: AppName) -> bool:
     When it returns, every new connection meets the new configuration. Raises HostFault with nginx's words, the old
     file being back in place; or when nginx does not run, the new file then being read at its start.
     """
+    return _put(layout, app, wanted(layout, settings, app))
+
+
+def is_right(layout: Layout, settings: Settings, app: AppName) -> bool:
+    """Whether nginx's file for `app` is what its ledger says, and was confirmed. Changes nothing."""
+    path = layout.app(app).vhost
+    return _content(path) == wanted(layout, settings, app) and not path.with_suffix(".undo").exists()
+
+
+def wanted(layout: Layout, settings: Settings, app: AppName) -> bytes:
+    """The vhost of `app` as its ledger says; empty for an app that takes no requests."""
     ledger = Ledger(layout.app(app))
     text = vhost(
         app,
@@ -41,7 +52,7 @@ def apply(layout: Layout, settings: Settings, app: AppName) -> bool:
         pages=pages(layout),
         ipv6=Path("/proc/net/if_inet6").exists(),
     )
-    return _put(layout, app, text.encode())
+    return text.encode()
 
 
 def remove(layout: Layout, app: AppName) -> bool:

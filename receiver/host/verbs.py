@@ -226,7 +226,7 @@ class Verbs:
                 raise HostFault(
                     f"The files of v{number}, which {release.name} runs, are not those that were built.",
                     holds="Nothing was started or stopped.",
-                    hint=f"Build it again: shipit rebuild {release.app}",
+                    hint=f"Push the commit again, or build the live one anew: shipit deploy {release.app}",
                 )
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from receiver.errors import Failure
+from receiver.host import proxy
 from receiver.host.client import Agent
 from receiver.host.git import Git
 from receiver.host.ledger import Ledger
@@ -92,6 +93,8 @@ def app_findings(layout: Layout, app: AppName, agent: Agent) -> Iterator[Finding
     yield Finding(
         app, f"{current.name} is live and whole", whole, f"Its files are gone; go back: shipit rollback {app}"
     )
+    right = proxy.is_right(layout, load(layout.settings), app)
+    yield Finding(app, "the proxy's file is as the ledger says", right, mends=True)
     found = agent.processes(app)
     up = [p for p in found if p.release == current.number and p.state.value == "running"]
     wanted = 0 if state.stopped else len(current.running())
