@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import time
 from contextlib import ExitStack, suppress
@@ -42,10 +43,11 @@ def upload(layout: Layout, app: AppName, caller: Caller) -> int:
     return _code(start(argv, env=environment(HIDDEN), stdin=0).wait())
 
 
-def receive(layout: Layout, app: AppName, caller: Caller, settings: Settings, hooks: Path) -> int:
+def receive(layout: Layout, app: AppName, caller: Caller, settings: Settings, hooks: Path, connected: int) -> int:
     """Serve a push; returns 0 when what it brought is live (or brought nothing to deploy), else not 0.
 
-    Waits for the app's turn and holds it until the release is decided; then the branch is at the live commit again.
+    `connected` is a descriptor of a worker's connection, or -1. Waits for the app's turn and holds it until the release
+    is decided; then the branch is at the live commit again.
     """
     caller.require(Role.DEPLOY, app)
     ledger = existing(layout, app, settings)
@@ -54,8 +56,8 @@ def receive(layout: Layout, app: AppName, caller: Caller, settings: Settings, ho
         line = stack.enter_context(HookLine.made())
         turn = stack.enter_context(queued(ledger, caller.name, push=True, say=tell, client=0))
         put_back(ledger, git)
-        # Now, so that the worker and the agent start while git works.
-        worker = stack.enter_context(connect_worker(layout))
+        # Now at the latest, so that the worker and the agent start while git works.
+        worker = stack.enter_context(connect_worker(layout) if connected < 0 else socket.socket(fileno=connected))
         child = start(
             ["git", "receive-pack", str(ledger.paths.repo)],
             env=environment(receive_config(settings, hooks), line.environment()),
@@ -138,7 +140,8 @@ def put_back(ledger: Ledger, git: Git) -> None:
 
 
 def tidy(git: Git) -> None:
-    """Start packing the repository behind the push when many packs have come together; objects stay two weeks."""
+    """Remove what a killed push left, and start packing the repository, behind this push, when there are many packs."""
+    git.sweep()
     if git.packs() >= MANY_PACKS:
         null = os.open(os.devnull, os.O_WRONLY)
         start(git.argv("gc", "--quiet"), env=git.env, stdout=null, stderr=null)

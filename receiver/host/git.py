@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from receiver.errors import HostFault
+from receiver.host.disk import remove_tree
 from receiver.host.run import PATH, Result, run
 from receiver.names import Branch, Oid
 
@@ -114,6 +115,11 @@ class Git:
     def point_head_at(self, branch: Branch) -> None:
         """Whoever clones the repository gets this branch."""
         self.run("symbolic-ref", "HEAD", f"refs/heads/{branch}")
+
+    def sweep(self) -> None:
+        """Remove the objects of pushes that were cut off. Only for who has the app's turn, after its own git ended."""
+        for left in (self.repo / "objects").glob("tmp_objdir-*"):
+            remove_tree(left)
 
     def packs(self) -> int:
         """How many packs there are; each push makes one."""

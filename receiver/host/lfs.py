@@ -41,7 +41,7 @@ def pointers(source: GitSource, tree: GitTree) -> dict[str, bytes]:
 
 def fill(source: GitSource, oid: Oid, found: Mapping[str, bytes], git: Git) -> None:
     """Put the real files in place of the pointers in the index of `git`; raises Rejected when they cannot be had."""
-    url = _url(source.git, oid)
+    url = _url(source, oid)
     if not url or find("git-lfs") is None:
         raise Rejected(
             "These files are Git LFS pointers, and shipit stores no LFS objects: " + _some(list(found)),
@@ -57,8 +57,10 @@ def fill(source: GitSource, oid: Oid, found: Mapping[str, bytes], git: Git) -> N
         git.run("update-index", "-z", "--index-info", input=f"{mode} {blob}\t{path}\0".encode())
 
 
-def _url(git: Git, oid: Oid) -> str:
-    result = git.run("config", f"--blob={oid}:.lfsconfig", "--no-includes", "--get", "lfs.url", check=False)
+def _url(source: GitSource, oid: Oid) -> str:
+    if source.tree(oid).read(".lfsconfig") is None:
+        return ""
+    result = source.git.run("config", f"--blob={oid}:.lfsconfig", "--no-includes", "--get", "lfs.url", check=False)
     url = result.out.strip()
     return url if _URL.fullmatch(url) else ""
 

@@ -7,7 +7,6 @@ repository and the submodules' caches are read as alternates. `git archive` of t
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from receiver.errors import HostFault
 from receiver.host import lfs, submodules
+from receiver.host.disk import remove_tree
 from receiver.host.git import Git
 from receiver.names import Oid
 
@@ -32,6 +32,9 @@ def filled(source: GitSource, oid: Oid) -> Iterator[tuple[Git, Oid]]:
     if not modules and not pointers:
         yield source.git, oid
         return
+    # Only a build makes overlays, and it has the app's lock: others are of builds that were killed.
+    for left in source.git.repo.glob("overlay-*"):
+        remove_tree(left)
     work = Path(tempfile.mkdtemp(prefix="overlay-", dir=source.git.repo))
     try:
         git = Git(
@@ -55,7 +58,7 @@ def filled(source: GitSource, oid: Oid) -> Iterator[tuple[Git, Oid]]:
         made = git.run("write-tree").out.strip()
         yield git, Oid(made)
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        remove_tree(work)
 
 
 def joined(stores: list[Path]) -> str:

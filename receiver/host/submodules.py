@@ -47,7 +47,7 @@ def fetched(source: GitSource, oid: Oid, modules: Mapping[str, Oid]) -> Iterator
             continue
         if depth > MAX_DEPTH:
             raise Rejected(f"Submodules are nested deeper than {MAX_DEPTH}: {prefix}")
-        urls = read_urls(where.git, commit)
+        urls = read_urls(where, commit)
         for path, wanted in found.items():
             count += 1
             if count > MAX_COUNT:
@@ -58,9 +58,11 @@ def fetched(source: GitSource, oid: Oid, modules: Mapping[str, Oid]) -> Iterator
             todo.append((tree.source, wanted, tree.submodules(), f"{prefix}{path}/", depth + 1))
 
 
-def read_urls(git: Git, commit: Oid) -> dict[str, str]:
+def read_urls(source: GitSource, commit: Oid) -> dict[str, str]:
     """Path → URL as .gitmodules of a commit says; git's own parser reads it, from the object, without includes."""
-    result = git.run(
+    if source.tree(commit).read(".gitmodules") is None:
+        return {}
+    result = source.git.run(
         "config", f"--blob={commit}:.gitmodules", "--no-includes", "-z", "--get-regexp", r"^submodule\..*\.(path|url)$",
         check=False,
     )  # fmt: skip

@@ -103,7 +103,10 @@ def test_a_client_killed_while_it_uploads_changes_nothing(server: Server, laptop
     wait_for(lambda: not server_side(server, "receive-pack"))
     assert server.ref("refs/heads/main") == "" and server.worker.told == []
     wait_for(lambda: server.worker.closed_unused == 1)
+    left = server.ledger().paths.repo / "objects/tmp_objdir-incoming-x"
+    left.mkdir()
     assert laptop.push().returncode == 0
+    assert not list(left.parent.glob("tmp_objdir-*"))
 
 
 def test_a_client_killed_while_it_waits_leaves_the_queue(server: Server, laptop: Laptop) -> None:

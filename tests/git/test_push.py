@@ -284,6 +284,21 @@ def test_hostile_tree_entries_are_refused(server: Server, laptop: Laptop, name: 
     assert server.worker.told == []
 
 
+@pytest.mark.parametrize("url", ["--upload-pack=id", "https://x/\\nhost=y", "-x"])
+def test_hostile_submodules_are_refused(server: Server, laptop: Laptop, url: str) -> None:
+    laptop.commit({".gitmodules": f'[submodule "x"]\n\tpath = x\n\turl = "{url}"\n'})
+    done = laptop.push()
+    assert done.returncode != 0 and "gitmodules" in done.stderr
+    assert server.worker.told == []
+
+
+def test_gitmodules_as_a_link_is_refused(server: Server, laptop: Laptop) -> None:
+    blob = laptop.git("hash-object", "-w", "Procfile").stdout.strip()
+    commit = laptop.git("commit-tree", _mktree(laptop, f"120000 blob {blob}\t.gitmodules\n"), "-m", "x").stdout.strip()
+    done = laptop.push(f"{commit}:refs/heads/main")
+    assert done.returncode != 0 and "symlink" in done.stderr.lower()
+
+
 def test_too_large_a_push_is_refused(server: Server, laptop: Laptop) -> None:
     server.layout.settings.write_text("max_push: 1\n")
     (laptop.tree / "big").write_bytes(random.Random(1).randbytes(3 * 2**20))
