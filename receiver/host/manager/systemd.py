@@ -134,6 +134,8 @@ class SystemdManager:
 
     def stop_job(self, name: str) -> None:
         systemctl("stop", units.job_unit(name), check=False)
+        # One whose agent was killed is left failed.
+        systemctl("reset-failed", units.job_unit(name), check=False)
 
     def _cage(self, job: Job) -> list[str]:
         known = settings.load(self._layout.settings)
