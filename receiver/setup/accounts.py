@@ -5,7 +5,10 @@ from __future__ import annotations
 import grp
 import pwd
 import re
+import time
 
+from receiver.errors import HostFault
+from receiver.host.manager import family
 from receiver.host.run import run
 from receiver.paths import PROXY_GROUP, SHIPIT_USER, Layout
 from receiver.setup.report import Step
@@ -53,14 +56,21 @@ def app_accounts(layout: Layout) -> list[pwd.struct_passwd]:
 
 
 def remove(layout: Layout, step: Step) -> None:
-    """Remove every user and group of shipit's; nothing of theirs may run any more."""
+    """Remove every user and group of shipit's, and end what still runs as one of them: a push, a drain."""
     # build-APP before app-APP, whose group it is in.
-    users = sorted((user.pw_name for user in app_accounts(layout)), reverse=True)
-    for user in [*users, *([SHIPIT_USER] if user_exists(SHIPIT_USER) else [])]:
-        run(["userdel", user])
-        if _group_exists(user):
-            run(["groupdel", user])
-    step.did(f"{len(users) + 1} users")
+    users = sorted(app_accounts(layout), key=lambda user: user.pw_name, reverse=True)
+    users += [user for user in pwd.getpwall() if user.pw_name == SHIPIT_USER]
+    deadline = time.monotonic() + 10
+    while left := family.of_users(user.pw_uid for user in users):
+        family.kill(left)
+        if time.monotonic() > deadline:
+            raise HostFault(f"Processes {sorted(left)} do not end.", holds="The accounts and files are still there.")
+        time.sleep(0.02)
+    for user in users:
+        run(["userdel", user.pw_name])
+        if _group_exists(user.pw_name):
+            run(["groupdel", user.pw_name])
+    step.did(f"{len(users)} users")
     if _group_exists(PROXY_GROUP):
         run(["groupdel", PROXY_GROUP])
 

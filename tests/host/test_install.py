@@ -11,7 +11,7 @@ import pytest
 from lab import snapshot
 from lab.base import REPO, run
 from lab.client import Client, Repo, fetch
-from lab.host import Host, Machine
+from lab.host import Host, Machine, wait_for
 
 EXAMPLE = REPO / "examples/hello"
 FOREIGN_SITE = """
@@ -96,7 +96,7 @@ def test_an_install_killed_while_it_builds_leaves_the_old_version_working(host: 
     while "version" not in under_way.so_far():
         time.sleep(0.02)
     time.sleep(0.5)
-    host.sh("pkill -KILL -f '^bash ./install.sh'; pkill -KILL -f 'bin/uv|uv pip' || true")
+    host.sh("pkill -KILL -f '^bash [.]/install.sh'; pkill -KILL -f '[u]v pip' || true")
     under_way.wait()
     assert host.run("readlink", "/usr/lib/shipit/current").out == before
     assert example(client).push().code == 0
@@ -115,7 +115,7 @@ def test_uninstalling_leaves_the_app_serving_and_lets_nobody_push(host: Host, cl
     assert repo.push().code != 0
     assert not host.exists("/run/shipit/agent.sock")
     host.reboot()
-    assert client.get("hello").status == 200, "also after a reboot"
+    wait_for("the app to answer after a reboot", lambda: client.get("hello").status == 200)
     host.install(key=False)
     assert repo.push().code == 0, "a new install.sh receives again, with the same keys"
 

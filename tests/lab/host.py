@@ -56,7 +56,7 @@ class Machine:
     def __init__(self, tree: Path, name: str, *, limits: bool = False, own_disk: bool = False) -> None:
         self.tree = tree
         self.own_disk = own_disk
-        self.name = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "host"
+        self.name = re.sub(r"[^a-z0-9]+", "-", name.lower())[:40].strip("-") or "host"
         self.limits = limits
         self.leader = 0
         self.environment: dict[str, str] = {}
