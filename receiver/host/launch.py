@@ -65,8 +65,9 @@ def become_program(command: str, env: dict[str, str]) -> None:
     """Replace this program by bash and the command, with the signals as a program expects to find them."""
     import signal
 
-    # Python ignores it, and what is ignored stays so across execve(2).
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    # Python ignores these, and what is ignored stays so across execve(2).
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
     os.execve("/bin/bash", ["bash", "-c", command], env)
 
 

@@ -5,6 +5,8 @@ For whoever holds the app's lock: no release is being made, so whatever runs bes
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 from receiver import settings
 from receiver.errors import Failure
 from receiver.host import disk, ledger, proxy
@@ -38,12 +40,18 @@ def reconcile(layout: Layout, manager: Manager, app: AppName) -> list[str]:
     return done
 
 
+def held(layout: Layout, app: AppName) -> AbstractContextManager[object]:
+    """The app's lock, or BlockingIOError. Root must not be the one who makes its file: `shipit` could not take it."""
+    lock = layout.app(app).app_lock
+    return disk.locked(lock, wait=False) if lock.exists() else nullcontext()
+
+
 def reconcile_all(layout: Layout, manager: Manager) -> int:
     """Reconcile every app that nobody is changing, at boot; one that fails does not keep the others from it."""
     code = 0
     for app in ledger.apps(layout):
         try:
-            with disk.locked(layout.app(app).app_lock, wait=False):
+            with held(layout, app):
                 for line in reconcile(layout, manager, app):
                     print(f"{app}: {line}", flush=True)
         except BlockingIOError:

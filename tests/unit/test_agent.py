@@ -17,10 +17,11 @@ import pytest
 
 from receiver import wire
 from receiver.errors import Failure, HostFault, NotFound, Rejected
-from receiver.host import accounts, agent, proxy
+from receiver.host import accounts, agent, disk, proxy
 from receiver.host.client import Agent
 from receiver.host.ledger import Ledger
 from receiver.host.manager import Job, ProcessState, ProcessStatus
+from receiver.host.reconcile import reconcile_all
 from receiver.model import Check, CheckKind, Listen, Process, Release, Source, Status
 from receiver.names import AppName, ConfigKey, ProcessType
 from receiver.paths import Layout
@@ -413,6 +414,33 @@ def test_reconcile_leaves_a_stopped_app_stopped(lab: Lab) -> None:
     lab.manager.running = [up(1, 1)]
     lab.agent.reconcile(BLOG)
     assert lab.manager.calls == [("prepare", BLOG), ("boot_with", 0), ("stop", 1, False)]
+
+
+def test_at_boot_every_app_is_reconciled_but_one_that_is_being_changed(
+    lab: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab.live()
+    lab.manager.running = [up(1, 1), up(1, 2)]
+    lab.paths.app_lock.unlink(missing_ok=True)
+    assert reconcile_all(lab.layout, lab.manager) == 0
+    assert lab.manager.calls == [("prepare", BLOG), ("boot_with", 1)]
+    assert not lab.paths.app_lock.exists(), "made by root, it would be no lock for shipit"
+    lab.manager.calls.clear()
+    with disk.locked(lab.paths.app_lock, wait=False):
+        assert reconcile_all(lab.layout, lab.manager) == 0
+    assert lab.manager.calls == [] and "being made" in capsys.readouterr().out
+
+
+def test_an_app_that_cannot_be_reconciled_does_not_keep_the_next_from_it(
+    lab: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = Ledger(lab.layout.app(AppName("aaa")))
+    other.paths.releases.mkdir(parents=True)
+    other.create()
+    other.paths.current.symlink_to("v9")
+    lab.live()
+    assert reconcile_all(lab.layout, lab.manager) == 1
+    assert ("boot_with", 1) in lab.manager.calls and "v9" in capsys.readouterr().out
 
 
 def test_what_the_manager_knows_of_processes_arrives_whole(lab: Lab) -> None:
