@@ -18,11 +18,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NoReturn
 
-from receiver.errors import Busy, Cancelled
+from receiver.errors import Busy, Cancelled, Failure
 from receiver.host.ledger import Ledger
 
 _MODE = 0o640
 _TICK = 0.05
+# Seconds in which a release's worker may not have begun yet.
+_STARTING = 10.0
 # One ticket in the file: the name of who drew it, padded.
 _RECORD = 64
 # struct flock of fcntl(2): type, whence, start, len, pid; `@` pads as the C compiler does.
@@ -139,11 +141,17 @@ def _holder(ledger: Ledger, lock: int) -> str:
 
 
 def _unfinished(ledger: Ledger) -> str:
-    numbers = ledger.numbers()
-    if not numbers:
+    """The release that is being made now, as `v8 by alice, since 12:03:11`; "" if none is."""
+    number = max([0, *ledger.numbers()])
+    try:
+        release = ledger.release(number)
+    except Failure:
+        # Being opened at this moment, or damaged: whoever waits need not know.
         return ""
-    release = ledger.release(numbers[-1])
-    return "" if release.status.final else f"{release.name} by {release.by}, since {_clock(release.created)}"
+    made = ledger.worker_lives(number) or time.time() - release.created < _STARTING
+    return (
+        f"{release.name} by {release.by}, since {_clock(release.created)}" if made and not release.status.final else ""
+    )
 
 
 def _clock(seconds: float) -> str:
