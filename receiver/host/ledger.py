@@ -9,8 +9,10 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ from receiver.paths import AppPaths, Layout
 # Readable by the app's own group and the agent; no secret is ever in the ledger.
 FILE_MODE = 0o640
 DIR_MODE = 0o2751
+# As model.encode writes it. No other text of a record can hold these bytes: inside a JSON string a quote is escaped.
+FINAL = tuple(f'"status": "{status.value}"'.encode() for status in Status if status.final)
 
 
 def apps(layout: Layout) -> list[AppName]:
@@ -100,13 +104,27 @@ class Ledger:
 
     def releases(self) -> list[Release]:
         """All releases that have a record, newest first. A number whose opening was interrupted has none."""
+        return list(self.newest_first())
+
+    def newest_first(self) -> Iterator[Release]:
+        """As `releases`, each read when it is asked for: history only grows, and a push must not pay for all of it."""
+        for number in reversed(self.numbers()):
+            try:
+                yield self.release(number)
+            except NotFound:
+                continue
+
+    def unfinished(self) -> list[Release]:
+        """The releases without a verdict, newest first; those that have one are told by a glance and not decoded."""
         found = []
         for number in reversed(self.numbers()):
             try:
-                found.append(self.release(number))
-            except NotFound:
+                raw = self.paths.release(number).record.read_bytes()
+            except FileNotFoundError:
                 continue
-        return found
+            if not any(word in raw for word in FINAL):
+                found.append(self.release(number))
+        return [release for release in found if not release.status.final]
 
     def current_number(self) -> int:
         """The live release's number, 0 if there is none yet."""
@@ -169,7 +187,7 @@ class Ledger:
         current = self.current()
         if current is None:
             return None
-        for release in self.releases():
+        for release in self.newest_first():
             older = release.number < (current.target or current.number)
             if older and release.status is Status.LIVE and release.slug and self.is_whole(release):
                 return release
@@ -198,11 +216,14 @@ class Ledger:
     def kept(self) -> set[int]:
         """The releases whose slugs and config must stay: current, what a rollback wants, pinned, and what they use."""
         state, current = self.state(), self.current_number()
-        good = [r for r in self.releases() if r.status is Status.LIVE and r.number <= (current or r.number)]
-        keep = {r.number: r for r in good[: max(state.keep, 2)]}
-        keep |= {r.number: r for r in good if r.number == current or r.number in state.pinned}
-        unfinished = {r.number: r for r in self.releases() if not r.status.final}
-        keep |= unfinished
+        good = (r for r in self.newest_first() if r.status is Status.LIVE and r.number <= (current or r.number))
+        keep = {r.number: r for r in islice(good, max(state.keep, 2))}
+        for number in {*state.pinned, current} - {0, *keep}:
+            with suppress(NotFound):
+                release = self.release(number)
+                if release.status is Status.LIVE and number <= (current or number):
+                    keep[number] = release
+        keep |= {r.number: r for r in self.unfinished()}
         used = {n for r in keep.values() for n in (r.number, r.slug, r.environment) if n}
         return used | ({current} if current else set())
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -245,7 +245,11 @@ def needed_slugs(ledger: Ledger, gone: set[int]) -> set[int]:
     """The releases whose slugs must stay when those of `gone` go: the live one, and what a kept one runs from."""
     kept = ledger.kept() - gone
     current = ledger.current_number()
-    used = {number for r in ledger.releases() if r.number in kept | {current} for number in (r.slug, r.environment)}
+    used: set[int] = set()
+    for number in (kept | {current}) - {0}:
+        with suppress(NotFound):
+            release = ledger.release(number)
+            used |= {release.slug, release.environment}
     return used | ({current} if current else set())
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from receiver.errors import BuildFailed
+from receiver.errors import BuildFailed, NotFound
 from receiver.host import disk
 from receiver.host.source import GitSource
 from receiver.manifest import Manifest, read_manifest
@@ -80,7 +80,14 @@ def find_environment(host: Host, release: Release, plan: BuildPlan) -> int:
     """The release whose `.venv` this one can use as it is, or 0: same key, whole, and still on disk."""
     if not plan.environment_key or release.fresh:
         return 0
-    for other in host.ledger.releases():
+    for number in reversed(host.ledger.numbers()):
+        # Only what is built still has a slug: the rest of a long history need not be read.
+        if not host.paths.release(number).slug.is_dir():
+            continue
+        try:
+            other = host.ledger.release(number)
+        except NotFound:
+            continue
         same = other.environment_key == plan.environment_key and other.digest and other.number != release.number
         if same and host.paths.release(other.environment).slug.is_dir():
             return other.environment

@@ -9,8 +9,8 @@ from receiver.story.host import Host
 def recover(host: Host, release: Release) -> None:
     """Make the ledger and the host whole again; `release` is the one that is about to be made."""
     current = host.ledger.current_number()
-    for left in host.ledger.releases():
-        if left.status.final or left.number == release.number or host.ledger.worker_lives(left.number):
+    for left in host.ledger.unfinished():
+        if left.number == release.number or host.ledger.worker_lives(left.number):
             continue
         if left.number == current:
             host.say.warn(f"The worker of {left.name} was killed after it went live; finishing its work.")

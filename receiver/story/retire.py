@@ -49,8 +49,10 @@ def longest_drain(host: Host, numbers: Sequence[int]) -> int:
 
 def prune(host: Host) -> None:
     """Remove slugs, config and commits of releases that nothing points at; their records and logs stay."""
+    stored = [number for number in reversed(host.ledger.numbers()) if is_stored(host, number)]
+    # After that list, so that a release which is opened in between is on neither.
     kept = host.ledger.kept()
-    gone = [r.number for r in host.ledger.releases() if r.number not in kept and is_stored(host, r.number)]
+    gone = [number for number in stored if number not in kept]
     if not gone:
         return
     try:
@@ -64,4 +66,5 @@ def prune(host: Host) -> None:
 
 def is_stored(host: Host, number: int) -> bool:
     """Whether anything of the release is left to prune: its sockets link goes last, so a cut-short prune goes on."""
-    return host.paths.release(number).sockets_link.is_symlink()
+    paths = host.paths.release(number)
+    return paths.sockets_link.is_symlink() and paths.record.exists()

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from receiver.errors import NotFound
-from receiver.host.ledger import Ledger
-from receiver.model import AppState, Corrupt, Release, Source, Status
+from receiver.host.ledger import FINAL, Ledger
+from receiver.model import AppState, Corrupt, Release, Source, Status, encode
 from receiver.names import AppName
 from receiver.paths import Layout
 
@@ -145,3 +145,25 @@ def test_a_change_of_state_is_whole_or_not_at_all(book: Ledger, monkeypatch: pyt
     assert book.paths.state.read_bytes() == before
     assert isinstance(book.state(), AppState)
     assert not [name for name in os.listdir(book.paths.releases) if name.endswith(".new")]
+
+
+def test_a_long_history_costs_a_push_next_to_nothing(book: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(100):
+        live(book)
+    book.change_state(lambda state: replace(state, pinned=(3,)))
+    hung = book.open_release(Source.GIT, "bob")
+    read = []
+    real = Ledger.release
+    monkeypatch.setattr(Ledger, "release", lambda self, number: read.append(number) or real(self, number))
+    assert [r.number for r in book.unfinished()] == [hung.number]
+    assert book.kept() == {3, *range(96, 101), hung.number}
+    assert book.previous_good() is not None
+    assert len(read) < 20
+
+
+@given(st.text())
+def test_what_a_subject_says_is_no_verdict(subject: str) -> None:
+    for text in (subject, '"status": "live"', ' "status": "failed",'):
+        release = Release(APP, 1, Source.GIT, Status.BUILDING, "alice", 1.0, subject=text)
+        assert not any(word in encode(release) for word in FINAL)
+        assert any(word in encode(replace(release, status=Status.FAILED)) for word in FINAL)
