@@ -100,6 +100,7 @@ def measure(runs: list[Run], figures: Figures, rounds: int, pushes: int, apps: i
                 with measures.crowd(run, apps):
                     for _ in range(rounds):
                         run.code()
+                        run.code()
                         run.rollback("rollback, crowd")
 
 

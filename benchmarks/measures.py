@@ -136,8 +136,9 @@ def command_line(shipit: Shipit, figures: Figures, rounds: int) -> None:
 
 
 def memory(shipit: Shipit, figures: Figures) -> None:
-    """Resident memory (MiB) of every process that is shipit's own and not an app's, once all is quiet."""
-    time.sleep(10)
+    """Resident memory (MiB) of every process that is shipit's own and not an app's, once all is quiet: logind ends
+    the user manager that it started for a login 10 s after it."""
+    time.sleep(15)
     found = own_processes(shipit.server)
     figures.add("memory", shipit.name, sum(size for size, _ in found) / 1024)
     figures.notes["processes when idle"] = ", ".join(name for _, name in found) or "none"
