@@ -113,8 +113,10 @@ def parse_pairs(pairs: tuple[str, ...]) -> dict[ConfigKey, str]:
 def submit(ctx: Context, app: AppName, change: dict[ConfigKey, str], unset: list[ConfigKey]) -> int:
     """One new release with the change; nothing happens when nothing would change."""
     book = ledger_of(ctx, app)
-    with Submission(ctx.layout, book, ctx.caller.name) as submission:
-        today = read(ctx, app)
+    with Submission(ctx.layout, book, ctx.caller.name) as submission, Agent.connect(ctx.layout.agent_socket) as agent:
+        # One agent for reading and writing: another would take as long to start as the rest of the command.
+        current = book.current()
+        today = agent.read_config(app, current.number) if current else {}
         missing = [key for key in unset if key not in today]
         if missing:
             raise NotFound(f"{app} has no config var {missing[0]}.", holds="Nothing was changed.")
@@ -122,7 +124,6 @@ def submit(ctx: Context, app: AppName, change: dict[ConfigKey, str], unset: list
         if not change and not unset:
             out.say("Nothing changes: the config vars have these values already.")
             return 0
-        current = book.current()
         what = " ".join([*(f"set {k}" for k in change), *(f"unset {k}" for k in unset)])
         values = inherited(current) if current else {}
-        return submission.submit_config(change, unset, **{**values, "message": what})
+        return submission.submit_config(agent, change, unset, **{**values, "message": what})

@@ -68,11 +68,13 @@ class Submission:
         """
         return self.see_through(self.ledger.open_release(source, self.by, **values), meanwhile)
 
-    def submit_config(self, change: Mapping[ConfigKey, str], unset: Sequence[ConfigKey], **values: Any) -> int:
-        """As `submit`, for a change of config vars. The values go to the agent and nowhere else."""
+    def submit_config(
+        self, agent: Agent, change: Mapping[ConfigKey, str], unset: Sequence[ConfigKey], **values: Any
+    ) -> int:
+        """As `submit`, for a change of config vars. The values go to the agent and nowhere else; closes `agent`."""
         release = self.ledger.open_release(Source.CONFIG, self.by, **values)
         try:
-            with Agent.connect(self.layout.agent_socket) as agent:
+            with agent:
                 agent.snapshot_config(release.app, release.number, release.config_base, change, unset)
         except BaseException:
             self.ledger.finish(release, Status.FAILED, "The config vars were not written.")
