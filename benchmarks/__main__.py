@@ -87,6 +87,10 @@ def measure(runs: list[Run], figures: Figures, rounds: int, pushes: int, apps: i
             measures.command_line(run.receiver, figures, rounds * 3)
             say("memory")
             measures.memory(run.receiver, figures)
+    for what in ("code", "rollback", "config"):
+        say(f"where the time goes: {what}")
+        for run in runs:
+            figures.traces[f"{what}, {run.receiver.name}"] = run.trace(what, 3)
     for what, keep in (("keep-alive", True), ("close", False)):
         say(f"{pushes} pushes under load, {what}")
         for number in range(pushes):
@@ -138,7 +142,9 @@ def write(where: Path, figures: Figures, facts: dict[str, str]) -> None:
     told = "\n".join(f"- {name}: {value}" for name, value in {**facts, **figures.notes}.items())
     (where / "results.md").write_text(
         "# Results\nWritten by `benchmarks/run`; how it measures: README.md. Medians, in brackets the smallest and the"
-        f" largest.\n\n{table(figures)}\n\n{told}\n"
+        f" largest.\n\n{table(figures)}\n\n{told}\n\n# Where the time goes\n"
+        + "\n\n".join(f"## {name}\n{text}" for name, text in figures.traces.items())
+        + "\n"
     )
 
 

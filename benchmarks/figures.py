@@ -11,10 +11,12 @@ SHIPIT, HOOK = "shipit", "bash hook"
 
 @dataclass
 class Figures:
-    """`series[what][who]`: every single number, in the order it was measured. `notes`: what a reader must know."""
+    """`series[what][who]`: every single number, in the order it was measured. `notes`: what a reader must know,
+    `traces`: where the time of a command goes, as Markdown."""
 
     series: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
+    traces: dict[str, str] = field(default_factory=dict)
 
     def add(self, what: str, who: str, number: float) -> None:
         self.series.setdefault(what, {}).setdefault(who, []).append(number)

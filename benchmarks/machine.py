@@ -17,14 +17,15 @@ from tests.lab.host import Host
 class Server(Host):
     """A lab host that waits for its disk: the lab's own skips fsync, which would flatter whoever writes durably."""
 
+    @property
+    def group(self) -> str:
+        """The name of its control group, below which all of its processes are."""
+        return self._slot.name
+
     def _mount(self) -> None:
-        self._stack.enter_context(trees.in_use(self.tree))
-        for name in ("upper", "work", "root"):
-            (self.directory / name).mkdir(parents=True, exist_ok=True)
-        self.upper.chmod(0o755)
-        self._share_archives()
         below = ":".join(str(path) for path in trees.layers(self.tree))
-        options = f"lowerdir={below},upperdir={self.upper},workdir={self.directory / 'work'},redirect_dir=on"
+        work = self.directory / "disk/work"
+        options = f"lowerdir={below},upperdir={self.upper},workdir={work},redirect_dir=on"
         run(["mount", "-t", "overlay", "shiplab", "-o", options, self.root])
         self._personalise()
 

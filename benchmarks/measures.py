@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import re
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .breakdown import phases, table
 from .figures import Figures
 from .load import Load, Tally
 from .machine import Outcome, Server
 from .poller import Poller
 from .receivers import Receiver, Shipit, host_name
 from .sample import ADDED, LARGE, REQUIREMENTS, Sample
+from .timeline import Timeline
 
 MAIN = "main-app"
 SETTLE = 0.7
@@ -87,6 +88,38 @@ class Run:
     def config(self) -> None:
         greeting = f"hello{self.apps}x{time.monotonic_ns()}"
         self.timed("config", MAIN, f"config={greeting} ", lambda: self.receiver.configure(MAIN, greeting))
+
+    # -- where the time goes
+
+    def trace(self, what: str, times: int) -> str:
+        """`code`, `rollback` or `config` watched by the kernel: a table of its phases, and the last one's programs."""
+        found: list[list[tuple[str, float]]] = []
+        told = ""
+        for _ in range(times):
+            marker, act = self._step(what)
+            time.sleep(SETTLE * 2)
+            with (
+                Timeline(self.receiver.server.group) as timeline,
+                Poller(self.receiver.server.ip, host_name(MAIN), marker) as poller,
+            ):
+                done = act().must()
+                seen = poller.wait()
+            found.append(phases(self.receiver.name, what, timeline, done.began, seen))
+            told = timeline.told(done.began)
+        title = "Every program of the last one: ms since the start, ms it ran"
+        return f"{table(found)}\n\n<details><summary>{title}</summary>\n\n```\n{told}\n```\n</details>"
+
+    def _step(self, what: str) -> tuple[str, Callable[[], Outcome]]:
+        if what == "config":
+            greeting = f"traced{time.monotonic_ns()}"
+            return f"config={greeting} ", lambda: self.receiver.configure(MAIN, greeting)
+        self.main.commit()
+        if what == "rollback":
+            self.receiver.push(self.main, MAIN).must()
+            self.main.commit()
+            self.receiver.push(self.main, MAIN).must()
+            return f"code={self.main.code - 1} ", lambda: self.receiver.roll_back(self.main, MAIN)
+        return self.main.marker, lambda: self.receiver.push(self.main, MAIN)
 
     # -- what is lost
 
@@ -166,7 +199,3 @@ def crowd(run: Run, apps: int) -> Iterator[None]:
     yield
     for name in names:
         run.receiver.forget(name)
-
-
-def median_of(figures: Figures, what: str, who: str) -> float:
-    return statistics.median(figures.of(what, who))

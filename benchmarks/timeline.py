@@ -9,6 +9,7 @@ import os
 import socket
 import struct
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,11 +80,14 @@ class Timeline:
         elif what == EXIT and pid == thread_group and pid in self._last:
             self._last.pop(pid).ended = nanoseconds / 1e9
 
-    def first(self, *parts: str, after: float = 0.0) -> float | None:
-        """When a program whose command line holds all these parts was first started."""
+    def moment(self, words: Sequence[str], *, after: float, end: bool = False) -> float | None:
+        """When the first program whose command line holds all these words was started, or has ended."""
         for program in self.programs:
-            if program.at >= after and all(part in program.line for part in parts):
-                return program.at
+            # systemd-run names in its own command line what it will start.
+            if program.line.startswith("systemd-run ") and words[0] != "systemd-run":
+                continue
+            if program.at >= after and all(word in program.line for word in words):
+                return (program.ended or None) if end else program.at
         return None
 
     def told(self, zero: float) -> str:
