@@ -59,6 +59,11 @@ def test_no_request_can_name_a_path_a_user_a_unit_or_a_command(request_: Request
         decode_request(json.dumps({**body(request_), extra: "x"}).encode())
 
 
+def test_a_field_of_another_verb_is_refused() -> None:
+    with pytest.raises(Rejected):
+        decode_request(json.dumps({**body(Request(Verb.PROXY, BLOG)), "release": 8}).encode())
+
+
 @pytest.mark.parametrize("request_", REQUESTS, ids=lambda r: r.verb.value)
 def test_a_request_that_lacks_a_field_is_refused(request_: Request) -> None:
     for name in set(body(request_)):
