@@ -231,7 +231,7 @@ def test_only_shipit_and_root_are_answered(tmp_path: Path, capfd: pytest.Capture
         stranger._connection.shutdown(socket.SHUT_WR)
         with connection:
             assert agent.serve(Layout(tmp_path), connection, FakeManager()) == 1
-        with stranger, pytest.raises(OSError, match="closed|reset"):
+        with stranger, pytest.raises(OSError, match=r"closed|reset"):
             stranger._line()
     assert json.loads(capfd.readouterr().err)["uid"] == 65534
 
