@@ -8,6 +8,7 @@ import.
 from __future__ import annotations
 
 import re
+import signal
 import socket
 import time
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ from receiver.plan import units
 
 from . import Job, ProcessState, ProcessStatus
 
-TIMED_OUT, KILLED = 124, 128
+TIMED_OUT, KILLED, STOPPED = 124, 128, 128 + signal.SIGTERM
 # systemd's own exit codes for a program that it could not execute as asked (systemd.exec(5), 200/CHDIR on).
 NEVER_STARTED = range(200, 256)
 SHOWN = (
@@ -157,9 +158,11 @@ class SystemdManager:
         known = dict(_pairs(shown))
         systemctl("reset-failed", unit, check=False)
         status = int(known.get("ExecMainStatus") or 0)
+        if known["LoadState"] == "not-found" and code != 1:
+            # stop_job has put it away before it could be asked; 255 is systemd-run's word for any signal.
+            return STOPPED if code == 255 else code
         if known["LoadState"] == "not-found":
-            # It was stopped and put away meanwhile, or never came to be.
-            return code
+            raise HostFault(f"systemd-run(1) could not run {unit}.", hint="sudo shipit doctor")
         if known["Result"] == "timeout":
             return TIMED_OUT
         if known["ExecMainCode"] in ("2", "3"):
