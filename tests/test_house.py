@@ -18,7 +18,7 @@ SOURCES = sorted((ROOT / "receiver").rglob("*.py"))
 LAYERS = ("leaf", "values", "plan", "host", "story", "entry")
 LEAF = {"errors", "names", "paths"}
 VALUES = {"model", "settings", "wire", "manifest"}
-ENTRY = {"cli", "gateway", "gate", "hook", "worker"}
+ENTRY = {"cli", "gateway", "gate", "hook", "setup", "worker"}
 
 
 def layer(module: str) -> str:
@@ -102,7 +102,11 @@ def test_mypy_is_content() -> None:
 def test_shellcheck_is_content() -> None:
     if not shutil.which("shellcheck"):
         pytest.fail("shellcheck is missing; tests/run installs it")
-    scripts = [p for p in (ROOT / "install.sh", ROOT / "tests/run", ROOT / ".ci/run", *(ROOT / "hooks").iterdir()) if p.exists()]
+    scripts = [
+        p
+        for p in (ROOT / "install.sh", ROOT / "tests/run", ROOT / ".ci/run", *(ROOT / "hooks").iterdir())
+        if p.exists()
+    ]
     _run("shellcheck", *map(str, scripts))
 
 

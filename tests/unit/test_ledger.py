@@ -83,7 +83,7 @@ def test_a_rollback_without_a_number_goes_back_and_not_to_and_fro(book: Ledger) 
     one, two, three = live(book), live(book), live(book)
     previous = book.previous_good()
     assert previous is not None and previous.number == two.number
-    live(book, slug=False, **{"target": two.number, "config_base": two.number})
+    live(book, slug=False, target=two.number, config_base=two.number)
     current = book.current()
     assert current is not None
     book.save(replace(current, source=Source.ROLLBACK, slug=two.number, environment=two.number))
@@ -144,7 +144,7 @@ def test_a_change_of_state_is_whole_or_not_at_all(book: Ledger, monkeypatch: pyt
     monkeypatch.undo()
     assert book.paths.state.read_bytes() == before
     assert isinstance(book.state(), AppState)
-    assert not [name for name in os.listdir(book.paths.releases) if name.endswith(".new")]
+    assert not list(book.paths.releases.glob(".*.new"))
 
 
 def test_a_long_history_costs_a_push_next_to_nothing(book: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,19 @@ import json
 import pytest
 
 from receiver.model import (
-    AppState, Check, CheckKind, Corrupt, Limits, Listen, Process, Release, Source, Status, decode_app_state,
-    decode_release, encode,
+    AppState,
+    Check,
+    CheckKind,
+    Corrupt,
+    Limits,
+    Listen,
+    Process,
+    Release,
+    Source,
+    Status,
+    decode_app_state,
+    decode_release,
+    encode,
 )  # fmt: skip
 from receiver.names import AppName, Branch, ConfigKey, Domain, Oid, ProcessType
 
