@@ -64,6 +64,7 @@ class Slot:
         # Whoever has this address has this hardware address: nobody's neighbour table is ever wrong.
         near = ("link", "add", self.name, "mtu", mtu, "type", "veth")
         ip(*near, "peer", "name", "host0", "address", hardware(self.number), "mtu", mtu, "netns", self.name)
+        ip("neigh", "flush", "to", self.ip, "dev", BRIDGE, check=False)
         ip("link", "set", self.name, "master", BRIDGE, "up")
         ip("-n", self.name, "addr", "add", f"{self.ip}/{NETWORK.prefixlen}", "dev", "host0")
         ip("-n", self.name, "link", "set", "lo", "up")
@@ -151,6 +152,14 @@ def bridge() -> None:
         if run(["nft", "list", "table", "ip", BRIDGE], check=False).code != 0:
             rules = f"""
                 table ip {BRIDGE} {{
+                    chain untracked_in {{
+                        type filter hook prerouting priority raw
+                        ip saddr {NETWORK} ip daddr {NETWORK} notrack
+                    }}
+                    chain untracked_out {{
+                        type filter hook output priority raw
+                        ip daddr {NETWORK} notrack
+                    }}
                     chain out {{
                         type nat hook postrouting priority 100
                         ip saddr {NETWORK} ip daddr != {NETWORK} masquerade
