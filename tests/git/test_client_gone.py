@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -45,6 +46,13 @@ def server_side(server: Server, name: str) -> list[int]:
             if name in line and str(server.root) in line and "sshd_config" not in line:
                 found.append(int(entry.name))
     return found
+
+
+def kill_there(server: Server, name: str) -> None:
+    for pid in server_side(server, name):
+        # What only passes through (a shell that execs) may be gone by now.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def test_a_client_killed_during_a_talkative_deploy_blocks_nothing(server: Server, laptop: Laptop) -> None:
@@ -130,8 +138,7 @@ def test_a_killed_gateway_keeps_its_turn_until_the_deploy_is_decided(server: Ser
     server.worker.behaviour = slow
     push = laptop.start("push", "prod", "main")
     wait_for(lambda: server.worker.told)
-    for pid in server_side(server, "gateway"):
-        os.kill(pid, signal.SIGKILL)
+    kill_there(server, "gateway")
     server.worker.behaviour = make_live
     laptop.git("commit", "-q", "--allow-empty", "-m", "next")
     second = laptop.start("push", "prod", "main")
@@ -153,8 +160,7 @@ def test_a_killed_hook_does_not_end_the_watch(server: Server, laptop: Laptop) ->
     server.worker.behaviour = slow
     push = laptop.start("push", "prod", "main")
     wait_for(lambda: server.worker.told)
-    for pid in server_side(server, "post-receive"):
-        os.kill(pid, signal.SIGKILL)
+    kill_there(server, "post-receive")
     time.sleep(0.5)
     assert push.poll() is None
     go.set()
@@ -172,8 +178,7 @@ def test_a_killed_receive_pack_fails_the_push_and_the_next_one_finds_order(serve
     server.worker.behaviour = slow
     push = laptop.start("push", "prod", "main")
     wait_for(lambda: server.worker.told)
-    for pid in server_side(server, "git receive-pack"):
-        os.kill(pid, signal.SIGKILL)
+    kill_there(server, "git receive-pack")
     go.set()
     out, _ = push.communicate(timeout=30)
     assert push.returncode != 0, out
