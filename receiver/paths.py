@@ -233,13 +233,6 @@ class ReleasePaths:
         return self.dir / "build.json"
 
     @property
-    def commands(self) -> Path:
-        return self.dir / "commands"
-
-    def command(self, process: ProcessType) -> Path:
-        return self.commands / process
-
-    @property
     def sockets_link(self) -> Path:
         """In the ledger: `vN/sockets`, a link to `run_dir`."""
         return self.dir / "sockets"

@@ -155,7 +155,6 @@ class Ledger:
                 break
             except FileExistsError:
                 number += 1
-        _make_dir(paths.commands)
         paths.sockets_link.symlink_to(paths.run_dir)
         for empty in (paths.log, paths.alive):
             os.close(os.open(empty, os.O_CREAT | os.O_WRONLY, FILE_MODE))

@@ -104,10 +104,6 @@ def snapshot_config(host: Host, release: Release) -> None:
 def start(host: Host, release: Release) -> Release:
     """Start the whole formation beside the old one."""
     release = host.ledger.save(replace(release, status=Status.STARTING))
-    for process in release.processes:
-        path = host.paths.release(release.number).command(process.type)
-        path.write_text(process.command + "\n")
-        path.chmod(0o640)
     if release.running() and not dormant(host, release):
         beside = f" beside v{release.previous}" if release.previous else ""
         host.say.step(f"Starting {', '.join(f'{p.type}.{i}' for p, i in release.running())}{beside}")
