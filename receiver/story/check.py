@@ -19,7 +19,7 @@ LAST_LINES = 30
 def wait_until_healthy(host: Host, release: Release) -> None:
     """Wait for all processes of the formation at once; raises Unhealthy with the process's last log lines."""
     running = release.running()
-    if not running or not host.agent.processes(release.app):
+    if not running or host.keeps_stopped(release):
         return
     host.say.step(f"Checking {', '.join(f'{p.type}.{i}' for p, i in running)}")
     watch = _Watch(host, release)

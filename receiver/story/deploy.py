@@ -104,18 +104,13 @@ def snapshot_config(host: Host, release: Release) -> None:
 def start(host: Host, release: Release) -> Release:
     """Start the whole formation beside the old one."""
     release = host.ledger.save(replace(release, status=Status.STARTING))
-    if release.running() and not dormant(host, release):
+    if release.running() and not host.keeps_stopped(release):
         beside = f" beside v{release.previous}" if release.previous else ""
         host.say.step(f"Starting {', '.join(f'{p.type}.{i}' for p, i in release.running())}{beside}")
         with host.say.timed("start"):
             host.agent.start(release.app, release.number)
     checkpoint.reach("started")
     return release
-
-
-def dormant(host: Host, release: Release) -> bool:
-    """A stopped app stays stopped through a config change, a scale or a rollback; a push starts it again."""
-    return host.ledger.state().stopped and release.source not in (Source.GIT, Source.REBUILD)
 
 
 def commit(host: Host, release: Release) -> None:
@@ -127,9 +122,9 @@ def commit(host: Host, release: Release) -> None:
 
 def announce(host: Host, release: Release) -> Release:
     """After the commit: make the rest of the world follow, then tell. Repeatable; recover() does it after a crash."""
-    if host.ledger.state().stopped and not dormant(host, release):
+    if host.ledger.state().stopped and not host.keeps_stopped(release):
         host.ledger.change_state(lambda state: replace(state, stopped=False))
-    if not dormant(host, release):
+    if not host.keeps_stopped(release):
         host.agent.boot_with(release.app, release.number)
     host.agent.proxy(release.app)
     if release.branch and release.commit:
@@ -138,7 +133,7 @@ def announce(host: Host, release: Release) -> Release:
     took = time.time() - release.created
     if not release.slug:
         host.say.step(f"{release.name} holds the config vars for the first push ({took:.1f} s)")
-    elif dormant(host, release):
+    elif host.keeps_stopped(release):
         host.say.step(f"{release.name} is ready; {release.app} is stopped ({took:.1f} s)")
     else:
         host.say.step(

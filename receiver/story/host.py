@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from receiver.host.client import Agent
 from receiver.host.ledger import Ledger
 from receiver.host.say import Say
+from receiver.model import Release, Source
 from receiver.paths import AppPaths, Layout
 from receiver.settings import Settings
 
@@ -20,6 +21,10 @@ class Host:
     ledger: Ledger
     agent: Agent
     say: Say
+
+    def keeps_stopped(self, release: Release) -> bool:
+        """A stopped app stays stopped through a config change, a scale or a rollback; a push starts it again."""
+        return self.ledger.state().stopped and release.source not in (Source.GIT, Source.REBUILD)
 
     @property
     def paths(self) -> AppPaths:
