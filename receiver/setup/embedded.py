@@ -14,7 +14,7 @@ from pathlib import Path
 from receiver import settings
 from receiver.errors import HostFault
 from receiver.host import disk
-from receiver.host.manager import keeper, supervisord
+from receiver.host.manager import family, keeper, supervisord
 from receiver.host.manager.supervisord import Program, Supervisor
 from receiver.host.run import run
 from receiver.paths import PREFIX, PYTHON, Layout
@@ -122,10 +122,12 @@ def _foreign(layout: Layout, name: str, port: int) -> Listener | None:
     other = listener(port)
     if other is None or other.name != name:
         return None
-    try:
-        ours = keeper.MARK.encode() in Path(f"/proc/{other.pid}/environ").read_bytes().split(b"\0")
-    except OSError:
-        ours = False
+    alive = keeper.keeper_pid(layout)
+    # By descent: both write over the environment that would tell. With the keeper dead, ours are its leftovers.
+    if alive:
+        ours = other.pid in family.below(alive)
+    else:
+        ours = (layout.supervisor / f"shipit-{name}.conf").exists()
     return None if ours else _master(other)
 
 
