@@ -124,11 +124,8 @@ def _foreign(layout: Layout, name: str, port: int) -> Listener | None:
         return None
     alive = keeper.keeper_pid(layout)
     # By descent: both write over the environment that would tell. With the keeper dead, ours are its leftovers.
-    if alive:
-        ours = other.pid in family.below(alive)
-    else:
-        ours = (layout.supervisor / f"shipit-{name}.conf").exists()
-    return None if ours else _master(other)
+    left = (layout.supervisor / f"shipit-{name}.conf").exists()
+    return None if (other.pid in family.below(alive) if alive else left) else _master(other)
 
 
 def _master(found: Listener) -> Listener:
