@@ -38,7 +38,11 @@ def main() -> int:
 
     figures = Figures()
     began = time.strftime("%Y-%m-%d %H:%M")
-    load_before = os.getloadavg()
+    facts = {**machine(), "date": began, "load before": f"{os.getloadavg()[0]:.1f}"}
+
+    def save() -> None:
+        write(chosen.output, figures, {**facts, "load after": f"{os.getloadavg()[0]:.1f}"})
+
     with tempfile.TemporaryDirectory() as scratch:
         client = Client(snapshot.admin_key(), Path(scratch))
         runs = []
@@ -49,22 +53,16 @@ def main() -> int:
             if chosen.only != "hook":
                 say("booting shipit's machine and installing")
                 runs.append(Run(Shipit.install(client), figures, Path(scratch) / "shipit"))
-            measure(runs, figures, chosen.rounds, chosen.pushes, chosen.apps)
+            measure(runs, figures, chosen.rounds, chosen.pushes, chosen.apps, save)
         finally:
             for run in runs:
                 run.receiver.server.close()
-    facts = {
-        **machine(),
-        "date": began,
-        "load before": f"{load_before[0]:.1f}",
-        "load after": f"{os.getloadavg()[0]:.1f}",
-    }
-    write(chosen.output, figures, facts)
     print(table(figures))
     return 0
 
 
-def measure(runs: list[Run], figures: Figures, rounds: int, pushes: int, apps: int) -> None:
+def measure(runs: list[Run], figures: Figures, rounds: int, pushes: int, apps: int, save: Callable[[], None]) -> None:
+    """All of it, saved after each part: what was measured is not lost with what comes after it."""
     for run in runs:
         run.start()
     steps: list[Callable[[Run], None]] = [
@@ -79,8 +77,10 @@ def measure(runs: list[Run], figures: Figures, rounds: int, pushes: int, apps: i
         say(f"round {number + 1} of {rounds}")
         for step in steps:
             in_turn(runs, number, step)
+        save()
     say("disk")
     in_turn(runs, 0, lambda run: run.disk(5))
+    save()
     for run in runs:
         if isinstance(run.receiver, Shipit):
             say("the command line")
@@ -91,12 +91,14 @@ def measure(runs: list[Run], figures: Figures, rounds: int, pushes: int, apps: i
         say(f"where the time goes: {what}")
         for run in runs:
             figures.traces[f"{what}, {run.receiver.name}"] = run.trace(what, 3)
+        save()
     for what, keep in (("keep-alive", True), ("close", False)):
         say(f"{pushes} pushes under load, {what}")
         for number in range(pushes):
             # The hook's losses vary little; shipit's promise of none needs the number.
             chosen = [run for run in runs if run.receiver.name != HOOK or number < 10]
             in_turn(chosen, number, partial(under_load, figures=figures, what=what, keep=keep))
+        save()
     if apps:
         say(f"{apps} other apps")
         for run in runs:
@@ -106,6 +108,7 @@ def measure(runs: list[Run], figures: Figures, rounds: int, pushes: int, apps: i
                         run.code()
                         run.code()
                         run.rollback("rollback, crowd")
+                save()
 
 
 def in_turn(runs: list[Run], number: int, step: Callable[[Run], None]) -> None:
