@@ -29,7 +29,7 @@ def small_disk(host: Host, app: str, size: int) -> Iterator[None]:
     kept = [line for line in before.splitlines() if not line.startswith("min_free")]
     host.write(SETTINGS, "\n".join([*kept, "min_free: 1"]) + "\n")
     host.sh(
-        f"set -e; mount -t tmpfs -o size={size}m,mode=755 small /mnt; cp -a {place}/. /mnt/; mount --move /mnt {place}"
+        f"set -e; mount -t tmpfs -o size={size}m,mode=755 small /mnt; cp -a {place}/. /mnt/; mount --bind /mnt {place}"
     )
     try:
         yield

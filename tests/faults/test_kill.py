@@ -178,7 +178,7 @@ def test_a_deploy_goes_on_when_its_client_goes_away_by(
     again = repo.push()
     assert again.code == 0, str(again)
     assert newest(laptop, app)["release"] == "v2"
-    wait_for("nobody to be left", lambda: not shared_host.run("pgrep", "-f", "receive-pack", check=False).ok)
+    wait_for("nobody to be left", lambda: not shared_host.run("pgrep", "-f", "git receive-pack", check=False).ok)
 
 
 def test_a_client_killed_while_it_waits_its_turn_deploys_nothing(shared_host: Host, laptop: Client) -> None:
@@ -219,12 +219,12 @@ def test_of_three_pushes_at_once_one_waits_and_the_newest_wins(shared_host: Host
 
 def test_two_apps_are_pushed_at_once_without_waiting_for_each_other(laptop: Client) -> None:
     one, two = slow_push(laptop, "left", 3), slow_push(laptop, "right", 3)
-    began = time.monotonic()
     pushes = [one.start_push(), two.start_push()]
+    wait_for("both to build", lambda: all("it builds" in push.so_far() for push in pushes))
+    assert [push.process.poll() for push in pushes] == [None, None], "they did not build at the same time"
     results = [push.wait() for push in pushes]
     assert [result.code for result in results] == [0, 0]
     assert not any("Waiting for" in result.text for result in results)
-    assert time.monotonic() - began < 6 + 3, "one after another would take twice the three seconds of the build"
 
 
 def test_eight_pushes_in_a_row_end_with_the_newest_and_no_outage(laptop: Client) -> None:

@@ -112,8 +112,9 @@ def test_config_vars_can_be_set_before_the_first_push(laptop: Client) -> None:
 
 
 def test_scaling_changes_how_many_run_and_loses_no_request(laptop: Client) -> None:
+    """A connection a request: nginx is reloaded, and a reload closes connections that are kept and idle."""
     repo = pushed(laptop, "scaled", "one")
-    with laptop.load("scaled", threads=4) as load:
+    with laptop.load("scaled", threads=4, keep_alive=False) as load:
         up = say(laptop, "ps:scale", "scaled", "web=3")
         several = {laptop.get("scaled", "/who").body.split()[0] for _ in range(30)}
         down = say(laptop, "ps:scale", "scaled", "web=1")
@@ -510,7 +511,8 @@ def test_every_list_is_there_for_programs_and_for_people(words: tuple[str, ...],
 
 
 def test_every_command_explains_itself(laptop: Client, blog: Repo) -> None:
-    told = say(laptop, "--help", check=True).out
+    told = say(laptop, "shipit", "--help", check=True).out
+    assert "shipit --help" in laptop.ssh().out, "who only logs in is told"
     names = [line.split()[0] for line in told.splitlines() if re.match(r"  [a-z-]+(:[a-z-]+)?  ", line)]
     assert len(names) > 30
     for name in names[::4]:

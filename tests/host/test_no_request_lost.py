@@ -40,18 +40,29 @@ def test_slow_requests_are_finished_by_the_release_that_took_them(shared_host: H
     assert report.failed == 0, str(report)
 
 
-def test_config_changes_scaling_and_rollbacks_lose_none_either(shared_host: Host, client: Client) -> None:
+QUIET = [("config:set", "steady", "A=1"), ("ps:restart", "steady"), ("rollback", "steady", "v1"), ("deploy", "steady")]
+RELOADED = [("ps:scale", "steady", "web=3"), ("domains:add", "steady", "more.example"), ("ps:scale", "steady", "web=1")]
+
+
+def test_config_changes_restarts_and_rollbacks_lose_none_either(shared_host: Host, client: Client) -> None:
     pushed(client, "steady", "one")
     with client.load("steady", threads=8, pause=0.01) as load:
-        for words in (
-            ("config:set", "steady", "A=1"),
-            ("ps:scale", "steady", "web=3"),
-            ("ps:restart", "steady"),
-            ("rollback", "steady", "v1"),
-            ("ps:scale", "steady", "web=1"),
-            ("deploy", "steady"),
-        ):
+        for words in QUIET:
             result = say(client, *words)
             assert result.code == 0, str(result)
+    report = load.stop()
+    assert report.failed == 0, str(report)
+
+
+def test_what_reloads_the_proxy_loses_no_request_on_a_new_connection(shared_host: Host, client: Client) -> None:
+    """A reload closes kept connections that are idle; who sends on one just then has to ask again (RFC 9112, 9.3.1)."""
+    pushed(client, "firm", "one")
+    host = f"firm.{client.domain()}"
+    assert say(client, "domains:add", "firm", host).code == 0
+    with client.load("firm", threads=8, pause=0.01, keep_alive=False) as load:
+        for words in RELOADED:
+            result = say(client, words[0], "firm", *words[2:])
+            assert result.code == 0, str(result)
+        pushed(client, "newcomer", "another app")
     report = load.stop()
     assert report.failed == 0, str(report)

@@ -11,7 +11,8 @@ from lab import snapshot
 from lab.client import Client, Repo
 from lab.host import Host
 
-CANARY = "canary-5up3r-53cr3t-v4lue"
+# Put together here, so that a search of the server does not find this file.
+CANARY = "-".join(("canary", "5up3r", "53cr3t", "v4lue"))
 APPS = "/var/lib/shipit/apps"
 
 # Reads, writes or connects, and reports what worked. One list for the app's own user and for a build.
@@ -153,8 +154,9 @@ HOSTILE = (
     "worked = subprocess.run([sys.executable, 'attack.py'], capture_output=True, text=True).stdout\n"
     "open('worked.json', 'w').write(worked)\n"
     "open('environment', 'w').write('\\n'.join(os.environ))\n"
-    "subprocess.Popen(['setsid', 'sleep', '4444'])\n"
-    "os.fork() == 0 and os.setsid() and os.execvp('sleep', ['sleep', '4444'])\n"
+    "quiet = dict.fromkeys(('stdin', 'stdout', 'stderr'), subprocess.DEVNULL)\n"
+    "subprocess.Popen(['setsid', 'sleep', '4444'], **quiet)\n"
+    "subprocess.Popen(['nohup', 'sh', '-c', 'sleep 4444; sleep 4444'], start_new_session=True, **quiet)\n"
     "from setuptools import setup\n"
     "setup(name='hostile', version='1', py_modules=['main'])\n"
 )
