@@ -32,7 +32,7 @@ USAGE = "Usage: shipit-supervisord start | run | stop | status\n"
 
 
 def main(argv: list[str]) -> int:
-    """`start` puts it in the background and waits until it answers, `run` stays, `stop` ends it with all processes."""
+    """`start` puts it in the background and waits until it and the agent answer, `run` stays, `stop` ends it with all processes."""
     layout = Layout()
     if argv not in (["start"], ["run"], ["stop"], ["status"]):
         sys.stderr.write(USAGE)
@@ -90,13 +90,19 @@ def start(layout: Layout) -> int:
             os._exit(run(layout))
         os._exit(0)
     os.wait()
+    # The agent's and the worker's sockets too: whoever has started it may push at once.
+    wanted = [path for path in sockets(layout) if (layout.supervisor / f"shipit-{path.stem}.conf").exists()]
     deadline = time.monotonic() + 20
-    while not supervisord.Supervisor(layout).answers():
+    while not (supervisord.Supervisor(layout).answers() and all(path.exists() for path in wanted)):
         if time.monotonic() > deadline:
-            sys.stderr.write(" !     supervisord did not start.\n       (sudo tail /var/log/shipit/supervisord.log)\n")
+            sys.stderr.write(" !     Not everything has started.\n       (sudo tail /var/log/shipit/*.log)\n")
             return 71
         time.sleep(0.05)
     return 0
+
+
+def sockets(layout: Layout) -> list[Path]:
+    return [layout.agent_socket, layout.worker_socket]
 
 
 def stop(layout: Layout) -> int:
@@ -182,6 +188,8 @@ def prepare(layout: Layout) -> None:
 
     for path in (layout.run, layout.log, layout.root / "run/sshd"):
         path.mkdir(mode=0o755, exist_ok=True)
+    for path in sockets(layout):
+        path.unlink(missing_ok=True)  # that one is there means that somebody listens
     for user in app_users(layout, "app-"):
         path = layout.run / user.pw_name.removeprefix("app-")
         path.mkdir(mode=0o750, exist_ok=True)
