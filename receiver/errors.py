@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 
 
@@ -71,3 +72,12 @@ class HostFault(Failure):
     """The server cannot do it: no disk, the agent or systemd not answering (EX_OSERR). Exit code 71."""
 
     exit_code = 71
+
+
+def full_disk(error: BaseException) -> HostFault | None:
+    """What to tell of an error that means the disk or a quota is full; None for any other error."""
+    if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return None
+    return HostFault(
+        f"The disk of the server is full ({error.strerror}).", hint="Make room on the server; look with: shipit doctor"
+    )

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-from receiver.errors import Failure, HostFault
+from receiver.errors import Failure, HostFault, full_disk
 from receiver.gate.request import CliRequest, GitRequest, Greeting, Request, Service, parse
 from receiver.host.audit import Audit
 from receiver.host.keys import Caller, Keyring
@@ -51,15 +51,14 @@ def serve(layout: Layout, argv: list[str], hooks: Path, worker: int = -1) -> int
         code = failure.exit_code
         _refuse(failure, git=(command or b"").startswith((b"git-receive-pack ", b"git-upload-pack ")))
     except Exception as error:  # noqa: BLE001 - a caller never sees a traceback; the journal has it
-        code = 70
         audit.bug(error)
-        _refuse(
-            HostFault(
-                f"This is a bug in shipit ({type(error).__name__}).",
-                hint="The server's administrator finds it with: journalctl -t shipit -n 50",
-            ),
-            git=False,
+        full = full_disk(error)
+        code = full.exit_code if full else 70
+        bug = HostFault(
+            f"This is a bug in shipit ({type(error).__name__}).",
+            hint="The server's administrator finds it with: journalctl -t shipit -n 50",
         )
+        _refuse(full or bug, git=False)
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 1
     finally:

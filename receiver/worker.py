@@ -19,7 +19,7 @@ from dataclasses import replace
 from types import FrameType
 
 from receiver import settings
-from receiver.errors import Cancelled, Failure
+from receiver.errors import Cancelled, Failure, full_disk
 from receiver.host import disk, ledger
 from receiver.host.client import Agent
 from receiver.host.say import Say
@@ -103,7 +103,7 @@ def work(host: Host, number: int) -> int:
 
 def bug(host: Host, release: Release, error: Exception) -> Failure:
     """An unexpected error as the user sees it; the traceback is in the worker's own log."""
-    told = Failure(
+    told = full_disk(error) or Failure(
         f"This is a bug in shipit ({type(error).__name__}).",
         hint="The server's administrator finds it with: journalctl -t shipit-worker -n 50",
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import click
 
 from receiver import settings
-from receiver.errors import Failure, Rejected
+from receiver.errors import Failure, Rejected, full_disk
 from receiver.host.keys import LOCAL_ADMIN, Caller, Role
 from receiver.paths import SHIPIT_USER, Layout
 
@@ -151,6 +151,12 @@ def run(words: Sequence[str], caller: Caller, layout: Layout = Layout()) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        full = full_disk(error)
+        if full is None:
+            raise
+        print_failure(full)
+        return full.exit_code
     finally:
         flush()
 
