@@ -76,6 +76,8 @@ def parse(command: bytes | None) -> Request:
 
 
 def _git(text: str) -> GitRequest:
+    if text.startswith("git-lfs-"):
+        raise _no_lfs()
     match = _GIT.fullmatch(text)
     if not match:
         raise Rejected(
@@ -84,8 +86,6 @@ def _git(text: str) -> GitRequest:
     try:
         service = Service(match[1])
     except ValueError:
-        if match[1] == "lfs-authenticate":
-            raise _no_lfs() from None
         raise Rejected(f"shipit does not offer git {match[1]}.") from None
     return GitRequest(service, names.app_name(match[2]))
 

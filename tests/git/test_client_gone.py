@@ -187,3 +187,20 @@ def test_a_killed_receive_pack_fails_the_push_and_the_next_one_finds_order(serve
     assert done.returncode == 0, done.stderr
     current = server.ledger().current()
     assert current is not None and current.commit == server.ref("refs/heads/main")
+
+
+def test_a_killed_gateway_keeps_its_turn_while_its_git_still_receives(server: Server, laptop: Laptop) -> None:
+    """Else git could move the branch after the next push has put it right."""
+    argv = [*laptop.ssh_argv(), "git-receive-pack 'blog'"]
+    first = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=laptop.env)
+    assert first.stdout is not None and first.stdout.read(4)
+    (git,) = server_side(server, "git receive-pack")
+    os.kill(git, signal.SIGSTOP)
+    kill_there(server, "gateway")
+    second = laptop.start("push", "prod", "main")
+    assert second.stdout is not None and "Waiting for alice" in second.stdout.readline()
+    assert server.worker.told == []
+    os.kill(git, signal.SIGKILL)
+    assert second.wait(60) == 0
+    first.kill()
+    first.wait()
