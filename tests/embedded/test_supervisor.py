@@ -131,7 +131,7 @@ def test_a_build_leaves_no_process_behind(box: Box, client: Client) -> None:
 
 
 def test_a_one_off_command_has_the_apps_environment_and_its_exit_code(serving: Repo, client: Client, box: Box) -> None:
-    assert client.ssh("config:set", "hello", 'GREETING=it\'s \\"here\\" %d').ok
+    assert client.ssh("config:set", "hello", "GREETING", "-", input='it\'s "here" %d').ok
     said = client.ssh("run", "hello", "--", "sh", "-c", "'echo $GREETING; id -un; exit 7'")
     assert said.code == 7, said
     assert "it's" in said.out and "app-hello" in said.out
