@@ -73,7 +73,7 @@ def test_a_client_killed_during_a_talkative_deploy_blocks_nothing(server: Server
     kill(push)
     gone.set()
     assert ended.wait(20)
-    wait_for(lambda: not server_side(server, "gateway"), 15)
+    wait_for(lambda: not server_side(server, "scripts/gateway"), 15)
     release = server.ledger().current()
     assert release is not None and release.status is Status.LIVE
     assert server.ref("refs/heads/main") == release.commit
@@ -96,7 +96,7 @@ def test_a_client_killed_during_a_deploy_that_fails_leaves_the_branch_right(serv
     wait_for(lambda: server.worker.told)
     kill(push)
     gone.set()
-    wait_for(lambda: not server_side(server, "gateway"))
+    wait_for(lambda: not server_side(server, "scripts/gateway"))
     assert server.ref("refs/heads/main") == ""
     server.worker.behaviour = make_live
     assert laptop.push().returncode == 0
@@ -124,7 +124,7 @@ def test_a_client_killed_while_it_waits_leaves_the_queue(server: Server, laptop:
         push = laptop.start("push", "prod", "main")
         assert push.stdout is not None and "Waiting" in push.stdout.readline()
         kill(push)
-        wait_for(lambda: not server_side(server, "gateway"))
+        wait_for(lambda: not server_side(server, "scripts/gateway"))
     assert server.worker.told == [] and server.ledger().numbers() == []
 
 
@@ -138,7 +138,7 @@ def test_a_killed_gateway_keeps_its_turn_until_the_deploy_is_decided(server: Ser
     server.worker.behaviour = slow
     push = laptop.start("push", "prod", "main")
     wait_for(lambda: server.worker.told)
-    kill_there(server, "gateway")
+    kill_there(server, "scripts/gateway")
     server.worker.behaviour = make_live
     laptop.git("commit", "-q", "--allow-empty", "-m", "next")
     second = laptop.start("push", "prod", "main")
@@ -160,7 +160,7 @@ def test_a_killed_hook_does_not_end_the_watch(server: Server, laptop: Laptop) ->
     server.worker.behaviour = slow
     push = laptop.start("push", "prod", "main")
     wait_for(lambda: server.worker.told)
-    kill_there(server, "post-receive")
+    kill_there(server, "hooks/post-receive")
     time.sleep(0.5)
     assert push.poll() is None
     go.set()
@@ -196,7 +196,7 @@ def test_a_killed_gateway_keeps_its_turn_while_its_git_still_receives(server: Se
     assert first.stdout is not None and first.stdout.read(4)
     (git,) = server_side(server, "git receive-pack")
     os.kill(git, signal.SIGSTOP)
-    kill_there(server, "gateway")
+    kill_there(server, "scripts/gateway")
     second = laptop.start("push", "prod", "main")
     assert second.stdout is not None and "Waiting for alice" in second.stdout.readline()
     assert server.worker.told == []
