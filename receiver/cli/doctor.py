@@ -9,9 +9,16 @@ import click
 from receiver.cli import out
 from receiver.cli.args import json_option
 from receiver.cli.main import Context, become_shipit
+from receiver.errors import Busy
 from receiver.host import ledger
 from receiver.host.client import Agent
+from receiver.host.queue import queued
+from receiver.names import AppName
 from receiver.story.examine import Finding, app_findings, host_findings, mend
+from receiver.story.submit import tell
+
+# How long a change that is under way may take before its app is left to it (s).
+PATIENCE = 10.0
 
 
 @click.command()
@@ -35,7 +42,7 @@ def doctor(ctx: Context, fix: bool, form: str) -> int:
         with Agent.connect(ctx.layout.agent_socket) as agent:
             before = list(app_findings(ctx.layout, app, agent))
             if fix and not all(f.well for f in before):
-                mended += [f"{app}: {line}" for line in mend(ctx.layout, app, agent)]
+                mended += [f"{app}: {line}" for line in mend_in_turn(ctx, app, agent)]
                 before = list(app_findings(ctx.layout, app, agent))
             findings += before
     if form == "json":
@@ -43,6 +50,15 @@ def doctor(ctx: Context, fix: bool, form: str) -> int:
     else:
         show(findings, mended)
     return 0 if all(f.well for f in findings) else 1
+
+
+def mend_in_turn(ctx: Context, app: AppName, agent: Agent) -> list[str]:
+    """Mend the app while nobody changes it: a release that was just opened looks like one whose worker was killed."""
+    try:
+        with queued(ledger.Ledger(ctx.layout.app(app)), ctx.caller.name, push=False, say=tell, wait=PATIENCE):
+            return mend(ctx.layout, app, agent)
+    except Busy as busy:
+        return [f"left alone: {busy.message}"]
 
 
 def show(findings: list[Finding], mended: list[str]) -> None:
