@@ -70,7 +70,7 @@ def _answer(layout: Layout, request: Request, caller: Caller, hooks: Path, worke
     if isinstance(request, CliRequest):
         from receiver.cli.main import run
 
-        return run(request.words, caller, layout)
+        return run(request.words, caller, layout, worker)
     if isinstance(request, GitRequest):
         from receiver.gate import service
 

@@ -113,7 +113,10 @@ def parse_pairs(pairs: tuple[str, ...]) -> dict[ConfigKey, str]:
 def submit(ctx: Context, app: AppName, change: dict[ConfigKey, str], unset: list[ConfigKey]) -> int:
     """One new release with the change; nothing happens when nothing would change."""
     book = ledger_of(ctx, app)
-    with Submission(ctx.layout, book, ctx.caller.name) as submission, Agent.connect(ctx.layout.agent_socket) as agent:
+    with (
+        Submission(ctx.layout, book, ctx.caller.name, ctx.worker) as submission,
+        Agent.connect(ctx.layout.agent_socket) as agent,
+    ):
         # One agent for reading and writing: another would take as long to start as the rest of the command.
         current = book.current()
         today = agent.read_config(app, current.number) if current else {}

@@ -70,10 +70,14 @@ AS_ROOT = frozenset({"doctor"})
 
 @dataclass(frozen=True)
 class Context:
-    """What every command gets: where things are, the server's settings, and who asks."""
+    """What every command gets: where things are, the server's settings, and who asks.
+
+    `worker` is a descriptor connected to a worker already (host/early.py), or -1.
+    """
 
     caller: Caller
     layout: Layout = field(default_factory=Layout)
+    worker: int = -1
 
     @property
     def settings(self) -> settings.Settings:
@@ -131,10 +135,13 @@ def shipit() -> None:
     """
 
 
-def run(words: Sequence[str], caller: Caller, layout: Layout = Layout()) -> int:  # noqa: B008
-    """Run one command for `caller`, already authorised; returns its exit code. Failures are printed, never raised."""
+def run(words: Sequence[str], caller: Caller, layout: Layout = Layout(), worker: int = -1) -> int:  # noqa: B008
+    """Run one command for `caller`, already authorised; returns its exit code. Failures are printed, never raised.
+
+    `worker`: see Context.
+    """
     try:
-        result = shipit.main(list(words), "shipit", standalone_mode=False, obj=Context(caller, layout))
+        result = shipit.main(list(words), "shipit", standalone_mode=False, obj=Context(caller, layout, worker))
         return result if isinstance(result, int) else 0
     except Failure as failure:
         print_failure(failure)

@@ -74,7 +74,7 @@ def scale(ctx: Context, app: AppName, counts: tuple[str, ...], form: str) -> int
             out.table(rows, {"process": "PROCESS", "count": "COUNT"}, empty=f"{app} has no release yet.")
         return 0
     wish = dict(parse_count(text) for text in counts)
-    with Submission(ctx.layout, book, ctx.caller.name) as submission:
+    with Submission(ctx.layout, book, ctx.caller.name, ctx.worker) as submission:
         current = submission.current()
         for kind in wish:
             current.process(kind)
@@ -115,7 +115,7 @@ def restart(ctx: Context, app: AppName, process: ProcessType | None) -> int:
     """
     book = ledger_of(ctx, app)
     if process is None:
-        with Submission(ctx.layout, book, ctx.caller.name) as submission:
+        with Submission(ctx.layout, book, ctx.caller.name, ctx.worker) as submission:
             current = submission.current()
             return submission.submit(Source.RESTART, **{**inherited(current), "message": "restart"})
     with held(ctx, app) as (agent, number):
@@ -148,7 +148,7 @@ def start(ctx: Context, app: AppName) -> int:
         out.say(f"{app} is not stopped.")
         return 0
     book.change_state(lambda state: replace(state, stopped=False))
-    with Submission(ctx.layout, book, ctx.caller.name) as submission:
+    with Submission(ctx.layout, book, ctx.caller.name, ctx.worker) as submission:
         current = submission.current()
         code = submission.submit(Source.RESTART, **{**inherited(current), "message": "start"})
         if code:

@@ -160,17 +160,12 @@ def rollback(ctx: Context, app: AppName, release: int | None, keep_config: bool)
       shipit rollback blog v7 --keep-config
     """
     book = ledger_of(ctx, app)
-    with Submission(ctx.layout, book, ctx.caller.name) as submission:
+    with Submission(ctx.layout, book, ctx.caller.name, ctx.worker) as submission:
         current = submission.current()
         target = target_of(book, release)
-
-        def tell() -> None:
-            for line in changes(ctx.layout, book, current, target, keep_config):
-                out.say(line)
-
-        return submission.submit(
+        out.say(f"Rolling {app} back from {current.name} to {target.name}")
+        code = submission.submit(
             Source.ROLLBACK,
-            meanwhile=tell,
             **{
                 **inherited(target),
                 "formation": scaled(target.formation, dict(book.state().formation)),
@@ -179,6 +174,10 @@ def rollback(ctx: Context, app: AppName, release: int | None, keep_config: bool)
                 "message": f"rollback to {target.name}",
             },
         )
+        # Afterwards: nobody waits for the list while the broken release serves.
+        for line in changes(ctx.layout, book, current, target, keep_config) if code == 0 else ():
+            out.say(line)
+        return code
 
 
 @click.command()
@@ -188,7 +187,7 @@ def rollback(ctx: Context, app: AppName, release: int | None, keep_config: bool)
 def deploy(ctx: Context, app: AppName, fresh: bool) -> int:
     """Build the live commit again and put it live as a new release."""
     book = ledger_of(ctx, app)
-    with Submission(ctx.layout, book, ctx.caller.name) as submission:
+    with Submission(ctx.layout, book, ctx.caller.name, ctx.worker) as submission:
         current = submission.current()
         if current.commit is None:
             raise Rejected(f"{app} has no commit to build.", hint=f"Push one: git push HOST:{app} main")

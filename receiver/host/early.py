@@ -13,6 +13,18 @@ AGENT = "/run/shipit/agent.sock"
 WORKER = "/run/shipit/worker.sock"
 
 
+# What the words of a request begin with when a release will be made, by git's name or a command's (cli/main.py).
+RELEASES = (
+    "git-receive-pack ", "git receive-pack ", "rollback ", "releases:rollback ", "config:set ", "config:unset ",
+    "ps:scale ", "scale ", "deploy ", "ps:rebuild ",
+)  # fmt: skip
+
+
+def makes_release(command: str) -> bool:
+    """Whether SSH_ORIGINAL_COMMAND will want a worker. A guess: a worker that is told nothing just ends."""
+    return command.removeprefix("shipit ").startswith(RELEASES)
+
+
 def call(path: str) -> int:
     """A descriptor connected to that socket, or -1: whoever needs it then connects again and reports why not."""
     connection = socket(AF_UNIX, SOCK_STREAM)

@@ -1,4 +1,4 @@
-"""Choosing what a rollback returns to, and saying beforehand what it changes."""
+"""Choosing what a rollback returns to, and saying what it changed."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def target_of(book: Ledger, number: int | None) -> Release:
 
 
 def changes(layout: Layout, book: Ledger, current: Release, target: Release, keep_config: bool) -> list[str]:
-    """What going from `current` to `target` changes, as lines to print: the commits, the names of config vars."""
-    lines = [f"Rolling {book.app} back from {current.name} to {target.name}"]
+    """What going from `current` to `target` changed, as lines to print: the commits, the names of config vars."""
+    lines: list[str] = []
     if current.commit and target.commit and current.commit != target.commit:
         gone = GitSource(book.paths.repo).history(current.commit, target.commit, MOST + 1)
         lines += [f"  commit  - {commit.oid[:8]} {commit.subject}" for commit in gone[:MOST]]

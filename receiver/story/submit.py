@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from receiver.errors import Busy, Cancelled, HostFault, Rejected
@@ -32,12 +33,15 @@ def scaled(formation: Sequence[tuple[ProcessType, int]], wish: Mapping[ProcessTy
 
 
 class Submission:
-    """The app is ours (queue lock held) until the block ends: open one release and see it through."""
+    """The app is ours (queue lock held) until the block ends: open one release and see it through.
 
-    def __init__(self, layout: Layout, ledger: Ledger, by: str) -> None:
+    `worker` is a descriptor connected to a worker already (host/early.py), or -1.
+    """
+
+    def __init__(self, layout: Layout, ledger: Ledger, by: str, worker: int = -1) -> None:
         self.layout, self.ledger, self.by = layout, ledger, by
         # The worker and the agent start while we still decide what to ask for.
-        self._worker = connect_worker(layout)
+        self._worker = connect_worker(layout) if worker < 0 else socket.socket(fileno=worker)
 
     def __enter__(self) -> Submission:
         self._turn = queued(self.ledger, self.by, push=False, say=tell)
@@ -61,12 +65,9 @@ class Submission:
             )
         return release
 
-    def submit(self, source: Source, *, meanwhile: Callable[[], None] = lambda: None, **values: Any) -> int:
-        """Open the release and follow it to its end; returns the exit code of its verdict.
-
-        `meanwhile` is called while the worker has begun: what it prints comes before the release's log.
-        """
-        return self.see_through(self.ledger.open_release(source, self.by, **values), meanwhile)
+    def submit(self, source: Source, **values: Any) -> int:
+        """Open the release and follow it to its end; returns the exit code of its verdict."""
+        return self.see_through(self.ledger.open_release(source, self.by, **values))
 
     def submit_config(
         self, agent: Agent, change: Mapping[ConfigKey, str], unset: Sequence[ConfigKey], **values: Any
@@ -81,7 +82,7 @@ class Submission:
             raise
         return self.see_through(release)
 
-    def see_through(self, release: Release, meanwhile: Callable[[], None] = lambda: None) -> int:
+    def see_through(self, release: Release) -> int:
         """Tell the worker and relay the log until the verdict."""
         try:
             self._worker.sendall(f"deploy {release.app} {release.number}\n".encode())
@@ -91,7 +92,6 @@ class Submission:
         if not answer:
             self.ledger.finish(release, Status.FAILED, "The worker did not start.")
             raise HostFault("The worker did not start.", hint="sudo shipit doctor")
-        meanwhile()
         sys.stdout.flush()
         return exit_code(follow(self.ledger, release.number, sys.stdout.fileno(), worker=self._worker))
 
