@@ -21,11 +21,11 @@ def test_the_core_path_on_trixie(trixie_host: Host, client: Client) -> None:
         assert "broken on purpose" in failed.remote
         assert say(client, "config:set", "blog", "COLOUR=blue").code == 0
         assert environment_of(client, "blog")["COLOUR"] == "blue"
-        assert say(client, "ps:scale", "blog", "web=2").code == 0
         assert say(client, "rollback", "blog", "v1").code == 0
     report = load.stop()
     assert report.failed == 0, str(report)
     assert client.get("blog").body == "one"
+    assert say(client, "ps:scale", "blog", "web=2").code == 0
     assert say(client, "run", "blog", "sh", "-c", "exit 3").code == 3
     assert len(asked(client, "ps", "blog")) == 2
     number = live(client, "blog")
