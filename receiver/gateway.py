@@ -19,15 +19,15 @@ from receiver.host.keys import Caller, Keyring
 from receiver.paths import Layout, share
 
 
-def main(worker: int = -1) -> int:
+def main(worker: int = -1, agent: int = -1) -> int:
     """Serve one request of the key named by the only argument; returns the exit code for sshd.
 
-    `worker` is a descriptor connected to a worker, which starts while this still imports (early.py).
+    `worker` and `agent` are descriptors of theirs, which start while this still imports (early.py).
     """
-    return serve(Layout(), sys.argv[1:], share("hooks"), worker)
+    return serve(Layout(), sys.argv[1:], share("hooks"), worker, agent)
 
 
-def serve(layout: Layout, argv: list[str], hooks: Path, worker: int = -1) -> int:
+def serve(layout: Layout, argv: list[str], hooks: Path, worker: int = -1, agent: int = -1) -> int:
     """As `main`, below a given root."""
     os.umask(0o027)
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -46,7 +46,7 @@ def serve(layout: Layout, argv: list[str], hooks: Path, worker: int = -1) -> int
         caller = Keyring(layout).caller(name)
         request = parse(command)
         verb = _verb(request)
-        code = _answer(layout, request, caller, hooks, worker)
+        code = _answer(layout, request, caller, hooks, worker, agent)
     except Failure as failure:
         code = failure.exit_code
         _refuse(failure, git=(command or b"").startswith((b"git-receive-pack ", b"git-upload-pack ")))
@@ -66,14 +66,17 @@ def serve(layout: Layout, argv: list[str], hooks: Path, worker: int = -1) -> int
     return code
 
 
-def _answer(layout: Layout, request: Request, caller: Caller, hooks: Path, worker: int) -> int:
+def _answer(layout: Layout, request: Request, caller: Caller, hooks: Path, worker: int, agent: int) -> int:
     if isinstance(request, CliRequest):
         from receiver.cli.main import run
 
-        return run(request.words, caller, layout, worker)
+        return run(request.words, caller, layout, worker, agent)
     if isinstance(request, GitRequest):
         from receiver.gate import service
 
+        if agent >= 0:
+            # The worker has it too, and has it alone from here on: the agent ends when the worker does.
+            os.close(agent)
         if request.service is Service.UPLOAD:
             return service.upload(layout, request.app, caller)
         from receiver import settings

@@ -22,6 +22,7 @@ from receiver import settings
 from receiver.errors import Cancelled, Failure, full_disk
 from receiver.host import disk, ledger
 from receiver.host.client import Agent
+from receiver.host.early import FIRST_FD, given
 from receiver.host.say import Say
 from receiver.model import Release, Status
 from receiver.names import app_name, release_number
@@ -31,7 +32,6 @@ from receiver.story.host import Host
 from receiver.story.retire import retire
 
 STARTED = b"started\n"
-FIRST_FD = 3  # sd_listen_fds(3)
 
 
 def main(agent: int = -1) -> int:
@@ -52,7 +52,11 @@ def serve(layout: Layout, connection: socket.socket, connected: int = -1) -> int
     with Agent.connect(path) if connected < 0 else Agent(socket.socket(fileno=connected), path) as agent:
         if not select.select([connection], [], [], 0)[0]:
             preload()
-        line = connection.makefile("rb").readline(200).decode(errors="replace").split()
+        lines = connection.makefile("rb")
+        # An empty line brought the agent's descriptor (host/early.py), here too late for us.
+        while (raw := lines.readline(200)) == b"\n":
+            pass
+        line = raw.decode(errors="replace").split()
         if len(line) != 3 or line[0] != "deploy":
             return 0
         app, number = app_name(line[1]), release_number(line[2])
@@ -158,7 +162,7 @@ def listen(layout: Layout) -> int:
                 server.close()
                 code = 70
                 try:
-                    code = serve(layout, connection)
+                    code = serve(layout, connection, given(connection.fileno()))
                 finally:
                     os._exit(code)
             connection.close()

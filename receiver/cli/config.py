@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 
 import click
@@ -115,7 +116,7 @@ def submit(ctx: Context, app: AppName, change: dict[ConfigKey, str], unset: list
     book = ledger_of(ctx, app)
     with (
         Submission(ctx.layout, book, ctx.caller.name, ctx.worker) as submission,
-        Agent.connect(ctx.layout.agent_socket) as agent,
+        the_agent(ctx) as agent,
     ):
         # One agent for reading and writing: another would take as long to start as the rest of the command.
         current = book.current()
@@ -130,3 +131,9 @@ def submit(ctx: Context, app: AppName, change: dict[ConfigKey, str], unset: list
         what = " ".join([*(f"set {k}" for k in change), *(f"unset {k}" for k in unset)])
         values = inherited(current) if current else {}
         return submission.submit_config(agent, change, unset, **{**values, "message": what})
+
+
+def the_agent(ctx: Context) -> Agent:
+    """The agent that the worker will use too, if it is here already; else one of our own."""
+    path = ctx.layout.agent_socket
+    return Agent.connect(path) if ctx.agent < 0 else Agent(socket.socket(fileno=ctx.agent), path)

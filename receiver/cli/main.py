@@ -72,12 +72,14 @@ AS_ROOT = frozenset({"doctor"})
 class Context:
     """What every command gets: where things are, the server's settings, and who asks.
 
-    `worker` is a descriptor connected to a worker already (host/early.py), or -1.
+    `worker` and `agent` are descriptors connected to them already (host/early.py), or -1; the worker has the same
+    agent, and uses it from when it is told what to do.
     """
 
     caller: Caller
     layout: Layout = field(default_factory=Layout)
     worker: int = -1
+    agent: int = -1
 
     @property
     def settings(self) -> settings.Settings:
@@ -135,13 +137,19 @@ def shipit() -> None:
     """
 
 
-def run(words: Sequence[str], caller: Caller, layout: Layout = Layout(), worker: int = -1) -> int:  # noqa: B008
+def run(
+    words: Sequence[str],
+    caller: Caller,
+    layout: Layout = Layout(),  # noqa: B008
+    worker: int = -1,
+    agent: int = -1,
+) -> int:
     """Run one command for `caller`, already authorised; returns its exit code. Failures are printed, never raised.
 
-    `worker`: see Context.
+    `worker`, `agent`: see Context.
     """
     try:
-        result = shipit.main(list(words), "shipit", standalone_mode=False, obj=Context(caller, layout, worker))
+        result = shipit.main(list(words), "shipit", standalone_mode=False, obj=Context(caller, layout, worker, agent))
         return result if isinstance(result, int) else 0
     except Failure as failure:
         print_failure(failure)

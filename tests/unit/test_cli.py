@@ -96,7 +96,7 @@ def test_a_table_fits_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = io.StringIO()
     monkeypatch.setattr(screen, "isatty", lambda: True)
     monkeypatch.setattr(sys, "stdout", screen)
-    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(out, "terminal_width", lambda: 40)
     monkeypatch.setenv("NO_COLOR", "1")
     out.table([{"a": "v1", "b": "x" * 200}], {"a": "A", "b": "B"}, empty="")
     assert max(map(len, screen.getvalue().splitlines())) <= 40
