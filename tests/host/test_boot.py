@@ -10,7 +10,13 @@ from lab.host import Host, wait_for
 from host.apps import asked, build, files, live, newest, pushed, say, until_body, unwell
 
 OFF = "[Unit]\nConditionPathExists=/nowhere\n"
-SHIPIT = ("shipit-agent.socket", "shipit-worker.socket", "shipit-agent@.service", "shipit-worker@.service")
+SHIPIT = (
+    "shipit-reconcile.service",
+    "shipit-agent.socket",
+    "shipit-worker.socket",
+    "shipit-agent@.service",
+    "shipit-worker@.service",
+)
 
 
 def test_after_a_reboot_every_live_app_answers_without_shipit_and_a_stopped_one_stays_stopped(
