@@ -17,12 +17,14 @@ import sys
 import traceback
 from dataclasses import replace
 from types import FrameType
+from typing import NoReturn
 
 from receiver import settings
 from receiver.errors import Cancelled, Failure, full_disk
 from receiver.host import disk, ledger
 from receiver.host.client import Agent
 from receiver.host.early import FIRST_FD, given
+from receiver.host.listener import fork_for_each
 from receiver.host.say import Say
 from receiver.model import Release, Status
 from receiver.names import app_name, release_number
@@ -41,7 +43,7 @@ def main(agent: int = -1) -> int:
     """
     os.umask(0o027)
     if sys.argv[1:] == ["--listen"]:
-        return listen(Layout())
+        listen(Layout())
     with socket.socket(fileno=FIRST_FD) as connection:
         return serve(Layout(), connection, agent)
 
@@ -137,7 +139,7 @@ def report(host: Host, release: Release, failure: Failure) -> None:
         host.say.warn(f"({line})")
 
 
-def listen(layout: Layout) -> int:
+def listen(layout: Layout) -> NoReturn:
     """The embedded manager's way: bind as root, become `shipit`, fork a worker for each connection."""
     import pwd
 
@@ -151,18 +153,4 @@ def listen(layout: Layout) -> int:
         os.initgroups(SHIPIT_USER, user.pw_gid)
         os.setgid(user.pw_gid)
         os.setuid(user.pw_uid)
-        server.listen(64)
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-        while True:
-            connection, _ = server.accept()
-            if os.fork() == 0:
-                # A session of its own: stopping the listener must not stop a deploy half way.
-                os.setsid()
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                server.close()
-                code = 70
-                try:
-                    code = serve(layout, connection, given(connection.fileno()))
-                finally:
-                    os._exit(code)
-            connection.close()
+        fork_for_each(server, lambda connection: serve(layout, connection, given(connection.fileno())))

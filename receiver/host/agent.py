@@ -11,7 +11,6 @@ import json
 import os
 import pwd
 import select
-import signal
 import socket
 import struct
 import sys
@@ -20,10 +19,11 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, NoReturn
 
 from receiver import wire
 from receiver.errors import Failure, HostFault, Rejected
+from receiver.host.listener import fork_for_each
 from receiver.host.manager import Manager, choose
 from receiver.host.verbs import Verbs
 from receiver.paths import SHIPIT_USER, Layout
@@ -40,7 +40,7 @@ def main(argv: list[str]) -> None:
     # What the agent writes is root's unless a mode says otherwise; locks in the ledger stay usable by its owner.
     os.umask(0o022)
     if argv == ["--listen"]:
-        raise SystemExit(listen(layout))
+        listen(layout)
     if argv == ["--reconcile-all"]:
         from receiver.host.reconcile import reconcile_all
 
@@ -200,7 +200,7 @@ def stopped_when_gone(connection: socket.socket, manager: Manager, job: str) -> 
         watcher.join()
 
 
-def listen(layout: Layout) -> int:
+def listen(layout: Layout) -> NoReturn:
     """The embedded manager's way: bind the socket, fork for every connection."""
     preload()
     group = pwd.getpwnam(SHIPIT_USER).pw_gid
@@ -211,27 +211,4 @@ def listen(layout: Layout) -> int:
         os.umask(0o022)
         os.chown(layout.agent_socket, 0, group)
         layout.agent_socket.chmod(0o660)
-        server.listen(64)
-        signal.signal(signal.SIGCHLD, lambda *_: reap())
-        while True:
-            connection, _ = server.accept()
-            if os.fork() == 0:
-                # A session of its own: stopping the listener must not stop what is under way.
-                os.setsid()
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                server.close()
-                code = 70
-                try:
-                    code = serve(layout, connection, choose())
-                finally:
-                    os._exit(code)
-            connection.close()
-
-
-def reap() -> None:
-    """Not SIG_IGN, which waitpid(2) in the children would inherit the effect of through execve(2)."""
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:
-        pass
+        fork_for_each(server, lambda connection: serve(layout, connection, choose()))
