@@ -87,7 +87,9 @@ def asked(client: Client, *words: str) -> Any:
 
 def live(client: Client, app: str) -> str:
     """The name of the live release, or nothing."""
-    return next((str(row["release"]) for row in asked(client, "releases", app, "-n", "1000") if row["status"] == "live"), "")
+    return next(
+        (str(row["release"]) for row in asked(client, "releases", app, "-n", "1000") if row["status"] == "live"), ""
+    )
 
 
 def newest(client: Client, app: str) -> dict[str, Any]:
