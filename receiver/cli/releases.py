@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import click
@@ -55,14 +56,17 @@ def describe(release: Release) -> str:
 @json_option
 @click.pass_obj
 def list_releases(ctx: Context, app: AppName, num: int, form: str) -> None:
-    """List the releases of an app, newest first.
+    """List the releases of an app, newest first; the live one is always shown.
 
     \b
     Example: shipit releases blog
     """
     book = ledger_of(ctx, app)
     state, current = book.state(), book.current_number()
-    rows = [row(book, release, current, state.pinned) for release in book.releases()[:num]]
+    shown = list(islice(book.newest_first(), num))
+    if current and all(release.number != current for release in shown):
+        shown.append(book.release(current))
+    rows = [row(book, release, current, state.pinned) for release in shown]
     if form == "json":
         out.show_json(rows)
         return

@@ -14,6 +14,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from receiver.errors import HostFault
@@ -45,6 +46,10 @@ def follow(ledger: Ledger, number: int, out: int, *, worker: socket.socket | Non
             release, gone = seen.look()
             relay.pump()
             if release.status is Status.LIVE or (release.status.final and gone):
+                break
+            if gone and ledger.current_number() == number:
+                # Killed after the commit: the release is live, and only putting the old one away was left.
+                release = replace(release, status=Status.LIVE)
                 break
             if gone:
                 relay.finish()

@@ -92,6 +92,18 @@ def test_the_list_of_releases_says_what_serves(layout: Layout, capsys: pytest.Ca
     assert [(row["release"], row["status"]) for row in rows] == [("v3", "failed"), ("v2", "live"), ("v1", "superseded")]
 
 
+def test_what_serves_is_listed_however_many_failed_since(layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
+    book = Ledger(layout.app(BLOG))
+    release = book.open_release(Source.GIT, "alice", builds=True)
+    book.commit(release)
+    book.finish(release, Status.LIVE)
+    for _ in range(4):
+        book.finish(book.open_release(Source.GIT, "bob", builds=True), Status.FAILED, "no")
+    assert run(["releases", "blog", "-n", "2", "--format", "json"], LOCAL_ADMIN, layout) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [(row["release"], row["status"]) for row in rows] == [("v5", "failed"), ("v4", "failed"), ("v1", "live")]
+
+
 def test_a_table_fits_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = io.StringIO()
     monkeypatch.setattr(screen, "isatty", lambda: True)
