@@ -124,7 +124,10 @@ def bare_box(request: pytest.FixtureRequest) -> Iterator[Box]:
 
 @pytest.fixture
 def box(request: pytest.FixtureRequest) -> Iterator[Box]:
-    """A bookworm tree without a running systemd, on which install.sh has run."""
+    """A bookworm tree without a running systemd, on which install.sh has run; nothing is started yet.
+
+    `box.run("shipit-supervisord", "start")` does that, or `box.run_as_main(…)` with a command that stays.
+    """
     with Box.boot(snapshot.installed_tree("bookworm", box=True), request.node.name) as machine:
         yield machine
 

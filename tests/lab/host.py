@@ -497,8 +497,9 @@ class Box(Machine):
         self._start()
 
     def power_off(self, timeout: float = 30) -> None:
-        with suppress(ProcessLookupError):
-            os.kill(self.main, signal.SIGTERM)
+        if self.main > 0:
+            with suppress(ProcessLookupError):
+                os.kill(self.main, signal.SIGTERM)
         try:
             self._await_end(timeout)
         except LabError:
