@@ -12,6 +12,7 @@ from _socket import (
     CMSG_SPACE,
     MSG_CMSG_CLOEXEC,
     MSG_DONTWAIT,
+    MSG_PEEK,
     SCM_RIGHTS,
     SOCK_STREAM,
     SOL_SOCKET,
@@ -29,7 +30,7 @@ FD = 4
 # What the words of a request begin with when a release will be made, by git's name or a command's (cli/main.py).
 RELEASES = (
     "git-receive-pack ", "git receive-pack ", "rollback ", "releases:rollback ", "config:set ", "config:unset ",
-    "ps:scale ", "scale ", "deploy ", "ps:rebuild ",
+    "ps:scale ", "scale ", "ps:restart ", "restart ", "ps:start ", "start ", "deploy ", "ps:rebuild ",
 )  # fmt: skip
 
 
@@ -69,9 +70,12 @@ def call_both() -> tuple[int, int]:
 def given(fd: int) -> int:
     """The agent's descriptor that came with the connection `fd`, or -1."""
     connection = socket(fileno=fd)
+    rights: list[tuple[int, int, bytes]] = []
     try:
-        _, rights, _, _ = connection.recvmsg(1, CMSG_SPACE(FD), MSG_DONTWAIT | MSG_CMSG_CLOEXEC)
+        # Who brings no descriptor may have sent the line already, of which nothing may be taken.
+        if connection.recv(1, MSG_DONTWAIT | MSG_PEEK) == b"\n":
+            _, rights, _, _ = connection.recvmsg(1, CMSG_SPACE(FD), MSG_DONTWAIT | MSG_CMSG_CLOEXEC)
     except OSError:
-        rights = []
+        pass
     connection.detach()
     return int.from_bytes(rights[0][2][:FD], sys.byteorder) if rights else -1
