@@ -144,6 +144,10 @@ class Machine:
         stop_without_writing(self.directory / "disk")
         run(["umount", self.root])
         run(["umount", self.directory / "disk"])
+        # A machine that is starting beside this one has a copy of our mounts for a moment, and a mount of the same
+        # image would then be the file system that was stopped.
+        image = self.directory / "image"
+        wait_for("the disk to be let go", lambda: not run(["losetup", "-j", image]).out.strip())
         self._mount_disk()
         self._mount()
 
