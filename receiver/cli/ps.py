@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import click
 
 from receiver.cli import out
 from receiver.cli.args import PROCESS, app_argument, json_option, ledger_of
 from receiver.cli.main import Context
-from receiver.errors import Rejected
+from receiver.errors import Failure, Rejected
 from receiver.host import disk
 from receiver.host.client import Agent
 from receiver.host.queue import queued
-from receiver.model import Source
+from receiver.model import AppState, Source
 from receiver.names import AppName, ProcessType, process_type
 from receiver.story.submit import Submission, inherited, scaled, tell
 
@@ -82,13 +84,10 @@ def scale(ctx: Context, app: AppName, counts: tuple[str, ...], form: str) -> int
         if formation == current.formation:
             out.say("Nothing changes: that many run already.")
             return 0
-        before = book.state().formation
-        book.change_state(lambda state: replace(state, formation=tuple(sorted({**dict(before), **wish}.items()))))
+        new = tuple(sorted({**dict(book.state().formation), **wish}.items()))
         what = "scale " + " ".join(f"{kind}={count}" for kind, count in wish.items())
-        code = submission.submit(Source.SCALE, **{**inherited(current), "formation": formation, "message": what})
-        if code:
-            book.change_state(lambda state: replace(state, formation=before))
-        return code
+        values = {**inherited(current), "formation": formation, "message": what}
+        return submit_with(submission, lambda state: replace(state, formation=new), Source.SCALE, values)
 
 
 def parse_count(text: str) -> tuple[ProcessType, int]:
@@ -147,13 +146,33 @@ def start(ctx: Context, app: AppName) -> int:
     if not book.state().stopped:
         out.say(f"{app} is not stopped.")
         return 0
-    book.change_state(lambda state: replace(state, stopped=False))
     with Submission(ctx.layout, book, ctx.caller.name, ctx.worker) as submission:
-        current = submission.current()
-        code = submission.submit(Source.RESTART, **{**inherited(current), "message": "start"})
-        if code:
-            book.change_state(lambda state: replace(state, stopped=True))
-        return code
+        values = {**inherited(submission.current()), "message": "start"}
+        return submit_with(submission, lambda state: replace(state, stopped=False), Source.RESTART, values)
+
+
+def submit_with(
+    submission: Submission, change: Callable[[AppState], AppState], source: Source, values: Mapping[str, Any]
+) -> int:
+    """Submit a release together with what it changes of the app's state; taken back when it does not go live.
+
+    A client that leaves half way takes nothing back: the worker goes on, and the release goes live.
+    """
+    book = submission.ledger
+    before = book.state()
+    book.change_state(change)
+
+    def take_back() -> None:
+        book.change_state(lambda state: replace(state, formation=before.formation, stopped=before.stopped))
+
+    try:
+        code = submission.submit(source, **values)
+    except Failure:
+        take_back()
+        raise
+    if code:
+        take_back()
+    return code
 
 
 class held:
