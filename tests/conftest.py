@@ -85,6 +85,14 @@ def swept() -> Iterator[None]:
     net.sweep()
 
 
+@pytest.fixture(autouse=True)
+def umask() -> Iterator[None]:
+    """The usual one at the start of each test: programs that a test runs within its own process set theirs."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
 @pytest.fixture
 def host(request: pytest.FixtureRequest) -> Iterator[Host]:
     """A fresh bookworm server on which install.sh has run."""
