@@ -10,6 +10,7 @@ from .document import Document, Path
 from .problems import decode, reject, shown
 
 MAX_BYTES = 256 * 1024
+MAX_DEPTH = 32
 
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+')
 
@@ -29,18 +30,21 @@ def parse(name: str, raw: bytes) -> Document:
         raise reject(name, f"The key {error} is there twice.") from error
     except (RecursionError, ValueError) as error:
         raise reject(name, "This JSON is nested too deep or holds a number that is too long.") from error
-    return Document(name, data, _lines(text), {})
+    return Document(name, data, _lines(name, text), {})
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     data = dict(pairs)
     if len(data) != len(pairs):
-        keys = [key for key, _ in pairs]
-        raise _Twice(shown(next(key for key in keys if keys.count(key) > 1)))
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise _Twice(shown(key))
+            seen.add(key)
     return data
 
 
-def _lines(text: str) -> dict[Path, int]:
+def _lines(name: str, text: str) -> dict[Path, int]:
     """The line of every key and item of `text`, which is known to be JSON."""
     lines: dict[Path, int] = {(): 1}
     path: list[str | int] = []
@@ -51,6 +55,9 @@ def _lines(text: str) -> dict[Path, int]:
         if token in "{[":
             lines.setdefault(tuple(path), line)
             path.append(0 if token == "[" else "")
+            # Each part of the document is kept with its whole path.
+            if len(path) > MAX_DEPTH:
+                raise reject(f"{name}:{line}", f"This is nested more than {MAX_DEPTH} deep.")
             key = token == "{"
         elif token in "}]":
             path.pop()

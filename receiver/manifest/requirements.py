@@ -89,7 +89,7 @@ def _line(tree: Tree, path: str, number: int, line: str, found: Requirements) ->
 
 
 def _requirement(tree: Tree, path: str, line: str, found: Requirements) -> None:
-    target = re.split(r"\s*;|\s+--", line)[0].strip()
+    target = re.split(r";|\s--", line)[0].strip()
     if " @ " in target:
         found.names |= names_of([target])
         found.open = found.open or target.split(" @ ", 1)[1].strip().startswith("file:")

@@ -10,6 +10,11 @@ from typing import Any
 from .problems import decode, reject
 from .tree import MAX_READ, Tree
 
+# tomllib takes time with the square of a key's parts (seen with Python 3.11). A part is looked at only from where a
+# word or a string begins, so that the search itself is linear.
+_PART = r"""(?:[A-Za-z0-9_-]+|"[^"\n]{0,100}"|'[^'\n]{0,100}')"""
+_LONG_KEY = re.compile(rf"(?<![A-Za-z0-9_-]){_PART}(?:[ \t]{{0,8}}\.[ \t]{{0,8}}{_PART}){{100}}")
+
 
 def read(tree: Tree, name: str) -> dict[str, Any]:
     """The data of a TOML file, {} if it is absent or larger than 1 MiB; raises Rejected with file and line."""
@@ -20,6 +25,9 @@ def read(tree: Tree, name: str) -> dict[str, Any]:
 def parse(name: str, raw: bytes, limit: int = MAX_READ) -> dict[str, Any]:
     """Parse TOML of at most `limit` bytes; raises Rejected with file and line."""
     text = decode(name, raw, limit)
+    if chain := _LONG_KEY.search(text):
+        began = text.count("\n", 0, chain.start()) + 1
+        raise reject(f"{name}:{began}", "A key has more than 100 parts.")
     # The same parser under two names: the standard library has it since 3.11.
     tomllib = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
     try:

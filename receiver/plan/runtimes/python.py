@@ -23,7 +23,7 @@ ORDER = 10
 # Changes when the steps below make another environment of the same files.
 RECIPE = 1
 
-_LOCAL = re.compile(r"source = \{[^}]*\b(?:editable|directory|path) = ")
+_LOCAL = re.compile(r"source = \{[^{}]*\b(?:editable|directory|path) = ")
 # Prints which Pythons there are when none fits; the words of the command are arguments, never shell text.
 _EXPLAIN = '"$@" && exit; code=$?; echo "Python on this server:" >&2; "$1" python list --only-installed >&2; exit $code'
 
