@@ -44,15 +44,17 @@ def url(app: AppName, domains: Sequence[Domain], settings: Settings) -> str:
 def load(path: Path) -> Settings:
     """Read the settings; a missing file means all defaults. Raises Rejected naming the key that is wrong."""
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return Settings()
+    except ValueError as error:
+        raise Rejected(f"{path} is not UTF-8 text.") from error
     import yaml
 
     try:
         data = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
-        raise Rejected(f"{path} is not YAML: {error}") from error
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        raise Rejected(f"{path} is not YAML: {ascii(str(error))[1:-1]}") from error
     return parse(data, str(path))
 
 

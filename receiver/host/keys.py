@@ -219,9 +219,11 @@ def _encode(keys: Sequence[Key]) -> bytes:
 def _decode(raw: bytes, path: Path) -> list[Key]:
     try:
         return [_key(item) for item in json.loads(raw)["keys"]]
-    except (Failure, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (Failure, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise HostFault(
-            f"{path} is damaged: {error}", holds="Nothing was changed; apps serve on.", hint="Restore it from a backup."
+            f"{path} is damaged: {ascii(str(error))[1:-1]}",
+            holds="Nothing was changed; apps serve on.",
+            hint="Restore it from a backup.",
         ) from error
 
 

@@ -44,8 +44,9 @@ def read(path: Path) -> Locked:
             return pipenv.requirements(json.loads(path.read_bytes()), made_from)
         made_from = toml.parse("pyproject.toml", Path("pyproject.toml").read_bytes())
         return poetry.requirements(toml.parse(path.name, path.read_bytes(), limit=2**26), made_from, os.environ)
-    except (ValueError, TypeError, KeyError, AttributeError, FileNotFoundError) as error:
-        raise Rejected(f"{path} is not as its tool writes it ({type(error).__name__}: {error}).") from error
+    except (ValueError, TypeError, KeyError, AttributeError, FileNotFoundError, RecursionError) as error:
+        said = ascii(str(error)[:200])[1:-1]
+        raise Rejected(f"{path} is not as its tool writes it ({type(error).__name__}: {said}).") from error
 
 
 if __name__ == "__main__":

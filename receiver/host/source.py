@@ -19,6 +19,8 @@ from receiver.names import Branch, Oid
 MAX_READ = 2**20
 # A longer path cannot be unpacked (PATH_MAX is 4096); the rest is for mode, id and size before it.
 MAX_RECORD = 4096
+# Bytes of a commit's author or subject that are looked at; 200 characters are shown.
+_SHOWN = 1024
 _LINK = "160000"
 _FILES = ("100644", "100755")
 
@@ -74,11 +76,7 @@ class GitSource:
         kind, raw = self.objects().read(oid)
         if kind != "commit":
             raise HostFault(f"{oid} is a {kind}, not a commit.")
-        head, _, message = raw.partition(b"\n\n")
-        fields = dict(line.split(b" ", 1) for line in head.split(b"\n") if b" " in line and line[:1] != b" ")
-        encoding = fields.get(b"encoding", b"utf-8").decode("ascii", "replace")
-        author = fields.get(b"author", b"").rpartition(b"> ")[0] + b">"
-        return Commit(oid, _text(author, encoding), _text(message.lstrip(b"\n").split(b"\n", 1)[0], encoding))
+        return commit_of(oid, raw)
 
     def tree(self, oid: Oid, *, max_files: int = 10**7, max_size: int = 2**62) -> GitTree:
         """The files of a commit. Reading them raises Rejected beyond `max_files` entries or `max_size` bytes.
@@ -282,10 +280,21 @@ class Archive:
         return said
 
 
+def commit_of(oid: Oid, raw: bytes) -> Commit:
+    """What the bytes of a commit object say."""
+    head, _, message = raw.partition(b"\n\n")
+    fields = dict(line.split(b" ", 1) for line in head.split(b"\n") if b" " in line and line[:1] != b" ")
+    encoding = fields.get(b"encoding", b"utf-8").decode("ascii", "replace")
+    author = fields.get(b"author", b"").rpartition(b"> ")[0] + b">"
+    return Commit(oid, _text(author, encoding), _text(message.lstrip(b"\n").split(b"\n", 1)[0], encoding))
+
+
 def _text(raw: bytes, encoding: str) -> str:
+    """The beginning of a line; `encoding` is the author's word, and some of Python's codecs refuse to `replace`."""
+    raw = raw[:_SHOWN]
     try:
         return _clean(raw.decode(encoding, "replace"))
-    except LookupError:
+    except (LookupError, ValueError):
         return _clean(raw.decode(errors="replace"))
 
 

@@ -46,7 +46,7 @@ def fetched(source: GitSource, oid: Oid, modules: Mapping[str, Oid]) -> Iterator
         if not found:
             continue
         if depth > MAX_DEPTH:
-            raise Rejected(f"Submodules are nested deeper than {MAX_DEPTH}: {prefix}")
+            raise Rejected(f"Submodules are nested deeper than {MAX_DEPTH}: {prefix!a}")
         urls = read_urls(where, commit)
         for path, wanted in found.items():
             count += 1
@@ -77,16 +77,16 @@ def read_urls(source: GitSource, commit: Oid) -> dict[str, str]:
 def checked(path: str, url: str | None) -> str:
     """The URL, if it is one that shipit fetches; raises Rejected with what to write instead."""
     if url is None:
-        raise Rejected(f"The submodule {path} is not in .gitmodules.", hint=f"Add it: git submodule add URL {path}")
+        raise Rejected(f"The submodule {path!a} is not in .gitmodules.", hint=f"Add it: git submodule add URL {path!a}")
     if url.startswith(("./", "../")):
         raise Rejected(
-            f"The submodule {path} has the relative URL {url}; a pushed commit has no place that it is relative to.",
-            hint=f"git submodule set-url {path} https://…",
+            f"The submodule {path!a} has the relative URL {url!a}; a pushed commit has no place that it is relative to.",
+            hint=f"git submodule set-url {path!a} https://…",
         )
     if not _URL.fullmatch(url):
         raise Rejected(
-            f"The submodule {path} has a URL that shipit does not fetch: {shown(url)}",
-            hint=f"https and ssh only: git submodule set-url {path} https://…",
+            f"The submodule {path!a} has a URL that shipit does not fetch: {shown(url)!a}",
+            hint=f"https and ssh only: git submodule set-url {path!a} https://…",
         )
     return url
 
@@ -109,7 +109,7 @@ def fetch(caches: Path, path: str, url: str, commit: Oid) -> Path:
             git.run("update-ref", f"refs/shipit/{commit}", commit)
             return cache
     raise Rejected(
-        f"The commit {commit[:8]} of the submodule {path} could not be fetched from {shown(url)}.",
+        f"The commit {commit[:8]} of the submodule {path!a} could not be fetched from {shown(url)}.",
         hint=f"Is it pushed there, and may this server read it? Try: git ls-remote {shown(url)}",
         details=[_CREDENTIALS.sub("//", line) for line in said[-5:]],
     )
