@@ -47,6 +47,9 @@ def main(argv: list[str]) -> None:
         code = run_step(step, base)
     if code == 0:
         make_readable()
+    else:
+        for line in limits_reached():
+            print(line, flush=True)
     raise SystemExit(code)
 
 
@@ -88,6 +91,32 @@ def run_step(step: Any, base: dict[str, str]) -> int:
     if seconds > TELL_FROM:
         print(f"({seconds:.1f} s)", flush=True)
     return code
+
+
+def limits_reached() -> list[str]:
+    """Which limits of the cage the build ran into, as the kernel has counted; nothing where no control group tells."""
+    told = []
+    if counted("pids", "pids.events", "max"):
+        told.append(
+            "It wanted more processes and threads than a build may have (build_tasks in the server's settings)."
+        )
+    if counted("memory", "memory.events", "oom_kill") or counted("memory", "memory.oom_control", "oom_kill"):
+        told.append("It wanted more memory than a build may have (build_memory in the server's settings).")
+    return told
+
+
+def counted(controller: str, file: str, event: str) -> int:
+    """A counter of this process's control group, of version 1 or 2 (cgroups(7)); 0 when it is not there."""
+    try:
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, group = line.split(":", 2)
+            if controllers in ("", controller):
+                path = Path("/sys/fs/cgroup", controllers, group.lstrip("/"), file)
+                if path.exists():
+                    return int(dict(row.split() for row in path.read_text().splitlines())[event])
+    except (OSError, ValueError, KeyError):
+        return 0
+    return 0
 
 
 def verdict(code: int) -> int:

@@ -12,7 +12,7 @@ from receiver.manifest import Manifest, read_manifest
 from receiver.model import Release
 from receiver.paths import PREFIX
 from receiver.plan.build import BuildPlan, build_plan, reuse
-from receiver.story import checkpoint
+from receiver.story import checkpoint, ended
 from receiver.story.domains import claim_domains
 from receiver.story.host import Host
 
@@ -42,11 +42,8 @@ def build(host: Host, release: Release) -> Release:
         checkpoint.reach("unpacking")
         result = host.agent.build(release.app, release.number, stream.fileno(), output)
     if result.code:
-        raise BuildFailed(
-            f"The build of {release.name} failed (exit {result.code})."
-            if result.code != 124
-            else f"The build of {release.name} took longer than {host.settings.build_timeout} s and was stopped."
-        )
+        how = ended.told(result.code, host.settings.build_timeout, host.settings)
+        raise BuildFailed(f"The build of {release.name} {how}.")
     release = host.ledger.save(replace(release, digest=result.digest))
     checkpoint.reach("built")
     return release

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from receiver.errors import BuildFailed
 from receiver.model import Release, Source
-from receiver.story import checkpoint
+from receiver.story import checkpoint, ended
 from receiver.story.host import Host
 
 
@@ -15,9 +15,8 @@ def run_release_command(host: Host, release: Release) -> None:
         with host.say.timed("release command"), host.say.output() as output:
             code = host.agent.release_command(release.app, release.number, output)
         if code:
-            limit = host.settings.release_command_timeout
-            took = f"took longer than {limit} s and was stopped" if code == 124 else f"failed (exit {code})"
+            how = ended.told(code, host.settings.release_command_timeout, host.settings)
             raise BuildFailed(
-                f"The release command {took}; what it had already changed (a migration) is not undone by shipit."
+                f"The release command {how}; what it had already changed (a migration) is not undone by shipit."
             )
     checkpoint.reach("released")
