@@ -1,0 +1,369 @@
+"""Everything of shipit that reads what somebody else wrote, as functions of bytes.
+
+The promise of each: a value or a `Failure` whose every line is safe to print, never another exception, never a time
+that grows faster than the input. `SEEDS` are inputs that reach the inside of a parser, `WORDS` what they are mutated
+with and what is repeated to look for superlinear time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from receiver import names, settings, wire
+from receiver.errors import Failure
+from receiver.gate import push, refs, request
+from receiver.host import keys, lockfile, probe, pubkey, say, source, submodules
+from receiver.manifest import read_manifest
+from receiver.manifest.tree import MAX_READ
+from receiver.model import AppState, Release, Source, Status, decode_app_state, decode_release, encode
+from receiver.names import AppName
+from receiver.plan.build import build_plan
+
+Target = Callable[[bytes], object]
+TARGETS: dict[str, Target] = {}
+SEEDS: dict[str, tuple[bytes, ...]] = {}
+WORDS: dict[str, tuple[bytes, ...]] = {}
+Flood = Callable[[int], bytes]
+FLOODS: dict[str, tuple[Flood, ...]] = {}
+"""Inputs of a given size that are made to be slow, beside repeated words."""
+LIMITS: dict[str, int] = {}
+"""The largest input that gets past each target's own limit, in bytes."""
+
+
+def target(
+    *seeds: bytes, words: tuple[bytes, ...], limit: int, floods: tuple[Flood, ...] = ()
+) -> Callable[[Target], Target]:
+    """Registers a target under its function's name."""
+
+    def register(function: Target) -> Target:
+        name = function.__name__
+        TARGETS[name], SEEDS[name], WORDS[name], LIMITS[name] = function, seeds, words, limit
+        FLOODS[name] = floods
+        return function
+
+    return register
+
+
+def promised(function: Target, data: bytes) -> None:
+    """Run a target on an input; raises whatever breaks the promise."""
+    try:
+        function(data)
+    except Failure as failure:
+        for line in failure.lines():
+            assert line.isprintable(), f"not safe to print: {line!a}"
+
+
+class OneFile:
+    """A commit of these files, as `receiver.manifest.Tree`."""
+
+    def __init__(self, content: Mapping[str, bytes]) -> None:
+        self._content = content
+
+    def files(self) -> Mapping[str, str]:
+        return dict.fromkeys(self._content, "0" * 40)
+
+    def read(self, path: str) -> bytes | None:
+        found = self._content.get(path)
+        return found if found is not None and len(found) <= MAX_READ else None
+
+
+def planned(content: Mapping[str, bytes]) -> None:
+    """What the gateway and the worker do with the files of a commit before the cage begins."""
+    tree = OneFile(content)
+    manifest = read_manifest(tree)
+    nowhere = Path("/nowhere")
+    build_plan(manifest, tree, slug=nowhere, cache=nowhere, uv=nowhere / "uv", settings=settings.Settings())
+
+
+def numbered(size: int) -> bytes:
+    """Members of a JSON object, no two alike."""
+    return b"".join(b'"%07d":1,' % i for i in range(size // 12))
+
+
+def nested(depth: int, size: int) -> bytes:
+    """A JSON array that lies so deep."""
+    return b"[" * depth + b"1," * (size // 2 - depth - 8) + b"1" + b"]" * depth
+
+
+# -- the gate
+
+
+@target(
+    b"git-receive-pack 'blog'", b"git upload-pack '/blog.git'", b"shipit config:set blog A='x y' \"B\\\"\" C=a\\ b",
+    words=(b"'", b'"', b"\\", b" ", b"git-receive-pack '", b"''", b'"\\"', b"a "), limit=request.MAX,
+)  # fmt: skip
+def command(data: bytes) -> object:
+    """SSH_ORIGINAL_COMMAND."""
+    return request.parse(data)
+
+
+@target(b"force", b"message=x", words=(b"message=", b"\n", b"no-deploy"), limit=65_000)
+def push_option(data: bytes) -> object:
+    return push.options({"GIT_PUSH_OPTION_COUNT": "1", "GIT_PUSH_OPTION_0": data.decode(errors="surrogateescape")})
+
+
+@target(
+    b"refs/heads/main", b"refs/tags/v1", b"refs/heads/feature/x.y",
+    words=(b"refs/heads/", b"/", b".", b"..", b".lock", b"-", b"a/"), limit=65_000,
+)  # fmt: skip
+def pushed_ref(data: bytes) -> object:
+    """The name of a pushed ref; git has checked that it has no blank, control character or newline."""
+    name = bytes(byte for byte in data if byte > 32 and byte != 127)
+    updates = refs.parse([b"0" * 40 + b" " + b"1" * 40 + b" " + name + b"\n"])
+    state = AppState(AppName("blog"), 0.0, branch=names.Branch("deploy"))
+    found = refs.deployed(updates, state)
+    refs.check([u for u in updates if not found], state, push.Options(), None)  # type: ignore[arg-type]
+    return found
+
+
+KEY = b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl"
+
+
+@target(
+    KEY, KEY + b" me@laptop\n", b'command="id" ' + KEY, b"ssh-rsa AAAAB3NzaC1yc2E=",
+    words=(b"A", b"ssh-rsa ", b"AAAA", b" ", b"=", b"\n"), limit=16 * 1024,
+)  # fmt: skip
+def public_key(data: bytes) -> object:
+    return pubkey.parse(data.decode(errors="surrogateescape"))
+
+
+# -- the agent and the ledger
+
+RELEASE = encode(Release(AppName("blog"), 1, Source.GIT, Status.LIVE, "ann", 1.0))
+STATE = encode(AppState(AppName("blog"), 1.0))
+
+
+@target(
+    wire.encode_request(wire.Request(wire.Verb.SNAPSHOT_CONFIG, AppName("blog"), 2, base=1)),
+    wire.encode_request(wire.Request(wire.Verb.RUN, AppName("blog"), 2, run="ab" * 20)),
+    words=(b'"', b"[", b"{", b'{"a":', b'"app":', b"9", b"-", b"\\u", b"null", b"true", b"1e9", b","), limit=wire.MAX_REQUEST,
+)  # fmt: skip
+def agent_request(data: bytes) -> object:
+    return wire.decode_request(data)
+
+
+@target(
+    json.dumps({"message": "m", "holds": "", "hint": "", "details": [], "exit": 1}).encode(),
+    words=(b'"', b"[", b"{", b"9", b"null"), limit=2**20,
+)  # fmt: skip
+def agent_error(data: bytes) -> object:
+    try:
+        body = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    return wire.decode_error(body) if isinstance(body, dict) else None
+
+
+@target(RELEASE, words=(b'"', b"[", b"{", b"9", b"null", b"[[", b'["web", 1],'), limit=4 * 2**20)
+def release_record(data: bytes) -> object:
+    return decode_release(data)
+
+
+@target(STATE, words=(b'"', b"[", b"{", b"9", b"null", b'"a",'), limit=4 * 2**20)
+def app_record(data: bytes) -> object:
+    return decode_app_state(data)
+
+
+# -- what a commit holds
+
+PROCFILE = b"web: python app.py\n"
+
+
+@target(
+    PROCFILE, b"wsgi: app:app\nworker: x # y\nrelease: z 'a # b'\n", b"web: gunicorn 'a:b(\"c\")' && true\n",
+    words=(b"web: ", b"'", b'"', b"\\", b"\n", b" #", b" //", b"${", b"a:\n", b"w: x\n", b"a=1 ", b"; "), limit=64 * 1024,
+)  # fmt: skip
+def procfile(data: bytes) -> object:
+    return planned({"Procfile": data})
+
+
+@target(
+    b"processes:\n  web:\n    count: 2\n    healthcheck: {path: /, status: 200}\n    memory: 1G\n",
+    b"domains: [a.test]\nbuild:\n  config: [A]\n  command: x\n  root: r\nenv:\n  A: 1\nkeep: 3\n",
+    words=(b"a: 1\n", b"- a\n", b"[", b"{", b"- ", b"&a ", b"*a ", b"!!x ", b"|\n ", b'"', b"'", b"? ", b"\n", b"a: {b: 1}\n", b"a,"),
+    limit=64 * 1024,
+)  # fmt: skip
+def shipit_yml(data: bytes) -> object:
+    return planned({"Procfile": PROCFILE, "shipit.yml": data})
+
+
+@target(
+    b'{"formation": {"web": {"quantity": 2}}, "healthchecks": {"web": [{"type": "startup", "path": "/"}]}}',
+    b'{"scripts": {"dokku": {"predeploy": "x"}}, "x": [1, 2.5, -3e9]}',
+    words=(b'"a":', b'"a":1,', b"[", b"{", b'{"a":', b'"', b"\\u", b"9", b",", b"[],", b"1,"), limit=256 * 1024,
+    floods=(lambda size: b"{" + numbered(size) + b'"last":1,"last":1}', lambda size: nested(900, size)),
+)  # fmt: skip
+def app_json(data: bytes) -> object:
+    return planned({"Procfile": PROCFILE, "app.json": data})
+
+
+@target(
+    b"flask==3.0 \\\n  --hash=sha256:0\n-r more.txt\n-e .\nx[y]>=1; python_version<'3'\n",
+    b"git+https://h/x#egg=y\n./wheels/a.whl\nname @ file:///x\n-c https://h/c.txt\n",
+    words=(b" ", b"\t", b"a", b"#", b" #", b"\\\n", b"-r ", b"-", b";", b" --", b"[", b"egg=", b"--hash=", b"a.", b"://"),
+    limit=MAX_READ,
+)  # fmt: skip
+def requirements_txt(data: bytes) -> object:
+    return planned({"requirements.txt": data, "app.py": b"from flask import Flask\napp = Flask(1)\n"})
+
+
+@target(
+    b'[project]\nname = "x"\nrequires-python = ">=3.11"\ndependencies = ["a>1"]\n[build-system]\n',
+    b'[tool.poetry.dependencies]\npython = "^3.10"\n',
+    words=(b"a.", b"a.b=1\n", b"[a]\n", b"[[a]]\n", b"[", b"{a=", b'"', b"'''", b'"".', b"[a.", b"1,", b"\n", b"a=1\n"), limit=MAX_READ,
+)  # fmt: skip
+def pyproject(data: bytes) -> object:
+    return planned({"Procfile": PROCFILE, "pyproject.toml": data})
+
+
+@target(
+    b'version = 1\n[[package]]\nname = "a"\nsource = { editable = "." }\n',
+    words=(b"source = { ", b"source = {", b"a", b"}", b'name = "', b"\n", b" editable"), limit=MAX_READ,
+)  # fmt: skip
+def uv_lock(data: bytes) -> object:
+    return planned({"Procfile": PROCFILE, "pyproject.toml": b"[project]\n", "uv.lock": data})
+
+
+@target(
+    b"from flask import Flask\napp = Flask(__name__)\ndef create_app():\n  return Flask(1)\n",
+    words=(b"(", b"-", b"a.", b"a(", b"x = ", b"if 1:\n ", b"\n", b"not ", b"lambda:", b"[", b"f'{", b"a if b else "), limit=256 * 1024,
+)  # fmt: skip
+def python_source(data: bytes) -> object:
+    return planned({"requirements.txt": b"flask\ngunicorn\n", "app.py": data})
+
+
+@target(b"3.12\n", b"python-3.11.2", words=(b"3.", b"#", b"\n", b"python"), limit=4096)
+def python_version(data: bytes) -> object:
+    return planned({"Procfile": PROCFILE, ".python-version": data, "runtime.txt": data})
+
+
+@target(
+    b"os.environ.setdefault('DJANGO_SETTINGS_MODULE', 'site.settings')",
+    words=(b"DJANGO_SETTINGS_MODULE'", b" ", b"'", b", '", b"a."), limit=MAX_READ,
+)  # fmt: skip
+def manage_py(data: bytes) -> object:
+    wsgi = {"site/wsgi.py": b"application = x()"}
+    return planned({"manage.py": data, "requirements.txt": b"django\ngunicorn\n", **wsgi})
+
+
+@target(b"https://h/x.git", b"git@h:x", b"ssh://u@h:22/x", b"../x", words=(b"a", b"/", b"@", b":", b"//"), limit=65_000)
+def submodule(data: bytes) -> object:
+    text = data.decode(errors="surrogateescape")
+    path, _, url = text.rpartition("\n")
+    return submodules.checked(path, url)
+
+
+@target(
+    b"tree 0\nauthor A <a@b> 1 +0\nencoding latin-1\n\nsubject\n\nbody", b"author A <a> 1\nencoding idna\n\n\xff",
+    words=(b"encoding utf-16\n", b"encoding punycode\n", b"\n", b"author ", b"> ", b"\xff", b"a"), limit=2**20,
+)  # fmt: skip
+def commit(data: bytes) -> object:
+    return source.commit_of(names.oid("0" * 40), data)
+
+
+# -- lock files, read inside the cage
+
+
+@contextmanager
+def project(content: Mapping[str, bytes]) -> Iterator[None]:
+    """A working directory with these files."""
+    before = Path.cwd()
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, data in content.items():
+            (Path(scratch) / name).write_bytes(data)
+        os.chdir(scratch)
+        try:
+            yield
+        finally:
+            os.chdir(before)
+
+
+@target(
+    b'{"_meta": {"hash": {"sha256": "x"}, "sources": [{"url": "https://p/simple"}]}, '
+    b'"default": {"a": {"version": "==1", "hashes": ["sha256:0"]}, "b": {"git": "https://h", "ref": "r"}}}',
+    words=(b'"', b"[", b"{", b'{"a":', b"null", b"1"), limit=2**20,
+)  # fmt: skip
+def pipfile_lock(data: bytes) -> object:
+    with project({"Pipfile.lock": data}):
+        return lockfile.read(Path("Pipfile.lock"))
+
+
+@target(
+    b'[[package]]\nname = "a"\nversion = "1"\nfiles = [{hash = "sha256:0"}]\n[package.source]\ntype = "git"\n'
+    b'[metadata]\ncontent-hash = "x"\n',
+    words=(b"a.", b"[[package]]\n", b"[", b"{a=", b'"', b"\n", b"name = 1\n"), limit=2**20,
+)  # fmt: skip
+def poetry_lock(data: bytes) -> object:
+    from receiver.plan.lock import poetry
+
+    pyproject: dict[str, object] = {}
+    fresh = f'\n[metadata]\ncontent-hash = "{poetry.content_hash(pyproject, groups=True)}"\n'.encode()
+    with project({"poetry.lock": data + (b"" if b"[metadata]" in data else fresh), "pyproject.toml": b""}):
+        return lockfile.read(Path("poetry.lock"))
+
+
+# -- what programs say, and the server's own files
+
+
+@target(
+    b"plain\rover\x1b[31mred\x1b]0;title\x07", words=(b"\x1b[", b"\x1b]", b"\r", b"0", b" ", b"\x07", b"\xff", b"\t"), limit=2**20,
+)  # fmt: skip
+def output_line(data: bytes) -> object:
+    text = say.clean(data.replace(b"\n", b""))
+    assert all(char.isprintable() for char in text), f"not safe to print: {text!a}"
+    return text
+
+
+@target(
+    b"domain: x.test\nhttp_port: 80\nbuild_environment:\n  A: b\n",
+    words=(b"a: 1\n", b"[", b"{", b"&a [", b"*a,", b"!!python/x "),
+    limit=16 * 1024,
+)
+def server_settings(data: bytes) -> object:
+    with project({"shipit.yml": data}):
+        return settings.load(Path("shipit.yml"))
+
+
+@target(b"HTTP/1.1 200 OK\r\n\r\nhello", b"HTTP/1.0 500\r\n", words=(b"HTTP/1.1 ", b"\r\n", b"\n", b"200"), limit=2**20)
+def healthcheck_answer(data: bytes) -> object:
+    import socket
+    import threading
+    import time
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        writer = threading.Thread(target=answer, args=(theirs, data), daemon=True)
+        writer.start()
+        told = probe._ask(ours, "h", "/", 200, "hello", time.monotonic() + 5)
+        ours.close()
+        writer.join()
+    assert told.isprintable()
+    return told
+
+
+def answer(end: object, data: bytes) -> None:
+    import socket
+    from contextlib import suppress
+
+    assert isinstance(end, socket.socket)
+    with suppress(OSError):
+        end.sendall(data)
+        end.shutdown(socket.SHUT_WR)
+
+
+@target(
+    f"ssh-rsa AAAA foreign\n{keys.BEGIN}\nx\n{keys.END}\n".encode(),
+    words=(keys.BEGIN.encode(), keys.END.encode(), b"\n", b"a"), limit=2**20,
+)  # fmt: skip
+def authorized_keys(data: bytes) -> object:
+    return keys.merged(data.decode(errors="surrogateescape"), [])
+
+
+@target(b'[{"name": "ann", "role": "admin", "apps": null, "key": ""}]', words=(b'"', b"[", b"{", b"null"), limit=2**20)
+def known_keys(data: bytes) -> object:
+    return keys._decode(data, Path("keys.json"))
