@@ -44,6 +44,11 @@ def build_user(app: AppName) -> str:
     return f"build-{app}"
 
 
+def web_count(count: int) -> str:
+    """The name of ReleasePaths.web_count, for whoever reaches it through `current`."""
+    return f"web.{count}"
+
+
 @dataclass(frozen=True)
 class Layout:
     """All paths below one root (`/`, or a temporary directory in tests)."""
@@ -236,6 +241,10 @@ class ReleasePaths:
     def sockets_link(self) -> Path:
         """In the ledger: `vN/sockets`, a link to `run_dir`."""
         return self.dir / "sockets"
+
+    def web_count(self, count: int) -> Path:
+        """In the ledger: an empty file that tells nginx of `count` web processes; one has none (Ledger.commit)."""
+        return self.dir / web_count(count)
 
     @property
     def run_dir(self) -> Path:

@@ -18,7 +18,7 @@ from typing import Any
 
 from receiver.errors import NotFound
 from receiver.host import disk
-from receiver.model import AppState, Corrupt, Release, Source, Status, decode_app_state, decode_release, encode
+from receiver.model import WEB, AppState, Corrupt, Release, Source, Status, decode_app_state, decode_release, encode
 from receiver.names import AppName
 from receiver.paths import AppPaths, Layout
 
@@ -171,7 +171,14 @@ class Ledger:
         return release
 
     def commit(self, release: Release) -> None:
-        """Make `release` the live one: one rename, durable when it returns. The proxy follows the same link."""
+        """Make `release` the live one: one rename, durable when it returns. The proxy follows the same link.
+
+        Beside the record it finds how many web processes there are, as nginx can tell no socket from none.
+        """
+        if (web := release.count(WEB)) > 1:
+            paths = self.paths.release(release.number)
+            paths.web_count(web).touch(FILE_MODE)
+            disk.fsync_dir(paths.dir)
         disk.replace_symlink(self.paths.current, release.name)
 
     def finish(self, release: Release, status: Status, reason: str = "") -> Release:

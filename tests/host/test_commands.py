@@ -112,9 +112,8 @@ def test_config_vars_can_be_set_before_the_first_push(laptop: Client) -> None:
 
 
 def test_scaling_changes_how_many_run_and_loses_no_request(laptop: Client) -> None:
-    """A connection a request: nginx is reloaded, and a reload closes connections that are kept and idle."""
     repo = pushed(laptop, "scaled", "one")
-    with laptop.load("scaled", threads=4, keep_alive=False) as load:
+    with laptop.load("scaled", threads=4) as load:
         up = say(laptop, "ps:scale", "scaled", "web=3")
         several = {laptop.get("scaled", "/who").body.split()[0] for _ in range(30)}
         down = say(laptop, "ps:scale", "scaled", "web=1")

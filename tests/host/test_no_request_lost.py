@@ -1,15 +1,22 @@
-"""Not one request is lost, however often something is pushed. SHIPIT_TEST_PUSHES sets how often (default 30)."""
+"""Not one request is lost, however often something is pushed. SHIPIT_TEST_PUSHES sets how often (default 30);
+SHIPIT_TEST_CHANGES how many pushes, rollbacks and scales all kinds of traffic go through (default 3 of each), and
+SHIPIT_TEST_SLOW for how many seconds its slow requests and uploads last (default 2)."""
 
 from __future__ import annotations
 
 import os
 
+import pytest
 from lab.client import Client
 from lab.host import Host, wait_for
+from lab.traffic import APP, REQUIREMENTS, Traffic, Wish
 
 from host.apps import asked, pushed, say
+from receiver.plan.vhost import PREPARED
 
 PUSHES = int(os.environ.get("SHIPIT_TEST_PUSHES", "30"))
+CHANGES = int(os.environ.get("SHIPIT_TEST_CHANGES", "3"))
+SLOW = float(os.environ.get("SHIPIT_TEST_SLOW", "2"))
 
 
 def test_no_request_is_lost_in_many_pushes_under_constant_load(shared_host: Host, client: Client) -> None:
@@ -40,18 +47,57 @@ def test_slow_requests_are_finished_by_the_release_that_took_them(shared_host: H
     assert report.failed == 0, str(report)
 
 
-QUIET = [("config:set", "steady", "A=1"), ("ps:restart", "steady"), ("rollback", "steady", "v1"), ("deploy", "steady")]
-RELOADED = [("ps:scale", "steady", "web=3"), ("domains:add", "steady", "more.example"), ("ps:scale", "steady", "web=1")]
+def test_a_release_is_not_pruned_while_it_finishes_a_request(shared_host: Host, client: Client) -> None:
+    """Many pushes are made within one drain, and `keep` counts releases, not requests."""
+    repo = pushed(client, "long", "1", shipit_yml="keep: 2\n")
+
+    def push(number: int) -> None:
+        repo.commit({"mark": f"{number}\n"})
+        repo.push(check=True)
+
+    def slug(number: int) -> bool:
+        return shared_host.exists(f"/var/lib/shipit/apps/long/slugs/v{number}")
+
+    push(2)
+    with client.load("long", "/slow/12", threads=1, keep_alive=False, timeout=30, pause=60) as load:
+        wait_for("the request to be under way", lambda: load.total == 0 and busy(shared_host, "long", 2))
+        push(3)
+        push(4)
+        assert busy(shared_host, "long", 2) and slug(2)
+        wait_for("its answer", lambda: load.total)
+    assert load.stop().failed == 0, str(load.stop())
+    wait_for("its process to go", lambda: not any(row["release"] == "v2" for row in asked(client, "ps", "long")))
+    push(5)
+    wait_for("it to be pruned", lambda: not slug(2))
 
 
-def test_config_changes_restarts_and_rollbacks_lose_none_either(shared_host: Host, client: Client) -> None:
+def busy(host: Host, app: str, number: int) -> bool:
+    """Whether a release has a connection open."""
+    listed = host.sh(f"grep -c ' /run/shipit/{app}/v{number}/web.1.sock$' /proc/net/unix", check=False).out
+    return int(listed or 0) > 1
+
+
+QUIET = [
+    ("config:set", "steady", "A=1"),
+    ("ps:restart", "steady"),
+    ("rollback", "steady", "v1"),
+    ("deploy", "steady"),
+    ("ps:scale", "steady", "web=3"),
+    ("ps:scale", "steady", "web=1"),
+]
+RELOADED = [("domains:add", "more.example"), ("ps:scale", "web=5"), ("ps:scale", "web=1")]
+
+
+def test_config_changes_restarts_rollbacks_and_scales_lose_none_either(shared_host: Host, client: Client) -> None:
     pushed(client, "steady", "one")
+    workers = shared_host.sh("pgrep -P $(cat /run/nginx.pid)").out
     with client.load("steady", threads=8, pause=0.01) as load:
         for words in QUIET:
             result = say(client, *words)
             assert result.code == 0, str(result)
     report = load.stop()
     assert report.failed == 0, str(report)
+    assert shared_host.sh("pgrep -P $(cat /run/nginx.pid)").out == workers, "nginx was not reloaded"
 
 
 def test_what_reloads_the_proxy_loses_no_request_on_a_new_connection(shared_host: Host, client: Client) -> None:
@@ -61,8 +107,46 @@ def test_what_reloads_the_proxy_loses_no_request_on_a_new_connection(shared_host
     assert say(client, "domains:add", "firm", host).code == 0
     with client.load("firm", threads=8, pause=0.01, keep_alive=False) as load:
         for words in RELOADED:
-            result = say(client, words[0], "firm", *words[2:])
+            result = say(client, words[0], "firm", *words[1:])
             assert result.code == 0, str(result)
         pushed(client, "newcomer", "another app")
     report = load.stop()
     assert report.failed == 0, str(report)
+
+
+H2 = """server { listen 8443 http2; location / {
+    proxy_pass http://127.0.0.1; proxy_http_version 1.1; proxy_set_header Host $host; } }
+"""
+
+
+@pytest.mark.parametrize("connections", [8, 64])
+def test_every_kind_of_traffic_comes_through_pushes_rollbacks_and_scales(
+    shared_host: Host, client: Client, connections: int
+) -> None:
+    """SHIPIT_TEST_CHANGES sets how many of each (default 3). Uploads, slow answers, websockets; HTTP/2 is spoken by a
+    server in front, as shipit's own vhosts speak HTTP/1.1."""
+    app = f"mixed-{connections}"
+    shared_host.write("/etc/nginx/conf.d/h2.conf", H2)
+    shared_host.sh("nginx -s reload")
+    repo = client.repo(
+        app,
+        {
+            "asgi.py": APP.read_text(),
+            "requirements.txt": REQUIREMENTS,
+            "Procfile": "web: uvicorn asgi:app\n",
+            "shipit.yml": f"processes:\n  web:\n    drain: {int(SLOW) + 8}\n",
+        },
+    )
+    assert repo.push().code == 0
+    wish = Wish(client.ip, f"{app}.{client.domain()}", h2_port=8443, connections=connections, slow=SLOW, pause=0.1)
+    with Traffic(wish) as traffic:
+        for number in range(CHANGES):
+            repo.commit({"mark": f"{number}\n"})
+            repo.push(check=True)
+            say(client, "rollback", app, check=True)
+            say(client, "ps:scale", app, f"web={(number + 1) % PREPARED + 1}", check=True)
+    print(traffic.counts)
+    assert not traffic.lost, traffic.counts
+    again = {kind for kind, count in traffic.counts.items() if count.again}
+    assert again <= {"websocket", "http/2"}, traffic.counts
+    assert say(client, "apps:destroy", "--force", app).code == 0

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from receiver.host.ledger import Ledger
 from receiver.host.probe import Place
 from receiver.model import WEB, AppState, Check, CheckKind, Listen, Process, Release, Source, Status
 from receiver.names import AppName
@@ -46,6 +47,8 @@ class Site:
     """One nginx, any number of apps. A context manager: everything it started ends with it."""
 
     port: int = field(default_factory=free_port)
+    # Another program's HTTP/2 (without TLS) before it: shipit's own vhosts speak HTTP/1.1.
+    h2_port: int = field(default_factory=free_port)
     running: dict[tuple[str, int, int], subprocess.Popen[bytes]] = field(default_factory=dict)
 
     def __enter__(self) -> Site:
@@ -64,6 +67,8 @@ class Site:
             f"events {{ worker_connections 768; }}\n"
             f"http {{ access_log off; client_body_temp_path {self.root}/body; proxy_temp_path {self.root}/temp;\n"
             f"fastcgi_temp_path {self.root}/f; uwsgi_temp_path {self.root}/u; scgi_temp_path {self.root}/s;\n"
+            f"server {{ listen 127.0.0.1:{self.h2_port} http2; location / {{ proxy_pass http://127.0.0.1:{self.port};\n"
+            f"proxy_http_version 1.1; proxy_set_header Host $host; }} }}\n"
             f"include {self.root}/etc/nginx/shipit.conf; }}\n"
         )
         return self
@@ -91,9 +96,15 @@ class Site:
 
     def write_vhost(self, release: Release | None = None, app: AppName = APP, stopped: bool = False) -> None:
         """What receiver.host.proxy does, without validation or reload."""
+        self.layout.app(app).vhost.write_text(self.vhost(release, app, stopped))
+
+    def vhost(self, release: Release | None = None, app: AppName = APP, stopped: bool = False) -> str:
         state = AppState(app=app, created=0.0, stopped=stopped)
-        text = vhost.vhost(app, state, release, self.settings, self.layout, pages=REPO / "templates/pages")
-        self.layout.app(app).vhost.write_text(local(text))
+        return local(vhost.vhost(app, state, release, self.settings, self.layout, pages=REPO / "templates/pages"))
+
+    def sockets(self, number: int, web: int, app: AppName = APP) -> list[Path]:
+        """Where the web processes of a release listen."""
+        return [self.layout.app(app).release(number).socket(WEB, index) for index in range(1, web + 1)]
 
     def spawn(self, number: int, kind: str = "gthread", app: AppName = APP, index: int = 1) -> None:
         """Start one web process of a release and wait until its socket accepts."""
@@ -117,12 +128,9 @@ class Site:
         place = Place(paths.run_dir, f"{WEB}.{index}", Listen.SOCKET, os.getuid())
         until(lambda: not place.http("test", "/", 200, "", 1))
 
-    def switch(self, number: int, app: AppName = APP) -> None:
-        """The ledger's commit: a link beside, then one rename(2)."""
-        current = self.layout.app(app).current
-        beside = current.with_name("current.new")
-        beside.symlink_to(f"v{number}")
-        beside.rename(current)
+    def switch(self, number: int, web: int = 1, app: AppName = APP) -> None:
+        """What makes a release live."""
+        Ledger(self.layout.app(app)).commit(release(number, web=web, app=app))
 
     def terminate(
         self, number: int, app: AppName = APP, index: int = 1, how: int = signal.SIGTERM

@@ -17,7 +17,7 @@ from receiver.host import proxy
 from receiver.host.ledger import Ledger
 from receiver.model import AppState, Check, CheckKind, Listen, Process, Source
 from receiver.names import AppName, Domain, ProcessType
-from receiver.plan.vhost import vhost
+from receiver.plan.vhost import PREPARED, vhost
 
 from .load import Load
 from .site import APP, REPO, Site, local, release
@@ -231,11 +231,11 @@ def test_a_body_of_2_mib_is_taken_and_one_of_101_is_not(site: Site) -> None:
         assert pipe.recv(100).startswith(b"HTTP/1.1 413 ")
 
 
-def test_more_and_fewer_processes_lose_no_request(site: Site) -> None:
+def test_more_and_fewer_processes_than_are_prepared_lose_no_request_on_new_connections(site: Site) -> None:
     live(site)
     apply(site)
     with Load(site.port, "blog.test", clients=8, keep=False, method="POST") as load:
-        for number, web in enumerate((2, 3, 1), start=2):
+        for number, web in enumerate((PREPARED + 2, PREPARED + 1, 1), start=2):
             live(site, number, web)
             assert apply(site)
             time.sleep(0.2)

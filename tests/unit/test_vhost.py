@@ -10,7 +10,7 @@ from receiver.errors import Rejected
 from receiver.model import AppState, Check, CheckKind, Listen, Process, Release, Source, Status
 from receiver.names import AppName, Domain, ProcessType
 from receiver.paths import PREFIX, Layout
-from receiver.plan.vhost import domains, shipit_conf, vhost
+from receiver.plan.vhost import PREPARED, domains, shipit_conf, vhost
 from receiver.settings import Settings
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden/proxy"
@@ -44,14 +44,23 @@ def test_an_app_answers_at_the_servers_domain_until_it_has_its_own() -> None:
     same_as_golden("one-web.conf", rendered(STATE, release()))
 
 
-def test_every_web_process_and_every_domain_is_named() -> None:
+def test_every_domain_is_named() -> None:
     state = replace(STATE, domains=(Domain("example.org"), Domain("*.example.org")))
-    same_as_golden("two-web.conf", rendered(state, release(web=2), ipv6=False))
+    same_as_golden("domains.conf", rendered(state, release(), ipv6=False))
+
+
+def test_a_scale_needs_no_new_vhost() -> None:
+    assert len({rendered(STATE, release(web=count)) for count in range(PREPARED + 1)}) == 1
+
+
+def test_more_web_processes_than_are_prepared_are_all_named() -> None:
+    many = rendered(STATE, release(web=PREPARED + 4))
+    assert many.count("\nupstream ") == PREPARED + 1
+    assert many.count(f"web.{PREPARED + 4}.sock max_fails") == 1
 
 
 def test_a_stopped_app_answers_503() -> None:
     same_as_golden("stopped.conf", rendered(replace(STATE, stopped=True), release()))
-    assert rendered(STATE, release(web=0)) == rendered(replace(STATE, stopped=True), release())
 
 
 def test_a_first_push_needs_no_new_vhost() -> None:

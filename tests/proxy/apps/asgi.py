@@ -1,4 +1,4 @@
-"""The same as an ASGI app, and an echo over websockets."""
+"""The same as an ASGI app, which also tells a body's size at /size, and an echo over websockets."""
 
 import asyncio
 import os
@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 RELEASE = os.environ["SHIPIT_RELEASE"].encode()
-NOTES = os.open(os.environ["NOTES"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+NOTES = os.open(os.environ.get("NOTES", os.devnull), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 Receive, Send = Callable[[], Awaitable[dict[str, Any]]], Callable[[dict[str, Any]], Awaitable[None]]
 
 
@@ -18,6 +18,7 @@ async def app(scope: dict[str, Any], receive: Receive, send: Send) -> None:
 
 
 async def http(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    answer = RELEASE
     if scope["path"].startswith("/slow/"):
         await asyncio.sleep(float(scope["path"][6:]))
     if scope["method"] == "POST":
@@ -25,10 +26,13 @@ async def http(scope: dict[str, Any], receive: Receive, send: Send) -> None:
         while more:
             message = await receive()
             body, more = body + message["body"], message["more_body"]
-        os.write(NOTES, body + b"\n")
-    headers = [(b"content-length", str(len(RELEASE)).encode())]
+        if scope["path"] == "/size":
+            answer = str(len(body)).encode()
+        else:
+            os.write(NOTES, body + b"\n")
+    headers = [(b"content-length", str(len(answer)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": RELEASE})
+    await send({"type": "http.response.body", "body": answer})
 
 
 async def websocket(receive: Receive, send: Send) -> None:
