@@ -246,7 +246,10 @@ def test_passwords_in_a_url_are_not_shown() -> None:
 def test_a_submodule_that_cannot_be_had_is_named(work: Work, library: Path) -> None:
     gitlink(work.tree, "lib", "https://lib.test/lib", "1" * 40)
     oid = commit_index(work)
-    with pytest.raises(Rejected, match="11111111 of the submodule 'lib' could not be fetched"), work.source.archive(oid):
+    with (
+        pytest.raises(Rejected, match="11111111 of the submodule 'lib' could not be fetched"),
+        work.source.archive(oid),
+    ):
         pass
     assert not list(work.source.git.repo.glob("overlay-*"))
 
