@@ -18,16 +18,19 @@ from receiver.host.audit import Audit
 from receiver.host.keys import Caller, Keyring
 from receiver.paths import Layout, share
 
+# For the fault tests (story/checkpoint.py). sshd lets no client set it; root can, in /etc/environment.
+DIE_AT = "SHIPIT_DIE_AT"
 
-def main(worker: int = -1, agent: int = -1) -> int:
+
+def main(agent: int = -1) -> int:
     """Serve one request of the key named by the only argument; returns the exit code for sshd.
 
-    `worker` and `agent` are descriptors of theirs, which start while this still imports (early.py).
+    `agent` is a descriptor connected to the agent, which starts while this still imports (early.py), or -1.
     """
-    return serve(Layout(), sys.argv[1:], share("hooks"), worker, agent)
+    return serve(Layout(), sys.argv[1:], share("hooks"), agent)
 
 
-def serve(layout: Layout, argv: list[str], hooks: Path, worker: int = -1, agent: int = -1) -> int:
+def serve(layout: Layout, argv: list[str], hooks: Path, agent: int = -1) -> int:
     """As `main`, below a given root."""
     os.umask(0o027)
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -36,8 +39,9 @@ def serve(layout: Layout, argv: list[str], hooks: Path, worker: int = -1, agent:
     audit = Audit(os.environ.get("SSH_CONNECTION", "").split(" ")[0])
     # Programs that are started get an environment of their own; this is for what reads ours (time zones, locales).
     home = str(layout.home)
+    dies = {DIE_AT: os.environ[DIE_AT]} if DIE_AT in os.environ else {}
     os.environ.clear()
-    os.environ.update(PATH="/usr/bin:/bin", HOME=home, LANG="C.UTF-8")
+    os.environ.update(PATH="/usr/bin:/bin", HOME=home, LANG="C.UTF-8", **dies)
     name = argv[0] if len(argv) == 1 else ""
     caller: Caller | None = None
     verb, code = "refused", 1
@@ -46,7 +50,7 @@ def serve(layout: Layout, argv: list[str], hooks: Path, worker: int = -1, agent:
         caller = Keyring(layout).caller(name)
         request = parse(command)
         verb = _verb(request)
-        code = _answer(layout, request, caller, hooks, worker, agent)
+        code = _answer(layout, request, caller, hooks, agent)
     except Failure as failure:
         code = failure.exit_code
         _refuse(failure, git=(command or b"").startswith((b"git-receive-pack ", b"git-upload-pack ")))
@@ -66,22 +70,19 @@ def serve(layout: Layout, argv: list[str], hooks: Path, worker: int = -1, agent:
     return code
 
 
-def _answer(layout: Layout, request: Request, caller: Caller, hooks: Path, worker: int, agent: int) -> int:
+def _answer(layout: Layout, request: Request, caller: Caller, hooks: Path, agent: int) -> int:
     if isinstance(request, CliRequest):
         from receiver.cli.main import run
 
-        return run(request.words, caller, layout, worker, agent)
+        return run(request.words, caller, layout, agent)
     if isinstance(request, GitRequest):
         from receiver.gate import service
 
-        if agent >= 0:
-            # The worker has it too, and has it alone from here on: the agent ends when the worker does.
-            os.close(agent)
         if request.service is Service.UPLOAD:
             return service.upload(layout, request.app, caller)
         from receiver import settings
 
-        return service.receive(layout, request.app, caller, settings.load(layout.settings), hooks, worker)
+        return service.receive(layout, request.app, caller, settings.load(layout.settings), hooks, agent)
     return _greet(caller)
 
 

@@ -1,4 +1,4 @@
-"""What happens when a push has arrived: pre-receive refuses, post-receive hands the commit to the worker.
+"""What happens when a push has arrived: pre-receive refuses, post-receive has the commit made a release.
 
 git runs `hooks/*`, three lines of shell that ask the gateway, which answers from here: it waits for git anyway and has
 imported all this meanwhile, so a push pays for no further start of Python. What is written to the hook's standard
@@ -9,7 +9,6 @@ gateway or the client stops nothing.
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
@@ -18,14 +17,17 @@ from receiver.gate import refs
 from receiver.gate.push import Options, options
 from receiver.gate.refs import Update
 from receiver.gate.sideband import Sideband
+from receiver.host.client import Agent
 from receiver.host.follow import follow
 from receiver.host.git import quarantine
 from receiver.host.ledger import Ledger
 from receiver.host.source import GitSource
 from receiver.manifest import read_manifest
-from receiver.model import Release, Source, Status
+from receiver.model import Release, Source
 from receiver.names import Branch, Oid
+from receiver.paths import Layout
 from receiver.settings import Settings
+from receiver.story import worker
 
 # Beside the files of the commit itself: what a build and the ledger need.
 SPARE_INODES = 10_000
@@ -34,12 +36,13 @@ SPARE_INODES = 10_000
 class Hooks:
     """The hooks of one push. `release` is what post-receive opened, as it was last seen."""
 
-    def __init__(self, ledger: Ledger, settings: Settings, by: str, worker: socket.socket) -> None:
+    def __init__(self, layout: Layout, ledger: Ledger, settings: Settings, by: str, agent: Agent) -> None:
         self.release: Release | None = None
+        self._layout = layout
         self._ledger = ledger
         self._settings = settings
         self._by = by
-        self._worker = worker
+        self._agent = agent
 
     def answer(self, name: str, pid: int, lines: Sequence[bytes]) -> int:
         """Do what the hook `name`, a process that waits, is for; returns its exit code."""
@@ -108,7 +111,7 @@ class Hooks:
             self._deploy(side, wish, source, branch, update.new)
 
     def _deploy(self, side: Sideband, wish: Options, source: GitSource, branch: Branch, oid: Oid) -> None:
-        """Open the release, tell the worker, and show its log until the verdict."""
+        """Open the release, start its worker, and show its log until the verdict."""
         commit = source.commit(oid)
         release = self.release = self._ledger.open_release(
             Source.GIT,
@@ -121,18 +124,12 @@ class Hooks:
             message=wish.message,
             fresh=wish.force,
         )
-        try:
-            self._worker.sendall(f"deploy {release.app} {release.number}\n".encode())
-        except OSError as error:
-            self.release = self._ledger.finish(release, Status.FAILED, "The worker did not start.")
-            raise HostFault(
-                "The worker that makes releases did not start.", hint="The administrator looks with: shipit doctor"
-            ) from error
         source.git.pin(release.number, oid)
+        ended = worker.begin(self._layout, self._ledger, release, self._agent)
         host = os.uname().nodename
         side.tell(f"       Ctrl-C detaches. Watch: ssh shipit@{host} releases:output {release.app} -f")
         side.tell(f"       Stop: ssh shipit@{host} cancel {release.app}")
-        self.release = follow(self._ledger, release.number, side.fd, worker=self._worker)
+        self.release = follow(self._ledger, release.number, side.fd, worker=ended)
 
 
 def environment(pid: int) -> dict[str, str]:

@@ -94,10 +94,6 @@ class Layout:
         return self.run / "agent.sock"
 
     @property
-    def worker_socket(self) -> Path:
-        return self.run / "worker.sock"
-
-    @property
     def domains_lock(self) -> Path:
         """Held while a domain changes its owner: one app a domain."""
         return self.home / "domains.lock"

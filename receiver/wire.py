@@ -7,6 +7,7 @@ the verb, the app and the release (threat row 60–62). Both ends import this mo
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -17,6 +18,7 @@ from .errors import Failure, HostFault, Rejected
 from .names import AppName, ConfigKey, ProcessType
 
 VERSION = 1
+CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: struct ucred of unix(7)
 MAX_REQUEST = 2**20  # one line, in bytes; config vars are the only thing of size in a request
 
 
@@ -24,6 +26,7 @@ class Verb(str, Enum):
     """What the agent can be asked for. Fields and file descriptors of each are in `FIELDS` and `FDS`."""
 
     PING = "ping"
+    ADOPT = "adopt"
     CREATE_APP = "create_app"
     DESTROY_APP = "destroy_app"
     SNAPSHOT_CONFIG = "snapshot_config"
@@ -48,6 +51,8 @@ SET, UNSET, RELEASES, RUN_ID, WAIT, TTY = "set", "unset", "releases", "run", "wa
 
 FIELDS: Mapping[Verb, frozenset[str]] = {
     Verb.PING: frozenset(),
+    # Moves the process that asks, the worker of vN, into a unit of its own. {}
+    Verb.ADOPT: frozenset({APP, RELEASE}),
     # Users, directories, slice and target of an app. Repeatable. {"created": bool}
     Verb.CREATE_APP: frozenset({APP}),
     # Stops and removes everything of an app, its data included. {}
@@ -95,7 +100,10 @@ _INTS = {RELEASE: (0, 10**9), BASE: (0, 10**9), INDEX: (1, 100)}
 
 @dataclass(frozen=True)
 class Request:
-    """One decoded request. Fields a verb does not have keep their defaults."""
+    """One decoded request. Fields a verb does not have keep their defaults.
+
+    `sender` is the pid of who sent it, by the kernel's word (0: unknown); no message can carry it.
+    """
 
     verb: Verb
     app: AppName = AppName("")
@@ -109,6 +117,7 @@ class Request:
     run: str = ""
     wait: bool = True
     tty: bool = False
+    sender: int = 0
 
 
 def encode_request(request: Request) -> bytes:

@@ -18,7 +18,7 @@ SOURCES = sorted((ROOT / "receiver").rglob("*.py"))
 LAYERS = ("leaf", "values", "plan", "host", "story", "entry")
 LEAF = {"errors", "names", "paths"}
 VALUES = {"model", "settings", "wire", "manifest"}
-ENTRY = {"cli", "gateway", "gate", "hook", "setup", "worker"}
+ENTRY = {"cli", "gateway", "gate", "hook", "setup"}
 
 
 def layer(module: str) -> str:

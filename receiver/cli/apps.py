@@ -12,7 +12,6 @@ from receiver.cli.args import app_argument, json_option, ledger_of
 from receiver.cli.main import Context
 from receiver.errors import Busy, Rejected
 from receiver.host import disk, ledger
-from receiver.host.client import Agent
 from receiver.host.queue import queued
 from receiver.names import AppName, branch
 from receiver.settings import url
@@ -29,7 +28,9 @@ def create(ctx: Context, app: AppName) -> None:
     \b
     Example: shipit apps:create blog
     """
-    if not create_app(ctx.layout, app):
+    with ctx.take_agent() as agent:
+        made = create_app(ctx.layout, app, agent)
+    if not made:
         raise Rejected(f"There is an app {app!r} already.", hint=f"Look at it: shipit status {app}")
     out.say(f"Created {app}. Put a commit live: git push shipit@{ctx.settings.domain}:{app} main")
 
@@ -94,7 +95,7 @@ def destroy(ctx: Context, app: AppName, force: bool) -> None:
             )
     with queued(book, ctx.caller.name, push=False, say=tell):
         try:
-            with disk.locked(book.paths.app_lock, wait=False), Agent.connect(ctx.layout.agent_socket) as agent:
+            with disk.locked(book.paths.app_lock, wait=False), ctx.take_agent() as agent:
                 agent.destroy_app(app)
         except BlockingIOError:
             raise Busy(f"A release of {app} is being made.", hint=f"Stop it first: shipit cancel {app}") from None

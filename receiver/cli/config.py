@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import sys
 
 import click
@@ -11,7 +10,6 @@ from receiver.cli import out
 from receiver.cli.args import KEY, RELEASE, app_argument, json_option, ledger_of
 from receiver.cli.main import Context
 from receiver.errors import NotFound, Rejected
-from receiver.host.client import Agent
 from receiver.names import AppName, ConfigKey, config_key
 from receiver.story.submit import Submission, inherited
 
@@ -23,7 +21,7 @@ def read(ctx: Context, app: AppName, release: int = 0) -> dict[ConfigKey, str]:
     number = release or ledger_of(ctx, app).current_number()
     if not number:
         return {}
-    with Agent.connect(ctx.layout.agent_socket) as agent:
+    with ctx.take_agent() as agent:
         return {**agent.read_config(app, number)}
 
 
@@ -114,13 +112,9 @@ def parse_pairs(pairs: tuple[str, ...]) -> dict[ConfigKey, str]:
 def submit(ctx: Context, app: AppName, change: dict[ConfigKey, str], unset: list[ConfigKey]) -> int:
     """One new release with the change; nothing happens when nothing would change."""
     book = ledger_of(ctx, app)
-    with (
-        Submission(ctx.layout, book, ctx.caller.name, ctx.worker) as submission,
-        the_agent(ctx) as agent,
-    ):
-        # One agent for reading and writing: another would take as long to start as the rest of the command.
+    with Submission(ctx.layout, book, ctx.caller.name, ctx.agent) as submission:
         current = book.current()
-        today = agent.read_config(app, current.number) if current else {}
+        today = submission.agent.read_config(app, current.number) if current else {}
         missing = [key for key in unset if key not in today]
         if missing:
             raise NotFound(f"{app} has no config var {missing[0]}.", holds="Nothing was changed.")
@@ -130,10 +124,4 @@ def submit(ctx: Context, app: AppName, change: dict[ConfigKey, str], unset: list
             return 0
         what = " ".join([*(f"set {k}" for k in change), *(f"unset {k}" for k in unset)])
         values = inherited(current) if current else {}
-        return submission.submit_config(agent, change, unset, **{**values, "message": what})
-
-
-def the_agent(ctx: Context) -> Agent:
-    """The agent that the worker will use too, if it is here already; else one of our own."""
-    path = ctx.layout.agent_socket
-    return Agent.connect(path) if ctx.agent < 0 else Agent(socket.socket(fileno=ctx.agent), path)
+        return submission.submit_config(change, unset, **{**values, "message": what})

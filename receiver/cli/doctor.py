@@ -39,7 +39,7 @@ def doctor(ctx: Context, fix: bool, form: str) -> int:
         become_shipit()
     mended: list[str] = []
     for app in ledger.apps(ctx.layout):
-        with Agent.connect(ctx.layout.agent_socket) as agent:
+        with ctx.take_agent() as agent:
             before = list(app_findings(ctx.layout, app, agent))
             if fix and not all(f.well for f in before):
                 mended += [f"{app}: {line}" for line in mend_in_turn(ctx, app, agent)]

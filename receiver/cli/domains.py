@@ -11,7 +11,6 @@ from receiver.cli import out
 from receiver.cli.args import DOMAIN, app_argument, json_option, ledger_of
 from receiver.cli.main import Context
 from receiver.errors import Failure, NotFound
-from receiver.host.client import Agent
 from receiver.host.queue import queued
 from receiver.names import AppName, Domain
 from receiver.settings import default_domain
@@ -70,7 +69,7 @@ def change(
     with (
         queued(book, ctx.caller.name, push=False, say=tell),
         claiming(ctx.layout, app, claimed, ctx.settings),
-        Agent.connect(ctx.layout.agent_socket) as agent,
+        ctx.take_agent() as agent,
     ):
         before = book.state().domains
         book.change_state(lambda state: replace(state, domains=new(before)))

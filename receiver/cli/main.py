@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,6 +16,9 @@ from receiver import settings
 from receiver.errors import Failure, Rejected, full_disk
 from receiver.host.keys import LOCAL_ADMIN, Caller, Role
 from receiver.paths import SHIPIT_USER, Layout
+
+if TYPE_CHECKING:
+    from receiver.host.client import Agent
 
 # command → (module below receiver.cli, function, the least role that may call it), in the order of `shipit --help`.
 COMMANDS: dict[str, tuple[str, str, Role]] = {
@@ -72,14 +76,18 @@ AS_ROOT = frozenset({"doctor"})
 class Context:
     """What every command gets: where things are, the server's settings, and who asks.
 
-    `worker` and `agent` are descriptors connected to them already (host/early.py), or -1; the worker has the same
-    agent, and uses it from when it is told what to do.
+    `agent` is a descriptor connected to the agent already (host/early.py), or -1.
     """
 
     caller: Caller
     layout: Layout = field(default_factory=Layout)
-    worker: int = -1
     agent: int = -1
+
+    def take_agent(self) -> Agent:
+        """A connection to the agent, once: the one that was made early, if there is one. Raises HostFault."""
+        from receiver.host.client import Agent
+
+        return Agent.take(self.agent, self.layout.agent_socket)
 
     @property
     def settings(self) -> settings.Settings:
@@ -141,15 +149,14 @@ def run(
     words: Sequence[str],
     caller: Caller,
     layout: Layout = Layout(),  # noqa: B008
-    worker: int = -1,
     agent: int = -1,
 ) -> int:
     """Run one command for `caller`, already authorised; returns its exit code. Failures are printed, never raised.
 
-    `worker`, `agent`: see Context.
+    `agent`: see Context.
     """
     try:
-        result = shipit.main(list(words), "shipit", standalone_mode=False, obj=Context(caller, layout, worker, agent))
+        result = shipit.main(list(words), "shipit", standalone_mode=False, obj=Context(caller, layout, agent))
         return result if isinstance(result, int) else 0
     except Failure as failure:
         print_failure(failure)

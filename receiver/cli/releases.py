@@ -19,7 +19,7 @@ from receiver.host.follow import follow
 from receiver.host.ledger import Ledger
 from receiver.model import Release, Source, Status
 from receiver.names import AppName
-from receiver.story.rollback import changes, target_of
+from receiver.story.rollback import changed_config, changes, target_of
 from receiver.story.submit import Submission, exit_code, inherited, scaled
 
 
@@ -164,9 +164,14 @@ def rollback(ctx: Context, app: AppName, release: int | None, keep_config: bool)
       shipit rollback blog v7 --keep-config
     """
     book = ledger_of(ctx, app)
-    with Submission(ctx.layout, book, ctx.caller.name, ctx.worker) as submission:
+    with Submission(ctx.layout, book, ctx.caller.name, ctx.agent) as submission:
         current = submission.current()
         target = target_of(book, release)
+        if keep_config:
+            config = ["  config  today's is kept"]
+        else:
+            now, then = (submission.agent.read_config(app, number) for number in (current.number, target.number))
+            config = changed_config(now, then)
         out.say(f"Rolling {app} back from {current.name} to {target.name}")
         code = submission.submit(
             Source.ROLLBACK,
@@ -179,7 +184,7 @@ def rollback(ctx: Context, app: AppName, release: int | None, keep_config: bool)
             },
         )
         # Afterwards: nobody waits for the list while the broken release serves.
-        for line in changes(ctx.layout, book, current, target, keep_config) if code == 0 else ():
+        for line in changes(book, current, target, config) if code == 0 else ():
             out.say(line)
         return code
 
@@ -191,7 +196,7 @@ def rollback(ctx: Context, app: AppName, release: int | None, keep_config: bool)
 def deploy(ctx: Context, app: AppName, fresh: bool) -> int:
     """Build the live commit again and put it live as a new release."""
     book = ledger_of(ctx, app)
-    with Submission(ctx.layout, book, ctx.caller.name, ctx.worker) as submission:
+    with Submission(ctx.layout, book, ctx.caller.name, ctx.agent) as submission:
         current = submission.current()
         if current.commit is None:
             raise Rejected(f"{app} has no commit to build.", hint=f"Push one: git push HOST:{app} main")

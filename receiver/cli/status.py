@@ -9,7 +9,6 @@ from receiver.cli import out
 from receiver.cli.args import app_argument, json_option, ledger_of
 from receiver.cli.main import Context
 from receiver.cli.releases import describe
-from receiver.host.client import Agent
 from receiver.model import Status
 from receiver.names import AppName
 from receiver.settings import url
@@ -23,7 +22,7 @@ def status(ctx: Context, app: AppName, form: str) -> int:
     """Say how an app is: what serves, what is being made, what runs. Exit 1 when it does not run as it should."""
     book = ledger_of(ctx, app)
     state, current = book.state(), book.current()
-    with Agent.connect(ctx.layout.agent_socket) as agent:
+    with ctx.take_agent() as agent:
         processes = [p for p in agent.processes(app) if current and p.release == current.number]
     up = sum(p.state.value == "running" for p in processes)
     wanted = len(current.running()) if current else 0

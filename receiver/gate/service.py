@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
 import time
 from contextlib import ExitStack, suppress
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from receiver.errors import Failure, NotFound
 from receiver.gate.hookline import HookLine
-from receiver.host.connect import connect_worker
+from receiver.host.client import Agent
 from receiver.host.git import Git, environment
 from receiver.host.keys import Caller, Role
 from receiver.host.ledger import Ledger
@@ -46,28 +45,28 @@ def upload(layout: Layout, app: AppName, caller: Caller) -> int:
 def receive(layout: Layout, app: AppName, caller: Caller, settings: Settings, hooks: Path, connected: int) -> int:
     """Serve a push; returns 0 when what it brought is live (or brought nothing to deploy), else not 0.
 
-    `connected` is a descriptor of a worker's connection, or -1. Waits for the app's turn and holds it until the release
+    `connected` is a descriptor connected to the agent, or -1. Waits for the app's turn and holds it until the release
     is decided; then the branch is at the live commit again.
     """
     caller.require(Role.DEPLOY, app)
-    ledger = existing(layout, app, settings)
-    git = Git(ledger.paths.repo)
     with ExitStack() as stack:
+        # Now at the latest, so that the agent starts while git works.
+        agent = stack.enter_context(Agent.take(connected, layout.agent_socket))
+        ledger = existing(layout, app, settings, agent)
+        git = Git(ledger.paths.repo)
         line = stack.enter_context(HookLine.made())
         turn = stack.enter_context(queued(ledger, caller.name, push=True, say=tell, client=0))
         put_back(ledger, git)
-        # Now at the latest, so that the worker and the agent start while git works.
-        worker = stack.enter_context(connect_worker(layout) if connected < 0 else socket.socket(fileno=connected))
         child = start(
             ["git", "receive-pack", str(ledger.paths.repo)],
             env=environment(receive_config(settings, hooks), line.environment()),
             stdin=0,
             pass_fds=(*line.theirs, turn.fd),
         )
-        # Imported while git and the client speak: what the hooks will need.
+        # Imported while git and the client speak: what the hooks and the worker will need.
         from receiver.hook import Hooks
 
-        answers = Hooks(ledger, settings, caller.name, worker)
+        answers = Hooks(layout, ledger, settings, caller.name, agent)
         code = serve_hooks(child, line, answers)
         try:
             put_back(ledger, git)
@@ -116,7 +115,7 @@ def receive_config(settings: Settings, hooks: Path) -> dict[str, str]:
     }
 
 
-def existing(layout: Layout, app: AppName, settings: Settings) -> Ledger:
+def existing(layout: Layout, app: AppName, settings: Settings, agent: Agent) -> Ledger:
     """The app's ledger; the app is made by its first push where the server allows that."""
     ledger = Ledger(layout.app(app))
     if ledger.exists():
@@ -126,7 +125,7 @@ def existing(layout: Layout, app: AppName, settings: Settings) -> Ledger:
     from receiver.story.create import create_app
 
     tell(f"Creating {app}")
-    create_app(layout, app)
+    create_app(layout, app, agent)
     return ledger
 
 

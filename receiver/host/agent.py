@@ -12,13 +12,13 @@ import os
 import pwd
 import select
 import socket
-import struct
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any, NoReturn
 
 from receiver import wire
@@ -30,7 +30,6 @@ from receiver.paths import SHIPIT_USER, Layout
 
 FIRST_FD = 3  # sd_listen_fds(3)
 MAX_FDS = max(wire.FDS.values())
-_UCRED = "3i"
 POLLRDHUP = getattr(select, "POLLRDHUP", 0x2000)
 
 
@@ -52,6 +51,7 @@ def main(argv: list[str]) -> None:
 def serve(layout: Layout, connection: socket.socket, manager: Manager) -> int:
     """Answer requests until the peer closes; returns an exit code."""
     os.set_inheritable(connection.fileno(), False)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
     if not allowed(connection):
         log(verb="connect", result="refused", uid=peer(connection)[1])
         return 1
@@ -62,12 +62,12 @@ def serve(layout: Layout, connection: socket.socket, manager: Manager) -> int:
             received = receive(connection)
             if received is None:
                 return 0
-            line, fds = received
+            line, fds, sender = received
         except Rejected as failure:
             send(connection, {"error": wire.encode_error(failure)})
             return 1
         try:
-            answer = respond(verbs, line, fds)
+            answer = respond(verbs, line, fds, sender)
         finally:
             for fd in fds:
                 os.close(fd)
@@ -88,8 +88,8 @@ def allowed(connection: socket.socket) -> bool:
 
 def peer(connection: socket.socket) -> tuple[int, int, int]:
     """Pid, uid and gid of the other end when it connected."""
-    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize(_UCRED))
-    pid, uid, gid = struct.unpack(_UCRED, raw)
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, wire.CREDENTIALS.size)
+    pid, uid, gid = wire.CREDENTIALS.unpack(raw)
     return pid, uid, gid
 
 
@@ -105,20 +105,23 @@ def preload() -> None:
             environment().get_template(f"systemd/{name}")
 
 
-def receive(connection: socket.socket) -> tuple[bytes, list[int]] | None:
-    """One line and the descriptors that came with it; None when the peer has closed.
+def receive(connection: socket.socket) -> tuple[bytes, list[int], int] | None:
+    """One line, the descriptors that came with it, and who sent it (a pid); None when the peer has closed.
 
     Strictly one request at a time: anything after the line's end is a protocol error (Rejected), as is a line longer
     than MAX_REQUEST.
     """
     parts: list[bytes] = []
-    size, fds = 0, array.array("i")
+    size, fds, sender = 0, array.array("i"), 0
+    room = socket.CMSG_SPACE(MAX_FDS * fds.itemsize) + socket.CMSG_SPACE(wire.CREDENTIALS.size)
     try:
         while True:
-            part, ancillary, _, _ = connection.recvmsg(65536, socket.CMSG_SPACE(MAX_FDS * fds.itemsize))
+            part, ancillary, _, _ = connection.recvmsg(65536, room)
             for level, kind, data in ancillary:
                 if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                     fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+                elif level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
+                    sender = wire.CREDENTIALS.unpack(data)[0]
             if not part:
                 if parts:
                     raise Rejected("The request was cut off.")
@@ -133,19 +136,19 @@ def receive(connection: socket.socket) -> tuple[bytes, list[int]] | None:
                     raise Rejected("More than one request at a time.")
                 for fd in fds:
                     os.set_inheritable(fd, False)
-                return line, list(fds)
+                return line, list(fds), sender
     except BaseException:
         for fd in fds:
             os.close(fd)
         raise
 
 
-def respond(verbs: Verbs, line: bytes, fds: Sequence[int]) -> dict[str, Any]:
+def respond(verbs: Verbs, line: bytes, fds: Sequence[int], sender: int = 0) -> dict[str, Any]:
     """Decode, do, and say how it went, here and in the journal; never raises."""
     began = time.monotonic()
     known: dict[str, Any] = {"verb": "?"}
     try:
-        request = wire.decode_request(line)
+        request = replace(wire.decode_request(line), sender=sender)
         known = {"verb": request.verb.value, "app": request.app, "release": request.release}
         if len(fds) != wire.FDS.get(request.verb, 0):
             raise Rejected(f"{request.verb.value}: wrong number of descriptors.")

@@ -18,7 +18,7 @@ class Audit:
         self._source = source
         self._began = time.monotonic()
 
-    def bug(self, error: Exception) -> None:
+    def bug(self, error: BaseException) -> None:
         """Where an unexpected error came from: for the administrator, not for the caller."""
         import traceback
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import contextlib
 import json
+import os
 import socket
 import threading
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from receiver import wire
 from receiver.errors import HostFault
 from receiver.host.manager import ProcessState, ProcessStatus
 from receiver.names import AppName, ConfigKey, ProcessType
@@ -52,6 +54,15 @@ class Agent:
             ) from error
         return cls(connection, path)
 
+    @classmethod
+    def take(cls, fd: int, path: Path) -> Agent:
+        """The connection that `fd` is, or a new one if that is -1 (host/early.py)."""
+        return cls.connect(path) if fd < 0 else cls(socket.socket(fileno=fd), path)
+
+    def fileno(self) -> int:
+        """The connection's descriptor."""
+        return self._connection.fileno()
+
     def anew(self) -> Agent:
         """Another connection to the same agent, for when a call on this one was interrupted."""
         return Agent.connect(self._path)
@@ -75,6 +86,12 @@ class Agent:
     def ping(self) -> None:
         """Returns when the agent has started and answers."""
         self._call(Request(Verb.PING))
+
+    def adopt(self, app: AppName, release: int) -> None:
+        """Have this process, the worker of vN, moved into a unit of its own: whoever ends its session does not end it."""
+        # The kernel vouches for these (unix(7), SCM_CREDENTIALS): nobody can name another's process.
+        who = (socket.SOL_SOCKET, socket.SCM_CREDENTIALS, wire.CREDENTIALS.pack(os.getpid(), os.getuid(), os.getgid()))
+        self._call(Request(Verb.ADOPT, app, release), who=[who])
 
     def create_app(self, app: AppName) -> bool:
         """Make users, directories, slice and target; False when all of it was there."""
@@ -150,10 +167,12 @@ class Agent:
         """Make processes, boot links and vhost equal to the ledger; returns what was done."""
         return [str(line) for line in self._call(Request(Verb.RECONCILE, app))["done"]]
 
-    def _call(self, request: Request, fds: Sequence[int] = ()) -> dict[str, Any]:
+    def _call(
+        self, request: Request, fds: Sequence[int] = (), who: Sequence[tuple[int, int, bytes]] = ()
+    ) -> dict[str, Any]:
         with self._lock:
             try:
-                self._send(encode_request(request), fds)
+                self._send(encode_request(request), fds, who)
                 answer = json.loads(self._line())
             except (OSError, ValueError) as error:
                 raise HostFault("The agent went away before it had answered.", hint=HINT) from error
@@ -162,9 +181,9 @@ class Agent:
         result: dict[str, Any] = answer["ok"]
         return result
 
-    def _send(self, line: bytes, fds: Sequence[int]) -> None:
+    def _send(self, line: bytes, fds: Sequence[int], who: Sequence[tuple[int, int, bytes]]) -> None:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
-        sent = self._connection.sendmsg([line], rights)
+        sent = self._connection.sendmsg([line], [*rights, *who])
         self._connection.sendall(line[sent:])
 
     def _line(self) -> bytes:

@@ -10,7 +10,6 @@ import fcntl
 import os
 import select
 import signal
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -31,11 +30,11 @@ GRACE = 20.0
 TICK = 0.25
 
 
-def follow(ledger: Ledger, number: int, out: int, *, worker: socket.socket | None = None) -> Release:
+def follow(ledger: Ledger, number: int, out: int, *, worker: int | None = None) -> Release:
     """Copy the log of release `number` to the file descriptor `out` until the release is live, failed or cancelled.
 
-    `worker` is the connection over which the worker was told to work: its end is noticed at once; without it the
-    lock `vN/alive` is asked. Raises HostFault if the worker died before its verdict. Main thread only (signals).
+    `worker` is a descriptor that is at its end when the worker is (story/worker.py), so that is noticed at once;
+    without it the lock `vN/alive` is asked. Raises HostFault if the worker died before its verdict. Main thread only (signals).
     """
     paths = ledger.paths.release(number)
     with watching(paths.dir) as changes, nonblocking(out), paths.log.open("rb", buffering=0) as log:
@@ -69,14 +68,14 @@ def died(ledger: Ledger, release: Release) -> HostFault:
     return HostFault(
         f"The worker that made {release.name} live died half way.",
         holds=f"v{current} is still serving." if current else f"{release.app} has no live release yet.",
-        hint="Push again. The server's administrator finds the cause with: journalctl -t shipit-worker -n 50",
+        hint="Push again. The server's administrator finds the cause with: journalctl -t shipit -n 50",
     )
 
 
 class Seen:
     """The release's record and whether its worker is gone, read again only when they may have changed."""
 
-    def __init__(self, ledger: Ledger, number: int, worker: socket.socket | None) -> None:
+    def __init__(self, ledger: Ledger, number: int, worker: int | None) -> None:
         self._ledger = ledger
         self._number = number
         self._worker = worker
@@ -102,12 +101,7 @@ class Seen:
 
     def _gone(self) -> bool:
         if self._worker is not None:
-            try:
-                return self._worker.recv(4096, socket.MSG_DONTWAIT) == b""
-            except BlockingIOError:
-                return False
-            except OSError:
-                return True
+            return bool(select.select([self._worker], [], [], 0)[0])
         if self._ledger.worker_lives(self._number):
             self._lived = True
             return False
@@ -161,7 +155,7 @@ class Changes:
     def __init__(self, pipe: int) -> None:
         self._pipe = pipe
 
-    def wait(self, out: int | None, worker: socket.socket | None) -> None:
+    def wait(self, out: int | None, worker: int | None) -> None:
         """Return at a change, when `out` takes bytes again, when `worker` ends, or after a tick."""
         poll = select.poll()
         poll.register(self._pipe, select.POLLIN)

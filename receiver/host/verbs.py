@@ -46,6 +46,10 @@ class Verbs:
     def do_ping(self, request: Request, fds: Sequence[int]) -> Answer:
         return {}
 
+    def do_adopt(self, request: Request, fds: Sequence[int]) -> Answer:
+        self.manager.adopt(request.app, request.release, request.sender)
+        return {}
+
     def do_create_app(self, request: Request, fds: Sequence[int]) -> Answer:
         new = accounts.create(self.layout.app(request.app))
         self.manager.prepare(request.app)

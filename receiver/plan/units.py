@@ -133,6 +133,17 @@ def tmpfiles(app: AppName, layout: Layout, user: str, group: str) -> str:
     return f"d {layout.app(app).sockets} 2750 {user} {group} -\n"
 
 
+def worker_scope(app: AppName, number: int, pid: int) -> list[str]:
+    """The arguments of StartTransientUnit (busctl(1)'s notation) that put a worker into a unit of its own.
+
+    SIGTERM cancels its release, which then stops and removes what it had started; it gets a minute for that.
+    """
+    name = f"shipit-worker-{app_word(app)}-v{number}.scope"
+    about = ["Description", "s", f"shipit worker of {app} v{number}"]
+    ending = ["TimeoutStopUSec", "t", "60000000", "CollectMode", "s", "inactive-or-failed"]
+    return ["ssa(sv)a(sa(sv))", name, "fail", "4", *about, *ending, "PIDs", "au", "1", str(pid), "0"]
+
+
 def job_unit(name: str) -> str:
     """The unit of a job; its name cannot be a process's, which has an `@`."""
     return f"shipit-{name}.service"

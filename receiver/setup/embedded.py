@@ -67,7 +67,6 @@ def start(layout: Layout, known: Settings, step: Step, *, ssh_changed: bool, web
     }
     programs = [
         Program("shipit-agent", f"{PYTHON} -IS {LIBEXEC / 'agent'} --listen", layout.log / "agent.log"),
-        Program("shipit-worker", f"{PYTHON} -I {LIBEXEC / 'worker'} --listen", layout.log / "worker.log"),
     ]
     # What a crash left between the ledger and the machine is made good, as shipit-reconcile.service does.
     reconcile = Program(
@@ -91,10 +90,8 @@ def start(layout: Layout, known: Settings, step: Step, *, ssh_changed: bool, web
         step.did("supervisor started")
     else:
         supervisor.load([program.name for program in programs])
-        # These two only listen: what they do is done by forks of theirs, which go on to their end.
-        for name in ("shipit-agent", "shipit-worker"):
-            _restart(supervisor, name)
-        for name in changed - {"shipit-agent", "shipit-worker"}:
+        # It only listens: what it does is done by forks of it, which go on to their end.
+        for name in {"shipit-agent", *changed}:
             _restart(supervisor, name)
     for name, was_changed in (("sshd", ssh_changed), ("nginx", web_changed)):
         other = foreign[name]
@@ -150,7 +147,7 @@ def _await(layout: Layout, supervisor: Supervisor, names: list[str]) -> None:
     while True:
         states = supervisor.programs()
         bad = [name for name in names if states[name]["state"] not in (supervisord.STARTING, supervisord.RUNNING)]
-        if not bad and layout.agent_socket.exists() and layout.worker_socket.exists():
+        if not bad and layout.agent_socket.exists():
             return
         if time.monotonic() > deadline:
             name = (bad or names)[0]

@@ -69,13 +69,12 @@ def stop_services(layout: Layout, now: Step, embedded: bool) -> None:
     """Stop what receives; the apps' processes, nginx and (embedded) the supervisor that keeps them go on."""
     if not embedded:
         services.remove_units(layout, now)
-    for name in ("shipit-agent", "shipit-worker", "shipit-reconcile") if embedded else ():
+    for name in ("shipit-agent", "shipit-reconcile") if embedded else ():
         if disk.remove_file(layout.supervisor / f"{name}.conf"):
             now.did(f"removed {name}")
             if keeper.keeper_pid(layout):
                 Supervisor(layout).drop(name)
-    for socket in (layout.agent_socket, layout.worker_socket):
-        disk.remove_file(socket)
+    disk.remove_file(layout.agent_socket)
     disk.remove_file(layout.root / "usr/local/bin/shipit")
 
 

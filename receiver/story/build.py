@@ -10,6 +10,7 @@ from receiver.host import disk
 from receiver.host.source import GitSource
 from receiver.manifest import Manifest, read_manifest
 from receiver.model import Release
+from receiver.names import Oid
 from receiver.paths import PREFIX
 from receiver.plan.build import BuildPlan, build_plan, reuse
 from receiver.story import checkpoint, ended
@@ -17,12 +18,8 @@ from receiver.story.domains import claim_domains
 from receiver.story.host import Host
 
 
-def build(host: Host, release: Release) -> Release:
-    """Fill the release from its commit and build its slug; a release that shares another's slug comes back as it is."""
-    checkpoint.reach("opened")
-    commit = release.commit
-    if release.slug != release.number or commit is None:
-        return release
+def build(host: Host, release: Release, commit: Oid) -> Release:
+    """Fill the release from its commit and build its slug."""
     host.say.step(f"Building {release.name} from {release.branch} {commit[:8]} {release.subject}".rstrip())
     source = GitSource(host.paths.repo)
     with host.say.timed("plan"):

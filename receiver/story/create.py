@@ -9,13 +9,12 @@ from receiver.names import AppName
 from receiver.paths import Layout
 
 
-def create_app(layout: Layout, app: AppName) -> bool:
+def create_app(layout: Layout, app: AppName, agent: Agent) -> bool:
     """Make the app if it is not there; returns whether it was made. `app.json` comes last: then it exists."""
     ledger = Ledger(layout.app(app))
     if ledger.exists():
         return False
-    with Agent.connect(layout.agent_socket) as agent:
-        agent.create_app(app)
+    agent.create_app(app)
     GitSource(ledger.paths.repo).create()
     ledger.paths.runs.mkdir(exist_ok=True)
     ledger.create()

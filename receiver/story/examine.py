@@ -69,7 +69,7 @@ def host_findings(layout: Layout) -> Iterator[Finding]:
         not links.exists() or links.read_text().strip() == "1", "sudo sysctl -w fs.protected_hardlinks=1",
     )  # fmt: skip
     if booted_with_systemd():
-        for unit in ("shipit-agent.socket", "shipit-worker.socket"):
+        for unit in ("shipit-agent.socket",):
             state = run(["systemctl", "is-active", unit], check=False).out.strip()
             yield Finding("host", f"{unit} is {state}", state == "active", f"sudo systemctl start {unit}")
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from receiver.errors import Rejected
-from receiver.host.client import Agent
 from receiver.host.ledger import Ledger
 from receiver.host.source import GitSource
 from receiver.model import Release, Status
-from receiver.paths import Layout
+from receiver.names import ConfigKey
 
 # Commits that a rollback names; who wants all has git log.
 MOST = 10
@@ -42,18 +43,20 @@ def target_of(book: Ledger, number: int | None) -> Release:
     return target
 
 
-def changes(layout: Layout, book: Ledger, current: Release, target: Release, keep_config: bool) -> list[str]:
-    """What going from `current` to `target` changed, as lines to print: the commits, the names of config vars."""
+def changes(book: Ledger, current: Release, target: Release, config: list[str]) -> list[str]:
+    """What going from `current` to `target` changed, as lines to print: the commits, and what `config` says."""
     lines: list[str] = []
     if current.commit and target.commit and current.commit != target.commit:
         gone = GitSource(book.paths.repo).history(current.commit, target.commit, MOST + 1)
         lines += [f"  commit  - {commit.oid[:8]} {commit.subject}" for commit in gone[:MOST]]
         lines += ["  commit  - …"] if len(gone) > MOST else []
         lines.append(f"  commit  = {target.commit[:8]} {target.subject}")
-    if keep_config:
-        return [*lines, "  config  today's is kept"]
-    with Agent.connect(layout.agent_socket) as agent:
-        now, then = agent.read_config(book.app, current.number), agent.read_config(book.app, target.number)
+    return lines + config
+
+
+def changed_config(now: Mapping[ConfigKey, str], then: Mapping[ConfigKey, str]) -> list[str]:
+    """The names of the config vars that differ, as lines to print."""
+    lines = []
     for key in sorted({*now, *then}):
         if key not in then:
             lines.append(f"  config  - {key}")

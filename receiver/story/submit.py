@@ -1,21 +1,20 @@
-"""Handing a release to the worker: open it, tell the worker, follow it to its end. For every command but a push."""
+"""Having a release made: open it, start its worker, follow it to its end. For every command but a push."""
 
 from __future__ import annotations
 
-import socket
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from receiver.errors import Busy, Cancelled, HostFault, Rejected
+from receiver.errors import Busy, Cancelled, Rejected
 from receiver.host.client import Agent
-from receiver.host.connect import connect_worker
 from receiver.host.follow import follow
 from receiver.host.ledger import Ledger
 from receiver.host.queue import queued
 from receiver.model import Release, Source, Status
 from receiver.names import ConfigKey, ProcessType
 from receiver.paths import Layout
+from receiver.story import worker
 
 
 def inherited(release: Release) -> dict[str, Any]:
@@ -35,13 +34,14 @@ def scaled(formation: Sequence[tuple[ProcessType, int]], wish: Mapping[ProcessTy
 class Submission:
     """The app is ours (queue lock held) until the block ends: open one release and see it through.
 
-    `worker` is a descriptor connected to a worker already (host/early.py), or -1.
+    `connected` is a descriptor connected to the agent already (host/early.py), or -1. `agent` may be asked until the
+    release is submitted; then the worker has it.
     """
 
-    def __init__(self, layout: Layout, ledger: Ledger, by: str, worker: int = -1) -> None:
+    def __init__(self, layout: Layout, ledger: Ledger, by: str, connected: int = -1) -> None:
         self.layout, self.ledger, self.by = layout, ledger, by
-        # The worker and the agent start while we still decide what to ask for.
-        self._worker = connect_worker(layout) if worker < 0 else socket.socket(fileno=worker)
+        # It starts while we still decide what to ask for.
+        self.agent = Agent.take(connected, layout.agent_socket)
 
     def __enter__(self) -> Submission:
         self._turn = queued(self.ledger, self.by, push=False, say=tell)
@@ -53,7 +53,7 @@ class Submission:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._worker.close()
+        self.agent.close()
         self._turn.__exit__(*error)
 
     def current(self) -> Release:
@@ -69,31 +69,20 @@ class Submission:
         """Open the release and follow it to its end; returns the exit code of its verdict."""
         return self.see_through(self.ledger.open_release(source, self.by, **values))
 
-    def submit_config(
-        self, agent: Agent, change: Mapping[ConfigKey, str], unset: Sequence[ConfigKey], **values: Any
-    ) -> int:
-        """As `submit`, for a change of config vars. The values go to the agent and nowhere else; closes `agent`."""
+    def submit_config(self, change: Mapping[ConfigKey, str], unset: Sequence[ConfigKey], **values: Any) -> int:
+        """As `submit`, for a change of config vars. The values go to the agent and nowhere else."""
         release = self.ledger.open_release(Source.CONFIG, self.by, **values)
         try:
-            with agent:
-                agent.snapshot_config(release.app, release.number, release.config_base, change, unset)
+            self.agent.snapshot_config(release.app, release.number, release.config_base, change, unset)
         except BaseException:
             self.ledger.finish(release, Status.FAILED, "The config vars were not written.")
             raise
         return self.see_through(release)
 
     def see_through(self, release: Release) -> int:
-        """Tell the worker and relay the log until the verdict."""
-        try:
-            self._worker.sendall(f"deploy {release.app} {release.number}\n".encode())
-            answer = self._worker.recv(100)
-        except OSError as error:
-            raise HostFault("The worker went away before it began.", hint="sudo shipit doctor") from error
-        if not answer:
-            self.ledger.finish(release, Status.FAILED, "The worker did not start.")
-            raise HostFault("The worker did not start.", hint="sudo shipit doctor")
-        sys.stdout.flush()
-        return exit_code(follow(self.ledger, release.number, sys.stdout.fileno(), worker=self._worker))
+        """Start the worker and relay the log until the verdict."""
+        ended = worker.begin(self.layout, self.ledger, release, self.agent)
+        return exit_code(follow(self.ledger, release.number, sys.stdout.fileno(), worker=ended))
 
 
 def exit_code(release: Release) -> int:

@@ -1,11 +1,11 @@
 """A receiver without root's side: real sshd on loopback, real forced command, real git and hooks.
 
-The agent and the worker are recorders on the real unix sockets: what they do at a push is a function of the test.
+The agent is a recorder on the real unix socket. The worker is the real fork of the gateway, which does what a
+function of the test says instead of deploying.
 """
 
 from __future__ import annotations
 
-import fcntl
 import getpass
 import os
 import shutil
@@ -32,6 +32,25 @@ CLONE = Path(__file__).resolve().parents[2]
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/sbin") or ""
 
 
+WORKER = "worker.sock"
+# In place of story/worker.py's `serve`, in the fork: hand over to the test, and end when it is done.
+STAND_IN = """
+import os, socket
+from receiver.story import worker
+
+def stand_in(layout, book, release, agent, held):
+    worker.detach({{agent.fileno(), *held}})
+    os.write(held[-1], f"{{os.getpid()}}\\n".encode())
+    with socket.socket(socket.AF_UNIX) as test:
+        test.connect({socket!r})
+        test.sendall(f"deploy {{release.app}} {{release.number}}\\n".encode())
+        test.recv(1)
+    return 0
+
+worker.serve = stand_in
+"""
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -48,7 +67,7 @@ def make_python(directory: Path) -> Path:
 
 @dataclass
 class Job:
-    """What a worker was told; the test's function makes the release live, or not."""
+    """The release that a worker is to make; the test's function makes it live, or not."""
 
     ledger: Ledger
     number: int
@@ -88,28 +107,18 @@ def die(job: Job) -> None:
 
 @dataclass
 class Worker:
-    """Stands in for libexec/worker: `behaviour` is called for each release; `told` holds every line received."""
+    """The other end of STAND_IN: `behaviour` is called for each release; `told` holds every line received."""
 
     layout: Layout
     behaviour: Callable[[Job], None] = make_live
     told: list[str] = field(default_factory=list)
-    closed_unused: int = 0
 
     def serve(self, connection: socket.socket) -> None:
         with connection:
             line = connection.makefile("rb").readline(200).decode()
-            if not line:
-                self.closed_unused += 1
-                return
             self.told.append(line.strip())
             _, app, number = line.split()
-            ledger = Ledger(self.layout.app(AppName(app)))
-            paths = ledger.paths.release(int(number))
-            with paths.alive.open("r+") as alive, ledger.paths.app_lock.open("a") as lock:
-                fcntl.flock(alive, fcntl.LOCK_EX)
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                connection.sendall(b"started\n")
-                self.behaviour(Job(ledger, int(number), connection))
+            self.behaviour(Job(Ledger(self.layout.app(AppName(app))), int(number), connection))
 
 
 @dataclass
@@ -118,11 +127,13 @@ class AgentRecorder:
 
     layout: Layout
     verbs: list[str] = field(default_factory=list)
+    closed_unused: int = 0
 
     def serve(self, connection: socket.socket) -> None:
         import json
 
         with connection:
+            asked = len(self.verbs)
             for line in connection.makefile("rb"):
                 request = wire.decode_request(line)
                 self.verbs.append(request.verb.value)
@@ -131,6 +142,7 @@ class AgentRecorder:
                     for directory in (paths.repo, paths.releases):
                         directory.mkdir(parents=True, exist_ok=True)
                 connection.sendall(json.dumps({"ok": {"created": True}}).encode() + b"\n")
+            self.closed_unused += len(self.verbs) == asked
 
 
 def listen(path: Path, serve: Callable[[socket.socket], None]) -> socket.socket:
@@ -173,7 +185,7 @@ class Server:
         (self.layout.home / ".ssh").mkdir(mode=0o700)
         self._write_scripts()
         self._sockets = [
-            listen(self.layout.worker_socket, lambda c: self.worker.serve(c)),
+            listen(self.root / WORKER, lambda c: self.worker.serve(c)),
             listen(self.layout.agent_socket, lambda c: self.agent.serve(c)),
         ]
         self._start_sshd()
@@ -196,6 +208,7 @@ class Server:
             f"import sys\nfrom pathlib import Path\nfrom receiver.host import keys\n"
             f"keys.COMMAND = Path({str(self.scripts / 'gateway')!r})\n"
             f"from receiver import gateway\nfrom receiver.paths import Layout\n"
+            f"{STAND_IN.format(socket=str(self.root / WORKER))}"
             f"raise SystemExit(gateway.serve(Layout(Path({str(self.root)!r})), sys.argv[1:],"
             f" Path({str(self.scripts / 'hooks')!r})))",
         )

@@ -15,6 +15,7 @@ import pytest
 from gate_server import Job, Laptop, Server, make_live
 
 from receiver.model import Status
+from receiver.story.worker import NAME as WORKER_NAME
 
 
 @pytest.fixture(autouse=True)
@@ -40,10 +41,13 @@ def server_side(server: Server, name: str) -> list[int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
+                comm = (entry / "comm").read_text().strip()
                 line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             except OSError:
                 continue
-            if name in line and str(server.root) in line and "sshd_config" not in line:
+            mine = name in line and str(server.root) in line and "sshd_config" not in line
+            # A worker has the command line of the gateway that it was forked from, and a name of its own.
+            if mine and comm != WORKER_NAME:
                 found.append(int(entry.name))
     return found
 
@@ -110,7 +114,7 @@ def test_a_client_killed_while_it_uploads_changes_nothing(server: Server, laptop
     kill(push)
     wait_for(lambda: not server_side(server, "receive-pack"))
     assert server.ref("refs/heads/main") == "" and server.worker.told == []
-    wait_for(lambda: server.worker.closed_unused == 1)
+    wait_for(lambda: server.agent.closed_unused == 1)
     left = server.ledger().paths.repo / "objects/tmp_objdir-incoming-x"
     left.mkdir()
     assert laptop.push().returncode == 0

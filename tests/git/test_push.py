@@ -94,10 +94,10 @@ def test_the_last_words_of_a_failure_reach_the_pusher(server: Server, laptop: La
     assert "(See all of it" in laptop.push().stderr
 
 
-def test_without_a_worker_nothing_is_received(server: Server, laptop: Laptop) -> None:
-    server.layout.worker_socket.unlink()
+def test_without_an_agent_nothing_is_received(server: Server, laptop: Laptop) -> None:
+    server.layout.agent_socket.unlink()
     done = laptop.push()
-    assert done.returncode != 0 and "The worker cannot be reached" in done.stderr
+    assert done.returncode != 0 and "The agent does not answer" in done.stderr
     assert "correct access rights" not in done.stderr
     assert server.ref(laptop.head() + "^{commit}") == ""
 

@@ -13,9 +13,7 @@ OFF = "[Unit]\nConditionPathExists=/nowhere\n"
 SHIPIT = (
     "shipit-reconcile.service",
     "shipit-agent.socket",
-    "shipit-worker.socket",
     "shipit-agent@.service",
-    "shipit-worker@.service",
 )
 
 

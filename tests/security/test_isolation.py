@@ -34,7 +34,7 @@ WRITE = [
     "{apps}/beta/slugs/v1/main.py", "{apps}/beta/slugs/evil", "{apps}/evil", "/run/shipit/evil",
     "/run/shipit/alpha/evil", "/var/lib/shipit/home/evil", "/home/evil", "/root/evil",
 ]
-CONNECT = ["/run/shipit/agent.sock", "/run/shipit/worker.sock", "/run/shipit/alpha/{live}/web.1.sock"]
+CONNECT = ["/run/shipit/agent.sock", "/run/shipit/alpha/{live}/web.1.sock"]
 LIST = ["{apps}/alpha/config", "{apps}/alpha/data", "{apps}/alpha/slugs/v1", "/run/shipit/alpha", "/var/lib/shipit/home"]
 worked = []
 

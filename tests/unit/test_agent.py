@@ -42,6 +42,9 @@ class FakeManager:
         self.jobs: list[Job] = []
         self.stopped = threading.Event()
 
+    def adopt(self, app: AppName, number: int, pid: int) -> None:
+        self.calls.append(("adopt", number, pid))
+
     def prepare(self, app: AppName) -> None:
         self.calls.append(("prepare", app))
 
@@ -212,6 +215,23 @@ def test_each_call_is_one_line_in_the_journal_without_any_value(lab: Lab, capfd:
     assert all(t["seconds"] >= 0 for t in told) and "s3cret" not in err
 
 
+def test_the_worker_is_moved_by_the_kernels_word_on_who_asks(lab: Lab) -> None:
+    lab.agent.adopt(BLOG, 3)
+    assert lab.manager.calls == [("adopt", 3, os.getpid())]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_nobody_can_have_another_process_moved(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(HostFault):
+            lab.agent.adopt(BLOG, 3)
+    finally:
+        os.seteuid(0)
+    assert lab.manager.calls == []
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_only_shipit_and_root_are_answered(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "agent.sock"
@@ -227,7 +247,7 @@ def test_only_shipit_and_root_are_answered(tmp_path: Path, capfd: pytest.Capture
         finally:
             os.seteuid(0)
         connection, _ = server.accept()
-        stranger._send(wire.encode_request(wire.Request(wire.Verb.PING)), ())
+        stranger._send(wire.encode_request(wire.Request(wire.Verb.PING)), (), ())
         stranger._connection.shutdown(socket.SHUT_WR)
         with connection:
             assert agent.serve(Layout(tmp_path), connection, FakeManager()) == 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -31,15 +30,14 @@ def ledger(tmp_path: Path) -> Ledger:
 
 
 class Worker:
-    """Holds `alive` and one end of a connection, as the worker does."""
+    """Holds `alive` and the writing end of a pipe, as the worker does."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
         self.paths = ledger.paths.release(1)
-        self.here, self.there = socket.socketpair()
+        self.there, self.here = os.pipe()
         self.alive = self.paths.alive.open("r+")
         fcntl.flock(self.alive, fcntl.LOCK_EX)
-        self.here.sendall(b"started\n")
 
     def say(self, text: str) -> None:
         with self.paths.log.open("a") as log:
@@ -52,7 +50,9 @@ class Worker:
 
     def end(self) -> None:
         self.alive.close()
-        self.here.close()
+        if self.here >= 0:
+            os.close(self.here)
+            self.here = -1
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def worker(ledger: Ledger) -> Iterator[Worker]:
     made = Worker(ledger)
     yield made
     made.end()
-    made.there.close()
+    os.close(made.there)
 
 
 def later(seconds: float, *steps: object) -> threading.Thread:

@@ -152,18 +152,16 @@ def test_the_sandboxes_keep_their_score(tmp_path: Path) -> None:
     web.write_text(units.unit_files(release(), LAYOUT)["shipit-blog-web-v8@.service"])
     build = tmp_path / "shipit-build-blog-v8.service"
     build.write_text("[Service]\nExecStart=/bin/true\n" + "\n".join(job(owner=None)))
-    fixed = {}
-    for name in ("agent", "worker"):
-        fixed[name] = tmp_path / f"shipit-{name}@1.service"
-        fixed[name].write_text((share("templates") / f"systemd/shipit-{name}@.service").read_text())
-    found = {"process": score(web), "build": score(build)} | {name: score(path) for name, path in fixed.items()}
-    golden = {"process": 1.9, "build": 1.9, "agent": 3.3, "worker": 1.9}
+    agent = tmp_path / "shipit-agent@1.service"
+    agent.write_text((share("templates") / "systemd/shipit-agent@.service").read_text())
+    found = {"process": score(web), "build": score(build), "agent": score(agent)}
+    golden = {"process": 1.9, "build": 1.9, "agent": 3.3}
     # Versions of systemd weigh a little differently.
     assert {k: v for k, v in found.items() if v > golden[k] + 0.1} == {}
 
 
 def test_what_a_sandbox_leaves_off_says_why() -> None:
-    for name in ("sandbox.j2", "process.service.j2", "shipit-agent@.service", "shipit-worker@.service"):
+    for name in ("sandbox.j2", "process.service.j2", "shipit-agent@.service"):
         lines = (share("templates") / "systemd" / name).read_text().splitlines()
         for before, line in pairwise(lines):
             if re.fullmatch(r"# [A-Z][A-Za-z]+=\S*.*", line) and "Address" not in line:

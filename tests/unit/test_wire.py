@@ -17,6 +17,7 @@ KEY = ConfigKey("GREETING")
 RUN = "ab" * 20
 REQUESTS = [
     Request(Verb.PING),
+    Request(Verb.ADOPT, BLOG, 8),
     Request(Verb.CREATE_APP, BLOG),
     Request(Verb.DESTROY_APP, BLOG),
     Request(Verb.SNAPSHOT_CONFIG, BLOG, 8, base=7, set={KEY: "hé\n'\"$x"}, unset=(ConfigKey("OLD"),)),
@@ -53,7 +54,9 @@ def test_a_request_arrives_as_it_was_sent(request_: Request) -> None:
 
 
 @pytest.mark.parametrize("request_", REQUESTS, ids=lambda r: r.verb.value)
-@pytest.mark.parametrize("extra", ["path", "uid", "user", "unit", "command", "argv", "env", "cwd", "template"])
+@pytest.mark.parametrize(
+    "extra", ["path", "uid", "user", "unit", "command", "argv", "env", "cwd", "template", "sender"]
+)
 def test_no_request_can_name_a_path_a_user_a_unit_or_a_command(request_: Request, extra: str) -> None:
     with pytest.raises(Rejected):
         decode_request(json.dumps({**body(request_), extra: "x"}).encode())

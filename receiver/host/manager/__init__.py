@@ -65,6 +65,9 @@ class Manager(Protocol):
     def prepare(self, app: AppName) -> None:
         """Whatever the manager needs once for an app (slice, target). Repeatable."""
 
+    def adopt(self, app: AppName, number: int, pid: int) -> None:
+        """Move the process, which makes vN of the app, into a unit of its own. Returns at once; what fails is logged."""
+
     def forget(self, app: AppName) -> None:
         """Stop every process of the app and remove all the manager knows of it."""
 

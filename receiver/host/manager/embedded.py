@@ -81,6 +81,9 @@ class EmbeddedManager:
         shutil.chown(path, "root", SHIPIT_USER)
         path.chmod(0o2750)
 
+    def adopt(self, app: AppName, number: int, pid: int) -> None:
+        """There are no units here, and nothing that ends sessions."""
+
     def forget(self, app: AppName) -> None:
         for release in {name.release for name in self._known(app)}:
             self.stop(app, release, wait=False)

@@ -90,7 +90,7 @@ def start(layout: Layout) -> int:
             os._exit(run(layout))
         os._exit(0)
     os.wait()
-    # The agent's and the worker's sockets too: whoever has started it may push at once.
+    # The agent's socket too: whoever has started it may push at once.
     wanted = [path for path in sockets(layout) if (layout.supervisor / f"shipit-{path.stem}.conf").exists()]
     deadline = time.monotonic() + 20
     while not (supervisord.Supervisor(layout).answers() and all(path.exists() for path in wanted)):
@@ -102,7 +102,7 @@ def start(layout: Layout) -> int:
 
 
 def sockets(layout: Layout) -> list[Path]:
-    return [layout.agent_socket, layout.worker_socket]
+    return [layout.agent_socket]
 
 
 def stop(layout: Layout) -> int:

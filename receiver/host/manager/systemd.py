@@ -50,6 +50,11 @@ class SystemdManager:
             enabled.parent.mkdir(exist_ok=True)
             disk.replace_symlink(enabled, f"../{units.app_target(app)}")
 
+    def adopt(self, app: AppName, number: int, pid: int) -> None:
+        # systemd-run(1) makes scopes only for its own children; this is its call (org.freedesktop.systemd1(5)).
+        call = ["busctl", "--quiet", "call", "org.freedesktop.systemd1", "/org/freedesktop/systemd1"]
+        start([*call, "org.freedesktop.systemd1.Manager", "StartTransientUnit", *units.worker_scope(app, number, pid)])
+
     def forget(self, app: AppName) -> None:
         word = units.app_word(app)
         mine = [units.unit_pattern(app), *(f"shipit-{kind}-{word}-v*.service" for kind in JOB_KINDS)]

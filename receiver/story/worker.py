@@ -1,0 +1,173 @@
+"""The worker: makes one release live, in a process that no client's disconnection can stop.
+
+A fork of the gateway, or of the command line on the server: what a release needs is imported there already, and so is
+the agent's connection, so nothing starts twice. It leaves the session behind: a session of its own (setsid(2)), none of
+the client's or git's descriptors, and, by the agent, a unit of its own (`shipit-worker-blog-v8.scope`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import gc
+import os
+import signal
+import sys
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+from receiver import settings
+from receiver.errors import Cancelled, Failure, HostFault, full_disk
+from receiver.host.audit import Audit
+from receiver.host.client import Agent
+from receiver.host.ledger import Ledger
+from receiver.host.say import Say
+from receiver.model import Release, Status
+from receiver.paths import Layout
+from receiver.story.deploy import deploy
+from receiver.story.host import Host
+from receiver.story.retire import retire
+
+NAME = "shipit-worker"  # in ps(1), where its command line is the gateway's; proc(5), comm: 15 letters at most
+
+
+def begin(layout: Layout, book: Ledger, release: Release, agent: Agent) -> int:
+    """Start the worker that makes `release` live; returns a descriptor whose end of file is the worker's end.
+
+    The caller has the app's turn. The worker takes over `agent`, which is closed here, and holds `app.lock` and the
+    release's `alive` before this returns. Raises HostFault, with the release recorded as failed, if it cannot start.
+    """
+    reader, writer = os.pipe()
+    held = [writer]
+    try:
+        for path in (book.paths.app_lock, book.paths.release(release.number).alive):
+            held.append(locked(path))
+        sys.stdout.flush()
+        sys.stderr.flush()
+        if os.fork() == 0:
+            leave(layout, book, release, agent, held)
+    except OSError as error:
+        os.close(reader)
+        book.finish(release, Status.FAILED, "The worker did not start.")
+        raise HostFault(
+            f"The worker that makes releases did not start ({error.strerror}).",
+            hint="The administrator looks with: sudo shipit doctor",
+        ) from error
+    finally:
+        # The locks stay: they belong to the open files, which the worker has too (flock(2)).
+        for fd in held:
+            os.close(fd)
+        agent.close()
+    return reader
+
+
+def locked(path: Path) -> int:
+    """An open descriptor of the file with an exclusive lock on it."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def leave(layout: Layout, book: Ledger, release: Release, agent: Agent, held: list[int]) -> None:
+    """In the fork: be the worker, and never return into the gateway's code."""
+    code = 70
+    try:
+        code = serve(layout, book, release, agent, held)
+    except BaseException as error:  # noqa: BLE001 - as above
+        Audit("worker").bug(error)
+    finally:
+        os._exit(code)
+
+
+def serve(layout: Layout, book: Ledger, release: Release, agent: Agent, held: list[int]) -> int:
+    """Make the release live; returns an exit code. `held`: the pipe to whoever follows, `app.lock`, `alive`."""
+    detach({agent.fileno(), *held})
+    gc.freeze()
+    gc.enable()
+    _, lock, alive = held
+    os.ftruncate(alive, 0)
+    os.write(alive, f"{os.getpid()}\n".encode())
+    host = Host(layout, settings.load(layout.settings), book, agent, Say(book.paths.release(release.number).log))
+    return work(host, release.number, lock)
+
+
+def detach(keep: set[int]) -> None:
+    """Belong to nobody's session and hold nothing of theirs: neither pipes that somebody waits on nor the app's turn.
+
+    Descriptors are replaced and not closed: objects of the code that we were forked from still have their numbers.
+    """
+    os.setsid()
+    os.chdir("/")
+    Path("/proc/self/comm").write_text(NAME)
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - numbers, not paths
+        fd = int(name)
+        if fd not in keep and fd != null:
+            os.dup2(null, fd, inheritable=fd < 3)
+
+
+def work(host: Host, number: int, lock: int) -> int:
+    """Deploy, and write the verdict into the log whatever happens. `lock` (app.lock) is given back after the switch."""
+    release = host.ledger.release(number)
+
+    def cancel(signum: int, frame: FrameType | None) -> None:
+        # Past the commit there is nothing to cancel: the release is live and only housekeeping is left.
+        if host.ledger.current_number() != number:
+            raise Cancelled(f"{release.name} was cancelled.")
+
+    signal.signal(signal.SIGTERM, cancel)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with suppress(Failure):
+            # It is all the same to a release if nobody ends the session that it comes from.
+            host.agent.adopt(release.app, number)
+        try:
+            release = deploy(host, release)
+        finally:
+            os.close(lock)
+        retire(host, release)
+    except Failure as failure:
+        report(host, release, failure)
+        return failure.exit_code
+    except Exception as error:  # noqa: BLE001 - whatever it is, the pusher gets a verdict and never a traceback
+        Audit("worker").bug(error)
+        report(host, release, bug(host, release, error))
+        return 70
+    return 0
+
+
+def bug(host: Host, release: Release, error: Exception) -> Failure:
+    """An unexpected error as the user sees it; the traceback is in the journal."""
+    told = full_disk(error) or Failure(
+        f"This is a bug in shipit ({type(error).__name__}).",
+        hint="The server's administrator finds it with: journalctl -t shipit -n 50",
+    )
+    known = host.ledger.release(release.number)
+    if not known.status.final and host.ledger.current_number() != release.number:
+        host.ledger.finish(replace(known, seconds=tuple(host.say.seconds)), Status.FAILED, told.message)
+    return told
+
+
+def report(host: Host, release: Release, failure: Failure) -> None:
+    """What failed, what still holds, what to type next: the last lines of the log."""
+    current = host.ledger.current_number()
+    for line in failure.details:
+        host.say.line(line)
+    for line in failure.message.splitlines():
+        host.say.warn(line)
+    if current == release.number:
+        host.say.warn(f"{release.name} is live all the same.")
+    elif current:
+        host.say.warn(f"{release.name} was not made live; v{current} is still serving.")
+    else:
+        host.say.warn(f"{release.name} was not made live; {release.app} has no live release yet.")
+    hint = (
+        failure.hint or f"See all of it: shipit releases:output {release.app} {release.name}    Try again: push again"
+    )
+    for line in hint.splitlines():
+        host.say.warn(f"({line})")
