@@ -215,7 +215,8 @@ build() {
     export UV_CACHE_DIR=/var/cache/shipit/uv
     quietly "${install[@]}" --require-hashes --requirement "$here/requirements.lock"
     quietly "${install[@]}" --no-deps --build-constraints "$here/requirements-build.lock" "$here"
-    rm -f "$building/uv" "$building/uv.lock"
+    # .lock is uv's, and everybody may write it.
+    rm -f "$building/uv" "$building/uv.lock" "$building/.lock"
     # A program that was started through `current` goes on importing from the version it began with.
     cat >"$("$building/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/shipit-pin.pth" <<'PTH'
 import os, sys; sys.path[:] = [os.path.realpath(sys.prefix) + p[len(sys.prefix):] if p.startswith(sys.prefix + "/") else p for p in sys.path]
