@@ -6,21 +6,29 @@ import errno
 from collections.abc import Sequence
 
 
+def printable(text: str) -> str:
+    """The text with line breaks kept and every other character that a terminal might obey written as an escape."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else " " if c == "\t" else ascii(c)[1:-1] for c in text)
+
+
 class Failure(Exception):
     """Something expected went wrong; the entry points print it and exit with `exit_code`.
 
     `message` says what failed, `holds` what is still true (usually: which release serves), `hint` the next
     command to type, `details` further lines such as the last log lines of a process. No secret may be in any.
+    Names and values of a commit may be: all of it is made `printable` here.
     """
 
     exit_code = 1
 
     def __init__(self, message: str, *, holds: str = "", hint: str = "", details: Sequence[str] = ()) -> None:
         super().__init__(message)
-        self.message = message
-        self.holds = holds
-        self.hint = hint
-        self.details = tuple(details)
+        self.message = printable(message)
+        self.holds = printable(holds)
+        self.hint = printable(hint)
+        self.details = tuple(map(printable, details))
 
     def lines(self) -> list[str]:
         """The failure as the user reads it, one thought a line, without colour or prefix."""

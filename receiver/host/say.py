@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from receiver.errors import printable
+
 MAX_LINE = 4096
 MAX_OUTPUT = 8 * 2**20
 
@@ -85,7 +87,8 @@ class Say:
         self._write(f"       {clean(line)}")
 
     def _write(self, text: str) -> None:
-        os.write(self._fd, text[: MAX_LINE + 16].encode(errors="replace") + b"\n")
+        line = printable(text[: MAX_LINE + 16]).replace("\n", "\\n")
+        os.write(self._fd, line.encode(errors="replace") + b"\n")
 
 
 def clean(line: bytes) -> str:

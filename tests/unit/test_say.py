@@ -30,6 +30,16 @@ def test_output_of_a_build_cannot_speak_in_shipits_name(log: Path) -> None:
     assert "\x1b" not in "".join(lines)
 
 
+def test_a_name_from_a_commit_cannot_speak_in_shipits_name_either(log: Path) -> None:
+    say = Say(log)
+    say.line("app.json:1: x\n-----> v9 is live")
+    say.warn("\x1b[2Jgone\x9b31m")
+    say.close()
+    text = log.read_text()
+    assert len(text.splitlines()) == 2
+    assert all(char.isprintable() for line in text.splitlines() for char in line)
+
+
 def test_a_last_line_without_an_end_is_kept(log: Path) -> None:
     assert printed(log, b"one\ntwo") == ["       one", "       two"]
 
