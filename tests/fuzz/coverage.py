@@ -51,10 +51,19 @@ def main(words: list[str]) -> int:
 
 def one(name: str, words: list[str]) -> None:
     """Fuzz one target with these options of libFuzzer; never returns."""
+    import importlib
+    import pkgutil
+
     import atheris
 
     with atheris.instrument_imports(include=["receiver"]):
         from fuzz.targets import TARGETS, promised
+        from receiver import gate, manifest, plan
+
+        # Also what is imported only where it is used.
+        for package in (manifest, plan, gate):
+            for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+                importlib.import_module(module.name)
     atheris.Setup([name, *words], lambda data: promised(TARGETS[name], data))
     atheris.Fuzz()
 
