@@ -115,6 +115,8 @@ def stop_app_units(layout: Layout, now: Step) -> None:
             disk.remove_tree(path)
         else:
             disk.remove_file(path)
+    with suppress(OSError):
+        (layout.units / "nginx.service.d").rmdir()
     run(["systemctl", "daemon-reload"], timeout=60)
     run(["systemctl", "reset-failed", *mine], check=False)
     now.did("all units are gone")

@@ -45,6 +45,10 @@ def start(layout: Layout, known: Settings, step: Step, *, ssh_changed: bool, web
 def install_units(layout: Layout, step: Step) -> None:
     """Put the units in place, let systemd read them, and start what is to run or listen."""
     changed = [source for source in unit_sources() if _put(source, layout.units / source.name)]
+    dropin = layout.units / "nginx.service.d/shipit.conf"
+    dropin.parent.mkdir(exist_ok=True)
+    source = share("templates") / "systemd/nginx.dropin"
+    changed += [source] if _put(source, dropin) else []
     for source in tmpfiles_sources():
         target = layout.root / "etc/tmpfiles.d" / source.name
         target.parent.mkdir(exist_ok=True)
