@@ -48,16 +48,19 @@ def longest_drain(host: Host, numbers: Sequence[int]) -> int:
 
 
 def prune(host: Host) -> None:
-    """Remove slugs, config and commits of releases that nothing points at; their records and logs stay."""
+    """Remove slugs, config and commits of releases that nothing points at; their records and logs stay.
+
+    One that still finishes its requests, and may yet read its files, has its turn at a later prune: many pushes are
+    made within one drain.
+    """
     stored = [number for number in reversed(host.ledger.numbers()) if is_stored(host, number)]
-    # After that list, so that a release which is opened in between is on neither.
-    kept = host.ledger.kept()
-    gone = [number for number in stored if number not in kept]
-    if not gone:
-        return
     try:
-        # One that still finishes its requests has its turn at a later prune: many pushes are made within one drain.
-        gone = sorted(set(gone) - {process.release for process in host.agent.processes(host.ledger.app)})
+        # After that list, so that a release which is opened in between is on neither.
+        kept = host.ledger.kept()
+        gone = [number for number in stored if number not in kept]
+        if gone:
+            busy = in_use(host)
+            gone = [number for number in gone if number not in busy]
         if gone:
             host.agent.prune(host.ledger.app, gone)
         for number in gone:
@@ -65,6 +68,13 @@ def prune(host: Host) -> None:
             Git(host.paths.repo).unpin(number)
     except Failure as failure:
         host.say.warn(f"Old releases were not pruned: {failure.message}")
+
+
+def in_use(host: Host) -> set[int]:
+    """The releases that have a process, and those whose files it has."""
+    running = {process.release for process in host.agent.processes(host.ledger.app)}
+    used = [host.ledger.release(number) for number in running]
+    return running | {n for release in used for n in (release.slug, release.environment)}
 
 
 def is_stored(host: Host, number: int) -> bool:

@@ -1,0 +1,90 @@
+"""What pruning may remove: nothing that something points at, whatever the history was."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from receiver.host.git import Git
+from receiver.host.ledger import Ledger
+from receiver.host.manager import ProcessState, ProcessStatus
+from receiver.model import Source, Status
+from receiver.names import AppName, ProcessType
+from receiver.paths import Layout
+from receiver.story.host import Host
+from receiver.story.retire import prune
+
+APP = AppName("blog")
+
+
+class Agent:
+    """Removes as the real one does, and knows which processes run."""
+
+    def __init__(self, book: Ledger, running: set[int]) -> None:
+        self._book, self._running = book, running
+
+    def processes(self, app: AppName) -> list[ProcessStatus]:
+        return [ProcessStatus(number, ProcessType("web"), 1, ProcessState.STOPPING) for number in self._running]
+
+    def prune(self, app: AppName, releases: Sequence[int]) -> None:
+        for number in releases:
+            slug = self._book.paths.release(number).slug
+            if slug.exists():
+                slug.rmdir()
+
+
+# One release: whether it shares an earlier one's slug, and which; whose environment it has; how it ended.
+PAST = st.lists(
+    st.tuples(st.booleans(), st.integers(0, 30), st.integers(0, 30), st.sampled_from(Status)), min_size=1, max_size=20
+)
+
+
+@given(PAST, st.integers(1, 6), st.sets(st.integers(1, 20)), st.sets(st.integers(1, 20)))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_nothing_that_something_points_at_or_runs_from_is_pruned(
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    past: list[tuple[bool, int, int, Status]],
+    keep: int,
+    pinned: set[int],
+    running: set[int],
+) -> None:
+    monkeypatch.setattr(Git, "unpin", lambda self, number: None)
+    monkeypatch.setattr(os, "fsync", lambda fd: None)
+    book = Ledger(Layout(tmp_path_factory.mktemp("ledger")).app(APP))
+    book.paths.releases.mkdir(parents=True)
+    book.create()
+    for shares, slug, environment, status in past:
+        release = book.open_release(Source.GIT, "a", builds=True)
+        number = release.number
+        slug = 1 + slug % (number - 1) if shares and number > 1 else number
+        release = book.save(replace(release, slug=slug, environment=1 + environment % number))
+        book.paths.release(number).slug.mkdir(parents=True)
+        if status is Status.LIVE:
+            book.commit(release)
+        if status.final:
+            book.finish(release, status)
+    book.change_state(lambda s: replace(s, keep=keep, pinned=tuple(pinned)))
+    running &= set(book.numbers())
+    previous = book.previous_good()
+
+    prune(Host(book.paths.layout, cast(Any, None), book, cast(Any, Agent(book, running)), cast(Any, SimpleNamespace())))
+
+    current = book.current_number()
+    good = [r.number for r in book.releases() if r.status is Status.LIVE]
+    pointing = {*running, *good[: max(keep, 2)], *(pinned & set(good)), *(r.number for r in book.unfinished())}
+    pointing |= ({current} if current else set()) | ({previous.number} if previous else set())
+    for number in pointing:
+        release = book.release(number)
+        for used in (release.slug, release.environment):
+            assert book.paths.release(used).slug.is_dir(), f"v{number} has lost the files of v{used}"
+    left = {number for number in book.numbers() if book.paths.release(number).slug.is_dir()}
+    used = {n for number in pointing for n in (number, book.release(number).slug, book.release(number).environment)}
+    assert left <= used, "what nothing points at is gone"
