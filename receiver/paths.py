@@ -150,6 +150,11 @@ class AppPaths:
         return self.releases / "app.json"
 
     @property
+    def state_copy(self) -> Path:
+        """The same once more, for the day when `state` is damaged."""
+        return self.releases / "app.json.copy"
+
+    @property
     def current(self) -> Path:
         """The commit point: a link to the live release's directory, replaced by one rename.
 
@@ -219,6 +224,11 @@ class ReleasePaths:
     @property
     def record(self) -> Path:
         return self.dir / "release.json"
+
+    @property
+    def record_copy(self) -> Path:
+        """The record of a release that went live once more, for the day when `record` is damaged."""
+        return self.dir / "release.json.copy"
 
     @property
     def log(self) -> Path:

@@ -13,6 +13,7 @@ from receiver.errors import Busy
 from receiver.host import ledger
 from receiver.host.client import Agent
 from receiver.host.queue import queued
+from receiver.model import Corrupt
 from receiver.names import AppName
 from receiver.story.examine import Finding, app_findings, host_findings, mend
 from receiver.story.submit import tell
@@ -59,6 +60,8 @@ def mend_in_turn(ctx: Context, app: AppName, agent: Agent) -> list[str]:
             return mend(ctx.layout, app, agent)
     except Busy as busy:
         return [f"left alone: {busy.message}"]
+    except Corrupt as damage:
+        return [f"left as it is: {damage.message} Put the file back from a backup."]
 
 
 def show(findings: list[Finding], mended: list[str]) -> None:

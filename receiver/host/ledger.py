@@ -27,6 +27,7 @@ FILE_MODE = 0o640
 DIR_MODE = 0o2751
 # As model.encode writes it. No other text of a record can hold these bytes: inside a JSON string a quote is escaped.
 FINAL = tuple(f'"status": "{status.value}"'.encode() for status in Status if status.final)
+LIVE = f'"status": "{Status.LIVE.value}"'.encode()
 
 
 def apps(layout: Layout) -> list[AppName]:
@@ -35,7 +36,7 @@ def apps(layout: Layout) -> list[AppName]:
         found = sorted(entry.name for entry in os.scandir(layout.apps) if entry.is_dir(follow_symlinks=False))
     except FileNotFoundError:
         return []
-    return [AppName(name) for name in found if (layout.apps / name / "releases/app.json").exists()]
+    return [AppName(name) for name in found if Ledger(layout.app(AppName(name))).exists()]
 
 
 def open_app(layout: Layout, app: AppName) -> Ledger:
@@ -54,7 +55,7 @@ class Ledger:
         self.app = paths.name
 
     def exists(self) -> bool:
-        return self.paths.state.exists()
+        return self.paths.state.exists() or self.paths.state_copy.exists()
 
     def create(self) -> AppState:
         """Write the first `app.json`; the directories exist already (agent, create_app)."""
@@ -67,13 +68,20 @@ class Ledger:
         try:
             state = decode_app_state(self.paths.state.read_bytes())
         except FileNotFoundError:
+            if self.exists():
+                raise Corrupt(f"app.json of {self.app} is gone.") from None
             raise NotFound(f"There is no app {self.app!r}.", hint="List the apps: shipit apps") from None
+        except Corrupt as damage:
+            raise Corrupt(f"app.json of {self.app} is damaged: {damage.message}") from damage
         if state.app != self.app:
             raise Corrupt(f"app.json of {self.app} belongs to {state.app}.")
         return state
 
     def save_state(self, state: AppState) -> None:
-        disk.write_atomically(self.paths.state, encode(state), FILE_MODE)
+        """The copy first: a full disk is met before anything is changed. At the first time last: it alone is no app."""
+        both = (self.paths.state_copy, self.paths.state)
+        for path in both if self.paths.state.exists() else reversed(both):
+            disk.write_atomically(path, encode(state), FILE_MODE)
 
     def change_state(self, change: Callable[[AppState], AppState]) -> AppState:
         """Read, change and write `app.json` under a lock of its own."""
@@ -98,6 +106,8 @@ class Ledger:
             raise NotFound(
                 f"{self.app} has no release v{number}.", hint=f"List them: shipit releases {self.app}"
             ) from None
+        except Corrupt as damage:
+            raise Corrupt(f"The record of {self.app} v{number} is damaged: {damage.message}") from damage
         if (release.app, release.number) != (self.app, number):
             raise Corrupt(f"release.json of {self.app} v{number} belongs to {release.app} {release.name}.")
         return release
@@ -127,18 +137,31 @@ class Ledger:
         return [release for release in found if not release.status.final]
 
     def current_number(self) -> int:
-        """The live release's number, 0 if there is none yet."""
+        """The live release's number, 0 if there is none yet. Raises Corrupt when the link was lost or leads nowhere."""
         try:
             target = str(self.paths.current.readlink())
         except FileNotFoundError:
+            if self._was_live():
+                raise Corrupt(f"{self.paths.current}, which says what is live, is gone.") from None
             return 0
-        if target[:1] != "v" or not target[1:].isdigit():
+        except OSError as error:
+            raise Corrupt(f"{self.paths.current} is no link ({error.strerror}).") from error
+        number = int(target[1:]) if target[:1] == "v" and target[1:].isdecimal() else 0
+        if not number or not self.paths.release(number).dir.is_dir():
             raise Corrupt(f"{self.paths.current} points at {target!r}.")
-        return int(target[1:])
+        return number
+
+    def _was_live(self) -> bool:
+        """Whether any release ever was, by a glance at the records."""
+        records = (self.paths.release(number).record for number in reversed(self.numbers()))
+        return any(LIVE in record.read_bytes() for record in records if record.exists())
 
     def current(self) -> Release | None:
         number = self.current_number()
-        return self.release(number) if number else None
+        try:
+            return self.release(number) if number else None
+        except NotFound:
+            raise Corrupt(f"The record of {self.app} v{number}, which is live, is gone.") from None
 
     def open_release(self, source: Source, by: str, *, builds: bool = False, **values: Any) -> Release:
         """Give out the next number and record the release as building; durable when it returns.
@@ -169,6 +192,10 @@ class Ledger:
     def save(self, release: Release) -> Release:
         disk.write_atomically(self.paths.release(release.number).record, encode(release), FILE_MODE)
         return release
+
+    def keep_copy(self, release: Release) -> None:
+        """A second copy of a finished record: nobody writes it again, and repair goes back to it."""
+        disk.write_atomically(self.paths.release(release.number).record_copy, encode(release), FILE_MODE)
 
     def commit(self, release: Release) -> None:
         """Make `release` the live one: one rename, durable when it returns. The proxy follows the same link.

@@ -9,7 +9,7 @@ from receiver.errors import BuildFailed, NotFound
 from receiver.host import disk
 from receiver.host.source import GitSource
 from receiver.manifest import Manifest, read_manifest
-from receiver.model import Release
+from receiver.model import Corrupt, Release
 from receiver.names import Oid
 from receiver.paths import PREFIX
 from receiver.plan.build import BuildPlan, build_plan, reuse
@@ -80,7 +80,7 @@ def find_environment(host: Host, release: Release, plan: BuildPlan) -> int:
             continue
         try:
             other = host.ledger.release(number)
-        except NotFound:
+        except (NotFound, Corrupt):
             continue
         same = other.environment_key == plan.environment_key and other.digest and other.number != release.number
         if same and host.paths.release(other.environment).slug.is_dir():

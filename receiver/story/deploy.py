@@ -31,8 +31,8 @@ def deploy(host: Host, release: Release) -> Release:
 
     Raises Failure with the reason after everything of the release but its record and log was taken away.
     """
-    recover(host, release)
     with undone_on_failure(host, release):
+        recover(host, release)
         with known_to_the_proxy(host):
             release = built(host, release)
         # The slug is durable before the ledger names it; the disk works while the new processes come up.
@@ -44,6 +44,7 @@ def deploy(host: Host, release: Release) -> Release:
         checkpoint.reach("healthy")
         commit(host, release)
     release = announce(host, release)
+    host.ledger.keep_copy(release)
     prune(host)
     return release
 
@@ -140,7 +141,8 @@ def announce(host: Host, release: Release) -> Release:
     if release.branch and release.commit:
         Git(host.paths.repo).put_back(release.branch, release.commit)
     checkpoint.reach("announced")
-    took = time.time() - release.created
+    # The clock may have been set back meanwhile.
+    took = max(0.0, time.time() - release.created)
     if not release.slug:
         host.say.step(f"{release.name} holds the config vars for the first push ({took:.1f} s)")
     elif host.keeps_stopped(release):

@@ -25,6 +25,7 @@ from receiver.model import Status
 from receiver.names import AppName
 from receiver.paths import PREFIX, PROXY_GROUP, PYTHON, SHIPIT_USER, Layout, app_user, build_user
 from receiver.settings import load
+from receiver.story.repair import repair
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def app_findings(layout: Layout, app: AppName, agent: Agent) -> Iterator[Finding
     try:
         state, current, releases = book.state(), book.current(), book.releases()
     except Failure as failure:
-        yield Finding(app, failure.message, False, f"Look at it: {book.paths.releases}")
+        yield Finding(app, failure.message, False, mends=True)
         return
     yield Finding(app, f"ledger of {len(releases)} releases", True)
     users = _user(app_user(app)) and _user(build_user(app))
@@ -109,8 +110,8 @@ def app_findings(layout: Layout, app: AppName, agent: Agent) -> Iterator[Finding
 def mend(layout: Layout, app: AppName, agent: Agent) -> list[str]:
     """Make the world of one app equal to its ledger; returns what was done. Leaves alone what a worker is making."""
     book = Ledger(layout.app(app))
+    done = repair(book)
     agent.create_app(app)
-    done = []
     for release in book.releases():
         if release.status.final or book.worker_lives(release.number):
             continue

@@ -56,16 +56,6 @@ def test_the_current_release_is_the_committed_one(book: Ledger) -> None:
     assert current is not None and current.number == first.number
 
 
-def test_a_ledger_file_cut_anywhere_is_told_and_never_guessed(book: Ledger) -> None:
-    release = live(book)
-    record = book.paths.release(release.number).record
-    raw = record.read_bytes()
-    for end in range(0, len(raw) - 1, 7):
-        record.write_bytes(raw[:end])
-        with pytest.raises(Corrupt):
-            book.current()
-
-
 def test_a_record_of_another_app_is_not_believed(book: Ledger) -> None:
     release = live(book)
     record = book.paths.release(release.number).record

@@ -1,0 +1,119 @@
+"""The server's clock jumps, years to and fro between any two looks at it: nothing hangs, nothing is decided by it."""
+
+from __future__ import annotations
+
+import fcntl
+import itertools
+import os
+import re
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from receiver.cli import out
+from receiver.errors import Busy, Unhealthy
+from receiver.host.follow import follow
+from receiver.host.health import wait_until_healthy
+from receiver.host.ledger import Ledger
+from receiver.host.queue import queued
+from receiver.model import Check, CheckKind, Listen, Process, Release, Source, Status
+from receiver.names import AppName, ProcessType
+from receiver.paths import Layout
+
+YEARS = 10 * 365 * 24 * 3600.0
+GUARD = 60
+REPO = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def jumping(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Forwards, and further back, with every look."""
+    jumps = itertools.cycle((YEARS, -YEARS, 2 * YEARS, -2 * YEARS))
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + next(jumps))
+    yield
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Ledger:
+    book = Ledger(Layout(tmp_path).app(AppName("blog")))
+    book.paths.releases.mkdir(parents=True)
+    book.create()
+    return book
+
+
+def live(book: Ledger) -> Release:
+    release = book.open_release(Source.GIT, "alice", builds=True)
+    book.paths.release(release.number).slug.mkdir(parents=True)
+    book.commit(release)
+    return book.finish(release, Status.LIVE)
+
+
+def test_releases_are_in_the_order_of_their_numbers(book: Ledger) -> None:
+    made = [live(book) for _ in range(8)]
+    created = [release.created for release in made]
+    assert created != sorted(created), "the clock did jump"
+    assert [release.number for release in book.releases()] == [8, 7, 6, 5, 4, 3, 2, 1]
+    previous = book.previous_good()
+    assert previous is not None and previous.number == 7
+    assert book.kept() == {4, 5, 6, 7, 8}
+    assert {out.age(release.created)[:1] for release in made} <= set("0123456789jn"), "no age is negative"
+
+
+def test_who_waits_for_a_turn_waits_as_long_as_was_said(book: Ledger) -> None:
+    with queued(book, "alice", push=False, say=lambda line: None):
+        began = time.monotonic()
+        with pytest.raises(Busy), queued(book, "bob", push=False, say=lambda line: None, wait=0.3):
+            pass
+        assert 0.3 <= time.monotonic() - began < GUARD
+    with queued(book, "bob", push=False, say=lambda line: None, wait=0.3):
+        pass
+
+
+def test_a_healthcheck_has_the_time_that_was_said(book: Ledger) -> None:
+    check = Check(CheckKind.HTTP, timeout=1)
+    process = Process(ProcessType("web"), "run", Listen.SOCKET, check)
+    release = Release(AppName("blog"), 1, Source.GIT, Status.STARTING, "alice", 0.0, processes=(process,))
+    began = time.monotonic()
+    with pytest.raises(Unhealthy):
+        wait_until_healthy(
+            release, process, 1, book.paths, crashed=lambda: None, command=lambda: 0, ready=lambda: 1,
+            say=lambda line: None, uid=os.getuid(),
+        )  # fmt: skip
+    assert 0.9 <= time.monotonic() - began < GUARD
+
+
+def test_who_follows_a_release_follows_it_to_its_end(book: Ledger) -> None:
+    release = book.open_release(Source.GIT, "alice", builds=True)
+    alive = book.paths.release(1).alive.open("r+")
+    fcntl.flock(alive, fcntl.LOCK_EX)
+
+    def work() -> None:
+        time.sleep(0.5)
+        book.commit(release)
+        book.finish(release, Status.LIVE)
+        alive.close()
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    out_fd = os.open(os.devnull, os.O_WRONLY)
+    try:
+        assert follow(book, 1, out_fd).status is Status.LIVE
+    finally:
+        os.close(out_fd)
+        worker.join()
+
+
+def test_no_limit_of_time_is_counted_by_the_clock() -> None:
+    """What is added to or compared with the clock is a note of when; a deadline made of it would jump along."""
+    deadline = re.compile(r"(deadline|limit|until|patience)\w*\s*=\s*time\.time\(\)|time\.time\(\)\s*\+\s*[A-Za-z0-9]")
+    found = [
+        f"{path.relative_to(REPO)}: {line.strip()}"
+        for path in sorted((REPO / "receiver").rglob("*.py"))
+        for line in path.read_text().splitlines()
+        if deadline.search(line)
+    ]
+    assert found == []
