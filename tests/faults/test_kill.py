@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 from host.apps import asked, branch_at_server, build, files, live, newest, pushed, say, until_body, unwell
@@ -14,12 +12,10 @@ from lab import snapshot
 from lab.client import Client, Repo
 from lab.host import Host, wait_for
 
+from faults.points import dying_at, others
 from receiver.model import decode_app_state, decode_release
 from receiver.story.checkpoint import NAMES
-from receiver.story.worker import NAME as WORKER
 
-# What pam_env(8) gives every session: root's to write, and the gateway hands it to its worker.
-ENVIRONMENT = "/etc/environment"
 PROCFILE = "web: python main.py --at $SOCKET\nrelease: true\n"
 
 
@@ -31,15 +27,6 @@ def laptop(shared_host: Host, tmp_path_factory: pytest.TempPathFactory) -> Clien
 @pytest.fixture(scope="module")
 def victim(laptop: Client) -> Repo:
     return pushed(laptop, "victim", "start", procfile=PROCFILE)
-
-
-@contextmanager
-def dying_at(host: Host, checkpoint: str) -> Iterator[None]:
-    host.write(ENVIRONMENT, f"SHIPIT_DIE_AT={checkpoint}\n")
-    try:
-        yield
-    finally:
-        host.write(ENVIRONMENT, "")
 
 
 def ledger_decodes(host: Host, app: str) -> None:
@@ -102,11 +89,8 @@ def test_a_worker_killed_at(checkpoint: str, shared_host: Host, laptop: Client, 
 
 
 def pid_of(host: Host, pattern: str) -> str:
-    """The newest process whose command line holds this. A worker has its gateway's, and is not meant."""
-    others = f'[ "$(cat /proc/$pid/comm)" = {WORKER} ] || echo $pid'
-    # The bracket keeps the shell that asks from finding itself.
-    script = f"pgrep -f '[{pattern[0]}]{pattern[1:]}' | while read pid; do {others}; done | tail -n 1"
-    return wait_for(pattern, lambda: host.sh(script, check=False).out.strip())
+    """The newest process whose command line holds this."""
+    return wait_for(pattern, lambda: others(host, pattern))[-1]
 
 
 def slow_push(laptop: Client, app: str, seconds: float) -> Repo:
