@@ -2,8 +2,8 @@
 
     builder APP N < source.tar
 
-Reads releases/vN/build.json ({"environment", "steps", "link"}) and, as the credential `config`, the config vars that
-the app asked for at build time. Works in the slug, its working directory. Its exit code is the verdict: 0, or that of
+Reads releases/vN/build.json (story/build.py, encode_plan) and, as the credential `config`, the config vars that the app
+asked for at build time. Works in the slug, its working directory. Its exit code is the verdict: 0, or that of
 the step that failed. `--root=DIR` puts all paths below DIR (tests). Only the standard library: started with -I -S.
 """
 
@@ -24,6 +24,7 @@ if False:  # typing is slow to import
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Group: what the processes run as, which reads and executes. Others: nothing.
 UMASK = 0o027
+ENVIRONMENT = ".venv"
 TELL_FROM = 0.5  # seconds; shorter steps need no timing
 
 
@@ -39,12 +40,7 @@ def main(argv: list[str]) -> None:
     plan = json.loads((home / f"releases/v{number}/build.json").read_bytes())
     base = {"PATH": PATH, "LANG": "C.UTF-8", "HOME": str(home / "cache"), **plan["environment"], **wanted_config()}
     code = unpack(plan["root"])
-    if code == 0 and plan["link"]:
-        os.symlink(plan["link"]["target"], plan["link"]["path"])  # noqa: PTH211
-    for step in plan["steps"]:
-        if code:
-            break
-        code = run_step(step, base)
+    code = code or make_environment(plan, base) or run_steps(plan["following"], base)
     if code == 0:
         make_readable()
     else:
@@ -72,6 +68,34 @@ def unpack(root: str) -> int:
     if root:
         options += [f"--strip-components={len(Path(root).parts)}", "--", root]
     return verdict(subprocess.call(["tar", "--extract", "--file=-", *options]))
+
+
+def make_environment(plan: Any, base: dict[str, str]) -> int:
+    """Make `.venv`: a link, or from a copy of an earlier release's, or of nothing; returns the exit code of its steps."""
+    if plan["link"]:
+        os.symlink(plan["link"], ENVIRONMENT)  # noqa: PTH211
+    if plan["seed"]:
+        from receiver.host.environment import copy_environment
+
+        try:
+            copy_environment(plan["seed"], os.path.abspath(ENVIRONMENT))  # noqa: PTH100
+            code = run_steps(plan["seeding"], base)
+        except OSError as error:
+            print(f"{error.filename}: {error.strerror}", flush=True)
+            code = 1
+        if code == 0:
+            return 0
+        print("This was from a copy of the last release's environment. Again, from nothing:", flush=True)
+        subprocess.call(["rm", "-rf", "--", ENVIRONMENT])
+    return run_steps(plan["installing"], base)
+
+
+def run_steps(steps: Any, base: dict[str, str]) -> int:
+    """Run the steps until one fails; returns its exit code, or 0."""
+    for step in steps:
+        if code := run_step(step, base):
+            return code
+    return 0
 
 
 def run_step(step: Any, base: dict[str, str]) -> int:

@@ -32,7 +32,7 @@ def main() -> NoReturn:
     os.lseek(source, 0, os.SEEK_SET)
     os.dup2(source, 0)
     hashes = ["--require-hashes"] if locked.hashed else []
-    os.execv(uv, [uv, "pip", "install", "--no-deps", *hashes, "-r", "-"])
+    os.execv(uv, [uv, "pip", "install", "--exact", "--no-deps", *hashes, "-r", "-"])
 
 
 def read(path: Path) -> Locked:

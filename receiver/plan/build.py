@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from receiver.manifest import Manifest, Tree, subtree
@@ -10,7 +11,7 @@ from receiver.settings import Settings
 from .runtimes import runtimes
 from .steps import BuildPlan, Project, Step
 
-__all__ = ["BuildPlan", "Step", "build_plan", "reuse"]
+__all__ = ["BuildPlan", "Step", "build_plan", "following", "installing", "seeding"]
 
 PATH = "/usr/local/bin:/usr/bin:/bin"
 
@@ -30,11 +31,21 @@ def build_plan(manifest: Manifest, tree: Tree, *, slug: Path, cache: Path, uv: P
         **settings.build_environment,
         **plan.environment,
     }
-    return BuildPlan(plan.runtime, plan.environment_key, environment, (*plan.steps, *_own(project)))
+    return replace(plan, environment=environment, steps=(*plan.steps, *_own(project)))
 
 
-def reuse(plan: BuildPlan) -> tuple[Step, ...]:
-    """The steps that are left when `.venv` is a link to an environment with the same key."""
+def installing(plan: BuildPlan) -> tuple[Step, ...]:
+    """The steps that make `.venv` of nothing."""
+    return tuple(step for step in plan.steps if step.installs)
+
+
+def seeding(plan: BuildPlan) -> tuple[Step, ...]:
+    """The steps that make `.venv` of a copy of an environment with the same `seed_key`."""
+    return tuple(step for step in plan.steps if step.installs and not step.makes)
+
+
+def following(plan: BuildPlan) -> tuple[Step, ...]:
+    """The steps that come after, whatever `.venv` is: all that are left when it is a link."""
     return tuple(step for step in plan.steps if not step.installs)
 
 

@@ -13,24 +13,28 @@ from receiver.settings import Settings
 @dataclass(frozen=True)
 class Step:
     """One command of a build. `environment` comes on top of the plan's; `installs`: it makes `.venv` or fills it,
-    so it is left out when the release uses an environment that is there already."""
+    so it is left out when the release uses an environment that is there already; `makes`: it makes an empty `.venv`,
+    so it is left out when that is a copy of another's."""
 
     title: str
     argv: tuple[str, ...]
     cwd: Path
     environment: Mapping[str, str] = field(default_factory=dict)
     installs: bool = False
+    makes: bool = False
 
 
 @dataclass(frozen=True)
 class BuildPlan:
-    """`environment_key`: equal keys mean equal environments; "" = this one is for one release only. `environment` is
-    for every step; the config vars that the build may see come on top of it."""
+    """`environment_key`: equal keys mean equal environments; "" = this one is for one release only. `seed_key`: of a
+    copy of an environment whose key is the same, the installing steps make what they make of an empty one; "" = never.
+    `environment` is for every step; the config vars that the build may see come on top of it."""
 
     runtime: str
     environment_key: str
     environment: Mapping[str, str]
     steps: tuple[Step, ...]
+    seed_key: str = ""
 
 
 @dataclass(frozen=True)

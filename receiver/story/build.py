@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from receiver.errors import BuildFailed, NotFound
@@ -12,7 +14,7 @@ from receiver.manifest import Manifest, read_manifest
 from receiver.model import Corrupt, Release
 from receiver.names import Oid
 from receiver.paths import PREFIX
-from receiver.plan.build import BuildPlan, build_plan, reuse
+from receiver.plan.build import BuildPlan, Step, build_plan, following, installing, seeding
 from receiver.story import checkpoint, ended
 from receiver.story.domains import claim_domains
 from receiver.story.host import Host
@@ -34,7 +36,8 @@ def build(host: Host, release: Release, commit: Oid) -> Release:
         donor = find_environment(host, release, plan)
         adopt(host, manifest)
         release = host.ledger.save(filled(host, release, manifest, plan, donor))
-        disk.write_atomically(paths.build_plan, encode_plan(host, plan, manifest.root, donor), 0o640)
+        seed = 0 if donor else find_seed(host, release, plan)
+        disk.write_atomically(paths.build_plan, encode_plan(host, plan, manifest.root, donor, seed), 0o640)
     with host.say.timed("build"), host.say.output() as output, source.archive(commit) as stream:
         checkpoint.reach("unpacking")
         result = host.agent.build(release.app, release.number, stream.fileno(), output)
@@ -74,31 +77,54 @@ def find_environment(host: Host, release: Release, plan: BuildPlan) -> int:
     """The release whose `.venv` this one can use as it is, or 0: same key, whole, and still on disk."""
     if not plan.environment_key or release.fresh:
         return 0
-    for number in reversed(host.ledger.numbers()):
-        # Only what is built still has a slug: the rest of a long history need not be read.
-        if not host.paths.release(number).slug.is_dir():
-            continue
-        try:
-            other = host.ledger.release(number)
-        except (NotFound, Corrupt):
-            continue
-        same = other.environment_key == plan.environment_key and other.digest and other.number != release.number
-        if same and host.paths.release(other.environment).slug.is_dir():
-            return other.environment
+    same = (r.environment for r in built_before(host, release) if r.environment_key == plan.environment_key)
+    return next((number for number in same if host.paths.release(number).slug.is_dir()), 0)
+
+
+def find_seed(host: Host, release: Release, plan: BuildPlan) -> int:
+    """The newest release with a `.venv` of its own of which a copy saves most of the installing, or 0."""
+    if not plan.seed_key or release.fresh:
+        return 0
+    for other in built_before(host, release):
+        with suppress(OSError, ValueError, KeyError):
+            known = json.loads(host.paths.release(other.number).build_plan.read_bytes())
+            if other.environment == other.number and known["seed_key"] == plan.seed_key:
+                return other.number
     return 0
 
 
-def encode_plan(host: Host, plan: BuildPlan, root: str, donor: int) -> bytes:
-    """build.json as the builder reads it."""
-    link = {"path": ".venv", "target": str(host.paths.release(donor).slug / ".venv")} if donor else None
-    steps = reuse(plan) if donor else plan.steps
+def built_before(host: Host, release: Release) -> Iterator[Release]:
+    """The releases whose slug was built and is still on disk, newest first."""
+    for number in reversed(host.ledger.numbers()):
+        # Only what is built still has a slug: the rest of a long history need not be read.
+        if number == release.number or not host.paths.release(number).slug.is_dir():
+            continue
+        with suppress(NotFound, Corrupt):
+            other = host.ledger.release(number)
+            if other.digest:
+                yield other
+
+
+def encode_plan(host: Host, plan: BuildPlan, root: str, donor: int, seed: int) -> bytes:
+    """build.json as the builder reads it: `.venv` is a link to the donor's, or made of a copy of the seed's, or anew."""
+
+    def environment_of(number: int) -> str:
+        return str(host.paths.release(number).slug / ".venv") if number else ""
+
     body = {
         "root": root,
         "environment": dict(plan.environment),
-        "steps": [
-            {"title": s.title, "argv": list(s.argv), "cwd": str(s.cwd), "environment": dict(s.environment)}
-            for s in steps
-        ],
-        "link": link,
+        "link": environment_of(donor),
+        "seed": environment_of(seed),
+        "seeding": [] if donor else encode_steps(seeding(plan)),
+        "installing": [] if donor else encode_steps(installing(plan)),
+        "following": encode_steps(following(plan)),
+        "seed_key": plan.seed_key,
     }
     return json.dumps(body, indent=1).encode() + b"\n"
+
+
+def encode_steps(steps: Sequence[Step]) -> list[dict[str, object]]:
+    return [
+        {"title": s.title, "argv": list(s.argv), "cwd": str(s.cwd), "environment": dict(s.environment)} for s in steps
+    ]

@@ -9,7 +9,7 @@ from trees import FakeTree
 
 from receiver.errors import Rejected
 from receiver.manifest import read_manifest
-from receiver.plan.build import BuildPlan, build_plan, reuse
+from receiver.plan.build import BuildPlan, build_plan, following, installing, seeding
 from receiver.settings import Settings
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden/build"
@@ -57,12 +57,14 @@ def described(built: BuildPlan) -> str:
             "cwd": str(s.cwd),
             "environment": dict(s.environment),
             "installs": s.installs,
+            "makes": s.makes,
         }
         for s in built.steps
     ]
     body = {
         "runtime": built.runtime,
         "reusable": bool(built.environment_key),
+        "seedable": bool(built.seed_key),
         "environment": built.environment,
         "steps": steps,
     }
@@ -178,9 +180,24 @@ def test_a_pipfile_without_its_lock_is_refused() -> None:
 
 def test_an_environment_that_is_there_leaves_only_the_apps_own_build_command() -> None:
     files = {**PROJECTS["requirements"], "shipit.yml": "build: {command: ./manage.py collectstatic --noinput}"}
-    left = reuse(plan(files))
+    left = following(plan(files))
     assert [step.argv for step in left] == [("/bin/bash", "-c", "./manage.py collectstatic --noinput")]
-    assert reuse(plan(PROJECTS["uv"])) == ()
+    assert following(plan(PROJECTS["uv"])) == ()
+
+
+@pytest.mark.parametrize("name", PROJECTS)
+def test_of_a_copied_environment_the_same_is_installed_and_none_is_made(name: str) -> None:
+    built = plan(PROJECTS[name])
+    assert seeding(built) == tuple(step for step in installing(built) if "venv" not in step.argv)
+    assert bool(built.seed_key) is bool(built.environment_key)
+
+
+def test_another_lock_may_start_from_a_copy_and_another_python_may_not() -> None:
+    files = PROJECTS["requirements"]
+    seed = plan(files).seed_key
+    assert plan({**files, "requirements.txt": "flask==3.0.0\n"}).seed_key == seed
+    assert plan({**files, ".python-version": "3.12\n"}).seed_key != seed
+    assert plan({**files, "uv.toml": "no-build = true\n"}).seed_key != seed
 
 
 def test_the_root_of_a_monorepo_is_planned_alone() -> None:

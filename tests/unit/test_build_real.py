@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -15,24 +16,28 @@ from pathlib import Path
 import pytest
 import uv
 
+from receiver.host import builder
 from receiver.host.directory import Directory
 from receiver.manifest import read_manifest
-from receiver.plan.build import build_plan
+from receiver.plan.build import build_plan, installing, seeding
 from receiver.plan.lock.poetry import content_hash
 from receiver.settings import Settings
+from receiver.story.build import encode_steps
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
-def wheel(folder: Path, name: str, version: str, requires: str = "") -> str:
-    """Add a wheel of one module that knows its version to an index (PEP 503); returns its hash as lock files write it."""
+def wheel(folder: Path, name: str, version: str, requires: str = "", script: str = "") -> str:
+    """Add a wheel of one module that knows its version, and of a program that prints it, to an index (PEP 503); returns its hash as lock files write it."""
     info = f"{name}-{version}.dist-info"
     metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
     files = {
-        f"{name}.py": f"VERSION = {version!r}\n",
+        f"{name}.py": f"VERSION = {version!r}\n\ndef main():\n    print(VERSION)\n",
         f"{info}/METADATA": metadata + (f"Requires-Dist: {requires}\n" if requires else ""),
         f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
+    if script:
+        files[f"{info}/entry_points.txt"] = f"[console_scripts]\n{script} = {name}:main\n"
     record = "".join(f"{path},sha256={_digest(text)},{len(text)}\n" for path, text in files.items())
     page = folder / name / "index.html"
     page.parent.mkdir(exist_ok=True)
@@ -82,6 +87,26 @@ class Workshop:
             if done.returncode:
                 break
         return done
+
+    def next_release(self) -> Path:
+        """From here on another slug is built; returns the environment of the one before."""
+        before, self.slug = self.slug, self.slug.with_name(self.slug.name + "x")
+        self.slug.mkdir()
+        return before / ".venv"
+
+    def build_from(self, seed: Path, files: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> int:
+        """As the builder does it with a copy of another release's environment; returns the exit code."""
+        for name, text in {"Procfile": "web: x\n", **files}.items():
+            (self.slug / name).write_text(text)
+        tree = Directory(self.slug)
+        plan = build_plan(read_manifest(tree), tree, slug=self.slug, cache=self.cache, uv=self.uv, settings=Settings())
+        config = {"UV_DEFAULT_INDEX": self.index.as_uri(), "UV_PYTHON_DOWNLOADS": "never"}
+        monkeypatch.chdir(self.slug)
+        known = {
+            "link": "", "seed": str(seed),
+            "seeding": encode_steps(seeding(plan)), "installing": encode_steps(installing(plan)),
+        }  # fmt: skip
+        return builder.make_environment(known, {"HOME": str(self.cache), **plan.environment, **config})
 
     def says(self, code: str) -> str:
         python = self.slug / ".venv/bin/python"
@@ -223,3 +248,65 @@ def test_the_build_command_runs_last_with_the_environment_on_its_path(shop: Work
     files = {"requirements.txt": "tiny==2.0\n", "shipit.yml": f"build:\n  command: python -c '{VERSION}' > version\n"}
     assert shop.build(files).returncode == 0
     assert (shop.slug / "version").read_text() == "2.0\n"
+
+
+WITH_SCRIPT = {"requirements.txt": "tiny==1.0\nscripted\n"}
+
+
+def scripted(shop: Workshop) -> None:
+    """A second package, with a program."""
+    wheel(shop.index, "scripted", "1.0", script="scripted")
+
+
+def test_a_changed_lock_starts_from_a_copy_and_ends_as_if_from_nothing(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    scripted(shop)
+    assert shop.build(WITH_SCRIPT).returncode == 0
+    kept = (shop.slug / ".venv/bin/scripted").read_bytes()
+    seed = shop.next_release()
+    assert shop.build_from(seed, {"requirements.txt": "tiny==2.0\nscripted\n"}, monkeypatch) == 0
+    assert "from nothing" not in capfd.readouterr().out
+    assert shop.says(VERSION) == "2.0"
+    assert subprocess.run([shop.slug / ".venv/bin/scripted"], capture_output=True, text=True).stdout.strip() == "1.0"
+    for path in (shop.slug / ".venv/bin").iterdir():
+        assert path.is_symlink() or str(seed).encode() not in path.read_bytes(), path
+    assert (seed / "bin/scripted").read_bytes() == kept, "the older release is as it was"
+    seed = shop.next_release()
+    assert shop.build_from(seed, {"requirements.txt": "tiny==2.0\n"}, monkeypatch) == 0
+    left = list((shop.slug / ".venv").rglob("scripted*"))
+    assert left == [], "what is not wanted any more is gone"
+
+
+def test_no_file_of_a_copied_environment_is_shared_with_the_older_release(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.build({"requirements.txt": "tiny==1.0\n"})
+    seed = shop.next_release()
+    assert shop.build_from(seed, {"requirements.txt": "tiny==1.0\n"}, monkeypatch) == 0
+    files = [path for path in (shop.slug / ".venv").rglob("*") if path.is_file() and not path.is_symlink()]
+    assert len(files) > 10 and all(path.stat().st_nlink == 1 for path in files)
+    assert not any(path.stat().st_mode & 0o7000 for path in files)
+
+
+@pytest.mark.parametrize("damage", ["an interpreter of its own", "another Python", "gone"])
+def test_what_cannot_start_from_a_copy_is_made_of_nothing(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], damage: str
+) -> None:
+    shop.build({"requirements.txt": "tiny==1.0\n"})
+    seed = shop.next_release()
+    if damage == "an interpreter of its own":
+        (seed / "lib/own").symlink_to(seed.parent / ".python/bin/python3")
+    elif damage == "another Python":
+        next((seed / "lib").iterdir()).rename(seed / "lib/python2.7")
+    else:
+        shutil.rmtree(seed)
+    assert shop.build_from(seed, {"requirements.txt": "tiny==2.0\n"}, monkeypatch) == 0
+    assert "Again, from nothing" in capfd.readouterr().out
+    assert shop.says(VERSION) == "2.0"
+    assert not (shop.slug / ".venv/lib/own").is_symlink()
+
+
+def test_a_lock_that_cannot_be_installed_fails_from_a_copy_too(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop.build({"requirements.txt": "tiny==1.0\n"})
+    assert shop.build_from(shop.next_release(), {"requirements.txt": "tiny==9.9\n"}, monkeypatch) != 0

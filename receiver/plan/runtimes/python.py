@@ -21,7 +21,7 @@ from receiver.plan.steps import BuildPlan, Project, Step
 ORDER = 10
 
 # Changes when the steps below make another environment of the same files.
-RECIPE = 1
+RECIPE = 2
 
 _LOCAL = re.compile(r"source = \{[^{}]*\b(?:editable|directory|path) = ")
 # Prints which Pythons there are when none fits; the words of the command are arguments, never shell text.
@@ -38,6 +38,7 @@ def plan(project: Project) -> BuildPlan | None:
     return BuildPlan(
         runtime=f"python {python}".rstrip(),
         environment_key=_key(project, kind, decides) if decides else "",
+        seed_key=_key(project, kind, ()) if decides else "",
         environment=_environment(project),
         steps=steps,
     )
@@ -118,7 +119,7 @@ def _exported(project: Project) -> list[Step]:
     tool = ("tool", "run", "--from", "poetry>=2.2,<3", "--with", "poetry-plugin-export>=1.9,<2", *export)
     return [
         _uv(project, "Reading poetry.lock with Poetry (`poetry lock` with Poetry 2 spares this)", *tool),
-        _uv(project, "Installing from poetry.lock", "pip", "install", "--no-deps", "-r", wanted),
+        _uv(project, "Installing from poetry.lock", "pip", "install", "--exact", "--no-deps", "-r", wanted),
     ]
 
 
@@ -130,7 +131,9 @@ def _lock_version(lock: bytes) -> str:
 def _requirements(project: Project) -> Planned:
     found = requirements.read(project.tree, Kind.REQUIREMENTS.value)
     hashes = ("--require-hashes",) if found.hashed else ()
-    install = _uv(project, "Installing from requirements.txt", "pip", "install", "-r", "requirements.txt", *hashes)
+    install = _uv(
+        project, "Installing from requirements.txt", "pip", "install", "--exact", "-r", "requirements.txt", *hashes
+    )
     return ([] if found.open else found.files), (_make_venv(project), install)
 
 
@@ -143,7 +146,9 @@ def _pyproject(project: Project) -> Planned:
     local = local or bool(toml.table(data, "tool", "uv", "sources"))
     if not table:
         return ["pyproject.toml"], (_make_venv(project),)
-    install = _uv(project, "Installing the dependencies of pyproject.toml", "pip", "install", "-r", "pyproject.toml")
+    install = _uv(
+        project, "Installing the dependencies of pyproject.toml", "pip", "install", "--exact", "-r", "pyproject.toml"
+    )
     return ([] if local else ["pyproject.toml"]), (_make_venv(project), install)
 
 
@@ -166,6 +171,7 @@ _BY_KIND = {
 def _make_venv(project: Project) -> Step:
     wish = _wish(project)
     make = _uv(project, "Making the environment", "venv", "--quiet", "--no-project", *wish, str(project.venv))
+    make = replace(make, makes=True)
     if not wish:
         return make
     argv = ("/bin/sh", "-c", _EXPLAIN, "sh", *make.argv)

@@ -1,0 +1,74 @@
+"""A copy of an environment for another release, so that a build installs only what has changed.
+
+Only the standard library, and only its fast parts: the builder, which imports this, is started with -I -S.
+"""
+
+from __future__ import annotations
+
+import os
+
+CHUNK = 2**30
+
+
+def copy_environment(source: str, target: str) -> None:
+    """Copy the environment `source` to `target`, both absolute, and make its scripts name the copy.
+
+    Nothing is shared but what the file system shares by itself (copy_file_range(2)): a build must not be able to change
+    an older release. Raises OSError when it cannot be copied, has an interpreter of its own release, or was made for
+    another Python than its interpreter is by now.
+    """
+    interpreter = os.path.basename(os.path.realpath(f"{source}/bin/python"))  # noqa: PTH119
+    if not os.path.isdir(f"{source}/lib/{interpreter}"):  # noqa: PTH112
+        raise OSError(0, "It was made for another Python.", source)
+    top = os.path.dirname(source)  # noqa: PTH120
+    copy(source, target, top)
+    for entry in os.scandir(f"{target}/bin"):
+        if entry.is_file(follow_symlinks=False):
+            rename_in(entry.path, source.encode(), target.encode())
+
+
+def copy(source: str, target: str, top: str) -> None:
+    """One directory and all below it: modes within the umask, times kept (bytecode is checked against them)."""
+    os.mkdir(target)  # noqa: PTH102
+    for entry in os.scandir(source):
+        to = f"{target}/{entry.name}"
+        if entry.is_symlink():
+            link = os.readlink(entry.path)  # noqa: PTH115
+            if link.startswith(f"{top}/"):
+                raise OSError(0, "It belongs to a release that will be pruned.", entry.path)
+            os.symlink(link, to)  # noqa: PTH211
+        elif entry.name == "__pycache__" and source.endswith("/site-packages"):
+            # uv removes the bytecode of a package with it, but not that of a module without one. Were it of the same
+            # size and second as the module that takes its place, it would be taken for its bytecode.
+            continue
+        elif entry.is_dir(follow_symlinks=False):
+            copy(entry.path, to, top)
+        else:
+            copy_file(entry, to)
+
+
+def copy_file(entry: os.DirEntry[str], to: str) -> None:
+    stat = entry.stat(follow_symlinks=False)
+    # Without the set-user-id and set-group-id bits, which the cage forbids to ask for.
+    out = os.open(to, os.O_WRONLY | os.O_CREAT | os.O_EXCL, stat.st_mode & 0o777)
+    into = os.open(entry.path, os.O_RDONLY)
+    try:
+        while os.copy_file_range(into, out, CHUNK):
+            pass
+        os.utime(out, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    finally:
+        os.close(into)
+        os.close(out)
+
+
+def rename_in(path: str, old: bytes, new: bytes) -> None:
+    """In a script, put the new environment's path where the old one's is; a program's bytes are left alone."""
+    with open(path, "r+b") as file:  # noqa: PTH123
+        if file.read(4) == b"\x7fELF":
+            return
+        file.seek(0)
+        text = file.read()
+        if old in text:
+            file.seek(0)
+            file.truncate()
+            file.write(text.replace(old, new))
