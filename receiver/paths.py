@@ -90,6 +90,11 @@ class Layout:
         return self.root / "run/shipit"
 
     @property
+    def rendered(self) -> Path:
+        """Root's: texts of templates, so that they need not be made again (host/rendered.py). No app's: they have no dot."""
+        return self.run / ".rendered"
+
+    @property
     def agent_socket(self) -> Path:
         return self.run / "agent.sock"
 

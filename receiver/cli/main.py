@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import sys
@@ -114,6 +113,8 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if name not in COMMANDS and name not in ALIASES and not name.startswith("-"):
+            import difflib
+
             near = difflib.get_close_matches(name, [*COMMANDS, *ALIASES], 1)
             raise Rejected(
                 f"There is no command {name!a}.",

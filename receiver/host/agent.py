@@ -55,7 +55,8 @@ def serve(layout: Layout, connection: socket.socket, manager: Manager) -> int:
     if not allowed(connection):
         log(verb="connect", result="refused", uid=peer(connection)[1])
         return 1
-    preload()
+    if not select.select([connection], [], [], 0)[0]:
+        preload()
     verbs = Verbs(layout, manager, lambda job: stopped_when_gone(connection, manager, job))
     while True:
         try:
@@ -94,15 +95,14 @@ def peer(connection: socket.socket) -> tuple[int, int, int]:
 
 
 def preload() -> None:
-    """Import and compile what a deploy needs while git is still at work: nobody waits for it then."""
+    """Import and compile what a build needs while git is still at work: nobody waits for it then."""
     import jinja2
 
     from receiver.plan.render import environment
 
     # A template that an administrator broke is told to whoever needs it.
     with suppress(jinja2.TemplateError):
-        for name in ("process.service.j2", "job.service.j2"):
-            environment().get_template(f"systemd/{name}")
+        environment().get_template("systemd/job.service.j2")
 
 
 def receive(connection: socket.socket) -> tuple[bytes, list[int], int] | None:

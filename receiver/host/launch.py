@@ -1,6 +1,6 @@
 """The launcher: becomes one process of an app. Runs as the app's user, before every process and every one-off command.
 
-    launch APP N TYPE INDEX             the process TYPE.INDEX of release vN
+    launch APP vN TYPE INDEX            the process TYPE.INDEX of release vN
     launch --check APP N TYPE INDEX     the command healthcheck of that process, beside it
     launch --release APP N              the release command
     launch --run=ID APP N               the one-off command releases/runs/ID.json
@@ -28,6 +28,7 @@ def main(argv: list[str]) -> None:
     """Replace this program with the wanted command, run by bash; returns only by an exception."""
     flags = [word for word in argv if word.startswith("--")]
     app, number, *process = [word for word in argv if not word.startswith("--")]
+    number = number.removeprefix("v")  # as a unit has it of its own name
     given = dict(flag.partition("=")[::2] for flag in flags)
     root = given.get("--root", "")
     apps = f"{root}/var/lib/shipit/apps/{app}"

@@ -14,6 +14,7 @@ from pathlib import Path
 from receiver.errors import HostFault
 from receiver.host import disk
 from receiver.host.ledger import Ledger
+from receiver.host.rendered import Rendered
 from receiver.host.run import run
 from receiver.names import AppName
 from receiver.paths import Layout, share
@@ -51,6 +52,7 @@ def wanted(layout: Layout, settings: Settings, app: AppName) -> bytes:
         layout,
         pages=pages(layout),
         ipv6=Path("/proc/net/if_inet6").exists(),
+        render=Rendered(layout, app).render,
     )
     return text.encode()
 

@@ -16,6 +16,7 @@ from receiver.errors import HostFault, NotFound, Rejected
 from receiver.host import accounts, disk, reconcile
 from receiver.host.ledger import Ledger
 from receiver.host.manager import Job, Manager
+from receiver.host.rendered import Rendered
 from receiver.model import CheckKind, Release
 from receiver.names import AppName, ConfigKey, build_may_see
 from receiver.paths import PYTHON, AppPaths, Layout, app_user, build_user
@@ -59,6 +60,7 @@ class Verbs:
         from receiver.host import proxy
 
         self.manager.forget(request.app)
+        Rendered(self.layout, request.app).forget()
         try:
             proxy.remove(self.layout, request.app)
         finally:

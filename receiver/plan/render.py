@@ -6,6 +6,9 @@ character, so none can add a line to what root's programs read (threat rows 51, 
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +19,9 @@ if TYPE_CHECKING:
     import jinja2
 
 
+Render = Callable[..., str]
 ADMIN = Layout().etc / "templates"
+INCLUDES = re.compile(r'{%-?\s*(?:include|extends|import|from)\s+"([^"]+)"')
 
 
 def render(name: str, /, **values: Any) -> str:
@@ -32,6 +37,15 @@ def render(name: str, /, **values: Any) -> str:
     except jinja2.TemplateError as error:
         where = f" line {error.lineno}" if isinstance(error, jinja2.TemplateSyntaxError) else ""
         raise HostFault(f"The template {name}{where} cannot be filled: {error}") from error
+
+
+def sources(name: str) -> list[str]:
+    """The text of the template and of what it includes: equal sources and values give equal texts."""
+    for folder in (ADMIN, share("templates")):
+        with suppress(FileNotFoundError):
+            text = (folder / name).read_text()
+            return [text, *(part for other in INCLUDES.findall(text) for part in sources(other))]
+    return []
 
 
 @lru_cache(maxsize=1)

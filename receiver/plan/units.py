@@ -16,7 +16,7 @@ from receiver.errors import Rejected
 from receiver.model import CheckKind, Limits, Process, Release
 from receiver.names import AppName, ProcessType
 from receiver.paths import PREFIX, PYTHON, Layout, app_user
-from receiver.plan.render import render
+from receiver.plan.render import Render, render
 
 LAUNCH = PREFIX / "share/shipit/libexec/launch"
 BUILDER = PREFIX / "share/shipit/libexec/builder"
@@ -92,20 +92,21 @@ def app_units(app: AppName) -> dict[str, str]:
     }
 
 
-def unit_files(release: Release, layout: Layout) -> dict[str, str]:
-    """One unit file for each process type of the release's formation, by file name."""
+def unit_files(release: Release, layout: Layout, render: Render = render) -> dict[str, str]:
+    """One unit file for each process type of the release's formation, by file name. No text says which release it is
+    of: that is in the name, where systemd finds it (%j)."""
     wanted = {process.type: process for process, _ in release.running()}
     return {
-        unit_template(release.app, kind, release.number): _process(release, wanted[kind], layout) for kind in wanted
+        unit_template(release.app, kind, release.number): _process(release, wanted[kind], layout, render)
+        for kind in wanted
     }
 
 
-def _process(release: Release, process: Process, layout: Layout) -> str:
+def _process(release: Release, process: Process, layout: Layout, render: Render) -> str:
     app = layout.app(release.app)
     return render(
         "systemd/process.service.j2",
         app=release.app,
-        number=release.number,
         type=process.type,
         # systemd.unit(5): a drop-in directory whose name ends in a dash is for all units that begin so.
         dropins=f"shipit-{app_word(release.app)}-{process.type}-.service.d",
@@ -114,7 +115,7 @@ def _process(release: Release, process: Process, layout: Layout) -> str:
         user=app_user(release.app),
         python=PYTHON,
         launch=LAUNCH,
-        config=app.release(release.number).config,
+        config=app.config,
         data=app.data,
         sockets=app.sockets,
         notify=process.check.kind is CheckKind.NOTIFY,

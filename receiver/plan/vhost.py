@@ -8,7 +8,7 @@ from receiver import names
 from receiver.model import WEB, AppState, Listen, Release
 from receiver.names import AppName, Domain
 from receiver.paths import Layout, web_count
-from receiver.plan.render import render
+from receiver.plan.render import Render, render
 from receiver.settings import Settings
 
 # nginx's own 1 MiB refuses the first photo somebody uploads.
@@ -27,13 +27,14 @@ def vhost(
     *,
     pages: Path,
     ipv6: bool = True,
+    render: Render = render,
 ) -> str:
     """The vhost of `app`, or "" for an app that takes no requests (its release has no web process type).
 
     `release` is the live one. Its number of web processes makes no difference up to PREPARED, nor does it that nothing
     was shipped yet (None, or a release that only holds config vars): so neither a scale nor a first push needs a
     reload, which would close the connections that clients of all apps keep open. A stopped app answers 503. `pages`
-    holds 502.html, 503.html and 504.html. Raises Rejected when the server's own domain is not one.
+    holds 502.html, 503.html and 504.html; `render` is plan.render's, or does the same. Raises Rejected when the server's own domain is not one.
     """
     shipped = release if release is not None and release.slug else None
     if shipped is not None and not listens(shipped):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 from receiver.errors import Unhealthy
 from receiver.host import health, logs
@@ -23,12 +22,26 @@ def wait_until_healthy(host: Host, release: Release) -> None:
         return
     host.say.step(f"Checking {', '.join(f'{p.type}.{i}' for p, i in running)}")
     watch = _Watch(host, release)
-    with host.say.timed("check"), ThreadPoolExecutor(max_workers=min(16, len(running))) as pool:
-        checks = [pool.submit(_check, host, release, process, index, watch) for process, index in running]
+    failures: list[Exception] = []
+
+    def check(process: Process, index: int) -> None:
         try:
-            failures = [error for check in checks if (error := check.exception())]
+            _check(host, release, process, index, watch)
+        except Exception as error:  # noqa: BLE001 - raised below, in the thread that waits
+            failures.append(error)
+
+    # Not concurrent.futures, which takes as long to import as a check takes.
+    threads = [threading.Thread(target=check, args=which) for which in running]
+    with host.say.timed("check"):
+        for thread in threads:
+            thread.start()
+        try:
+            for thread in threads:
+                thread.join()
         except BaseException:
             watch.give_up()
+            for thread in threads:
+                thread.join()
             raise
     if failures:
         raise watch.culprit or failures[0]

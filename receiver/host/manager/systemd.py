@@ -17,6 +17,7 @@ from pathlib import Path
 from receiver import settings
 from receiver.errors import HostFault
 from receiver.host import disk
+from receiver.host.rendered import Rendered
 from receiver.host.run import CLEAN, Result, run, start
 from receiver.model import CheckKind, Limits, Listen, Release
 from receiver.names import AppName, ProcessType
@@ -73,7 +74,7 @@ class SystemdManager:
         systemctl("daemon-reload")
 
     def start(self, release: Release) -> None:
-        if self._write(units.unit_files(release, self._layout)):
+        if self._write(units.unit_files(release, self._layout, Rendered(self._layout, release.app).render)):
             systemctl("daemon-reload")
         notifying = [n for n, kind in self._names(release) if release.process(kind).check.kind is CheckKind.NOTIFY]
         others = [n for n, kind in self._names(release) if n not in notifying]
