@@ -26,7 +26,7 @@ APP = (
 )
 SHIPIT_ONLY = (
     Milestone(LOGIN, ("bin/python", "libexec/gateway")),
-    Milestone("gateway opens the release; worker and agent start beside it", ("systemctl ", " start ")),
+    Milestone("gateway opens the release; the agent starts beside it", ("systemctl ", " start ")),
     *APP,
 )
 MILESTONES = {
@@ -35,7 +35,7 @@ MILESTONES = {
         Milestone("gateway: key, turn, repository", ("git receive-pack",)),
         Milestone("git takes the objects", ("hooks/pre-receive",)),
         Milestone("pre-receive: may this be deployed?", ("hooks/post-receive",)),
-        Milestone("release opened, planned; what worker and agent still need to be up", ("systemd-run",)),
+        Milestone("release opened, planned; what the agent still needs to be up", ("systemd-run",)),
         Milestone("systemd starts the builder's unit", ("libexec/builder",)),
         Milestone("build: unpack, link the environment", ("libexec/builder",), end=True),
         Milestone("agent: units of the release", ("systemctl ", " start ")),

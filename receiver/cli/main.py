@@ -69,6 +69,7 @@ ALIASES = {
 # These need no server, or need to be root on it.
 ANYWHERE = frozenset({"check", "version"})
 AS_ROOT = frozenset({"doctor"})
+PR_SET_DUMPABLE = 4  # prctl(2)
 
 
 @dataclass(frozen=True)
@@ -222,6 +223,7 @@ def main() -> None:
 
 def become_shipit() -> None:
     """Give up root for the `shipit` user: the CLI has no more rights on the server than over ssh."""
+    import ctypes
     import pwd
 
     try:
@@ -232,6 +234,8 @@ def become_shipit() -> None:
     os.initgroups(SHIPIT_USER, user.pw_gid)
     os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
     os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
+    # Else /proc/self stays root's (proc(5)), and a worker could not tell which descriptors it has.
+    ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
     os.umask(0o027)
     os.chdir("/")
     os.environ["HOME"] = user.pw_dir

@@ -13,8 +13,8 @@ from receiver.paths import AppPaths, app_user
 
 # A start of 0.3 s is not rounded up, one of a minute is not pestered: a pause is a twentieth of the wait so far (s).
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.01, 0.25
-# Asking the manager costs more than asking the process.
-LOOK_EVERY = 0.1
+# Asking the manager costs more than asking the process, at a time when the process needs the processor (s).
+FIRST_LOOK, LOOK_EVERY = 0.4, 0.1
 # One request may take this long (s): an app's first answer often loads half of it.
 ANSWER = 10.0
 
@@ -44,7 +44,7 @@ def wait_until_healthy(
     place = probe.Place(paths.release(release.number).run_dir, name, process.listen, uid or 0)
     ask = _question(check, place, host, command, ready)
     began = time.monotonic()
-    deadline, look = began + check.timeout, began + LOOK_EVERY
+    deadline, look = began + check.timeout, began + FIRST_LOOK
     while True:
         answer = ask(min(ANSWER, max(0.05, deadline - time.monotonic())))
         if not answer:

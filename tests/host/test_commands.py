@@ -521,6 +521,8 @@ def test_every_command_explains_itself(laptop: Client, blog: Repo) -> None:
 def test_the_same_commands_work_for_root_on_the_server(laptop: Client, blog: Repo, shared_host: Host) -> None:
     assert "blog" in shared_host.run("shipit", "apps").out
     assert json.loads(shared_host.run("shipit", "status", "blog", "--format", "json").out)["state"] == "live"
+    restarted = shared_host.run("shipit", "ps:restart", "blog")
+    assert f"{newest(laptop, 'blog')['release']} is live" in restarted.out
     denied = shared_host.run("shipit", "apps", user="nobody", check=False)
     assert denied.code == 2
     assert "sudo shipit apps" in denied.err
