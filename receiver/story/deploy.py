@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 
 from receiver.errors import Cancelled, Failure
@@ -35,8 +35,8 @@ def deploy(host: Host, release: Release) -> Release:
         recover(host, release)
         with known_to_the_proxy(host):
             release = built(host, release)
-        # The slug is durable before the ledger names it; the disk works while the new processes come up.
-        with disk.synced(host.paths.slugs):
+        # A new slug is durable before the ledger names it; the disk works while the new processes come up.
+        with disk.synced(host.paths.slugs) if release.slug == release.number else nullcontext():
             snapshot_config(host, release)
             run_release_command(host, release)
             release = start(host, release)
