@@ -18,7 +18,7 @@ from pathlib import Path
 
 from receiver.errors import HostFault
 from receiver.host.ledger import Ledger
-from receiver.model import Release, Status
+from receiver.model import Release, Source, Status
 
 # Seconds. How long a reader may take no byte at all before the rest is kept from them.
 PATIENCE = 5.0
@@ -65,10 +65,11 @@ def follow(ledger: Ledger, number: int, out: int, *, worker: int | None = None) 
 def died(ledger: Ledger, release: Release) -> HostFault:
     """What is said when the worker ended without a verdict."""
     current = ledger.current_number()
+    again = "Push again." if release.source is Source.GIT else "Give the same command again."
     return HostFault(
         f"The worker that made {release.name} live died half way.",
         holds=f"v{current} is still serving." if current else f"{release.app} has no live release yet.",
-        hint="Push again. The server's administrator finds the cause with: journalctl -t shipit -n 50",
+        hint=f"{again} The server's administrator finds the cause with: journalctl -t shipit -n 50",
     )
 
 

@@ -23,7 +23,7 @@ from receiver.host.audit import Audit
 from receiver.host.client import Agent
 from receiver.host.ledger import Ledger
 from receiver.host.say import Say
-from receiver.model import Release, Status
+from receiver.model import Release, Source, Status
 from receiver.paths import Layout
 from receiver.story.deploy import deploy
 from receiver.story.host import Host
@@ -166,8 +166,8 @@ def report(host: Host, release: Release, failure: Failure) -> None:
         host.say.warn(f"{release.name} was not made live; v{current} is still serving.")
     else:
         host.say.warn(f"{release.name} was not made live; {release.app} has no live release yet.")
-    hint = (
-        failure.hint or f"See all of it: shipit releases:output {release.app} {release.name}    Try again: push again"
-    )
+    again = "push again" if release.source is Source.GIT else "the same command"
+    see = f"See all of it: shipit releases:output {release.app} {release.name}"
+    hint = failure.hint or f"{see}    Try again: {again}"
     for line in hint.splitlines():
         host.say.warn(f"({line})")
