@@ -66,25 +66,33 @@ class Say:
 
     def _pump(self, reader: int) -> None:
         with os.fdopen(reader, "rb", buffering=0) as pipe:
-            rest = b""
+            rest, endless = b"", False
             while chunk := pipe.read(65536):
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in lines:
-                    self._foreign(line)
+                    if not endless:
+                        self._foreign(line)
+                    endless = False
+                # A progress bar is one line that is written again and again.
+                rest = rest[rest.rfind(b"\r", 0, -1) + 1 :]
                 if len(rest) > MAX_LINE:
-                    self._foreign(rest[:MAX_LINE])
-                    rest = rest[MAX_LINE:] if len(rest) < 2 * MAX_LINE else b""
-            if rest:
+                    if not endless:
+                        self._foreign(rest)
+                    rest, endless = b"", True
+            if rest and not endless:
                 self._foreign(rest)
 
     def _foreign(self, line: bytes) -> None:
         if self._left <= 0:
             return
-        self._left -= len(line) + 8
+        self._left -= min(len(line), MAX_LINE) + 8
         if self._left <= 0:
             self.warn(f"The output is longer than {MAX_OUTPUT // 2**20} MiB; the rest is not kept.")
             return
-        self._write(f"       {clean(line)}")
+        text = clean(line)
+        self._write(f"       {text[:MAX_LINE]}")
+        if len(text) > MAX_LINE:
+            self.line(f"(That line is longer than {MAX_LINE} characters; the rest of it is not kept.)")
 
     def _write(self, text: str) -> None:
         line = printable(text[: MAX_LINE + 16]).replace("\n", "\\n")
@@ -98,4 +106,4 @@ def clean(line: bytes) -> str:
         import re
 
         text = re.sub(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)", "", text)
-    return "".join(c if c.isprintable() or c == " " else " " if c == "\t" else "" for c in text)[:MAX_LINE]
+    return "".join(c if c.isprintable() or c == " " else " " if c == "\t" else "" for c in text)
