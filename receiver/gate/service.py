@@ -54,8 +54,15 @@ def receive(layout: Layout, app: AppName, caller: Caller, settings: Settings, ho
         agent = stack.enter_context(Agent.take(connected, layout.agent_socket))
         ledger = existing(layout, app, settings, agent)
         git = Git(ledger.paths.repo)
+
+        def waiting(told: str) -> None:
+            # Of many pushes that wait, each would keep an agent.
+            agent.close()
+            tell(told)
+
         line = stack.enter_context(HookLine.made())
-        turn = stack.enter_context(queued(ledger, caller.name, push=True, say=tell, client=0))
+        turn = stack.enter_context(queued(ledger, caller.name, push=True, say=waiting, client=0))
+        agent.reopen()
         put_back(ledger, git)
         child = start(
             ["git", "receive-pack", str(ledger.paths.repo)],

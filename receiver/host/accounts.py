@@ -82,7 +82,9 @@ def make_users(paths: AppPaths) -> Ids:
         try:
             entry = pwd.getpwnam(name)
         except KeyError:
-            done = run([*common, "--comment", comment, "--home-dir", home, *group, name], check=False)
+            # useradd(8) waits 15 s for /etc/passwd and then gives up; many apps may be made at once.
+            with disk.locked(paths.layout.run / "accounts.lock", wait=True):
+                done = run([*common, "--comment", comment, "--home-dir", home, *group, name], check=False)
             if done.code not in (0, TAKEN):
                 raise HostFault(
                     f"The user {name} could not be made.", details=done.err.splitlines()[-5:], hint="sudo shipit doctor"

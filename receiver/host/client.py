@@ -70,6 +70,11 @@ class Agent:
     def close(self) -> None:
         self._connection.close()
 
+    def reopen(self) -> None:
+        """Connect again if this was closed. Raises HostFault."""
+        if self.fileno() < 0:
+            self._connection = Agent.connect(self._path)._connection
+
     def hang_up(self) -> None:
         """From another thread: end the call that is under way, and its job with it; that call raises HostFault."""
         with contextlib.suppress(OSError):

@@ -44,13 +44,22 @@ class Submission:
         self.agent = Agent.take(connected, layout.agent_socket)
 
     def __enter__(self) -> Submission:
-        self._turn = queued(self.ledger, self.by, push=False, say=tell)
+        self._turn = queued(self.ledger, self.by, push=False, say=self._wait)
         self._turn.__enter__()
-        state = self.ledger.state()
-        if state.locked:
+        try:
+            self.agent.reopen()
+            state = self.ledger.state()
+            if state.locked:
+                raise Busy(f"{state.app} is locked: {state.locked}", hint=f"Unlock it: shipit apps:unlock {state.app}")
+        except BaseException:
             self.__exit__(None, None, None)
-            raise Busy(f"{state.app} is locked: {state.locked}", hint=f"Unlock it: shipit apps:unlock {state.app}")
+            raise
         return self
+
+    def _wait(self, line: str) -> None:
+        # Of many who wait, each would keep an agent.
+        self.agent.close()
+        tell(line)
 
     def __exit__(self, *error: Any) -> None:
         self.agent.close()
