@@ -69,7 +69,7 @@ class Layout:
 
     @property
     def home(self) -> Path:
-        """Home of the `shipit` user: ssh keys, nothing else."""
+        """Home of the `shipit` user: ssh keys, and locks for all apps."""
         return self.state / "home"
 
     @property
@@ -102,6 +102,11 @@ class Layout:
     def domains_lock(self) -> Path:
         """Held while a domain changes its owner: one app a domain."""
         return self.home / "domains.lock"
+
+    @property
+    def builds(self) -> Path:
+        """The tickets of the builds that run or wait, of all apps (host/tickets.py)."""
+        return self.home / "builds"
 
     @property
     def log(self) -> Path:
@@ -166,6 +171,11 @@ class AppPaths:
         nginx's upstreams name `current/sockets/web.N.sock`, so the commit *is* the switch.
         """
         return self.releases / "current"
+
+    @property
+    def settled(self) -> Path:
+        """A number: all releases up to it have their verdict. A shortcut, which may be missing (Ledger.settle)."""
+        return self.releases / "settled"
 
     @property
     def queue_lock(self) -> Path:

@@ -210,8 +210,8 @@ def deploy(ctx: Context, app: AppName, fresh: bool) -> int:
 def cancel(ctx: Context, app: AppName) -> int:
     """Stop the release that is being made; the one that serves goes on serving."""
     book = ledger_of(ctx, app)
-    for release in book.releases():
-        if release.status.final or not book.worker_lives(release.number):
+    for release in book.unfinished():
+        if not book.worker_lives(release.number):
             continue
         pid = book.paths.release(release.number).alive.read_text().strip()
         os.kill(int(pid), signal.SIGTERM)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import click
 
 from receiver import __version__
@@ -26,8 +28,9 @@ def status(ctx: Context, app: AppName, form: str) -> int:
         processes = [p for p in agent.processes(app) if current and p.release == current.number]
     up = sum(p.state.value == "running" for p in processes)
     wanted = len(current.running()) if current else 0
-    making = [r for r in book.releases()[:5] if not r.status.final and book.worker_lives(r.number)]
-    failed = [r for r in book.releases()[:1] if r.status in (Status.FAILED, Status.CANCELLED)]
+    newest = list(islice(book.newest_first(), 5))
+    making = [r for r in newest if not r.status.final and book.worker_lives(r.number)]
+    failed = [r for r in newest[:1] if r.status in (Status.FAILED, Status.CANCELLED)]
     well = state.stopped or up == wanted
     shown = {
         "app": app,

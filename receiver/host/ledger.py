@@ -25,6 +25,8 @@ from receiver.paths import AppPaths, Layout
 # Readable by the app's own group and the agent; no secret is ever in the ledger.
 FILE_MODE = 0o640
 DIR_MODE = 0o2751
+# Releases between two notes of how far the ledger is settled: the note costs two fsyncs, a record not read 30 µs.
+SETTLE_EVERY = 50
 # As model.encode writes it. No other text of a record can hold these bytes: inside a JSON string a quote is escaped.
 FINAL = tuple(f'"status": "{status.value}"'.encode() for status in Status if status.final)
 LIVE = f'"status": "{Status.LIVE.value}"'.encode()
@@ -92,11 +94,11 @@ class Ledger:
 
     def numbers(self) -> list[int]:
         """The numbers of all recorded releases, oldest first."""
-        try:
-            entries = [entry.name for entry in self.paths.releases.iterdir()]
-        except FileNotFoundError:
-            return []
-        return sorted(int(name[1:]) for name in entries if name[:1] == "v" and name[1:].isdigit())
+        return sorted(numbered(self.paths.releases))
+
+    def built(self) -> list[int]:
+        """The numbers of the releases whose slugs are on disk."""
+        return numbered(self.paths.slugs)
 
     def release(self, number: int) -> Release:
         """Raises NotFound for a number never given out, Corrupt for a damaged record."""
@@ -127,7 +129,10 @@ class Ledger:
     def unfinished(self) -> list[Release]:
         """The releases without a verdict, newest first; those that have one are told by a glance and not decoded."""
         found = []
+        settled = self._settled()
         for number in reversed(self.numbers()):
+            if number <= settled:
+                break
             try:
                 raw = self.paths.release(number).record.read_bytes()
             except FileNotFoundError:
@@ -135,6 +140,17 @@ class Ledger:
             if not any(word in raw for word in FINAL):
                 found.append(self.release(number))
         return [release for release in found if not release.status.final]
+
+    def settle(self, number: int) -> None:
+        """Note that every release up to `number` has its verdict, which stays: nobody needs to look there again."""
+        if number >= self._settled() + SETTLE_EVERY:
+            disk.write_atomically(self.paths.settled, f"{number}\n".encode(), FILE_MODE)
+
+    def _settled(self) -> int:
+        try:
+            return int(self.paths.settled.read_bytes())
+        except (FileNotFoundError, ValueError):
+            return 0
 
     def current_number(self) -> int:
         """The live release's number, 0 if there is none yet. Raises Corrupt when the link was lost or leads nowhere."""
@@ -259,6 +275,15 @@ class Ledger:
         keep |= {r.number: r for r in self.unfinished()}
         used = {n for r in keep.values() for n in (r.number, r.slug, r.environment) if n}
         return used | ({current} if current else set())
+
+
+def numbered(path: Path) -> list[int]:
+    """The numbers N of the names vN in a directory, in no order; it may be missing."""
+    try:
+        names = os.listdir(path)  # noqa: PTH208 - with ten thousand releases, ten times faster than Path.iterdir()
+    except FileNotFoundError:
+        return []
+    return [int(name[1:]) for name in names if name[:1] == "v" and name[1:].isdigit()]
 
 
 def _make_dir(path: Path) -> None:

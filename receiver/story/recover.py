@@ -9,8 +9,10 @@ from receiver.story.host import Host
 def recover(host: Host, release: Release) -> None:
     """Make the ledger and the host whole again; `release` is the one that is about to be made."""
     current = host.ledger.current_number()
+    settled = release.number - 1
     for left in host.ledger.unfinished():
         if left.number == release.number or host.ledger.worker_lives(left.number):
+            settled = min(settled, left.number - 1)
             continue
         if left.number == current:
             host.say.warn(f"The worker of {left.name} was killed after it went live; finishing its work.")
@@ -21,3 +23,4 @@ def recover(host: Host, release: Release) -> None:
             host.agent.stop(host.ledger.app, left.number, wait=False)
             host.agent.prune(host.ledger.app, [left.number])
             host.ledger.finish(left, Status.FAILED, "The worker was killed.")
+    host.ledger.settle(settled)

@@ -12,6 +12,9 @@ from receiver.model import Listen, Release
 from receiver.story import checkpoint
 from receiver.story.host import Host
 
+# Releases that every prune looks at; older ones have a slug, or lost all that could be pruned long ago.
+RECENT = 200
+
 
 def retire(host: Host, release: Release) -> None:
     """Let every other release's processes finish their requests, then stop them.
@@ -53,7 +56,10 @@ def prune(host: Host) -> None:
     One that still finishes its requests, and may yet read its files, has its turn at a later prune: many pushes are
     made within one drain.
     """
-    stored = [number for number in reversed(host.ledger.numbers()) if is_stored(host, number)]
+    numbers = host.ledger.numbers()
+    # What a prune left behind is looked for now and then in all of a long history, and always in what is new.
+    recent = numbers if numbers and numbers[-1] % 50 == 0 else {*numbers[-RECENT:], *host.ledger.built()}
+    stored = [number for number in sorted(recent, reverse=True) if is_stored(host, number)]
     try:
         # After that list, so that a release which is opened in between is on neither.
         kept = host.ledger.kept()

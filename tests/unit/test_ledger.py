@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from receiver.errors import NotFound
-from receiver.host.ledger import FINAL, Ledger
+from receiver.host.ledger import FINAL, SETTLE_EVERY, Ledger
 from receiver.model import AppState, Corrupt, Release, Source, Status, encode
 from receiver.names import AppName
 from receiver.paths import Layout
@@ -157,3 +157,29 @@ def test_what_a_subject_says_is_no_verdict(subject: str) -> None:
         release = Release(APP, 1, Source.GIT, Status.BUILDING, "alice", 1.0, subject=text)
         assert not any(word in encode(release) for word in FINAL)
         assert any(word in encode(replace(release, status=Status.FAILED)) for word in FINAL)
+
+
+def test_what_is_settled_is_not_read_again(book: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A push must not pay for a history of ten thousand releases."""
+    for _ in range(SETTLE_EVERY + 3):
+        live(book)
+    hung = book.open_release(Source.GIT, "alice")
+    book.settle(hung.number - 1)
+    read: list[str] = []
+    original = Path.read_bytes
+
+    def noted(path: Path) -> bytes:
+        read.append(path.parent.name)
+        return original(path)
+
+    monkeypatch.setattr(Path, "read_bytes", noted)
+    assert [r.number for r in book.unfinished()] == [hung.number]
+    assert set(read) == {"releases", hung.name}
+
+
+@pytest.mark.parametrize("found", [b"", b"1", b"x\n"])
+def test_a_damaged_note_of_what_is_settled_hides_nothing(book: Ledger, found: bytes) -> None:
+    live(book)
+    hung = book.open_release(Source.GIT, "alice")
+    book.paths.settled.write_bytes(found)
+    assert [r.number for r in book.unfinished()] == [hung.number]
