@@ -13,7 +13,8 @@ from .names import AppName, Domain
 
 @dataclass(frozen=True)
 class Settings:
-    """`domain`: apps without a domain of their own answer at APP.domain. Sizes in MiB, times in seconds."""
+    """`domain`: apps without a domain of their own answer at APP.domain. `builds`: how many run at once, 0 for as many as
+    there are. Sizes in MiB, times in seconds."""
 
     domain: str = "localhost"
     http_port: int = 80
@@ -23,6 +24,7 @@ class Settings:
     max_files: int = 200_000
     min_free: int = 512
     keep: int = 5
+    builds: int = 2
     build_timeout: int = 1800
     build_memory: int = 2048
     build_tasks: int = 2048

@@ -1,8 +1,7 @@
 """Who may change an app next. One at a time; of the pushes that wait, the newest wins.
 
 `queue.lock` is an flock, so it dies with its holder and cannot go stale; the text in it is only a note for those who
-wait. A waiting push holds a lock on one byte of the file `queue`, its ticket: whether a newer push is still waiting is
-a question to the kernel, and a waiter that was killed has left the queue.
+wait. A waiting push holds a ticket (tickets.py) of the file `queue`, which tells whether a newer push is still waiting.
 """
 
 from __future__ import annotations
@@ -11,24 +10,20 @@ import fcntl
 import json
 import os
 import select
-import struct
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import NoReturn
 
 from receiver.errors import Busy, Cancelled, Failure
 from receiver.host.ledger import Ledger
+from receiver.host.tickets import drawn
 
 _MODE = 0o640
 _TICK = 0.05
 # Seconds in which a release's worker may not have begun yet.
 _STARTING = 10.0
-# One ticket in the file: the name of who drew it, padded.
-_RECORD = 64
-# struct flock of fcntl(2): type, whence, start, len, pid; `@` pads as the C compiler does.
-_FLOCK = "@hhqqi4x"
 
 
 class Superseded(Cancelled):
@@ -68,7 +63,8 @@ def queued(
     limit = None if wait is None else time.monotonic() + wait
     lock = os.open(paths.queue_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
     try:
-        with ticket(ledger, who) if push else _no_ticket() as newer:
+        with drawn(paths.queue, who) if push else nullcontext() as mine:
+            newer = mine.newer if mine else lambda: None
             told = False
             while not _taken(lock):
                 if not told:
@@ -156,39 +152,3 @@ def _unfinished(ledger: Ledger) -> str:
 
 def _clock(seconds: float) -> str:
     return time.strftime("%H:%M:%S", time.localtime(seconds))
-
-
-@contextmanager
-def _no_ticket() -> Iterator[Callable[[], str | None]]:
-    yield lambda: None
-
-
-@contextmanager
-def ticket(ledger: Ledger, who: str) -> Iterator[Callable[[], str | None]]:
-    """Stand in the queue for the block; the yielded function names whoever drew a newer ticket and still waits."""
-    fd = os.open(ledger.paths.queue, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        if not _locked_from(fd, 0):
-            os.ftruncate(fd, 0)
-        mine = os.fstat(fd).st_size // _RECORD
-        os.pwrite(fd, who.encode()[: _RECORD - 1].ljust(_RECORD), mine * _RECORD)
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, mine, 1, 0))
-        fcntl.flock(fd, fcntl.LOCK_UN)
-
-        def newer() -> str | None:
-            if not _locked_from(fd, mine + 1):
-                return None
-            last = max(mine + 1, os.fstat(fd).st_size // _RECORD - 1)
-            return os.pread(fd, _RECORD, last * _RECORD).decode(errors="replace").strip()
-
-        yield newer
-    finally:
-        os.close(fd)
-
-
-def _locked_from(fd: int, start: int) -> bool:
-    """Whether anybody else has a lock on byte `start` or any after it."""
-    asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, start, 0, 0)
-    answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked)
-    return bool(struct.unpack(_FLOCK, answer)[0] != fcntl.F_UNLCK)

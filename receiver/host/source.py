@@ -22,6 +22,7 @@ MAX_RECORD = 4096
 # Bytes of a commit's author or subject that are looked at; 200 characters are shown.
 _SHOWN = 1024
 _LINK = "160000"
+RAISE = "If it shall have them, the server's administrator raises {} in /etc/shipit/shipit.yml."
 _FILES = ("100644", "100755")
 
 
@@ -194,7 +195,7 @@ class GitTree:
                     found[path] = entry
                     size += entry.size
                 if len(found) > self._max_files:
-                    raise Rejected(f"The commit has more than {self._max_files} files.")
+                    raise Rejected(f"The commit has more than {self._max_files} files.", hint=RAISE.format("max_files"))
                 if size > self._max_size:
                     raise Rejected(f"The files of the commit are larger than {self._max_size // 2**20} MiB together.")
                 if max(len(rest), *map(len, records), 0) > MAX_RECORD:

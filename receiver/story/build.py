@@ -18,6 +18,7 @@ from receiver.plan.build import BuildPlan, Step, build_plan, following, installi
 from receiver.story import checkpoint, ended
 from receiver.story.domains import claim_domains
 from receiver.story.host import Host
+from receiver.story.line import turn_to_build
 
 
 def build(host: Host, release: Release, commit: Oid) -> Release:
@@ -38,7 +39,12 @@ def build(host: Host, release: Release, commit: Oid) -> Release:
         release = host.ledger.save(filled(host, release, manifest, plan, donor))
         seed = 0 if donor else find_seed(host, release, plan)
         disk.write_atomically(paths.build_plan, encode_plan(host, plan, manifest.root, donor, seed), 0o640)
-    with host.say.timed("build"), host.say.output() as output, source.archive(commit) as stream:
+    with (
+        turn_to_build(host, release, wanted=not donor or bool(following(plan))),
+        host.say.timed("build"),
+        host.say.output() as output,
+        source.archive(commit) as stream,
+    ):
         checkpoint.reach("unpacking")
         result = host.agent.build(release.app, release.number, stream.fileno(), output)
     if result.code:
@@ -95,10 +101,8 @@ def find_seed(host: Host, release: Release, plan: BuildPlan) -> int:
 
 def built_before(host: Host, release: Release) -> Iterator[Release]:
     """The releases whose slug was built and is still on disk, newest first."""
-    for number in reversed(host.ledger.numbers()):
-        # Only what is built still has a slug: the rest of a long history need not be read.
-        if number == release.number or not host.paths.release(number).slug.is_dir():
-            continue
+    # Only what is built still has a slug: the rest of a long history need not be read.
+    for number in sorted({*host.ledger.built()} - {release.number}, reverse=True):
         with suppress(NotFound, Corrupt):
             other = host.ledger.release(number)
             if other.digest:
