@@ -105,8 +105,8 @@ def measure(runs: list[Run], figures: Figures, rounds: int, pushes: int, apps: i
             if isinstance(run.receiver, Shipit):
                 with measures.crowd(run, apps):
                     for _ in range(rounds):
-                        run.code()
-                        run.code()
+                        run.code("code, crowd")
+                        run.code("code, crowd")
                         run.rollback("rollback, crowd")
                 save()
 

@@ -64,11 +64,13 @@ ROWS = (
     Row("lost, keep-alive", "requests lost per push, 8 connections kept alive", "", limit=0),
     Row("lost, close", "requests lost per push, 8 clients, a connection each", "", limit=0),
     Row("gap, keep-alive", "longest time without an answer during a push"),
+    Row("missing", "changes after which the app did not answer for 30 s", "", limit=0),
     Row("cli", "a CLI command over ssh, above `ssh true`", "ms", limit=80),
     Row("ssh", "`ssh true` alone", "ms"),
     Row("memory", "resident memory when idle", "MiB", limit=0),
     Row("disk, one", "disk: one release with large dependencies, and caches", "MiB"),
     Row("disk, many", "disk: the same after five releases", "MiB"),
+    Row("code, crowd", "code-only push → new code among 200 other apps"),
     Row("rollback, crowd", "rollback → old code among 200 other apps"),
 )
 

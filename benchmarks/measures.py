@@ -13,7 +13,7 @@ from .breakdown import phases, table
 from .figures import Figures
 from .load import Load, Tally
 from .machine import Outcome, Server
-from .poller import Poller
+from .poller import Missing, Poller
 from .receivers import Receiver, Shipit, host_name
 from .sample import ADDED, LARGE, REQUIREMENTS, Sample
 from .timeline import Timeline
@@ -45,14 +45,30 @@ class Run:
     def note(self, what: str, number: float) -> None:
         self.figures.add(what, self.receiver.name, number)
 
+    def count(self, what: str) -> None:
+        """One more of what should not be; the one number of the series."""
+        series = self.figures.series.setdefault(what, {})
+        series[self.receiver.name] = [sum(series.get(self.receiver.name, [])) + 1]
+
     def timed(self, what: str, app: str, marker: str, act: Callable[[], Outcome]) -> None:
         """From the start of the command to the first right answer; and to the command's own end."""
         time.sleep(SETTLE)
         with Poller(self.receiver.server.ip, host_name(app), marker) as poller:
             done = act().must()
-            seen = poller.wait()
+            try:
+                seen = poller.wait()
+            except Missing as missing:
+                self.missing(what, app, missing)
+                return
         self.note(what, seen - done.began)
         self.note(f"{what}, whole", done.seconds)
+
+    def missing(self, what: str, app: str, why: Missing) -> None:
+        """An app that does not come back is counted, and brought back by hand; what comes after is measured all the
+        same."""
+        self.count("missing")
+        self.figures.notes[f"missing, {self.receiver.name}, {what}"] = str(why)
+        self.receiver.mend(app)
 
     # -- one round
 
@@ -72,9 +88,9 @@ class Run:
         self.receiver.forget_downloads()
         self.first("first, empty caches")
 
-    def code(self) -> None:
+    def code(self, what: str = "code") -> None:
         marker = self.main.commit()
-        self.timed("code", MAIN, marker, lambda: self.receiver.push(self.main, MAIN))
+        self.timed(what, MAIN, marker, lambda: self.receiver.push(self.main, MAIN))
 
     def rollback(self, what: str = "rollback") -> None:
         """Comes after `code`, so the version before it is the one that was live."""
@@ -103,9 +119,15 @@ class Run:
                 Poller(self.receiver.server.ip, host_name(MAIN), marker) as poller,
             ):
                 done = act().must()
-                seen = poller.wait()
+                try:
+                    seen = poller.wait()
+                except Missing as missing:
+                    self.missing(what, MAIN, missing)
+                    continue
             found.append(phases(self.receiver.name, what, timeline, done.began, seen))
             told = timeline.told(done.began)
+        if not found:
+            return "The new code never answered."
         title = "Every program of the last one: ms since the start, ms it ran"
         return f"{table(found)}\n\n<details><summary>{title}</summary>\n\n```\n{told}\n```\n</details>"
 

@@ -20,6 +20,10 @@ def ask(ip: str, name: str, timeout: float = ANSWER_WITHIN) -> bytes:
     return answer
 
 
+class Missing(RuntimeError):
+    """The right answer did not come in time."""
+
+
 class Poller:
     """Polls from its start until an answer is a 200 that holds `marker`."""
 
@@ -39,12 +43,10 @@ class Poller:
         self._thread.join()
 
     def wait(self, timeout: float = 30) -> float:
-        """The moment (s, monotonic clock) of the first right answer; waits for it if need be."""
+        """The moment (s, monotonic clock) of the first right answer; waits for it if need be. Raises Missing."""
         self._thread.join(timeout)
         if self._seen is None:
-            raise RuntimeError(
-                f"{self._name} did not answer {self._marker!r} within {timeout:g} s; last: {self._last!r}"
-            )
+            raise Missing(f"{self._name} did not answer {self._marker!r} within {timeout:g} s; last: {self._last!r}")
         return self._seen
 
     def _poll(self) -> None:

@@ -34,6 +34,9 @@ class Receiver(Protocol):
     def roll_back(self, sample: Sample, app: str) -> Outcome:
         """Back to what was live before the last push."""
 
+    def mend(self, app: str) -> None:
+        """What an operator does when the app does not answer. Not timed."""
+
     def forget(self, app: str) -> None:
         """Take the app away. Not timed."""
 
@@ -91,6 +94,9 @@ class BashHook:
     def roll_back(self, sample: Sample, app: str) -> Outcome:
         return self.push(sample, app, "main~1")
 
+    def mend(self, app: str) -> None:
+        self.server.sh(f"systemctl reset-failed {app}; systemctl restart {app}", check=False)
+
     def forget(self, app: str) -> None:
         site, unit = f"/etc/nginx/sites-enabled/{app}", f"/etc/systemd/system/{app}.service"
         self.server.sh(
@@ -138,6 +144,9 @@ class Shipit:
 
     def roll_back(self, sample: Sample, app: str) -> Outcome:
         return self.client.ssh(self.account, f"rollback {app}")
+
+    def mend(self, app: str) -> None:
+        self.server.run("shipit", "doctor", "--fix", check=False)
 
     def forget(self, app: str) -> None:
         self.client.ssh(self.account, f"apps:destroy --force {app}").must()

@@ -14,7 +14,7 @@ from .names import AppName, Domain
 @dataclass(frozen=True)
 class Settings:
     """`domain`: apps without a domain of their own answer at APP.domain. `builds`: how many run at once, 0 for as many as
-    there are. Sizes in MiB, times in seconds."""
+    there are. `cache`: what each app's builds may keep, and its LFS files and submodules as much again. Sizes in MiB, times in seconds."""
 
     domain: str = "localhost"
     http_port: int = 80
@@ -25,6 +25,7 @@ class Settings:
     min_free: int = 512
     keep: int = 5
     builds: int = 2
+    cache: int = 2048
     build_timeout: int = 1800
     build_memory: int = 2048
     build_tasks: int = 2048

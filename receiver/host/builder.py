@@ -41,6 +41,8 @@ def main(argv: list[str]) -> None:
     base = {"PATH": PATH, "LANG": "C.UTF-8", "HOME": str(home / "cache"), **plan["environment"], **wanted_config()}
     code = unpack(plan["root"])
     code = code or make_environment(plan, base) or run_steps(plan["following"], base)
+    if not plan["link"] or plan["following"]:
+        bound_cache(home / "cache", plan["cache"])
     if code == 0:
         make_readable()
     else:
@@ -88,6 +90,24 @@ def make_environment(plan: Any, base: dict[str, str]) -> int:
         print("This was from a copy of the last release's environment. Again, from nothing:", flush=True)
         subprocess.call(["rm", "-rf", "--", ENVIRONMENT])
     return run_steps(plan["installing"], base)
+
+
+def bound_cache(cache: Path, limit: int) -> None:
+    """Empty the cache once it is larger than `limit` bytes: the next build fetches what it needs again.
+
+    Whole, because what uv, pip or npm keep is a whole: a part that is missing may be taken for one that is broken.
+    """
+    size, todo = 0, [str(cache)]
+    while todo:
+        with os.scandir(todo.pop()) as entries:
+            for entry in entries:
+                size += entry.stat(follow_symlinks=False).st_blocks * 512
+                if entry.is_dir(follow_symlinks=False):
+                    todo.append(entry.path)
+    if size > limit:
+        print(f"The build cache had {size // 2**20} MiB, more than `cache` in the server's settings; it was emptied.")
+        for name in os.listdir(cache):  # noqa: PTH208
+            subprocess.call(["rm", "-rf", "--", cache / name])
 
 
 def run_steps(steps: Any, base: dict[str, str]) -> int:

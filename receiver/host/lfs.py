@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from receiver.errors import Rejected
+from receiver.host import caches
 from receiver.host.git import Git, environment
 from receiver.host.run import find, run
 from receiver.names import Oid
@@ -68,6 +69,8 @@ def _url(source: GitSource, oid: Oid) -> str:
 def _fetch(git: Git, url: str, path: str, pointer: bytes) -> Path:
     """One file by git-lfs's own smudge filter, into a file beside the index; the repository's `lfs/` caches it."""
     content = Path(git.env["GIT_INDEX_FILE"]).with_name("lfs")
+    named = _OID.search(pointer)
+    assert named is not None
     env = environment({"lfs.url": url}, {"GIT_LFS_SKIP_SMUDGE": "0"})
     with content.open("wb") as out:
         done = run(git.argv("lfs", "smudge"), env=env, input=pointer, stdout=out.fileno(), check=False, timeout=TIMEOUT)
@@ -77,6 +80,7 @@ def _fetch(git: Git, url: str, path: str, pointer: bytes) -> Path:
             hint="Are its objects there, and may everyone read them? Push them: git lfs push --all origin",
             details=done.err.splitlines()[-5:],
         )
+    caches.used(caches.lfs_object(git.repo, named[1].decode()))
     return content
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from receiver.errors import Rejected
+from receiver.host import caches
 from receiver.host.git import Git, environment
 from receiver.host.run import run
 from receiver.names import Oid
@@ -38,7 +39,7 @@ def fetched(source: GitSource, oid: Oid, modules: Mapping[str, Oid]) -> Iterator
     # Imported here: source.py needs this module for its archive.
     from receiver.host.source import GitSource
 
-    caches = source.git.repo / "modules"
+    stores = caches.submodules(source.git.repo)
     todo = [(source, oid, modules, "", 1)]
     count = 0
     while todo:
@@ -52,7 +53,7 @@ def fetched(source: GitSource, oid: Oid, modules: Mapping[str, Oid]) -> Iterator
             count += 1
             if count > MAX_COUNT:
                 raise Rejected(f"The commit has more than {MAX_COUNT} submodules.")
-            cache = fetch(caches, prefix + path, checked(prefix + path, urls.get(path)), wanted)
+            cache = fetch(stores, prefix + path, checked(prefix + path, urls.get(path)), wanted)
             tree = GitSource(cache).tree(wanted)
             yield prefix + path, tree
             todo.append((tree.source, wanted, tree.submodules(), f"{prefix}{path}/", depth + 1))
@@ -91,13 +92,14 @@ def checked(path: str, url: str | None) -> str:
     return url
 
 
-def fetch(caches: Path, path: str, url: str, commit: Oid) -> Path:
+def fetch(stores: Path, path: str, url: str, commit: Oid) -> Path:
     """Get one commit of a submodule into its cache (one a URL); the network is used only when it is not there yet."""
-    cache = caches / f"{hashlib.sha256(url.encode()).hexdigest()[:32]}.git"
+    cache = stores / f"{hashlib.sha256(url.encode()).hexdigest()[:32]}.git"
     git = Git(cache)
     if not (cache / "HEAD").exists():
-        caches.mkdir(exist_ok=True)
+        stores.mkdir(exist_ok=True)
         git.create()
+    caches.used(cache / "HEAD")
     if git.commit_of(commit):
         return cache
     # A server may refuse to give a commit by its id; then all branches and tags are fetched.

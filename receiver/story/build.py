@@ -124,6 +124,7 @@ def encode_plan(host: Host, plan: BuildPlan, root: str, donor: int, seed: int) -
         "installing": [] if donor else encode_steps(installing(plan)),
         "following": encode_steps(following(plan)),
         "seed_key": plan.seed_key,
+        "cache": host.settings.cache * 2**20,
     }
     return json.dumps(body, indent=1).encode() + b"\n"
 

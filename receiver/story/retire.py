@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from receiver.errors import Failure
+from receiver.host import caches
 from receiver.host.drain import wait_until_idle
 from receiver.host.git import Git
 from receiver.model import Listen, Release
@@ -72,6 +73,7 @@ def prune(host: Host) -> None:
         for number in gone:
             host.paths.release(number).sockets_link.unlink(missing_ok=True)
             Git(host.paths.repo).unpin(number)
+        caches.trim(host.paths.repo, host.settings.cache * 2**20)
     except Failure as failure:
         host.say.warn(f"Old releases were not pruned: {failure.message}")
 
