@@ -145,6 +145,8 @@ def test_every_kind_of_traffic_comes_through_pushes_rollbacks_and_scales(
             repo.push(check=True)
             say(client, "rollback", app, check=True)
             say(client, "ps:scale", app, f"web={(number + 1) % PREPARED + 1}", check=True)
+    environments = shared_host.sh(f"find /var/lib/shipit/apps/{app}/slugs -maxdepth 2 -name .venv -type d | wc -l").out
+    assert environments.strip() == "1", "releases with the same dependencies have them once on the disk"
     print(traffic.counts)
     assert not traffic.lost, traffic.counts
     again = {kind for kind, count in traffic.counts.items() if count.again}
