@@ -18,6 +18,7 @@ from receiver.host.manager import ProcessState, ProcessStatus
 from receiver.model import Source, Status
 from receiver.names import AppName, ProcessType
 from receiver.paths import Layout
+from receiver.settings import Settings
 from receiver.story.host import Host
 from receiver.story.retire import prune
 
@@ -75,7 +76,20 @@ def test_nothing_that_something_points_at_or_runs_from_is_pruned(
     running &= set(book.numbers())
     previous = book.previous_good()
 
-    prune(Host(book.paths.layout, cast(Any, None), book, cast(Any, Agent(book, running)), cast(Any, SimpleNamespace())))
+    prune(
+        Host(
+            book.paths.layout,
+            cast(Any, None),
+            book,
+            cast(Any, Agent(book, running)),
+            cast(
+                Any,
+                SimpleNamespace(
+                    settings=Settings(),
+                ),
+            ),
+        )
+    )
 
     current = book.current_number()
     good = [r.number for r in book.releases() if r.status is Status.LIVE]
