@@ -76,20 +76,7 @@ def test_nothing_that_something_points_at_or_runs_from_is_pruned(
     running &= set(book.numbers())
     previous = book.previous_good()
 
-    prune(
-        Host(
-            book.paths.layout,
-            cast(Any, None),
-            book,
-            cast(Any, Agent(book, running)),
-            cast(
-                Any,
-                SimpleNamespace(
-                    settings=Settings(),
-                ),
-            ),
-        )
-    )
+    prune(Host(book.paths.layout, Settings(), book, cast(Any, Agent(book, running)), cast(Any, SimpleNamespace())))
 
     current = book.current_number()
     good = [r.number for r in book.releases() if r.status is Status.LIVE]
