@@ -20,6 +20,7 @@ from receiver.plan.render import render
 from receiver.setup.report import Step
 
 SSHD = "/usr/sbin/sshd"
+STARTUPS = "100:30:200"  # sshd_config(5), MaxStartups
 INCLUDE = "Include /etc/ssh/sshd_config.d/*.conf"
 _TYPES = re.compile(r"(?:^|\s)((?:ssh-|ecdsa-|sk-)[a-z0-9@.-]+\s+[A-Za-z0-9+/=]+.*)$")
 
@@ -40,7 +41,9 @@ def configure(layout: Layout, step: Step) -> bool:
     (layout.root / "run/sshd").mkdir(mode=0o755, exist_ok=True)
     path = config_path(layout)
     path.parent.mkdir(exist_ok=True)
-    text = render("sshd/shipit.conf.j2", user=SHIPIT_USER, authorized_keys=layout.authorized_keys).encode()
+    text = render(
+        "sshd/shipit.conf.j2", user=SHIPIT_USER, authorized_keys=layout.authorized_keys, startups=startups(layout)
+    ).encode()
     old = path.read_bytes() if path.exists() else None
     if old == text:
         return False
@@ -66,6 +69,15 @@ def effective(option: str) -> list[str]:
     asked = run([SSHD, "-T", "-C", f"user={SHIPIT_USER},host=localhost,addr=127.0.0.1"], check=False)
     rows = [line.split() for line in asked.out.splitlines()]
     return [word for row in rows if row and row[0] == option for word in row[1:]]
+
+
+def startups(layout: Layout) -> str:
+    """The MaxStartups to set; none where the administrator has set one (which of two sshd takes, its versions differ)."""
+    ours = config_path(layout)
+    files = {layout.root / "etc/ssh/sshd_config", *ours.parent.glob("*.conf")} - {ours}
+    texts = [path.read_text(errors="replace") for path in files]
+    said = any(re.search(r"^\s*MaxStartups\b", text, re.MULTILINE | re.IGNORECASE) for text in texts)
+    return "" if said else STARTUPS
 
 
 def port() -> int:

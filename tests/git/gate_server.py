@@ -220,7 +220,7 @@ class Server:
     def _start_sshd(self) -> None:
         keys = self.root / "host_key"
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", keys], check=True)
-        match = render("sshd/shipit.conf.j2", user=self.user, authorized_keys=self.layout.authorized_keys)
+        match = render("sshd/shipit.conf.j2", user=self.user, authorized_keys=self.layout.authorized_keys, startups="")
         config = self.root / "sshd_config"
         config.write_text(
             f"ListenAddress 127.0.0.1:{self.port}\nHostKey {keys}\nPidFile none\nUsePAM no\nStrictModes no\n"
