@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from receiver.errors import printable
 
 MAX_LINE = 4096
 MAX_OUTPUT = 8 * 2**20
+SECRET_MIN = 8
 
 
 class Say:
@@ -26,6 +27,18 @@ class Say:
         self._fd = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         self.seconds: list[tuple[str, float]] = []
         self._left = MAX_OUTPUT
+        self._secrets: list[str] = []
+
+    def hide(self, values: Iterable[str]) -> None:
+        """From now on these values of config vars are `[hidden]` in the log, however an app prints them.
+
+        Of a value with line breaks each line. What is too short or a plain word is no secret, and would be missed in
+        the text where it means something else.
+        """
+        lines = {line.strip() for value in values for line in value.splitlines()}
+        found = {line for line in lines if len(line) >= SECRET_MIN and not line.isalpha()}
+        # The longest first: one may be a part of another.
+        self._secrets = sorted({*self._secrets, *found}, key=len, reverse=True)
 
     def close(self) -> None:
         os.close(self._fd)
@@ -95,6 +108,8 @@ class Say:
             self.line(f"(That line is longer than {MAX_LINE} characters; the rest of it is not kept.)")
 
     def _write(self, text: str) -> None:
+        for secret in self._secrets:
+            text = text.replace(secret, "[hidden]")
         line = printable(text[: MAX_LINE + 16]).replace("\n", "\\n")
         os.write(self._fd, line.encode(errors="replace") + b"\n")
 

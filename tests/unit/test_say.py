@@ -40,6 +40,18 @@ def test_a_name_from_a_commit_cannot_speak_in_shipits_name_either(log: Path) -> 
     assert all(char.isprintable() for line in text.splitlines() for char in line)
 
 
+def test_what_an_app_prints_of_its_config_vars_is_not_kept(log: Path) -> None:
+    say = Say(log)
+    say.hide(["s3cret-t0ken", "production", "1", "", "-----BEGIN-----\nMIIB+private/line=\n", "s3cret-t0ken-longer"])
+    with say.output() as fd:
+        os.write(fd, b"KeyError: s3cret-t0ken in production 1\n(s3cret-t0ken-longer)\nMIIB+private/line=\n")
+    say.warn("s3cret-t0ken")
+    say.close()
+    assert log.read_text().splitlines() == [
+        "       KeyError: [hidden] in production 1", "       ([hidden])", "       [hidden]", " !     [hidden]",
+    ]  # fmt: skip
+
+
 def test_a_last_line_without_an_end_is_kept(log: Path) -> None:
     assert printed(log, b"one\ntwo") == ["       one", "       two"]
 
