@@ -104,7 +104,11 @@ def test_shellcheck_is_content() -> None:
         pytest.fail("shellcheck is missing; tests/run installs it")
     scripts = [
         p
-        for p in (ROOT / "install.sh", ROOT / "tests/run", ROOT / ".ci/run", *(ROOT / "hooks").iterdir())
+        for p in (
+            ROOT / "install.sh",
+            *(ROOT / name for name in ("tests/run", ".ci/run", "tools/release")),
+            *(ROOT / "hooks").iterdir(),
+        )
         if p.exists()
     ]
     _run("shellcheck", *map(str, scripts))
@@ -119,3 +123,15 @@ def test_every_command_has_help_and_a_home() -> None:
     for name in COMMANDS:
         command = shipit.get_command(click.Context(shipit), name)
         assert command is not None and command.help, name
+
+
+def test_every_test_that_a_promise_names_exists() -> None:
+    """SECURITY.md and docs/reliability.md say which test shows what: `host/test_push.py::test_a_name`."""
+    named = 0
+    for page in (ROOT / "SECURITY.md", ROOT / "docs/reliability.md"):
+        text = page.read_text() if page.exists() else ""
+        for file, name in re.findall(r"`(?:tests/)?([\w/]*test_\w+\.py)::(\w+)", text):
+            there = ROOT / "tests" / file
+            assert there.is_file() and re.search(rf"^def {name}\(", there.read_text(), re.MULTILINE), f"{file}::{name}"
+            named += 1
+    assert named > 50

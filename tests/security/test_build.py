@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from host.apps import build, files, live, pushed, until_body, unwell
+from host.apps import build, files, live, pushed, say, until_body, unwell
 from lab import snapshot
 from lab.client import Client, Repo
-from lab.host import Host
+from lab.host import Host, wait_for
 
 APPS = "/var/lib/shipit/apps"
 SETTINGS = "/etc/shipit/shipit.yml"
@@ -93,8 +93,32 @@ def test_an_endless_build_is_stopped_and_an_endless_output_is_cut_each_with_its_
 
 
 @pytest.mark.host
+def test_an_index_that_never_answers_ends_at_the_limit_and_the_old_release_serves(
+    laptop: Client, bomb: Repo, limited: Host
+) -> None:
+    listening = (
+        "import socket, time; s = socket.create_server(('127.0.0.1', 9753)); print(flush=True); time.sleep(4321)"
+    )
+    index = limited.start(f'exec python3 -c "{listening}"')
+    wait_for("the index", lambda: limited.sh("ss -tlnH sport = :9753").out)
+    before = laptop.get("bomb").body
+    assert say(laptop, "config:set", "bomb", "UV_DEFAULT_INDEX=http://127.0.0.1:9753/simple").code == 0
+    bomb.commit({"requirements.txt": "flask\n", "shipit.yml": None, "bomb.py": None})
+    limited.sh(f"echo 'build_timeout: 5' >>{SETTINGS}")
+    try:
+        result = bomb.push()
+    finally:
+        limited.sh(f"sed -i /build_timeout/d {SETTINGS}")
+        index.kill()
+    assert result.code != 0
+    assert "took longer than 5 s and was stopped" in result.err, str(result)
+    assert laptop.get("bomb").body == before
+    bomb.commit({"requirements.txt": None})
+
+
+@pytest.mark.host
 def test_after_all_bombs_the_app_is_pushed_as_if_nothing_had_been(laptop: Client, bomb: Repo, limited: Host) -> None:
-    bomb.commit({**files("mended"), "bomb.py": None, "shipit.yml": None})
+    bomb.commit(files("mended"))
     result = bomb.push()
     assert result.code == 0, str(result)
     until_body(laptop, "bomb", "mended")

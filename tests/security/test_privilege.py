@@ -18,7 +18,7 @@ APPS = "/var/lib/shipit/apps"
 SECRET = "/root/secret.json"
 CALLS = int(os.environ.get("SHIPIT_TEST_AGENT_CALLS", "60"))
 VERBS = {
-    "ping": {}, "create_app": {"app": "alpha"}, "destroy_app": {"app": "alpha"},
+    "ping": {}, "adopt": {"app": "alpha", "release": 1}, "create_app": {"app": "alpha"}, "destroy_app": {"app": "alpha"},
     "snapshot_config": {"app": "alpha", "release": 1, "base": 0, "set": {}, "unset": []},
     "read_config": {"app": "alpha", "release": 1}, "build": {"app": "alpha", "release": 1},
     "release_command": {"app": "alpha", "release": 1}, "start": {"app": "alpha", "release": 1},
