@@ -22,7 +22,7 @@ from dataclasses import replace
 from typing import Any, NoReturn
 
 from receiver import wire
-from receiver.errors import Failure, HostFault, Rejected
+from receiver.errors import Failure, HostFault, Rejected, full_disk
 from receiver.host.listener import fork_for_each
 from receiver.host.manager import Manager, choose
 from receiver.host.verbs import Verbs
@@ -166,6 +166,8 @@ def respond(verbs: Verbs, line: bytes, fds: Sequence[int], sender: int = 0) -> d
 
 
 def unexpected(error: Exception) -> Failure:
+    if full := full_disk(error):
+        return full
     if isinstance(error, OSError) and error.strerror:
         # What the machine says of itself (no space, read-only) helps; which file it was stays in the journal.
         return HostFault(f"The server could not do it: {error.strerror}.", hint="sudo shipit doctor")

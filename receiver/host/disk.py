@@ -65,6 +65,12 @@ def fsync_dir(path: Path) -> None:
         os.fsync(fd)
 
 
+def is_full(path: Path) -> bool:
+    """Whether the file system has no block or no inode left for a small file."""
+    found = os.statvfs(path)
+    return found.f_bavail == 0 or (found.f_files > 0 and found.f_favail == 0)
+
+
 @contextmanager
 def locked(path: Path, *, wait: bool, mode: int = 0o640) -> Iterator[int]:
     """Hold an flock(2) on a file, made when it is missing; it ends with the block or the process, so it never is stale.

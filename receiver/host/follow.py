@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from receiver.errors import HostFault
+from receiver.host import disk
 from receiver.host.ledger import Ledger
 from receiver.model import Release, Source, Status
 
@@ -65,10 +66,18 @@ def follow(ledger: Ledger, number: int, out: int, *, worker: int | None = None) 
 def died(ledger: Ledger, release: Release) -> HostFault:
     """What is said when the worker ended without a verdict."""
     current = ledger.current_number()
+    holds = f"v{current} is still serving." if current else f"{release.app} has no live release yet."
     again = "Push again." if release.source is Source.GIT else "Give the same command again."
+    if disk.is_full(ledger.paths.releases):
+        # It could not even write down that it failed.
+        return HostFault(
+            f"The disk of the server is full; {release.name} was not made live.",
+            holds=holds,
+            hint=f"Make room on the server (look with: shipit doctor). {again}",
+        )
     return HostFault(
         f"The worker that made {release.name} live died half way.",
-        holds=f"v{current} is still serving." if current else f"{release.app} has no live release yet.",
+        holds=holds,
         hint=f"{again} The server's administrator finds the cause with: journalctl -t shipit -n 50",
     )
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from receiver.errors import printable
+from receiver.errors import full_disk, printable
 
 MAX_LINE = 4096
 MAX_OUTPUT = 8 * 2**20
@@ -111,7 +111,12 @@ class Say:
         for secret in self._secrets:
             text = text.replace(secret, "[hidden]")
         line = printable(text[: MAX_LINE + 16]).replace("\n", "\\n")
-        os.write(self._fd, line.encode(errors="replace") + b"\n")
+        try:
+            os.write(self._fd, line.encode(errors="replace") + b"\n")
+        except OSError as error:
+            # A line for which there is no room is lost; a release is not to fail, or a build to hang, for that.
+            if not full_disk(error):
+                raise
 
 
 def clean(line: bytes) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from receiver.errors import HostFault
+from receiver.host import disk
 from receiver.host import follow as module
 from receiver.host.follow import follow
 from receiver.host.ledger import Ledger
@@ -103,6 +104,17 @@ def test_the_last_words_after_a_failure_are_waited_for(ledger: Ledger, worker: W
     assert follow(ledger, 1, writer, worker=worker.there).status is Status.FAILED
     thread.join()
     assert os.read(reader, 100) == b"why\n"
+
+
+def test_a_worker_that_ended_on_a_full_disk_is_told_as_such(
+    ledger: Ledger, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk, "is_full", lambda path: path == ledger.paths.releases)
+    _, writer = os.pipe()
+    worker.end()
+    with pytest.raises(HostFault, match="disk of the server is full; v1 was not made live") as told:
+        follow(ledger, 1, writer, worker=worker.there)
+    assert "Make room" in told.value.hint
 
 
 @pytest.mark.parametrize("connected", [True, False])

@@ -91,3 +91,13 @@ def test_endless_output_stops_being_kept_and_says_so(log: Path, monkeypatch: pyt
 )
 def test_a_foreign_line_is_shown_as_text(raw: bytes, shown: str) -> None:
     assert clean(raw) == shown
+
+
+def test_a_line_without_room_on_the_disk_is_lost_and_nothing_else_is() -> None:
+    say = Say(Path("/dev/full"))
+    say.step("Building")
+    with say.output() as fd:
+        # More than a pipe holds: a build must not wait for room on the disk.
+        for _ in range(64):
+            os.write(fd, b"x" * 4095 + b"\n")
+    say.close()
