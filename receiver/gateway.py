@@ -19,7 +19,7 @@ from receiver.host.keys import Caller, Keyring
 from receiver.paths import Layout, share
 
 # For the fault tests (story/checkpoint.py). sshd lets no client set it; root can, in /etc/environment.
-DIE_AT = "SHIPIT_DIE_AT"
+FAULTS = ("SHIPIT_DIE_AT", "SHIPIT_STOP_AT")
 
 
 def main(agent: int = -1) -> int:
@@ -39,9 +39,9 @@ def serve(layout: Layout, argv: list[str], hooks: Path, agent: int = -1) -> int:
     audit = Audit(os.environ.get("SSH_CONNECTION", "").split(" ")[0])
     # Programs that are started get an environment of their own; this is for what reads ours (time zones, locales).
     home = str(layout.home)
-    dies = {DIE_AT: os.environ[DIE_AT]} if DIE_AT in os.environ else {}
+    faults = {name: os.environ[name] for name in FAULTS if name in os.environ}
     os.environ.clear()
-    os.environ.update(PATH="/usr/bin:/bin", HOME=home, LANG="C.UTF-8", **dies)
+    os.environ.update(PATH="/usr/bin:/bin", HOME=home, LANG="C.UTF-8", **faults)
     name = argv[0] if len(argv) == 1 else ""
     caller: Caller | None = None
     verb, code = "refused", 1

@@ -47,7 +47,7 @@ BEHIND_SSH = {
     "receive-pack": "receive-pack",
     "hook": "hooks/(pre|post)-receive",
     "agent": "libexec/agent",
-    "builder": "receiver/host/builder.py",
+    "builder": "libexec/builder",
 }
 PROXY = {"nginx worker": "nginx: worker process", "nginx master": "nginx: master process"}
 PARTIES = ("client", "worker", *BEHIND_SSH, *PROXY, "new process", "live process", "power", "reboot")
@@ -75,6 +75,8 @@ class World:
         self.mark, self.mistake = "m0", ""
         self.counter = 0
         self.story: list[str] = []
+        # How often a fault was drawn, and how often it met somebody.
+        self.drawn = self.struck = 0
         self.settled = True
         # By place, what was neither kept nor gone after the last step.
         self.left: dict[str, set[str]] = {"slugs": set(), "config": set()}
@@ -173,6 +175,7 @@ class World:
         self.settled = not fault or self.dice.random() < 0.5 or not killed
         if fault and self.settled:
             self.host.run("shipit", "doctor", "--fix")
+        self.drawn, self.struck = self.drawn + bool(fault), self.struck + bool(killed)
         seen = self.look(code, killed, before, report, reloaded=nginx != self.nginx_workers())
         self.story[-1] += f" -> v{seen.current}, exit code {code}, {len(seen.lost)} lost"
         self.model.judge(wish, seen)
@@ -295,6 +298,7 @@ def test_whatever_is_asked_and_killed_the_app_is_old_or_new_and_the_next_push_wo
             world.step()
         if not world.settled:
             world.step()
+        assert world.struck or world.drawn < 4, f"{world.drawn} faults were drawn, and none met anybody"
         assert say(client, "releases", APP, check=True).out
     except Exception as error:
         steps = "\n".join(f"  {number}. {line}" for number, line in enumerate(world.story, 1))
