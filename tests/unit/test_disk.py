@@ -11,7 +11,11 @@ import pytest
 
 from receiver.errors import HostFault, Rejected
 from receiver.host import disk
+from receiver.host.ledger import Ledger
 from receiver.host.run import PATH, run
+from receiver.model import Source, Status
+from receiver.names import AppName
+from receiver.paths import Layout
 
 
 def record(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -41,6 +45,20 @@ def test_a_replaced_file_is_durable_before_its_name_is(tmp_path: Path, monkeypat
     calls = record(monkeypatch)
     disk.write_atomically(tmp_path / "x", b"new", 0o640)
     assert calls == ["write", "fsync file", "rename", "fsync dir"]
+
+
+def test_a_commit_is_one_rename_of_a_link_and_durable_when_it_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book = Ledger(Layout(tmp_path).app(AppName("blog")))
+    book.paths.releases.mkdir(parents=True)
+    book.create()
+    release = book.open_release(Source.GIT, "alice")
+    calls = record(monkeypatch)
+    book.commit(release)
+    assert calls == ["rename", "fsync dir"]
+    book.finish(release, Status.LIVE)
+    assert calls[2:] == ["write", "fsync file", "rename", "fsync dir"]
 
 
 def test_a_file_has_the_mode_asked_for_whatever_the_umask_is(tmp_path: Path) -> None:
