@@ -30,6 +30,8 @@ CONFIG: Mapping[str, str] = {
     "core.hooksPath": "/dev/null",
     "core.attributesFile": "/dev/null",
     "core.fsmonitor": "false",
+    # Refs, too: else a power cut leaves an empty file in a branch's place (git-config(1); older ones ignore it).
+    "core.fsync": "committed",
     "gc.auto": "0",
     "maintenance.auto": "false",
     "protocol.allow": "never",
@@ -93,11 +95,19 @@ class Git:
             return self.commit_of(f"refs/heads/{branch}")
 
     def put_back(self, branch: Branch, commit: Oid | None) -> bool:
-        """Make a branch be at `commit` (None: not be); whether it had to be changed."""
+        """Make a branch be at `commit` (None: not be); whether it had to be changed.
+
+        For who has the app's turn: what a killed git or a power cut left in the way is removed.
+        """
         if self.branch(branch) == commit:
             return False
         where = ["-d", f"refs/heads/{branch}"] if commit is None else [f"refs/heads/{branch}", commit]
-        self.run("update-ref", "--no-deref", *where)
+        if self.run("update-ref", "--no-deref", *where, check=False).code:
+            # git neither reads an empty file nor replaces it, and waits for nobody's lock for ever.
+            for name in (f"{branch}.lock", branch):
+                (self.repo / "refs/heads" / name).unlink(missing_ok=True)
+            if self.branch(branch) != commit:
+                self.run("update-ref", "--no-deref", *where)
         return True
 
     def pin(self, number: int, commit: Oid) -> None:

@@ -142,6 +142,22 @@ def test_a_branch_is_put_back_and_taken_away(work: Work) -> None:
     assert not work.source.put_back(main, None)
 
 
+@pytest.mark.parametrize("left", ["an empty file", "a lock"])
+def test_a_branch_that_a_power_cut_or_a_killed_git_broke_is_put_back(work: Work, left: str) -> None:
+    main = Branch("main")
+    first, second = work.commit("1"), work.commit("2")
+    work.source.put_back(main, first)
+    ref = work.source.git.repo / "refs/heads/main"
+    if left == "a lock":
+        ref.with_name("main.lock").touch()
+    else:
+        ref.write_bytes(b"")
+    assert work.source.put_back(main, second) and work.source.branch(main) == second
+    ref.write_bytes(b"")
+    assert work.source.put_back(main, None) and work.source.branch(main) is None
+    assert not work.source.put_back(main, None)
+
+
 def test_a_repository_configured_by_somebody_else_runs_nothing(work: Work, tmp_path: Path) -> None:
     """threat row 22: core.fsmonitor, a pager, an external diff in the repository's config."""
     oid = work.commit()
