@@ -23,8 +23,10 @@ AT_ONCE = int(os.environ.get("SHIPIT_TEST_AT_ONCE", "8"))
 APPS = int(os.environ.get("SHIPIT_TEST_APPS", "4"))
 FILES = int(os.environ.get("SHIPIT_TEST_FILES", "3000"))
 RELEASES = int(os.environ.get("SHIPIT_TEST_RELEASES", "1000"))
-# sshd turns connections away at random when ten have not yet said who they are (MaxStartups).
+# sshd turns connections away at random when ten have not yet said who they are (MaxStartups); many more than the
+# default come to that all the same.
 APART = 0.15
+SSHD_IS_FULL = "Connection closed by"
 PATIENCE = 120 + 15 * max(AT_ONCE, APPS)
 
 WATCH = """
@@ -78,13 +80,15 @@ def test_of_many_pushes_to_one_app_at_once_each_is_told_the_truth(shared_host: H
         if result.code == 0:
             assert " is live at " in result.err and repo.head[:8] in made, str(result)
         else:
-            assert "Superseded by a newer push" in result.err and repo.head[:8] not in made, str(result)
+            why = ("Superseded by a newer push", SSHD_IS_FULL)
+            assert any(words in result.err for words in why) and repo.head[:8] not in made, str(result)
     assert len(made) == 1 + sum(result.code == 0 for result in results)
     last = next(row for row in rows if row["status"] == "live")
     assert branch_at_server(first)[:8] == last["commit"]
     winner = next(repo for repo in others if repo.head[:8] == last["commit"])
     assert client.get("shared").body == (winner.path / "mark").read_text().strip()
     assert newest(client, "shared")["release"] == last["release"], "the newest push is the one that stays"
+    print(f"of {AT_ONCE} pushes: {sum(result.code == 0 for result in results)} live, the others told why not")
 
 
 def test_of_many_apps_pushed_at_once_two_build_and_the_others_are_told_their_place(
@@ -147,7 +151,7 @@ def test_a_limit_is_named_where_it_refuses_and_raised_it_works(
     refused = repo.push(timeout=PATIENCE)
     # git's own words, as git is who counts; docs/git.md names the setting.
     assert refused.code != 0 and "pack exceeds maximum allowed size" in refused.err, str(refused)
-    settings(f"max_push: 5\nmax_files: {FILES + 10}\n")
+    settings(f"max_push: {5 + FILES // 500}\nmax_files: {FILES + 10}\n")
     with watched(shared_host) as seen:
         assert repo.push(timeout=600).code == 0
         assert seen("least-memory") > 0
