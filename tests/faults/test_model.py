@@ -28,7 +28,7 @@ from receiver.paths import Layout
 from receiver.story.checkpoint import NAMES
 
 SEED = int(os.environ.get("SHIPIT_TEST_SEED", "1"))
-STEPS = int(os.environ.get("SHIPIT_TEST_STEPS", "18"))
+STEPS = int(os.environ.get("SHIPIT_TEST_STEPS", "14"))
 APP = AppName("model")
 COLOURFUL = MAIN.replace(
     'MARK = open("mark").read().strip()',
@@ -94,7 +94,8 @@ class World:
         return self.dice.choices([make for _, make in choose], [weight for weight, _ in choose])[0]()
 
     def next_fault(self, wish: Wish) -> Fault | None:
-        if not self.settled or wish.content is None or self.dice.random() < 0.4:
+        # The first push makes the app: before it there is nothing to hold anything against.
+        if not self.settled or not self.model.current or wish.content is None or self.dice.random() < 0.4:
             return None
         moment = self.dice.choice(NAMES) if self.dice.random() < 0.6 else self.dice.uniform(0, 1.5)
         return Fault(self.dice.choice(PARTIES), moment)
