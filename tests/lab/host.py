@@ -147,7 +147,7 @@ class Machine:
         # A machine that is starting beside this one has a copy of our mounts for a moment, and a mount of the same
         # image would then be the file system that was stopped.
         image = self.directory / "image"
-        wait_for("the disk to be let go", lambda: not run(["losetup", "-j", image]).out.strip())
+        wait_for("the disk to be let go", lambda: not run(["losetup", "-j", image]).out.strip(), timeout=120)
         self._mount_disk()
         self._mount()
 

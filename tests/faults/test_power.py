@@ -1,0 +1,98 @@
+"""The power fails at a checkpoint: what nobody had synced is lost, and yet the old release or the new one is whole.
+
+By default at some checkpoints; SHIPIT_TEST_MATRIX=1 tries all of them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from host.apps import asked, branch_at_server, live, pushed, unwell
+from lab import snapshot
+from lab.client import Client, Repo
+from lab.host import Background, Host, wait_for
+
+from faults.points import held_at, wait_until_held
+from receiver.host.ledger import Ledger
+from receiver.names import AppName
+from receiver.paths import Layout
+from receiver.story.checkpoint import NAMES
+
+pytestmark = [pytest.mark.host, pytest.mark.slow, pytest.mark.xdist_group("power")]
+
+EVERY = bool(os.environ.get("SHIPIT_TEST_MATRIX"))
+PAST = ("committed", "announced", "retired")
+IN_A_DEPLOY = NAMES if EVERY else ("unpacking", "healthy", "committed")
+IN_A_ROLLBACK = [n for n in NAMES if n not in ("unpacking", "built")] if EVERY else ("configured", "committed")
+
+
+@pytest.fixture(scope="module")
+def durable() -> Iterator[Host]:
+    """A server with a disk of its own, where only what was synced survives."""
+    with Host.boot(snapshot.installed_tree("bookworm"), "durable", own_disk=True) as machine:
+        machine.sh("sync")
+        yield machine
+
+
+@pytest.fixture(scope="module")
+def laptop(durable: Host, tmp_path_factory: pytest.TempPathFactory) -> Client:
+    return Client(durable, tmp_path_factory.mktemp("laptop"), key=snapshot.admin_key())
+
+
+@pytest.fixture(scope="module")
+def repo(laptop: Client) -> Repo:
+    return pushed(laptop, "power", "start", procfile="web: python main.py --at $SOCKET\nrelease: true\n")
+
+
+def cut(host: Host, laptop: Client, checkpoint: str, change: Background) -> str:
+    """The power fails when the worker comes to its checkpoint; what the site answers after it came back."""
+    assert wait_until_held(host, change), change.so_far()
+    host.power_cut()
+    change.kill()
+    change.wait()
+    wait_for("the site to answer", lambda: answers(laptop))
+    assert unwell(host) == [], "nothing needs to be done by hand"
+    book = Ledger(Layout(host.root).app(AppName("power")))
+    assert [release.number for release in book.releases()] == sorted(book.numbers(), reverse=True), "a record is lost"
+    assert {row["release"] for row in asked(laptop, "ps", "power")} == {live(laptop, "power")}
+    return laptop.get("power").body
+
+
+def answers(laptop: Client) -> bool:
+    try:
+        return laptop.get("power", timeout=5).status == 200
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("checkpoint", IN_A_DEPLOY)
+def test_the_power_fails_in_a_deploy(checkpoint: str, durable: Host, laptop: Client, repo: Repo) -> None:
+    before, mark = laptop.get("power").body, f"cut-{checkpoint}"
+    repo.commit({"mark": mark + "\n"})
+    with held_at(durable, checkpoint):
+        after = cut(durable, laptop, checkpoint, repo.start_push())
+    assert after == (mark if checkpoint in PAST else before)
+    again = repo.push()
+    assert again.code == 0, str(again)
+    assert laptop.get("power").body == mark
+    assert branch_at_server(repo) == repo.head
+
+
+@pytest.mark.parametrize("checkpoint", IN_A_ROLLBACK)
+def test_the_power_fails_in_a_rollback(checkpoint: str, durable: Host, laptop: Client, repo: Repo) -> None:
+    repo.commit({"mark": f"before-{checkpoint}\n"})
+    assert repo.push().code == 0
+    was = live(laptop, "power")
+    repo.commit({"mark": f"gone-from-{checkpoint}\n"})
+    assert repo.push().code == 0
+    with held_at(durable, checkpoint):
+        after = cut(durable, laptop, checkpoint, laptop.start_ssh("rollback", "power", was))
+    back, here = f"before-{checkpoint}", f"gone-from-{checkpoint}"
+    assert after == (back if checkpoint in PAST else here)
+    rolled = laptop.ssh("rollback", "power", was)
+    assert rolled.code == 0, str(rolled)
+    assert laptop.get("power").body == back
+    assert repo.push().code == 0
+    assert laptop.get("power").body == here
