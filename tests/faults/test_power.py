@@ -1,11 +1,12 @@
 """The power fails at a checkpoint: what nobody had synced is lost, and yet the old release or the new one is whole.
 
-By default at some checkpoints; SHIPIT_TEST_MATRIX=1 tries all of them.
+By default at some checkpoints; SHIPIT_TEST_MATRIX=1 tries all of them, and more moments of an upgrade.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -24,8 +25,11 @@ pytestmark = [pytest.mark.host, pytest.mark.slow, pytest.mark.xdist_group("power
 
 EVERY = bool(os.environ.get("SHIPIT_TEST_MATRIX"))
 PAST = ("committed", "announced", "retired")
-IN_A_DEPLOY = NAMES if EVERY else ("unpacking", "healthy", "committed")
-IN_A_ROLLBACK = [n for n in NAMES if n not in ("unpacking", "built")] if EVERY else ("configured", "committed")
+IN_A_DEPLOY = NAMES if EVERY else ("healthy", "committed")
+IN_A_ROLLBACK = [n for n in NAMES if n not in ("unpacking", "built")] if EVERY else ("committed",)
+# Of an upgrade: the step that install.sh has begun, and seconds after that.
+IN_AN_UPGRADE = [("version", 0.5), ("version", 3.0), ("accounts", 0.0), ("proxy", 0.0), ("services", 0.0),
+                 ("services", 0.3)] if EVERY else [("services", 0.1)]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -96,3 +100,31 @@ def test_the_power_fails_in_a_rollback(checkpoint: str, durable: Host, laptop: C
     assert laptop.get("power").body == back
     assert repo.push().code == 0
     assert laptop.get("power").body == here
+
+
+@pytest.mark.parametrize(("step", "seconds"), IN_AN_UPGRADE)
+def test_the_power_fails_in_an_upgrade(step: str, seconds: float, durable: Host, laptop: Client, repo: Repo) -> None:
+    """What is installed is the old version or the new one, whole; apps serve; install.sh, run again, ends it."""
+    body = laptop.get("power").body
+    durable.sh(f"echo '# {step} {seconds}' >>/root/shipit/receiver/__init__.py; sync")
+    with laptop.load("power", threads=2, pause=0.02) as load:
+        upgrade = durable.start("cd /root/shipit && exec ./install.sh")
+        wait_for(f"the step {step}", lambda: step in upgrade.so_far() or upgrade.process.poll() is not None, timeout=90)
+        time.sleep(seconds)
+        report = load.stop()
+    assert report.failed == 0, "apps do not notice an upgrade"
+    durable.power_cut()
+    upgrade.kill()
+    upgrade.wait()
+    wait_for("the site to answer", lambda: answers(laptop))
+    assert laptop.get("power").body == body
+    assert unwell(durable) == [], "what is there is whole"
+    repo.commit({"mark": f"after-{step}-{seconds}\n"})
+    assert repo.push().code == 0
+    durable.install(key=False)
+    assert unwell(durable) == []
+    said = durable.sh("tail -n1 /usr/lib/shipit/current/lib/python3*/site-packages/receiver/__init__.py").out
+    assert said == f"# {step} {seconds}\n", "the new version is in force"
+    repo.commit({"mark": f"with-{step}-{seconds}\n"})
+    assert repo.push().code == 0
+    assert laptop.get("power").body == f"with-{step}-{seconds}"
