@@ -180,7 +180,7 @@ class Ledger:
             raise Corrupt(f"The record of {self.app} v{number}, which is live, is gone.") from None
 
     def open_release(self, source: Source, by: str, *, builds: bool = False, **values: Any) -> Release:
-        """Give out the next number and record the release as building; durable when it returns.
+        """Give out the next number and record the release as building, or as starting; durable when it returns.
 
         `builds`: it gets a slug of its own. `values` are further fields of Release. Raises OSError when the disk is full; nothing is left then but a
         number that was never used.
@@ -198,7 +198,8 @@ class Ledger:
         for empty in (paths.log, paths.alive):
             os.close(os.open(empty, os.O_CREAT | os.O_WRONLY, FILE_MODE))
         release = Release(
-            app=self.app, number=number, source=source, status=Status.BUILDING, by=by, created=time.time(),
+            app=self.app, number=number, source=source, by=by, created=time.time(),
+            status=Status.BUILDING if builds else Status.STARTING,
             previous=current, **{"config_base": current, **({"slug": number} if builds else {}), **values},
         )  # fmt: skip
         self.save(release)

@@ -121,7 +121,8 @@ def hide_config(host: Host, number: int) -> None:
 
 def start(host: Host, release: Release) -> Release:
     """Start the whole formation beside the old one."""
-    release = host.ledger.save(replace(release, status=Status.STARTING))
+    if release.status is not Status.STARTING:
+        release = host.ledger.save(replace(release, status=Status.STARTING))
     if release.running() and not host.keeps_stopped(release):
         beside = f" beside v{release.previous}" if release.previous else ""
         host.say.step(f"Starting {', '.join(f'{p.type}.{i}' for p, i in release.running())}{beside}")
