@@ -244,10 +244,14 @@ class Ledger:
         return None
 
     def is_whole(self, release: Release) -> bool:
-        """Whether the release's slug and environment are still on disk (they may have been pruned)."""
-        return bool(release.slug) and all(
-            self.paths.release(number).slug.is_dir() for number in (release.slug, release.environment) if number
-        )
+        """Whether the release was not pruned: its slug and environment are on disk, and its config vars.
+
+        Another release may keep the slug of one that was pruned. Its sockets link then tells: a prune takes that last.
+        """
+        if not release.slug or not self.paths.release(release.number).sockets_link.is_symlink():
+            return False
+        used = {release.slug, release.environment} - {0}
+        return all(self.paths.release(number).slug.is_dir() for number in used)
 
     def worker_lives(self, number: int) -> bool:
         """Whether a worker still holds the release's `alive` lock."""

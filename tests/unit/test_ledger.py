@@ -82,6 +82,14 @@ def test_a_rollback_without_a_number_goes_back_and_not_to_and_fro(book: Ledger) 
     assert three.number not in (one.number, two.number)
 
 
+def test_what_was_pruned_is_gone_even_if_another_release_runs_its_slug(book: Ledger) -> None:
+    one = live(book)
+    two = live(book)
+    book.save(replace(two, slug=one.number, environment=one.number))
+    book.paths.release(one.number).sockets_link.unlink()
+    assert not book.is_whole(one) and book.is_whole(book.release(two.number))
+
+
 def test_a_failed_release_is_never_what_a_rollback_returns_to(book: Ledger) -> None:
     one = live(book)
     book.finish(book.open_release(Source.GIT, "alice", builds=True), Status.FAILED, "no")
