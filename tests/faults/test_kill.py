@@ -227,7 +227,8 @@ def test_eight_pushes_in_a_row_end_with_the_newest_and_no_outage(laptop: Client)
         for number in range(1, 9):
             repo.commit({"mark": f"{number}\n"})
             pushes.append(repo.start_push(ref=f"{repo.head}:main"))
-            time.sleep(0.3)
+            # Which is the newest is decided in the queue: whoever says something is there.
+            wait_for("the push to be there", lambda: pushes[-1].so_far() or pushes[-1].process.poll() is not None)
         results = [push.wait() for push in pushes]
     report = load.stop()
     assert report.failed == 0, str(report)
