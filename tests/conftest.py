@@ -33,6 +33,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "embedded: runs a Debian tree without systemd; needs root")
     config.addinivalue_line("markers", "slow: takes more than 20 s")
     signal.signal(signal.SIGTERM, end_like_an_interrupt)
+    # A shell ignores it in what runs in the background, and then so would every client that a test interrupts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def end_like_an_interrupt(_number: int, _frame: FrameType | None) -> None:

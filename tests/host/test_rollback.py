@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from lab import snapshot
 from lab.client import Client, Repo
-from lab.host import Host
+from lab.host import Host, wait_for
 
 from host.apps import asked, environment_of, live, newest, pushed, say
 
@@ -95,6 +95,8 @@ def test_keep_is_honoured_pins_stay_and_what_was_pruned_is_refused(laptop: Clien
     for number in range(2, 9):
         repo.commit({"mark": f"{number}\n"})
         assert repo.push("-o", "force").code == 0
+        # What still finishes its requests is not pruned.
+        wait_for("the old one to be gone", lambda: len(asked(laptop, "ps", "keeps")) == 1)
     slugs = "/var/lib/shipit/apps/keeps/slugs"
     assert sorted(shared_host.sh(f"ls {slugs}").out.split()) == ["v1", "v7", "v8"]
     assert sorted(shared_host.sh("ls /var/lib/shipit/apps/keeps/config").out.split()) == [

@@ -201,7 +201,7 @@ class Repo:
         for name, text in files.items():
             path = self.path / name
             if text is None:
-                path.unlink()
+                path.unlink(missing_ok=True)
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)
             data = text.encode() if isinstance(text, str) else text

@@ -144,10 +144,11 @@ class Machine:
         stop_without_writing(self.directory / "disk")
         run(["umount", self.root])
         run(["umount", self.directory / "disk"])
-        # A machine that is starting beside this one has a copy of our mounts for a moment, and a mount of the same
-        # image would then be the file system that was stopped.
-        image = self.directory / "image"
-        wait_for("the disk to be let go", lambda: not run(["losetup", "-j", image]).out.strip(), timeout=120)
+        # Machines that were started beside this one have copies of our mounts, and a mount of the same image would then
+        # be the file system that was stopped. So the machine goes on with another file of the same bytes.
+        image, same = self.directory / "image", self.directory / "image.same"
+        run(["cp", "--sparse=always", image, same])
+        same.rename(image)
         self._mount_disk()
         self._mount()
 

@@ -11,6 +11,9 @@ from lab import snapshot
 from lab.client import Client, Repo
 from lab.host import Host, wait_for
 
+# They share a machine of their own.
+pytestmark = pytest.mark.xdist_group("bombs")
+
 APPS = "/var/lib/shipit/apps"
 SETTINGS = "/etc/shipit/shipit.yml"
 LIMITS = {"build_memory": 160, "build_tasks": 80}
