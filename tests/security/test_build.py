@@ -121,7 +121,7 @@ def test_an_index_that_never_answers_ends_at_the_limit_and_the_old_release_serve
 
 @pytest.mark.host
 def test_after_all_bombs_the_app_is_pushed_as_if_nothing_had_been(laptop: Client, bomb: Repo, limited: Host) -> None:
-    bomb.commit(files("mended"))
+    bomb.commit({**files("mended"), "shipit.yml": None, "bomb.py": None, "requirements.txt": None})
     result = bomb.push()
     assert result.code == 0, str(result)
     until_body(laptop, "bomb", "mended")
