@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -75,10 +76,16 @@ class Site:
 
     def __exit__(self, *_: object) -> None:
         for process in self.running.values():
-            process.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         self.stop_nginx()
-        shutil.rmtree(self.root)
+        until(self.removed)
+
+    def removed(self) -> bool:
+        """Remove all of it; an app that was told to end may still write a last file there."""
+        shutil.rmtree(self.root, ignore_errors=True)
+        return not self.root.exists()
 
     def start_nginx(self) -> None:
         subprocess.run(["nginx", "-p", self.root, "-c", self.root / "etc/nginx/nginx.conf"], check=True)
