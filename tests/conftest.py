@@ -109,6 +109,12 @@ def shared_host() -> Iterator[Host]:
         yield machine
 
 
+@pytest.fixture(scope="module")
+def laptop(shared_host: Host, tmp_path_factory: pytest.TempPathFactory) -> Client:
+    """The administrator's, for all tests of a module that share its host."""
+    return Client(shared_host, tmp_path_factory.mktemp("laptop"), key=snapshot.admin_key())
+
+
 @pytest.fixture
 def trixie_host(request: pytest.FixtureRequest) -> Iterator[Host]:
     """A fresh trixie server on which install.sh has run."""

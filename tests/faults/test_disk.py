@@ -9,7 +9,6 @@ from contextlib import contextmanager
 
 import pytest
 from host.apps import asked, build, live, pushed, say, unwell
-from lab import snapshot
 from lab.client import Client, Repo
 from lab.host import Host
 
@@ -30,11 +29,6 @@ FILL = {
     "blocks": "cat /dev/zero >{}/ballast",
     "inodes": "mkdir -p {0}; i=0; while : >{0}/$((i++)); do :; done",
 }
-
-
-@pytest.fixture(scope="module")
-def laptop(shared_host: Host, tmp_path_factory: pytest.TempPathFactory) -> Client:
-    return Client(shared_host, tmp_path_factory.mktemp("laptop"), key=snapshot.admin_key())
 
 
 @contextmanager

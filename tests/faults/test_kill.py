@@ -8,7 +8,6 @@ import time
 
 import pytest
 from host.apps import asked, branch_at_server, build, files, live, newest, pushed, say, until_body, unwell
-from lab import snapshot
 from lab.client import Client, Repo
 from lab.host import Host, wait_for
 
@@ -17,11 +16,6 @@ from receiver.model import decode_app_state, decode_release
 from receiver.story.checkpoint import NAMES
 
 PROCFILE = "web: python main.py --at $SOCKET\nrelease: true\n"
-
-
-@pytest.fixture(scope="module")
-def laptop(shared_host: Host, tmp_path_factory: pytest.TempPathFactory) -> Client:
-    return Client(shared_host, tmp_path_factory.mktemp("laptop"), key=snapshot.admin_key())
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 from host.apps import asked, environment_of, pushed, say, unwell
-from lab import snapshot
 from lab.client import Client, Repo
 from lab.host import Host, wait_for
 
@@ -18,11 +17,6 @@ LOST = {
     "gone": ("rm current", "which says what is live, is gone"),
     "dangling": ("ln -sfn v77 current", "points at 'v77'"),
 }
-
-
-@pytest.fixture(scope="module")
-def laptop(shared_host: Host, tmp_path_factory: pytest.TempPathFactory) -> Client:
-    return Client(shared_host, tmp_path_factory.mktemp("laptop"), key=snapshot.admin_key())
 
 
 @pytest.fixture(scope="module")

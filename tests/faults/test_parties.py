@@ -12,7 +12,6 @@ import os
 
 import pytest
 from host.apps import branch_at_server, build, live, newest, pushed, say, unwell
-from lab import snapshot
 from lab.client import Client, Repo
 from lab.host import Background, Host, wait_for
 
@@ -42,11 +41,6 @@ CASES = list(itertools.product(NAMES, PARTIES)) if EVERY else [
     ("announced", "nginx's master"),
 ]  # fmt: skip
 PAST = ("committed", "announced", "retired")
-
-
-@pytest.fixture(scope="module")
-def laptop(shared_host: Host, tmp_path_factory: pytest.TempPathFactory) -> Client:
-    return Client(shared_host, tmp_path_factory.mktemp("laptop"), key=snapshot.admin_key())
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
-from lab import snapshot
 from lab.client import Client, Repo
 from lab.host import Host, wait_for
 
@@ -34,11 +33,6 @@ NASTY = {
 LINES = (
     "-----BEGIN KEY-----\n  indented\n\nUser=root\nExecStartPre=+/bin/sh -c id\n\ttab 'q' \"q\" \\\n-----END KEY-----\n"
 )
-
-
-@pytest.fixture(scope="module")
-def laptop(shared_host: Host, tmp_path_factory: pytest.TempPathFactory) -> Client:
-    return Client(shared_host, tmp_path_factory.mktemp("laptop"), key=snapshot.admin_key())
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable
 
 import pytest
-from lab import snapshot
 from lab.client import Client, Repo
 from lab.host import Host, wait_for
 
@@ -34,11 +33,6 @@ FIRST_PUSH = re.compile(
        web\.1 is healthy \(\d+\.\d s\)
 -----> v1 is live at http://tiny\.\S+ \(\d+\.\d s\)"""
 )
-
-
-@pytest.fixture(scope="module")
-def laptop(shared_host: Host, tmp_path_factory: pytest.TempPathFactory) -> Client:
-    return Client(shared_host, tmp_path_factory.mktemp("laptop"), key=snapshot.admin_key())
 
 
 @pytest.fixture(scope="module")

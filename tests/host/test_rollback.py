@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from lab import snapshot
 from lab.client import Client, Repo
 from lab.host import Host, wait_for
 
 from host.apps import asked, environment_of, live, newest, pushed, say
 
 DAMAGED = "/var/lib/shipit/apps/{}/slugs/v{}"
-
-
-@pytest.fixture(scope="module")
-def laptop(shared_host: Host, tmp_path_factory: pytest.TempPathFactory) -> Client:
-    return Client(shared_host, tmp_path_factory.mktemp("laptop"), key=snapshot.admin_key())
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import re
 
 import pytest
 from host.apps import asked, environment_of, files, live, pushed, say
-from lab import snapshot
 from lab.client import Client, Repo
 from lab.host import Host
 
@@ -78,11 +77,6 @@ for entry in os.listdir("/proc"):
 attempt("kill", "{pid}", lambda p: os.kill(int(p), 0))
 print(json.dumps(worked))
 """
-
-
-@pytest.fixture(scope="module")
-def laptop(shared_host: Host, tmp_path_factory: pytest.TempPathFactory) -> Client:
-    return Client(shared_host, tmp_path_factory.mktemp("laptop"), key=snapshot.admin_key())
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from host.apps import asked, live, pushed, say, unwell
-from lab import snapshot
 from lab.client import Client, Repo
 from lab.host import Host
 
@@ -53,11 +52,6 @@ for line in sys.stdin.buffer:
         agent = None
     print(told.strip() or "null", flush=True)
 """
-
-
-@pytest.fixture(scope="module")
-def laptop(shared_host: Host, tmp_path_factory: pytest.TempPathFactory) -> Client:
-    return Client(shared_host, tmp_path_factory.mktemp("laptop"), key=snapshot.admin_key())
 
 
 @pytest.fixture(scope="module")

@@ -7,18 +7,12 @@ import re
 
 import pytest
 from host.apps import asked, environment_of, live, pushed, say
-from lab import snapshot
 from lab.client import Client, Repo
 from lab.host import Host
 
 # Put together here, so that a search of the server does not find this file.
 CANARY = "-".join(("c4nary", "of", "s3crets", "9b1f"))
 APPS = "/var/lib/shipit/apps"
-
-
-@pytest.fixture(scope="module")
-def laptop(shared_host: Host, tmp_path_factory: pytest.TempPathFactory) -> Client:
-    return Client(shared_host, tmp_path_factory.mktemp("laptop"), key=snapshot.admin_key())
 
 
 @pytest.fixture(scope="module")

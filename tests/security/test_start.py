@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 from host.apps import build, files, live, pushed, until_body
-from lab import snapshot
 from lab.client import Client
 from lab.host import Host, wait_for
 
@@ -18,11 +17,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(b"squatted")
 http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 """
-
-
-@pytest.fixture(scope="module")
-def laptop(shared_host: Host, tmp_path_factory: pytest.TempPathFactory) -> Client:
-    return Client(shared_host, tmp_path_factory.mktemp("laptop"), key=snapshot.admin_key())
 
 
 def test_an_app_that_takes_anothers_port_gets_none_of_its_requests(laptop: Client, shared_host: Host) -> None:
