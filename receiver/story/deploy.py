@@ -33,7 +33,7 @@ def deploy(host: Host, release: Release) -> Release:
     """
     with undone_on_failure(host, release):
         recover(host, release)
-        hide_config(host, release.config_base)
+        hide_config(host, release)
         with known_to_the_proxy(host):
             release = built(host, release)
         # A new slug is durable before the ledger names it; the disk works while the new processes come up.
@@ -110,13 +110,16 @@ def snapshot_config(host: Host, release: Release) -> None:
     """Freeze the config vars of this release; those of a config change were written by the command that made it."""
     if release.source is not Source.CONFIG:
         host.agent.snapshot_config(release.app, release.number, release.config_base, {}, [])
-    hide_config(host, release.number)
     checkpoint.reach("configured")
 
 
-def hide_config(host: Host, number: int) -> None:
-    """Whatever a build, a release command or a crashing process prints of the config vars is not kept."""
-    host.say.hide(host.agent.read_config(host.ledger.app, number).values())
+def hide_config(host: Host, release: Release) -> None:
+    """Whatever a build, a release command or a crashing process prints of the config vars is not kept.
+
+    The release will have those of its base; for a config change they are written already.
+    """
+    number = release.number if release.source is Source.CONFIG else release.config_base
+    host.say.hide(host.agent.read_config(release.app, number).values())
 
 
 def start(host: Host, release: Release) -> Release:
