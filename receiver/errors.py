@@ -87,5 +87,7 @@ def full_disk(error: BaseException) -> HostFault | None:
     if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return None
     return HostFault(
-        f"The disk of the server is full ({error.strerror}).", hint="Make room on the server; look with: shipit doctor"
+        f"The disk of the server is full ({error.strerror}).",
+        holds="What is live goes on serving.",
+        hint="Make room on the server; look with: shipit doctor",
     )

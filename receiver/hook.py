@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from receiver.errors import Failure, HostFault, Rejected
+from receiver.errors import Failure, HostFault, Rejected, full_disk
 from receiver.gate import refs
 from receiver.gate.push import Options, options
 from receiver.gate.refs import Update
@@ -56,9 +56,16 @@ class Hooks:
                 side.failure(failure)
                 return 1
             except OSError as error:
-                side.failure(HostFault(f"The server could not take the push: {error}.", hint="shipit doctor"))
+                side.failure(full_disk(error) or self._untaken(error))
                 return 1
         return 0
+
+    def _untaken(self, error: OSError) -> HostFault:
+        return HostFault(
+            f"The server could not take the push ({error.strerror or error}).",
+            holds=self._ledger.still_holds(),
+            hint="Push again; the server's administrator looks with: sudo shipit doctor",
+        )
 
     def _pre_receive(self, side: Sideband, wish: Options, env: Mapping[str, str], updates: list[Update]) -> None:
         state = self._ledger.state()
@@ -86,7 +93,11 @@ class Hooks:
             )
         tree = source.tree(commit, max_files=self._settings.max_files, max_size=free - keep)
         if disk.f_files and disk.f_favail < len(tree.entries()) + SPARE_INODES:
-            raise HostFault(f"The server's disk has only {disk.f_favail} inodes left.", holds="Nothing was received.")
+            raise HostFault(
+                f"The server's disk has only {disk.f_favail} inodes left.",
+                holds="Nothing was received.",
+                hint="Keep fewer releases, or make room on the server; see: shipit doctor",
+            )
         read_manifest(tree)
 
     def _post_receive(self, side: Sideband, wish: Options, env: Mapping[str, str], updates: list[Update]) -> None:

@@ -37,7 +37,11 @@ class HookLine:
         line = cls(*os.pipe(), *os.pipe())
         try:
             if max(line.theirs) > _HIGHEST:
-                raise HostFault("Too many files are open for a push.")
+                raise HostFault(
+                    "Too many files are open for a push.",
+                    holds="Nothing was received.",
+                    hint="Push again; the server's administrator looks with: journalctl -t shipit -n 50",
+                )
             yield line
         finally:
             for fd in line._open:

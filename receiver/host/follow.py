@@ -65,8 +65,7 @@ def follow(ledger: Ledger, number: int, out: int, *, worker: int | None = None) 
 
 def died(ledger: Ledger, release: Release) -> HostFault:
     """What is said when the worker ended without a verdict."""
-    current = ledger.current_number()
-    holds = f"v{current} is still serving." if current else f"{release.app} has no live release yet."
+    holds = ledger.still_holds()
     again = "Push again." if release.source is Source.GIT else "Give the same command again."
     if disk.is_full(ledger.paths.releases):
         # It could not even write down that it failed.

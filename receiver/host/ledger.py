@@ -179,6 +179,11 @@ class Ledger:
         except NotFound:
             raise Corrupt(f"The record of {self.app} v{number}, which is live, is gone.") from None
 
+    def still_holds(self) -> str:
+        """What a change that failed has left as it was: a Failure's `holds`."""
+        current = self.current_number()
+        return f"v{current} is still serving." if current else f"{self.app} has no live release yet."
+
     def open_release(self, source: Source, by: str, *, builds: bool = False, **values: Any) -> Release:
         """Give out the next number and record the release as building, or as starting; durable when it returns.
 

@@ -52,7 +52,8 @@ def begin(layout: Layout, book: Ledger, release: Release, agent: Agent) -> int:
         book.finish(release, Status.FAILED, "The worker did not start.")
         raise HostFault(
             f"The worker that makes releases did not start ({error.strerror}).",
-            hint="The administrator looks with: sudo shipit doctor",
+            holds=book.still_holds(),
+            hint="Try again; the server's administrator looks with: sudo shipit doctor",
         ) from error
     finally:
         # The locks stay: they belong to the open files, which the worker has too (flock(2)).
@@ -93,7 +94,7 @@ def serve(layout: Layout, book: Ledger, release: Release, agent: Agent, held: li
     os.ftruncate(alive, 0)
     os.write(alive, f"{os.getpid()}\n".encode())
     host = Host(layout, settings.load(layout.settings), book, agent, Say(book.paths.release(release.number).log))
-    return work(host, release.number, lock)
+    return work(host, release, lock)
 
 
 def detach(keep: set[int]) -> None:
@@ -111,13 +112,12 @@ def detach(keep: set[int]) -> None:
             os.dup2(null, fd, inheritable=fd < 3)
 
 
-def work(host: Host, number: int, lock: int) -> int:
+def work(host: Host, release: Release, lock: int) -> int:
     """Deploy, and write the verdict into the log whatever happens. `lock` (app.lock) is given back after the switch."""
-    release = host.ledger.release(number)
 
     def cancel(signum: int, frame: FrameType | None) -> None:
         # Past the commit there is nothing to cancel: the release is live and only housekeeping is left.
-        if host.ledger.current_number() != number:
+        if host.ledger.current_number() != release.number:
             raise Cancelled(f"{release.name} was cancelled.")
 
     signal.signal(signal.SIGTERM, cancel)
@@ -125,7 +125,7 @@ def work(host: Host, number: int, lock: int) -> int:
     try:
         with suppress(Failure):
             # It is all the same to a release if nobody ends the session that it comes from.
-            host.agent.adopt(release.app, number)
+            host.agent.adopt(release.app, release.number)
         try:
             release = deploy(host, release)
         finally:
@@ -155,17 +155,14 @@ def bug(host: Host, release: Release, error: Exception) -> Failure:
 
 def report(host: Host, release: Release, failure: Failure) -> None:
     """What failed, what still holds, what to type next: the last lines of the log."""
-    current = host.ledger.current_number()
     for line in failure.details:
         host.say.line(line)
     for line in failure.message.splitlines():
         host.say.warn(line)
-    if current == release.number:
+    if host.ledger.current_number() == release.number:
         host.say.warn(f"{release.name} is live all the same.")
-    elif current:
-        host.say.warn(f"{release.name} was not made live; v{current} is still serving.")
     else:
-        host.say.warn(f"{release.name} was not made live; {release.app} has no live release yet.")
+        host.say.warn(f"{release.name} was not made live; {host.ledger.still_holds()}")
     again = "push again" if release.source is Source.GIT else "the same command"
     see = f"See all of it: shipit releases:output {release.app} {release.name}"
     hint = failure.hint or f"{see}    Try again: {again}"
