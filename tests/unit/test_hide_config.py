@@ -1,0 +1,36 @@
+"""Which config vars are kept out of a release's log: those that its processes will have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from receiver.host.ledger import Ledger
+from receiver.model import Source
+from receiver.names import AppName
+from receiver.paths import Layout
+from receiver.story.deploy import hide_config
+from receiver.story.host import Host
+
+BLOG = AppName("blog")
+CONFIG = {1: {"TOKEN": "the old one"}, 2: {"TOKEN": "the new one"}}
+
+
+@pytest.mark.parametrize(
+    ("source", "hidden"),
+    [(Source.CONFIG, "the new one"), (Source.GIT, "the old one"), (Source.SCALE, "the old one")],
+)
+def test_what_its_processes_will_have_is_hidden(tmp_path: Path, source: Source, hidden: str) -> None:
+    book = Ledger(Layout(tmp_path).app(BLOG))
+    book.paths.releases.mkdir(parents=True)
+    book.create()
+    book.open_release(Source.GIT, "alice", builds=True)
+    release = book.open_release(source, "alice", config_base=1)
+    said: list[str] = []
+    agent = SimpleNamespace(read_config=lambda app, number: CONFIG[number])
+    host: Any = SimpleNamespace(agent=agent, say=SimpleNamespace(hide=said.extend))
+    hide_config(cast(Host, host), release)
+    assert said == [hidden]
