@@ -9,7 +9,7 @@ import click
 from receiver.cli import out
 from receiver.cli.args import json_option
 from receiver.cli.main import Context, become_shipit
-from receiver.errors import Busy
+from receiver.errors import Busy, HostFault
 from receiver.host import ledger
 from receiver.host.client import Agent
 from receiver.host.queue import queued
@@ -39,13 +39,17 @@ def doctor(ctx: Context, fix: bool, form: str) -> int:
         findings += host_findings(ctx.layout)
         become_shipit()
     mended: list[str] = []
-    for app in ledger.apps(ctx.layout):
+    try:
         with ctx.take_agent() as agent:
-            before = list(app_findings(ctx.layout, app, agent))
-            if fix and not all(f.well for f in before):
-                mended += [f"{app}: {line}" for line in mend_in_turn(ctx, app, agent)]
+            for app in ledger.apps(ctx.layout):
                 before = list(app_findings(ctx.layout, app, agent))
-            findings += before
+                if fix and not all(f.well for f in before):
+                    mended += [f"{app}: {line}" for line in mend_in_turn(ctx, app, agent)]
+                    before = list(app_findings(ctx.layout, app, agent))
+                findings += before
+    except HostFault as failure:
+        # What was found until then is told all the same.
+        findings.append(Finding("host", failure.message, False, failure.hint))
     if form == "json":
         out.show_json({"findings": [vars(f) for f in findings], "mended": mended})
     else:

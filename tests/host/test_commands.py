@@ -411,6 +411,13 @@ def test_doctor_tells_a_stopped_proxy_and_a_silent_agent(shared_host: Host, blog
         assert "host: nginx runs" in unwell(shared_host)
     finally:
         shared_host.run("systemctl", "start", "nginx")
+    shared_host.run("systemctl", "stop", "shipit-agent.socket")
+    try:
+        done = shared_host.run("shipit", "doctor", check=False)
+    finally:
+        shared_host.run("systemctl", "start", "shipit-agent.socket")
+    assert done.code == 1 and "Traceback" not in done.err, str(done)
+    assert "the agent does not answer" in done.out and "nginx runs" in done.out, str(done)
     assert unwell(shared_host) == []
 
 
