@@ -330,3 +330,27 @@ class Laptop:
 
     def push(self, *words: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
         return self.git("push", "prod", *(words or ("main",)), check=False, timeout=timeout)
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit, "it did not happen"
+        time.sleep(0.05)
+
+
+def held_push(
+    server: Server, laptop: Laptop, verdict: Callable[[Job], None] = Job.live
+) -> tuple[subprocess.Popen[str], threading.Event]:
+    """A push whose deploy has begun, and the event that it waits for before it ends like this."""
+    go = threading.Event()
+
+    def behaviour(job: Job) -> None:
+        job.say("-----> Building")
+        go.wait(60)
+        verdict(job)
+
+    server.worker.behaviour = behaviour
+    push = laptop.start("push", "prod", "main")
+    wait_for(lambda: server.worker.told)
+    return push, go

@@ -8,11 +8,10 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from gate_server import Job, Laptop, Server, make_live
+from gate_server import Job, Laptop, Server, held_push, make_live, wait_for
 
 from receiver.model import Status
 from receiver.story.worker import NAME as WORKER_NAME
@@ -21,13 +20,6 @@ from receiver.story.worker import NAME as WORKER_NAME
 @pytest.fixture(autouse=True)
 def app(server: Server) -> None:
     server.make_app()
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
-    limit = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < limit, "it did not happen"
-        time.sleep(0.05)
 
 
 def kill(push: subprocess.Popen[str]) -> None:
@@ -89,15 +81,7 @@ def test_a_client_killed_during_a_talkative_deploy_blocks_nothing(server: Server
 
 
 def test_a_client_killed_during_a_deploy_that_fails_leaves_the_branch_right(server: Server, laptop: Laptop) -> None:
-    gone = threading.Event()
-
-    def failing(job: Job) -> None:
-        gone.wait(30)
-        job.fail()
-
-    server.worker.behaviour = failing
-    push = laptop.start("push", "prod", "main")
-    wait_for(lambda: server.worker.told)
+    push, gone = held_push(server, laptop, Job.fail)
     kill(push)
     gone.set()
     wait_for(lambda: not server_side(server, "scripts/gateway"))
@@ -133,15 +117,7 @@ def test_a_client_killed_while_it_waits_leaves_the_queue(server: Server, laptop:
 
 
 def test_a_killed_gateway_keeps_its_turn_until_the_deploy_is_decided(server: Server, laptop: Laptop) -> None:
-    go = threading.Event()
-
-    def slow(job: Job) -> None:
-        go.wait(30)
-        job.live()
-
-    server.worker.behaviour = slow
-    push = laptop.start("push", "prod", "main")
-    wait_for(lambda: server.worker.told)
+    push, go = held_push(server, laptop)
     kill_there(server, "scripts/gateway")
     server.worker.behaviour = make_live
     laptop.git("commit", "-q", "--allow-empty", "-m", "next")
@@ -155,15 +131,7 @@ def test_a_killed_gateway_keeps_its_turn_until_the_deploy_is_decided(server: Ser
 
 
 def test_a_killed_hook_does_not_end_the_watch(server: Server, laptop: Laptop) -> None:
-    go = threading.Event()
-
-    def slow(job: Job) -> None:
-        go.wait(30)
-        job.live()
-
-    server.worker.behaviour = slow
-    push = laptop.start("push", "prod", "main")
-    wait_for(lambda: server.worker.told)
+    push, go = held_push(server, laptop)
     kill_there(server, "hooks/post-receive")
     time.sleep(0.5)
     assert push.poll() is None
@@ -173,15 +141,7 @@ def test_a_killed_hook_does_not_end_the_watch(server: Server, laptop: Laptop) ->
 
 
 def test_a_killed_receive_pack_fails_the_push_and_the_next_one_finds_order(server: Server, laptop: Laptop) -> None:
-    go = threading.Event()
-
-    def slow(job: Job) -> None:
-        go.wait(30)
-        job.fail()
-
-    server.worker.behaviour = slow
-    push = laptop.start("push", "prod", "main")
-    wait_for(lambda: server.worker.told)
+    push, go = held_push(server, laptop, Job.fail)
     kill_there(server, "git receive-pack")
     go.set()
     out, _ = push.communicate(timeout=30)

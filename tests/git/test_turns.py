@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import random
-import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from gate_server import Job, Laptop, Server, make_fail, make_live
+from gate_server import Job, Laptop, Server, held_push, make_fail, make_live
 
 from receiver.host.queue import queued
 
@@ -17,15 +15,6 @@ from receiver.host.queue import queued
 @pytest.fixture(autouse=True)
 def app(server: Server) -> None:
     server.make_app()
-
-
-def held_until(event: threading.Event) -> Callable[[Job], None]:
-    def behaviour(job: Job) -> None:
-        job.say("-----> Building")
-        event.wait(60)
-        job.live()
-
-    return behaviour
 
 
 def someone(server: Server, tmp_path: Path, name: str, base: Laptop) -> Laptop:
@@ -36,20 +25,10 @@ def someone(server: Server, tmp_path: Path, name: str, base: Laptop) -> Laptop:
     return made
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
-    limit = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < limit, "it did not happen"
-        time.sleep(0.05)
-
-
 def test_a_second_push_waits_and_is_told_for_whom(server: Server, laptop: Laptop, tmp_path: Path) -> None:
     bob = someone(server, tmp_path, "bob", laptop)
     bob.commit({"b": "1"})
-    done = threading.Event()
-    server.worker.behaviour = held_until(done)
-    first = laptop.start("push", "prod", "main")
-    wait_for(lambda: server.worker.told)
+    first, done = held_push(server, laptop)
     second = bob.start("push", "prod", "main")
     assert second.stdout is not None
     line = second.stdout.readline()
@@ -64,10 +43,7 @@ def test_of_the_waiting_pushes_the_newest_wins(server: Server, laptop: Laptop, t
     bob, carol = (someone(server, tmp_path, name, laptop) for name in ("bob", "carol"))
     bob.commit({"b": "1"})
     carol.commit({"c": "1"})
-    done = threading.Event()
-    server.worker.behaviour = held_until(done)
-    first = laptop.start("push", "prod", "main")
-    wait_for(lambda: server.worker.told)
+    first, done = held_push(server, laptop)
     second = bob.start("push", "prod", "main")
     assert second.stdout is not None and "Waiting" in second.stdout.readline()
     third = carol.start("push", "prod", "main")
@@ -83,10 +59,7 @@ def test_of_the_waiting_pushes_the_newest_wins(server: Server, laptop: Laptop, t
 def test_a_newer_push_that_gave_up_supersedes_nobody(server: Server, laptop: Laptop, tmp_path: Path) -> None:
     bob, carol = (someone(server, tmp_path, name, laptop) for name in ("bob", "carol"))
     bob.commit({"b": "1"})
-    done = threading.Event()
-    server.worker.behaviour = held_until(done)
-    first = laptop.start("push", "prod", "main")
-    wait_for(lambda: server.worker.told)
+    first, done = held_push(server, laptop)
     third = carol.start("push", "prod", "main")
     assert third.stdout is not None and "Waiting" in third.stdout.readline()
     third.kill()
@@ -122,10 +95,7 @@ def test_a_lock_of_a_dead_holder_holds_nobody(server: Server, laptop: Laptop) ->
 
 def test_two_apps_do_not_wait_for_each_other(server: Server, laptop: Laptop, tmp_path: Path) -> None:
     server.make_app("shop")
-    done = threading.Event()
-    server.worker.behaviour = held_until(done)
-    first = laptop.start("push", "prod", "main")
-    wait_for(lambda: server.worker.told)
+    first, done = held_push(server, laptop)
     server.worker.behaviour = make_live
     shop = Laptop(server, tmp_path / "bob" / "tree", server.add_key("bob")).init("shop")
     assert shop.push().returncode == 0
