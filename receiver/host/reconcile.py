@@ -32,7 +32,9 @@ def reconcile(layout: Layout, manager: Manager, app: AppName) -> list[str]:
             manager.start(current)
             done.append(f"started {', '.join(missing)} of {current.name}")
     manager.boot_with(app, current)
-    for number in sorted({p.release for p in running} - ({current.number} if current else set())):
+    # What a reboot ended between the switch and its retiring has only its definitions left.
+    remainders = {p.release for p in running} | manager.defined(app)
+    for number in sorted(remainders - ({current.number} if current else set())):
         manager.stop(app, number, wait=False)
         done.append(f"stopped v{number}")
     if proxy.apply(layout, settings.load(layout.settings), app):

@@ -38,6 +38,7 @@ class FakeManager:
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
         self.running: list[ProcessStatus] = []
+        self.definitions: set[int] = set()
         self.job: Callable[[Job], int] = lambda job: 0
         self.jobs: list[Job] = []
         self.stopped = threading.Event()
@@ -69,6 +70,9 @@ class FakeManager:
     def run_job(self, job: Job, stdin: int | None, stdout: int, stderr: int, *, tty: bool = False) -> int:
         self.jobs.append(job)
         return self.job(job)
+    def defined(self, app: AppName) -> set[int]:
+        return self.definitions
+
 
     def stop_job(self, name: str) -> None:
         self.calls.append(("stop_job", name))
@@ -433,6 +437,16 @@ def test_reconcile_starts_what_is_missing_and_stops_what_is_not_live(lab: Lab) -
 def test_reconcile_leaves_a_stopped_app_stopped(lab: Lab) -> None:
     lab.live()
     lab.ledger.change_state(lambda state: replace(state, stopped=True))
+def test_reconcile_removes_what_is_defined_and_does_not_run(lab: Lab) -> None:
+    """As a power cut between switch and retiring leaves the old release: no later one looks for it."""
+    lab.live()
+    lab.live()
+    lab.manager.running = [up(2, 1), up(2, 2)]
+    lab.manager.definitions = {1, 2}
+    assert lab.agent.reconcile(BLOG) == ["stopped v1", "reloaded nginx"]
+    assert lab.manager.calls == [("prepare", BLOG), ("boot_with", 2), ("stop", 1, False)]
+
+
     lab.manager.running = [up(1, 1)]
     lab.agent.reconcile(BLOG)
     assert lab.manager.calls == [("prepare", BLOG), ("boot_with", 0), ("stop", 1, False)]

@@ -95,6 +95,9 @@ class Manager(Protocol):
     def run_job(self, job: Job, stdin: int | None, stdout: int, stderr: int, *, tty: bool = False) -> int:
         """Run to the end in its cage; returns the exit code (128+signal when killed, 124 when out of time)."""
 
+    def defined(self, app: AppName) -> set[int]:
+        """The releases that it has definitions of, whether they run or not; `stop` removes them."""
+
     def stop_job(self, name: str) -> None:
         """Kill a running job with everything it started. Nothing happens if there is none."""
 

@@ -145,6 +145,9 @@ class EmbeddedManager:
     def run_job(self, job: Job, stdin: int | None, stdout: int, stderr: int, *, tty: bool = False) -> int:
         known = settings.load(self._layout.settings)
         memory, tasks = job.limits.memory or known.build_memory, job.limits.tasks or known.build_tasks
+    def defined(self, app: AppName) -> set[int]:
+        return {name.release for _, name in self._files(app)}
+
         return jobs.run(self._layout, job, stdin, stdout, stderr, tty=tty, memory=memory, tasks=tasks)
 
     def stop_job(self, name: str) -> None:

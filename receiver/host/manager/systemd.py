@@ -131,6 +131,9 @@ class SystemdManager:
     def run_job(self, job: Job, stdin: int | None, stdout: int, stderr: int, *, tty: bool = False) -> int:
         unit = units.job_unit(job.name)
         properties = [word for line in self._cage(job) for word in ("-p", line)]
+    def defined(self, app: AppName) -> set[int]:
+        return {int(path.name.rpartition("-v")[2].removesuffix("@.service")) for path in self._unit_files(app)}
+
         words = ["--quiet", "--wait", "--service-type=exec", "--pty" if tty else "--pipe", f"--unit={unit}"]
         env = {**CLEAN, **({"TERM": "xterm-256color"} if tty else {})}
         child = start(
