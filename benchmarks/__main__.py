@@ -78,6 +78,12 @@ def measure(runs: list[Run], figures: Figures, rounds: int, pushes: int, apps: i
         for step in steps:
             in_turn(runs, number, step)
         save()
+    for number in range((rounds + 1) // 2):
+        say(f"the first login in a while, {number + 1}")
+        in_turn(runs, number, Run.rested)
+        # Else the next rollback is to what this one came from.
+        in_turn(runs, number, Run.code)
+        save()
     say("disk")
     in_turn(runs, 0, lambda run: run.disk(5))
     save()

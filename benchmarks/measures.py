@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from receiver.host.listener import IDLE
+
 from .breakdown import phases, table
 from .figures import Figures
 from .load import Load, Tally
@@ -101,9 +103,15 @@ class Run:
         marker = self.main.add(next(self.added))
         self.timed("dependency", MAIN, marker, lambda: self.receiver.push(self.main, MAIN))
 
-    def config(self) -> None:
+    def config(self, what: str = "config") -> None:
         greeting = f"hello{self.apps}x{time.monotonic_ns()}"
-        self.timed("config", MAIN, f"config={greeting} ", lambda: self.receiver.configure(MAIN, greeting))
+        self.timed(what, MAIN, f"config={greeting} ", lambda: self.receiver.configure(MAIN, greeting))
+
+    def rested(self) -> None:
+        """The first login in a while: nothing that an earlier one has started is up."""
+        for step in (self.code, self.rollback, self.config):
+            self.receiver.rest()
+            step(f"{step.__name__}, rested")
 
     # -- where the time goes
 
@@ -191,9 +199,8 @@ def command_line(shipit: Shipit, figures: Figures, rounds: int) -> None:
 
 
 def memory(shipit: Shipit, figures: Figures) -> None:
-    """Resident memory (MiB) of every process that is shipit's own and not an app's, once all is quiet: logind ends
-    the user manager that it started for a login 10 s after it."""
-    time.sleep(15)
+    """Resident memory (MiB) of every process that is shipit's own and not an app's, once all is quiet."""
+    time.sleep(IDLE + 5)
     found = own_processes(shipit.server)
     figures.add("memory", shipit.name, sum(size for size, _ in found) / 1024)
     figures.notes["processes when idle"] = ", ".join(name for _, name in found) or "none"

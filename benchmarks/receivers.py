@@ -43,6 +43,9 @@ class Receiver(Protocol):
     def forget_downloads(self) -> None:
         """Empty every cache of packages. Not timed."""
 
+    def rest(self) -> None:
+        """Until nothing is up that an earlier login has started. Not timed."""
+
     def disk(self, app: str) -> int:
         """Bytes on disk that the app and its caches hold."""
 
@@ -55,6 +58,11 @@ def used(server: Server, *paths: str) -> int:
     """Bytes on disk below these paths, hard links counted once."""
     said = server.sh(f"du -scB1 {' '.join(paths)} 2>/dev/null | tail -n 1", check=False).out
     return int(said.split()[0])
+
+
+def logged_out(server: Server, user: str) -> None:
+    """Until logind has put away all of the user's, which it does 10 s after the last session (logind.conf(5))."""
+    server.sh(f"while systemctl is-active -q user-$(id -u {user}).slice; do sleep 0.5; done", timeout=60)
 
 
 @dataclass
@@ -107,6 +115,9 @@ class BashHook:
     def forget_downloads(self) -> None:
         self.server.sh("rm -rf /home/deploy/.cache")
 
+    def rest(self) -> None:
+        logged_out(self.server, "deploy")
+
     def disk(self, app: str) -> int:
         return used(self.server, f"/srv/{app}", "/home/deploy/.cache")
 
@@ -153,6 +164,10 @@ class Shipit:
 
     def forget_downloads(self) -> None:
         self.server.sh("rm -rf /var/lib/shipit/apps/*/cache/* /var/cache/shipit/*")
+
+    def rest(self) -> None:
+        self.server.run("systemctl", "stop", "shipit-gateway.service", "shipit-agent.service")
+        logged_out(self.server, "shipit")
 
     def disk(self, app: str) -> int:
         return used(self.server, f"/var/lib/shipit/apps/{app}")
