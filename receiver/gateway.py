@@ -22,15 +22,12 @@ from receiver.paths import Layout, share
 FAULTS = ("SHIPIT_DIE_AT", "SHIPIT_STOP_AT")
 
 
-def main(agent: int = -1) -> int:
-    """Serve one request of the key named by the only argument; returns the exit code for sshd.
-
-    `agent` is a descriptor connected to the agent, which starts while this still imports (early.py), or -1.
-    """
-    return serve(Layout(), sys.argv[1:], share("hooks"), agent)
+def main() -> int:
+    """Serve one request of the key named by the only argument; returns the exit code for sshd."""
+    return serve(Layout(), sys.argv[1:], share("hooks"))
 
 
-def serve(layout: Layout, argv: list[str], hooks: Path, agent: int = -1) -> int:
+def serve(layout: Layout, argv: list[str], hooks: Path) -> int:
     """As `main`, below a given root."""
     os.umask(0o027)
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -50,7 +47,7 @@ def serve(layout: Layout, argv: list[str], hooks: Path, agent: int = -1) -> int:
         caller = Keyring(layout).caller(name)
         request = parse(command)
         verb = _verb(request)
-        code = _answer(layout, request, caller, hooks, agent)
+        code = _answer(layout, request, caller, hooks)
     except Failure as failure:
         code = failure.exit_code
         _refuse(failure, git=(command or b"").startswith((b"git-receive-pack ", b"git-upload-pack ")))
@@ -70,11 +67,11 @@ def serve(layout: Layout, argv: list[str], hooks: Path, agent: int = -1) -> int:
     return code
 
 
-def _answer(layout: Layout, request: Request, caller: Caller, hooks: Path, agent: int) -> int:
+def _answer(layout: Layout, request: Request, caller: Caller, hooks: Path) -> int:
     if isinstance(request, CliRequest):
         from receiver.cli.main import run
 
-        return run(request.words, caller, layout, agent)
+        return run(request.words, caller, layout)
     if isinstance(request, GitRequest):
         from receiver.gate import service
 
@@ -82,7 +79,7 @@ def _answer(layout: Layout, request: Request, caller: Caller, hooks: Path, agent
             return service.upload(layout, request.app, caller)
         from receiver import settings
 
-        return service.receive(layout, request.app, caller, settings.load(layout.settings), hooks, agent)
+        return service.receive(layout, request.app, caller, settings.load(layout.settings), hooks)
     return _greet(caller)
 
 

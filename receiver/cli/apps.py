@@ -28,7 +28,7 @@ def create(ctx: Context, app: AppName) -> None:
     \b
     Example: shipit apps:create blog
     """
-    with ctx.take_agent() as agent:
+    with ctx.connect_agent() as agent:
         made = create_app(ctx.layout, app, agent)
     if not made:
         raise Rejected(f"There is an app {app!r} already.", hint=f"Look at it: shipit status {app}")
@@ -95,7 +95,7 @@ def destroy(ctx: Context, app: AppName, force: bool) -> None:
             )
     with queued(book, ctx.caller.name, push=False, say=tell):
         try:
-            with disk.locked(book.paths.app_lock, wait=False), ctx.take_agent() as agent:
+            with disk.locked(book.paths.app_lock, wait=False), ctx.connect_agent() as agent:
                 agent.destroy_app(app)
         except BlockingIOError:
             raise Busy(f"A release of {app} is being made.", hint=f"Stop it first: shipit cancel {app}") from None

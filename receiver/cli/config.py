@@ -21,7 +21,7 @@ def read(ctx: Context, app: AppName, release: int = 0) -> dict[ConfigKey, str]:
     number = release or ledger_of(ctx, app).current_number()
     if not number:
         return {}
-    with ctx.take_agent() as agent:
+    with ctx.connect_agent() as agent:
         return {**agent.read_config(app, number)}
 
 
@@ -112,7 +112,7 @@ def parse_pairs(pairs: tuple[str, ...]) -> dict[ConfigKey, str]:
 def submit(ctx: Context, app: AppName, change: dict[ConfigKey, str], unset: list[ConfigKey]) -> int:
     """One new release with the change; nothing happens when nothing would change."""
     book = ledger_of(ctx, app)
-    with Submission(ctx.layout, book, ctx.caller.name, ctx.agent) as submission:
+    with Submission(ctx.layout, book, ctx.caller.name) as submission:
         current = book.current()
         today = submission.agent.read_config(app, current.number) if current else {}
         missing = [key for key in unset if key not in today]

@@ -40,7 +40,7 @@ def doctor(ctx: Context, fix: bool, form: str) -> int:
         become_shipit()
     mended: list[str] = []
     try:
-        with ctx.take_agent() as agent:
+        with ctx.connect_agent() as agent:
             for app in ledger.apps(ctx.layout):
                 before = list(app_findings(ctx.layout, app, agent))
                 if fix and not all(f.well for f in before):

@@ -69,7 +69,7 @@ def change(
     with (
         queued(book, ctx.caller.name, push=False, say=tell),
         claiming(ctx.layout, app, claimed, ctx.settings),
-        ctx.take_agent() as agent,
+        ctx.connect_agent() as agent,
     ):
         before = book.state().domains
         book.change_state(lambda state: replace(state, domains=new(before)))

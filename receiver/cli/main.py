@@ -74,20 +74,16 @@ PR_SET_DUMPABLE = 4  # prctl(2)
 
 @dataclass(frozen=True)
 class Context:
-    """What every command gets: where things are, the server's settings, and who asks.
-
-    `agent` is a descriptor connected to the agent already (host/early.py), or -1.
-    """
+    """What every command gets: where things are, the server's settings, and who asks."""
 
     caller: Caller
     layout: Layout = field(default_factory=Layout)
-    agent: int = -1
 
-    def take_agent(self) -> Agent:
-        """A connection to the agent, once: the one that was made early, if there is one. Raises HostFault."""
+    def connect_agent(self) -> Agent:
+        """A connection to the agent. Raises HostFault."""
         from receiver.host.client import Agent
 
-        return Agent.take(self.agent, self.layout.agent_socket)
+        return Agent.connect(self.layout.agent_socket)
 
     @property
     def settings(self) -> settings.Settings:
@@ -151,14 +147,10 @@ def run(
     words: Sequence[str],
     caller: Caller,
     layout: Layout = Layout(),  # noqa: B008
-    agent: int = -1,
 ) -> int:
-    """Run one command for `caller`, already authorised; returns its exit code. Failures are printed, never raised.
-
-    `agent`: see Context.
-    """
+    """Run one command for `caller`, already authorised; returns its exit code. Failures are printed, never raised."""
     try:
-        result = shipit.main(list(words), "shipit", standalone_mode=False, obj=Context(caller, layout, agent))
+        result = shipit.main(list(words), "shipit", standalone_mode=False, obj=Context(caller, layout))
         return result if isinstance(result, int) else 0
     except Failure as failure:
         print_failure(failure)

@@ -30,7 +30,7 @@ MAX_COUNT = 100
 def processes(ctx: Context, app: AppName, form: str) -> None:
     """List the processes that run, those of a draining release included."""
     ledger_of(ctx, app)
-    with ctx.take_agent() as agent:
+    with ctx.connect_agent() as agent:
         found = agent.processes(app)
     rows = [
         {
@@ -76,7 +76,7 @@ def scale(ctx: Context, app: AppName, counts: tuple[str, ...], form: str) -> int
             out.table(rows, {"process": "PROCESS", "count": "COUNT"}, empty=f"{app} has no release yet.")
         return 0
     wish = dict(parse_count(text) for text in counts)
-    with Submission(ctx.layout, book, ctx.caller.name, ctx.agent) as submission:
+    with Submission(ctx.layout, book, ctx.caller.name) as submission:
         current = submission.current()
         for kind in wish:
             current.process(kind)
@@ -114,7 +114,7 @@ def restart(ctx: Context, app: AppName, process: ProcessType | None) -> int:
     """
     book = ledger_of(ctx, app)
     if process is None:
-        with Submission(ctx.layout, book, ctx.caller.name, ctx.agent) as submission:
+        with Submission(ctx.layout, book, ctx.caller.name) as submission:
             current = submission.current()
             return submission.submit(Source.RESTART, **{**inherited(current), "message": "restart"})
     with held(ctx, app) as (agent, number):
@@ -146,7 +146,7 @@ def start(ctx: Context, app: AppName) -> int:
     if not book.state().stopped:
         out.say(f"{app} is not stopped.")
         return 0
-    with Submission(ctx.layout, book, ctx.caller.name, ctx.agent) as submission:
+    with Submission(ctx.layout, book, ctx.caller.name) as submission:
         values = {**inherited(submission.current()), "message": "start"}
         return submit_with(submission, lambda state: replace(state, stopped=False), Source.RESTART, values)
 
@@ -190,7 +190,7 @@ class held:
         with ExitStack() as stack:
             stack.enter_context(queued(self.book, self.ctx.caller.name, push=False, say=tell))
             stack.enter_context(disk.locked(self.book.paths.app_lock, wait=True))
-            agent = stack.enter_context(self.ctx.take_agent())
+            agent = stack.enter_context(self.ctx.connect_agent())
             self._stack = stack.pop_all()
         sys.stdout.flush()
         return agent, number

@@ -164,7 +164,7 @@ def rollback(ctx: Context, app: AppName, release: int | None, keep_config: bool)
       shipit rollback blog v7 --keep-config
     """
     book = ledger_of(ctx, app)
-    with Submission(ctx.layout, book, ctx.caller.name, ctx.agent) as submission:
+    with Submission(ctx.layout, book, ctx.caller.name) as submission:
         current = submission.current()
         target = target_of(book, release)
         if keep_config:
@@ -196,7 +196,7 @@ def rollback(ctx: Context, app: AppName, release: int | None, keep_config: bool)
 def deploy(ctx: Context, app: AppName, fresh: bool) -> int:
     """Build the live commit again and put it live as a new release."""
     book = ledger_of(ctx, app)
-    with Submission(ctx.layout, book, ctx.caller.name, ctx.agent) as submission:
+    with Submission(ctx.layout, book, ctx.caller.name) as submission:
         current = submission.current()
         if current.commit is None:
             raise Rejected(f"{app} has no commit to build.", hint=f"Push one: git push HOST:{app} main")

@@ -44,7 +44,7 @@ def run_command(ctx: Context, app: AppName, command: tuple[str, ...]) -> int:
     path = book.paths.runs / f"{run_id}.json"
     disk.write_atomically(path, json.dumps({"command": line}).encode(), 0o640)
     try:
-        with ctx.take_agent() as agent:
+        with ctx.connect_agent() as agent:
             sys.stdout.flush()
             end_with_reader(agent)
             return agent.run(app, current.number, run_id, (0, 1, 2), tty=os.isatty(0) and os.isatty(1))

@@ -24,7 +24,7 @@ def status(ctx: Context, app: AppName, form: str) -> int:
     """Say how an app is: what serves, what is being made, what runs. Exit 1 when it does not run as it should."""
     book = ledger_of(ctx, app)
     state, current = book.state(), book.current()
-    with ctx.take_agent() as agent:
+    with ctx.connect_agent() as agent:
         processes = [p for p in agent.processes(app) if current and p.release == current.number]
     up = sum(p.state.value == "running" for p in processes)
     wanted = len(current.running()) if current else 0

@@ -42,16 +42,16 @@ def upload(layout: Layout, app: AppName, caller: Caller) -> int:
     return _code(start(argv, env=environment(HIDDEN), stdin=0).wait())
 
 
-def receive(layout: Layout, app: AppName, caller: Caller, settings: Settings, hooks: Path, connected: int) -> int:
+def receive(layout: Layout, app: AppName, caller: Caller, settings: Settings, hooks: Path) -> int:
     """Serve a push; returns 0 when what it brought is live (or brought nothing to deploy), else not 0.
 
-    `connected` is a descriptor connected to the agent, or -1. Waits for the app's turn and holds it until the release
+    Waits for the app's turn and holds it until the release
     is decided; then the branch is at the live commit again.
     """
     caller.require(Role.DEPLOY, app)
     with ExitStack() as stack:
         # Now at the latest, so that the agent starts while git works.
-        agent = stack.enter_context(Agent.take(connected, layout.agent_socket))
+        agent = stack.enter_context(Agent.connect(layout.agent_socket))
         ledger = existing(layout, app, settings, agent)
         git = Git(ledger.paths.repo)
 

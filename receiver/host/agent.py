@@ -1,4 +1,4 @@
-"""The agent: root's side of one connection. Reads requests of wire.py, has verbs.py do them, answers.
+"""The agent: root's side of a connection, a fork for each. Reads requests of wire.py, has verbs.py do them, answers.
 
 Trusts nothing but the kernel's word on who is there (SO_PEERCRED, unix(7)) and the closed grammar of a request. What
 goes wrong unexpectedly is told in the journal, and to the peer only that it did.
@@ -7,6 +7,7 @@ goes wrong unexpectedly is told in the journal, and to the peer only that it did
 from __future__ import annotations
 
 import array
+import importlib
 import json
 import os
 import pwd
@@ -19,44 +20,59 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import Any
 
 from receiver import wire
 from receiver.errors import Failure, HostFault, Rejected, full_disk
-from receiver.host.listener import fork_for_each
+from receiver.host.listener import FIRST_FD, IDLE, fork_for_each
 from receiver.host.manager import Manager, choose
 from receiver.host.verbs import Verbs
 from receiver.paths import SHIPIT_USER, Layout
 
-FIRST_FD = 3  # sd_listen_fds(3)
+BACKLOG = 64
+# Seconds: what is not needed by all is imported when the login that woke this one has had the processors.
+PAUSE = 0.2
+# Who asks for nothing for so many seconds waits for git, which still takes the objects of a push.
+A_PUSH = 0.15
 MAX_FDS = max(wire.FDS.values())
 POLLRDHUP = getattr(select, "POLLRDHUP", 0x2000)
 
 
 def main(argv: list[str]) -> None:
-    """`agent` serves the connection systemd passed; `--listen` accepts and forks; `--reconcile-all` does just that."""
+    """`agent` listens on the socket that systemd passed, `--listen` on one of its own; `--reconcile-all` does just that."""
     layout = Layout()
     # What the agent writes is root's unless a mode says otherwise; locks in the ledger stay usable by its owner.
     os.umask(0o022)
-    if argv == ["--listen"]:
-        listen(layout)
     if argv == ["--reconcile-all"]:
         from receiver.host.reconcile import reconcile_all
 
         raise SystemExit(reconcile_all(layout, choose()))
-    with socket.socket(fileno=FIRST_FD) as connection:
-        raise SystemExit(serve(layout, connection, choose()))
+    own = argv == ["--listen"]
+    manager, ahead = choose(), imports()
+    with bound(layout) if own else socket.socket(fileno=FIRST_FD) as server:
+        server.listen(BACKLOG)
+        server.setblocking(True)
+        fork_for_each(
+            server,
+            lambda connection: serve(layout, connection, manager, ahead),
+            ahead=ahead,
+            pause=PAUSE,
+            idle=None if own else IDLE,
+        )
+    raise SystemExit(0)
 
 
-def serve(layout: Layout, connection: socket.socket, manager: Manager) -> int:
-    """Answer requests until the peer closes; returns an exit code."""
+def serve(layout: Layout, connection: socket.socket, manager: Manager, ahead: Iterator[None]) -> int:
+    """Answer requests until the peer closes; returns an exit code. `ahead`: what to do before the first one is here."""
     os.set_inheritable(connection.fileno(), False)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
     if not allowed(connection):
         log(verb="connect", result="refused", uid=peer(connection)[1])
         return 1
-    if not select.select([connection], [], [], 0)[0]:
-        preload()
+    while not asked(connection) and next(ahead, "over") is None:
+        pass
+    if not asked(connection, A_PUSH):
+        manager.expect_jobs()
     verbs = Verbs(layout, manager, lambda job: stopped_when_gone(connection, manager, job))
     while True:
         try:
@@ -94,8 +110,16 @@ def peer(connection: socket.socket) -> tuple[int, int, int]:
     return pid, uid, gid
 
 
-def preload() -> None:
-    """Import and compile what a build needs while git is still at work: nobody waits for it then."""
+def asked(connection: socket.socket, seconds: float = 0) -> bool:
+    """Whether there is something to read within so many seconds."""
+    return bool(select.select([connection], [], [], seconds)[0])
+
+
+def imports() -> Iterator[None]:
+    """Import what most requests need, and then what a build needs, a part a step."""
+    for name in ("receiver.host.proxy", "receiver.plan.units", "yaml", "jinja2"):
+        importlib.import_module(name)
+        yield
     import jinja2
 
     from receiver.plan.render import environment
@@ -205,15 +229,14 @@ def stopped_when_gone(connection: socket.socket, manager: Manager, job: str) -> 
         watcher.join()
 
 
-def listen(layout: Layout) -> NoReturn:
-    """The embedded manager's way: bind the socket, fork for every connection."""
-    preload()
+def bound(layout: Layout) -> socket.socket:
+    """The socket where no systemd makes it, for `shipit` and root as in shipit-agent.socket."""
     group = pwd.getpwnam(SHIPIT_USER).pw_gid
     layout.agent_socket.unlink(missing_ok=True)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
-        os.umask(0o177)
-        server.bind(os.fspath(layout.agent_socket))
-        os.umask(0o022)
-        os.chown(layout.agent_socket, 0, group)
-        layout.agent_socket.chmod(0o660)
-        fork_for_each(server, lambda connection: serve(layout, connection, choose()))
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    os.umask(0o177)
+    server.bind(os.fspath(layout.agent_socket))
+    os.umask(0o022)
+    os.chown(layout.agent_socket, 0, group)
+    layout.agent_socket.chmod(0o660)
+    return server

@@ -54,11 +54,6 @@ class Agent:
             ) from error
         return cls(connection, path)
 
-    @classmethod
-    def take(cls, fd: int, path: Path) -> Agent:
-        """The connection that `fd` is, or a new one if that is -1 (host/early.py)."""
-        return cls.connect(path) if fd < 0 else cls(socket.socket(fileno=fd), path)
-
     def fileno(self) -> int:
         """The connection's descriptor."""
         return self._connection.fileno()

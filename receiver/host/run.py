@@ -129,9 +129,12 @@ def passthrough(argv: Sequence[str | Path], *, matching: str = "") -> int:
                     _write_all(1, line)
         code = child.wait()
     except (KeyboardInterrupt, BrokenPipeError):
-        child.send_signal(signal.SIGTERM)
-        child.wait()
-        return 0
+        code = 0
+    finally:
+        # A hangup of the terminal ends us, and nobody else tells the program of it.
+        if child.poll() is None:
+            child.send_signal(signal.SIGTERM)
+            child.wait()
     return code if code >= 0 else 128 - code
 
 

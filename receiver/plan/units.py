@@ -134,15 +134,42 @@ def tmpfiles(app: AppName, layout: Layout, user: str, group: str) -> str:
     return f"d {layout.app(app).sockets} 2750 {user} {group} -\n"
 
 
-def worker_scope(app: AppName, number: int, pid: int) -> list[str]:
-    """The arguments of StartTransientUnit (busctl(1)'s notation) that put a worker into a unit of its own.
+@dataclass(frozen=True)
+class Scope:
+    """A unit for a process that runs already (systemd.scope(5)). `properties`: name, D-Bus type, value."""
 
-    SIGTERM cancels its release, which then stops and removes what it had started; it gets a minute for that.
-    """
-    name = f"shipit-worker-{app_word(app)}-v{number}.scope"
-    about = ["Description", "s", f"shipit worker of {app} v{number}"]
-    ending = ["TimeoutStopUSec", "t", "60000000", "CollectMode", "s", "inactive-or-failed"]
-    return ["ssa(sv)a(sa(sv))", name, "fail", "4", *about, *ending, "PIDs", "au", "1", str(pid), "0"]
+    name: str
+    pid: int
+    properties: tuple[tuple[str, str, str], ...]
+
+    def call(self) -> list[str]:
+        """The arguments of StartTransientUnit in busctl(1)'s notation."""
+        known = (*self.properties, ("CollectMode", "s", "inactive-or-failed"))
+        words = [word for entry in known for word in entry]
+        return [
+            "ssa(sv)a(sa(sv))",
+            self.name,
+            "fail",
+            str(len(known) + 1),
+            *words,
+            "PIDs",
+            "au",
+            "1",
+            str(self.pid),
+            "0",
+        ]
+
+
+def worker_scope(app: AppName, number: int, pid: int) -> Scope:
+    """SIGTERM cancels the worker's release, which then stops and removes what it had started; it gets a minute."""
+    about = ("Description", "s", f"shipit worker of {app} v{number}")
+    return Scope(f"shipit-worker-{app_word(app)}-v{number}.scope", pid, (about, ("TimeoutStopUSec", "t", "60000000")))
+
+
+def agent_scope(pid: int) -> Scope:
+    """What the jobs of one connection to the agent are bound to."""
+    limits = ("MemoryMax", "t", str(512 * 2**20)), ("TasksMax", "t", "128")
+    return Scope(f"shipit-agent-{pid}.scope", pid, (("Description", "s", "shipit agent with a job"), *limits))
 
 
 def job_unit(name: str) -> str:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import pwd
+from contextlib import suppress
 from pathlib import Path
 
 from receiver import settings
 from receiver.errors import HostFault
 from receiver.host import disk
 from receiver.host.run import run
-from receiver.paths import Layout, share
+from receiver.paths import SHIPIT_USER, Layout, share
 from receiver.settings import Settings
 from receiver.setup import ssh, web
 from receiver.setup.report import Step
 
+DROPIN = "shipit.conf"
 KINDS = (".service", ".socket", ".slice", ".target", ".timer", ".path")
 
 
@@ -45,10 +49,14 @@ def start(layout: Layout, known: Settings, step: Step, *, ssh_changed: bool, web
 def install_units(layout: Layout, step: Step) -> None:
     """Put the units in place, let systemd read them, and start what is to run or listen."""
     changed = [source for source in unit_sources() if _put(source, layout.units / source.name)]
-    dropin = layout.units / "nginx.service.d/shipit.conf"
-    dropin.parent.mkdir(exist_ok=True)
-    source = share("templates") / "systemd/nginx.dropin"
-    changed += [source] if _put(source, dropin) else []
+    login, manager = of_login(layout)
+    for name, dropin in (("nginx.dropin", layout.units / f"nginx.service.d/{DROPIN}"), ("login.dropin", login)):
+        dropin.parent.mkdir(exist_ok=True)
+        source = share("templates") / "systemd" / name
+        changed += [source] if _put(source, dropin) else []
+    if not manager.is_symlink():
+        disk.replace_symlink(manager, os.devnull)
+        changed.append(manager)
     for source in tmpfiles_sources():
         target = layout.root / "etc/tmpfiles.d" / source.name
         target.parent.mkdir(exist_ok=True)
@@ -60,9 +68,21 @@ def install_units(layout: Layout, step: Step) -> None:
     wanted = [source.name for source in unit_sources() if "\n[Install]" in source.read_text()]
     run(["systemctl", "enable", "--quiet", *wanted], timeout=60)
     run(["systemctl", "start", *(name for name in wanted if name.endswith((".socket", ".timer", ".path")))], timeout=60)
+    # Who listens may be of an older version; what its forks do goes on.
+    run(["systemctl", "stop", "shipit-gateway.service", "shipit-agent.service"], timeout=60)
     again = [source.name for source in changed if source.suffix == ".socket"]
     if again:
         run(["systemctl", "restart", *again], timeout=60)
+
+
+def of_login(layout: Layout) -> tuple[Path, Path]:
+    """What of systemd depends on logins of `shipit`: a drop-in of its slice, which starts gateway and agent; and the
+    manager of the units that it has not, masked, because it would delay the first login by 0.1 s (user@.service(5)).
+
+    Raises KeyError when there is no such user.
+    """
+    uid = pwd.getpwnam(SHIPIT_USER).pw_uid
+    return layout.units / f"user-{uid}.slice.d/{DROPIN}", layout.units / f"user@{uid}.service"
 
 
 def remove_units(layout: Layout, step: Step) -> None:
@@ -72,6 +92,10 @@ def remove_units(layout: Layout, step: Step) -> None:
         run(["systemctl", "disable", "--quiet", "--now", *(name for name in names if "@" not in name)], check=False)
     for name in names:
         (layout.units / name).unlink()
+    with suppress(KeyError):
+        login, manager = of_login(layout)
+        disk.remove_tree(login.parent)
+        disk.remove_file(manager)
     run(["systemctl", "daemon-reload"], timeout=60)
     if names:
         step.did(f"{len(names)} units removed")

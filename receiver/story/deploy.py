@@ -31,16 +31,22 @@ def deploy(host: Host, release: Release) -> Release:
 
     Raises Failure with the reason after everything of the release but its record and log was taken away.
     """
+    builds = release.slug == release.number
     with undone_on_failure(host, release):
+        if builds:
+            leave_session(host, release)
         recover(host, release)
         hide_config(host, release)
         with known_to_the_proxy(host):
             release = built(host, release)
         # A new slug is durable before the ledger names it; the disk works while the new processes come up.
-        with disk.synced(host.paths.slugs) if release.slug == release.number else nullcontext():
+        with disk.synced(host.paths.slugs) if builds else nullcontext():
             snapshot_config(host, release)
             run_release_command(host, release)
             release = start(host, release)
+            if not builds:
+                # Not before: the user waits for the start, and nothing is left to do while the processes load.
+                leave_session(host, release)
             wait_until_healthy(host, release)
         checkpoint.reach("healthy")
         commit(host, release)
@@ -48,6 +54,13 @@ def deploy(host: Host, release: Release) -> Release:
     host.ledger.keep_copy(release)
     prune(host)
     return release
+
+
+def leave_session(host: Host, release: Release) -> None:
+    """Have the worker, which is this process, moved into a unit of its own, so that no end of a session ends it."""
+    # It is all the same to a release if nobody ends that session.
+    with suppress(Failure):
+        host.agent.adopt(release.app, release.number)
 
 
 def built(host: Host, release: Release) -> Release:

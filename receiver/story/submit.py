@@ -34,14 +34,13 @@ def scaled(formation: Sequence[tuple[ProcessType, int]], wish: Mapping[ProcessTy
 class Submission:
     """The app is ours (queue lock held) until the block ends: open one release and see it through.
 
-    `connected` is a descriptor connected to the agent already (host/early.py), or -1. `agent` may be asked until the
-    release is submitted; then the worker has it.
+    `agent` may be asked until the release is submitted; then the worker has it.
     """
 
-    def __init__(self, layout: Layout, ledger: Ledger, by: str, connected: int = -1) -> None:
+    def __init__(self, layout: Layout, ledger: Ledger, by: str) -> None:
         self.layout, self.ledger, self.by = layout, ledger, by
         # It starts while we still decide what to ask for.
-        self.agent = Agent.take(connected, layout.agent_socket)
+        self.agent = Agent.connect(layout.agent_socket)
 
     def __enter__(self) -> Submission:
         self._turn = queued(self.ledger, self.by, push=False, say=self._wait)

@@ -12,7 +12,6 @@ import gc
 import os
 import signal
 import sys
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -123,9 +122,6 @@ def work(host: Host, release: Release, lock: int) -> int:
     signal.signal(signal.SIGTERM, cancel)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        with suppress(Failure):
-            # It is all the same to a release if nobody ends the session that it comes from.
-            host.agent.adopt(release.app, release.number)
         try:
             release = deploy(host, release)
         finally:

@@ -52,8 +52,13 @@ def test_a_release_goes_live_comes_back_and_a_broken_one_does_not(serving: Repo,
 
 def test_every_process_tells_its_pid_age_restarts_and_memory(serving: Repo, client: Client, box: Box) -> None:
     assert client.ssh("ps:scale", "hello", "web=2").ok
-    rows = json.loads(client.ssh("ps", "hello", "--format", "json").out)
-    assert len([row for row in rows if row["state"] == "running"]) == 2, rows
+
+    def running() -> int:
+        rows = json.loads(client.ssh("ps", "hello", "--format", "json").out)
+        return len([row for row in rows if row["state"] == "running"])
+
+    # supervisord counts a process as running once it has run for a second.
+    wait_for("both to run", lambda: running() == 2)
     pid = box.sh("pgrep -o -u app-hello").out.strip()
     box.run("kill", "-KILL", pid)
 

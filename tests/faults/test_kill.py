@@ -126,7 +126,7 @@ def test_a_deploy_goes_on_without_its(program: str, shared_host: Host, laptop: C
         push = repo.start_push()
         wait_for("the build", lambda: "it builds" in push.so_far())
         if program == "session":
-            gateway = pid_of(shared_host, "libexec/gateway")
+            gateway = pid_of(shared_host, "libexec/gateway [a-z]")
             scope = shared_host.read(f"/proc/{gateway}/cgroup").strip().rpartition("/")[2]
             assert scope.startswith("session-")
             shared_host.run("systemctl", "kill", "--signal=SIGKILL", scope)

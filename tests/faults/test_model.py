@@ -234,7 +234,7 @@ class World:
 
     def wait_until_quiet(self) -> None:
         """Nobody is at work on the server any more, and the app answers."""
-        work = "libexec/gateway|receive-pack"
+        work = "libexec/gateway [a-z]|receive-pack"
         wait_for("the work to end", lambda: not self.host.run("pgrep", "-f", work, check=False).ok, timeout=90)
         if self.model.current or self.book().current_number():
             wait_for("the app to answer", self.answers, timeout=60)

@@ -13,7 +13,7 @@ OFF = "[Unit]\nConditionPathExists=/nowhere\n"
 SHIPIT = (
     "shipit-reconcile.service",
     "shipit-agent.socket",
-    "shipit-agent@.service",
+    "shipit-agent.service",
 )
 
 

@@ -46,6 +46,9 @@ class FakeManager:
     def adopt(self, app: AppName, number: int, pid: int) -> None:
         self.calls.append(("adopt", number, pid))
 
+    def expect_jobs(self) -> None:
+        """Whether it is called depends on who is quicker."""
+
     def prepare(self, app: AppName) -> None:
         self.calls.append(("prepare", app))
 
@@ -67,12 +70,12 @@ class FakeManager:
     def processes(self, app: AppName) -> Sequence[ProcessStatus]:
         return self.running
 
-    def run_job(self, job: Job, stdin: int | None, stdout: int, stderr: int, *, tty: bool = False) -> int:
-        self.jobs.append(job)
-        return self.job(job)
     def defined(self, app: AppName) -> set[int]:
         return self.definitions
 
+    def run_job(self, job: Job, stdin: int | None, stdout: int, stderr: int, *, tty: bool = False) -> int:
+        self.jobs.append(job)
+        return self.job(job)
 
     def stop_job(self, name: str) -> None:
         self.calls.append(("stop_job", name))
@@ -97,7 +100,7 @@ class Lab:
 
     def serve(self, connection: socket.socket) -> None:
         with connection:
-            agent.serve(self.layout, connection, self.manager)
+            agent.serve(self.layout, connection, self.manager, iter(()))
 
     def release(self, **values: Any) -> Release:
         web = Process(WEB, "run", Listen.SOCKET, Check(CheckKind.COMMAND, command="check"))
@@ -254,7 +257,7 @@ def test_only_shipit_and_root_are_answered(tmp_path: Path, capfd: pytest.Capture
         stranger._send(wire.encode_request(wire.Request(wire.Verb.PING)), (), ())
         stranger._connection.shutdown(socket.SHUT_WR)
         with connection:
-            assert agent.serve(Layout(tmp_path), connection, FakeManager()) == 1
+            assert agent.serve(Layout(tmp_path), connection, FakeManager(), iter(())) == 1
         with stranger, pytest.raises(OSError, match=r"closed|reset"):
             stranger._line()
     assert json.loads(capfd.readouterr().err)["uid"] == 65534
@@ -434,9 +437,6 @@ def test_reconcile_starts_what_is_missing_and_stops_what_is_not_live(lab: Lab) -
     assert done == ["started web.2 of v2", "stopped v1", "reloaded nginx"]
 
 
-def test_reconcile_leaves_a_stopped_app_stopped(lab: Lab) -> None:
-    lab.live()
-    lab.ledger.change_state(lambda state: replace(state, stopped=True))
 def test_reconcile_removes_what_is_defined_and_does_not_run(lab: Lab) -> None:
     """As a power cut between switch and retiring leaves the old release: no later one looks for it."""
     lab.live()
@@ -447,6 +447,9 @@ def test_reconcile_removes_what_is_defined_and_does_not_run(lab: Lab) -> None:
     assert lab.manager.calls == [("prepare", BLOG), ("boot_with", 2), ("stop", 1, False)]
 
 
+def test_reconcile_leaves_a_stopped_app_stopped(lab: Lab) -> None:
+    lab.live()
+    lab.ledger.change_state(lambda state: replace(state, stopped=True))
     lab.manager.running = [up(1, 1)]
     lab.agent.reconcile(BLOG)
     assert lab.manager.calls == [("prepare", BLOG), ("boot_with", 0), ("stop", 1, False)]

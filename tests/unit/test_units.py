@@ -52,7 +52,7 @@ def job(**changes: object) -> list[str]:
     slug = app.release(8).slug
     known: dict[str, object] = {
         "app": BLOG, "user": "build-blog", "cwd": slug, "writable": (slug, app.cache), "hidden": (app.data,),
-        "timeout": 1800, "limits": Limits(2048, 0, 2048), "config": None, "build": True, "owner": "shipit-agent@3.service",
+        "timeout": 1800, "limits": Limits(2048, 0, 2048), "config": None, "build": True, "owner": "shipit-agent-3.scope",
     }  # fmt: skip
     return units.job_properties(**{**known, **changes})  # type: ignore[arg-type]
 
@@ -129,7 +129,7 @@ def test_an_app_whose_name_begins_with_another_apps_is_not_below_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["shipit-agent@3-1-0.service", "shipit-blog.slice", "ssh.service", "shipit-blog-web-v0@1.service"]
+    "name", ["shipit-agent.service", "shipit-blog.slice", "ssh.service", "shipit-blog-web-v0@1.service"]
 )
 def test_a_foreign_unit_is_no_process(name: str) -> None:
     assert units.parse_unit_name(name) is None
@@ -181,7 +181,7 @@ def test_no_unit_is_less_tight_than_it_was(tmp_path: Path) -> None:
 
 
 def test_what_a_sandbox_leaves_off_says_why() -> None:
-    for name in ("sandbox.j2", "process.service.j2", "shipit-agent@.service"):
+    for name in ("sandbox.j2", "process.service.j2", "shipit-agent.service", "shipit-gateway.service"):
         lines = (share("templates") / "systemd" / name).read_text().splitlines()
         for before, line in pairwise(lines):
             if re.fullmatch(r"# [A-Z][A-Za-z]+=\S*.*", line) and "Address" not in line:

@@ -68,6 +68,9 @@ class Manager(Protocol):
     def adopt(self, app: AppName, number: int, pid: int) -> None:
         """Move the process, which makes vN of the app, into a unit of its own. Returns at once; what fails is logged."""
 
+    def expect_jobs(self) -> None:
+        """Begin what this process needs before its first job, which would otherwise wait for it; returns at once."""
+
     def forget(self, app: AppName) -> None:
         """Stop every process of the app and remove all the manager knows of it."""
 
@@ -92,11 +95,11 @@ class Manager(Protocol):
     def processes(self, app: AppName) -> Sequence[ProcessStatus]:
         """All processes of all releases of the app that the manager knows."""
 
-    def run_job(self, job: Job, stdin: int | None, stdout: int, stderr: int, *, tty: bool = False) -> int:
-        """Run to the end in its cage; returns the exit code (128+signal when killed, 124 when out of time)."""
-
     def defined(self, app: AppName) -> set[int]:
         """The releases that it has definitions of, whether they run or not; `stop` removes them."""
+
+    def run_job(self, job: Job, stdin: int | None, stdout: int, stderr: int, *, tty: bool = False) -> int:
+        """Run to the end in its cage; returns the exit code (128+signal when killed, 124 when out of time)."""
 
     def stop_job(self, name: str) -> None:
         """Kill a running job with everything it started. Nothing happens if there is none."""

@@ -84,6 +84,9 @@ class EmbeddedManager:
     def adopt(self, app: AppName, number: int, pid: int) -> None:
         """There are no units here, and nothing that ends sessions."""
 
+    def expect_jobs(self) -> None:
+        """A job's keeper dies with the agent by itself (jobs.py)."""
+
     def forget(self, app: AppName) -> None:
         for release in {name.release for name in self._known(app)}:
             self.stop(app, release, wait=False)
@@ -142,12 +145,12 @@ class EmbeddedManager:
         self._sweep(app)
         return [self._status(name, info) for name, info in self._infos(app).items()]
 
-    def run_job(self, job: Job, stdin: int | None, stdout: int, stderr: int, *, tty: bool = False) -> int:
-        known = settings.load(self._layout.settings)
-        memory, tasks = job.limits.memory or known.build_memory, job.limits.tasks or known.build_tasks
     def defined(self, app: AppName) -> set[int]:
         return {name.release for _, name in self._files(app)}
 
+    def run_job(self, job: Job, stdin: int | None, stdout: int, stderr: int, *, tty: bool = False) -> int:
+        known = settings.load(self._layout.settings)
+        memory, tasks = job.limits.memory or known.build_memory, job.limits.tasks or known.build_tasks
         return jobs.run(self._layout, job, stdin, stdout, stderr, tty=tty, memory=memory, tasks=tasks)
 
     def stop_job(self, name: str) -> None:

@@ -7,7 +7,7 @@ import.
 
 from __future__ import annotations
 
-import re
+import os
 import signal
 import socket
 import time
@@ -18,7 +18,7 @@ from receiver import settings
 from receiver.errors import HostFault
 from receiver.host import disk
 from receiver.host.rendered import Rendered
-from receiver.host.run import CLEAN, Result, run, start
+from receiver.host.run import CLEAN, Program, Result, run, start
 from receiver.model import CheckKind, Limits, Listen, Release
 from receiver.names import AppName, ProcessType
 from receiver.paths import Layout
@@ -33,7 +33,6 @@ SHOWN = (
     "Id", "ActiveState", "MainPID", "NRestarts", "MemoryCurrent", "ExecMainStartTimestampMonotonic",
 )  # fmt: skip
 LISTENS_WITHIN = 10.0  # seconds that a restart waits for one process before it goes on to the next
-_AGENT = re.compile(r"shipit-agent@[0-9A-Za-z:_.-]+\.service", re.ASCII)
 
 
 class SystemdManager:
@@ -42,6 +41,7 @@ class SystemdManager:
     def __init__(self, layout: Layout | None = None) -> None:
         self.name = "systemd"
         self._layout = layout or Layout()
+        self._own: tuple[str, Program] | None = None
 
     def prepare(self, app: AppName) -> None:
         if self._write(units.app_units(app)):
@@ -52,9 +52,12 @@ class SystemdManager:
             disk.replace_symlink(enabled, f"../{units.app_target(app)}")
 
     def adopt(self, app: AppName, number: int, pid: int) -> None:
-        # systemd-run(1) makes scopes only for its own children; this is its call (org.freedesktop.systemd1(5)).
-        call = ["busctl", "--quiet", "call", "org.freedesktop.systemd1", "/org/freedesktop/systemd1"]
-        start([*call, "org.freedesktop.systemd1.Manager", "StartTransientUnit", *units.worker_scope(app, number, pid)])
+        start_scope(units.worker_scope(app, number, pid))
+
+    def expect_jobs(self) -> None:
+        if self._own is None:
+            scope = units.agent_scope(os.getpid())
+            self._own = scope.name, start_scope(scope)
 
     def forget(self, app: AppName) -> None:
         word = units.app_word(app)
@@ -128,12 +131,12 @@ class SystemdManager:
         mine = [status for unit, status in found if unit and unit.app == app and status]
         return sorted(mine, key=lambda s: (s.release, s.process, s.index))
 
-    def run_job(self, job: Job, stdin: int | None, stdout: int, stderr: int, *, tty: bool = False) -> int:
-        unit = units.job_unit(job.name)
-        properties = [word for line in self._cage(job) for word in ("-p", line)]
     def defined(self, app: AppName) -> set[int]:
         return {int(path.name.rpartition("-v")[2].removesuffix("@.service")) for path in self._unit_files(app)}
 
+    def run_job(self, job: Job, stdin: int | None, stdout: int, stderr: int, *, tty: bool = False) -> int:
+        unit = units.job_unit(job.name)
+        properties = [word for line in self._cage(job) for word in ("-p", line)]
         words = ["--quiet", "--wait", "--service-type=exec", "--pty" if tty else "--pipe", f"--unit={unit}"]
         env = {**CLEAN, **({"TERM": "xterm-256color"} if tty else {})}
         child = start(
@@ -158,8 +161,15 @@ class SystemdManager:
         return units.job_properties(
             app=job.app, user=job.user, cwd=job.cwd, writable=job.writable,
             hidden=(paths.data, paths.sockets) if job.build else (),
-            timeout=job.timeout, limits=limits, config=job.config, build=job.build, owner=_own_unit(),
+            timeout=job.timeout, limits=limits, config=job.config, build=job.build, owner=self._own_unit(),
         )  # fmt: skip
+
+    def _own_unit(self) -> str | None:
+        """The unit of this process alone; None if systemd did not make one, which is no reason to run no job."""
+        self.expect_jobs()
+        assert self._own
+        name, asked = self._own
+        return None if asked.wait() else name
 
     def _verdict(self, unit: str, code: int) -> int:
         """The exact exit code of a job that did not end with 0: systemd-run only tells the plain ones."""
@@ -215,6 +225,13 @@ def systemctl(*words: str, check: bool = True) -> Result:
     return run(["systemctl", "--no-ask-password", "--quiet", *words], check=check)
 
 
+def start_scope(scope: units.Scope) -> Program:
+    """Have systemd move a process into a unit; returns at once."""
+    # systemd-run(1) makes scopes only for its own children; this is its call (org.freedesktop.systemd1(5)).
+    call = ["busctl", "--quiet", "call", "org.freedesktop.systemd1", "/org/freedesktop/systemd1"]
+    return start([*call, "org.freedesktop.systemd1.Manager", "StartTransientUnit", *scope.call()])
+
+
 def _pairs(block: str) -> list[tuple[str, str]]:
     return [(name, value) for name, _, value in (line.partition("=") for line in block.splitlines())]
 
@@ -254,15 +271,6 @@ def _number(text: str) -> int:
     """systemd writes `[not set]` or 2**64-1 for what it does not know."""
     number = int(text) if text.isdigit() else 0
     return 0 if number == 2**64 - 1 else number
-
-
-def _own_unit() -> str | None:
-    """The unit of this agent, if systemd started it for a connection (proc(5), cgroup)."""
-    for line in Path("/proc/self/cgroup").read_text().splitlines():
-        name = line.rpartition("/")[2]
-        if _AGENT.fullmatch(name):
-            return name
-    return None
 
 
 def _wait_until_it_listens(path: Path) -> None:

@@ -1,0 +1,111 @@
+"""The gateway that is up: has imported everything, and serves each login (ask.py) in a fork of its own.
+
+As the user `shipit`, in the sandbox of shipit-gateway.service. Who may connect is that user (the socket's mode), who
+could as well start a gateway of its own; whose login it is, is what sshd's forced command says.
+"""
+
+from __future__ import annotations
+
+import array
+import fcntl
+import gc
+import importlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from types import FrameType
+
+from receiver import gateway
+from receiver.gate.ask import INTERRUPT, TAKEN
+from receiver.host.listener import FIRST_FD, IDLE, fork_for_each
+from receiver.paths import Layout, share
+
+# What requests need beside the gateway itself, the most frequent first.
+PARTS = (
+    "click", "receiver.cli.main", "receiver.cli.config", "receiver.gate.service", "receiver.hook", "yaml",
+    "receiver.cli.releases", "receiver.cli.ps", "receiver.cli.apps", "receiver.cli.status", "receiver.cli.logs",
+)  # fmt: skip
+HEADER = 4
+LARGEST = 2**22  # bytes of a request: execve(2) allows an environment that large
+CHANNELS = (0, 1, 2)
+
+
+def main() -> None:
+    """Serve logins on the socket that systemd passed, until none has come for a while."""
+    gc.freeze()
+    gc.enable()
+    with socket.socket(fileno=FIRST_FD) as server:
+        fork_for_each(server, serve, ahead=imports(), idle=IDLE)
+
+
+def imports() -> Iterator[None]:
+    for name in PARTS:
+        importlib.import_module(name)
+        yield
+
+
+def serve(connection: socket.socket) -> int:
+    """In a process of its own: be the gateway of one login; returns its exit code."""
+    name, environ, fds = receive(connection)
+    for fd, number in zip(fds, CHANNELS, strict=True):
+        os.dup2(fd, number)
+        os.close(fd)
+    # As an interpreter makes them that is started in the locale C.UTF-8.
+    sys.stdin = open(0, encoding="utf-8", errors="surrogateescape")  # noqa: SIM115
+    sys.stdout = open(1, "w", encoding="utf-8", errors="surrogateescape")  # noqa: SIM115
+    sys.stderr = open(2, "w", 1, encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
+    os.environ.clear()
+    os.environb.update(environ)
+    connection.sendall(TAKEN)
+    heed(connection)
+    try:
+        code = gateway.serve(Layout(), [name], share("hooks"))
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
+    connection.sendall(bytes([code & 255]))
+    return code
+
+
+def receive(connection: socket.socket) -> tuple[str, dict[bytes, bytes], list[int]]:
+    """The key's name, the environment that sshd made, and three descriptors; raises ValueError if that is not there."""
+    found = array.array("i")
+    data, ancillary, _, _ = connection.recvmsg(65536, socket.CMSG_SPACE(len(CHANNELS) * found.itemsize))
+    for level, kind, raw in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            found.frombytes(raw)
+    parts, size = [data[HEADER:]], int.from_bytes(data[:HEADER], "big")
+    missing = size - len(parts[0])
+    while 0 < missing < LARGEST and (part := connection.recv(min(missing, 65536))):
+        parts.append(part)
+        missing -= len(part)
+    if missing or len(found) != len(CHANNELS):
+        raise ValueError("not what ask.py sends")
+    name, *pairs = b"".join(parts).split(b"\0")
+    return os.fsdecode(name), dict(pair.partition(b"=")[::2] for pair in pairs), list(found)
+
+
+def heed(connection: socket.socket) -> None:
+    """From now on end as by SIGHUP when who asked is gone, and by Ctrl-C when it says so (fcntl(2), F_SETSIG)."""
+
+    def told(number: int, frame: FrameType | None) -> None:
+        try:
+            word = connection.recv(16)
+        except BlockingIOError:
+            return
+        if word.startswith(INTERRUPT):
+            raise KeyboardInterrupt
+        raise SystemExit(128 + signal.SIGHUP)
+
+    signal.signal(signal.SIGUSR1, told)
+    fcntl.fcntl(connection, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(connection, fcntl.F_SETSIG, signal.SIGUSR1)
+    flags = fcntl.fcntl(connection, fcntl.F_GETFL)
+    fcntl.fcntl(connection, fcntl.F_SETFL, flags | os.O_ASYNC | os.O_NONBLOCK)
+    # It may be gone already.
+    told(signal.SIGUSR1, None)
