@@ -92,6 +92,7 @@ def serve(layout: Layout, connection: socket.socket, manager: Manager, ahead: It
             send(connection, answer)
         except OSError:
             return 0
+        verbs.ahead()
 
 
 def allowed(connection: socket.socket) -> bool:

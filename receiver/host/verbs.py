@@ -6,13 +6,14 @@ A slug and what an app wrote are never opened; the ledger's records are decoded 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
 from typing import Any
 
 from receiver import settings
-from receiver.errors import HostFault, NotFound, Rejected
+from receiver.errors import Failure, HostFault, NotFound, Rejected
 from receiver.host import accounts, disk, reconcile
 from receiver.host.ledger import Ledger
 from receiver.host.manager import Job, Manager
@@ -27,6 +28,7 @@ CONFIG_MODE = 0o600
 # execve(2): one string of the environment has 128 KiB with its name; systemd: all credentials of a unit 1 MiB.
 MAX_VALUE, MAX_CONFIG = 2**17 - 200, 2**20 - 2**16
 MAX_TREE = 2_000_000  # entries of a slug, environment included
+FRESH = 2.0  # seconds in which a start may follow a look at its files
 
 Answer = dict[str, Any]
 # Runs while a job does; stops the job when whoever asked for it has gone.
@@ -38,11 +40,23 @@ class Verbs:
 
     def __init__(self, layout: Layout, manager: Manager, watch: Watch) -> None:
         self.layout, self.manager, self.watch = layout, manager, watch
+        self._starts_soon: Request | None = None
+        self._found_whole: tuple[Release | None, float] = (None, 0.0)
 
     def do(self, request: Request, fds: Sequence[int]) -> Answer:
         """Do what is asked; `fds` are as many as wire.FDS says."""
         work: Callable[[Request, Sequence[int]], Answer] = getattr(self, f"do_{request.verb.value}")
         return work(request, fds)
+
+    def ahead(self) -> None:
+        """After an answer: do of the next request what its sender would have to wait for."""
+        soon, self._starts_soon = self._starts_soon, None
+        # What is wrong is told by that request.
+        with suppress(Failure, OSError):
+            if soon:
+                release = self._release(soon)
+                self._check_slug(release)
+                self._found_whole = release, time.monotonic()
 
     def do_ping(self, request: Request, fds: Sequence[int]) -> Answer:
         return {}
@@ -80,6 +94,7 @@ class Verbs:
         if len(data) > MAX_CONFIG:
             raise Rejected(f"The config vars together are larger than {MAX_CONFIG // 1024} KiB.")
         disk.write_atomically(paths.release(request.release).config, data, CONFIG_MODE)
+        self._starts_soon = request
         changed = {key for key in {*base, *config} if base.get(key) != config.get(key)}
         return {"changed": sorted(changed)}
 
@@ -136,7 +151,14 @@ class Verbs:
 
     def do_start(self, request: Request, fds: Sequence[int]) -> Answer:
         release = self._release(request)
-        self._check_slug(release)
+        found, when = self._found_whole
+        self._found_whole = None, 0.0
+        if (
+            found is None
+            or (found.app, found.number) != (release.app, release.number)
+            or time.monotonic() - when > FRESH
+        ):
+            self._check_slug(release)
         self.manager.start(release)
         return {}
 

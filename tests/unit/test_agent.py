@@ -393,6 +393,24 @@ def test_a_release_whose_slug_lost_a_file_is_not_started(lab: Lab) -> None:
     assert lab.manager.calls == []
 
 
+def test_the_files_are_looked_at_while_the_worker_is_forked_and_a_later_start_looks_again(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.live()
+    result = lab.agent.build(BLOG, 1, 0, 1)
+    lab.ledger.save(replace(lab.ledger.release(1), digest=result.digest))
+    change = lab.ledger.open_release(Source.CONFIG, "alice", slug=1, environment=1)
+    looked: list[Path] = []
+    digest = disk.digest_tree
+    monkeypatch.setattr(disk, "digest_tree", lambda path, limit: [looked.append(path), digest(path, limit)][1])
+    lab.agent.snapshot_config(BLOG, change.number, 0, {A: "1"}, [])
+    lab.agent.start(BLOG, change.number)
+    assert len(looked) == 1
+    (lab.paths.release(1).slug / "lost").write_text("")
+    with pytest.raises(Failure, match="not those that were built"):
+        lab.agent.start(BLOG, change.number)
+
+
 def test_pruning_removes_slug_and_config_of_the_named_releases_only(lab: Lab) -> None:
     for _ in range(3):
         lab.live()
