@@ -50,8 +50,6 @@ def main(argv: list[str]) -> None:
     own = argv == ["--listen"]
     manager, ahead = choose(), imports()
     with bound(layout) if own else socket.socket(fileno=FIRST_FD) as server:
-        server.listen(BACKLOG)
-        server.setblocking(True)
         fork_for_each(
             server,
             lambda connection: serve(layout, connection, manager, ahead),
@@ -240,4 +238,5 @@ def bound(layout: Layout) -> socket.socket:
     os.umask(0o022)
     os.chown(layout.agent_socket, 0, group)
     layout.agent_socket.chmod(0o660)
+    server.listen(BACKLOG)
     return server
