@@ -1,8 +1,8 @@
 """Many pushes at once, to one app and to many; much of everything; and nothing that stays running.
 
 On demand as much as the promise says: SHIPIT_TEST_AT_ONCE=50 (pushes to one app, default 8), SHIPIT_TEST_APPS=50 (apps
-pushed at once, default 4), SHIPIT_TEST_FILES=100000 (in a commit, default 3000), SHIPIT_TEST_RELEASES=10000 (in an
-app's history, default 1000). What they took of the machine is printed (pytest -s).
+pushed at once, default 4), SHIPIT_TEST_FILES=100000 (in a commit, default 3000), SHIPIT_TEST_MIB=1000 (of its largest file,
+default 3), SHIPIT_TEST_RELEASES=10000 (in an app's history, default 1000). What they took of the machine is printed (pytest -s).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from receiver.host.listener import IDLE
 AT_ONCE = int(os.environ.get("SHIPIT_TEST_AT_ONCE", "8"))
 APPS = int(os.environ.get("SHIPIT_TEST_APPS", "4"))
 FILES = int(os.environ.get("SHIPIT_TEST_FILES", "3000"))
+MIB = int(os.environ.get("SHIPIT_TEST_MIB", "3"))
 RELEASES = int(os.environ.get("SHIPIT_TEST_RELEASES", "1000"))
 # sshd turns connections away at random when ten have not yet said who they are (MaxStartups); many more than the
 # default come to that all the same.
@@ -145,7 +146,7 @@ def test_a_limit_is_named_where_it_refuses_and_raised_it_works(
 ) -> None:
     tree = {f"data/{number // 500}/{number}": f"{number}\n" for number in range(FILES)}
     repo = client.repo("heavy", files("one", **tree))
-    repo.commit({"noise": os.urandom(3 * 2**20)})
+    repo.commit({"noise": os.urandom(MIB * 2**20)})
     settings(f"max_files: {FILES}\n")
     refused = repo.push(timeout=PATIENCE)
     assert refused.code != 0 and "max_files" in refused.err and "/etc/shipit/shipit.yml" in refused.err, str(refused)
@@ -153,7 +154,7 @@ def test_a_limit_is_named_where_it_refuses_and_raised_it_works(
     refused = repo.push(timeout=PATIENCE)
     # git's own words, as git is who counts; docs/git.md names the setting.
     assert refused.code != 0 and "pack exceeds maximum allowed size" in refused.err, str(refused)
-    settings(f"max_push: {5 + FILES // 500}\nmax_files: {FILES + 10}\n")
+    settings(f"max_push: {2 + MIB + FILES // 500}\nmax_files: {FILES + 10}\n")
     with watched(shared_host) as seen:
         assert repo.push(timeout=600).code == 0
         assert seen("least-memory") > 0
