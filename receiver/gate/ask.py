@@ -39,6 +39,9 @@ def ask(name: str) -> int | None:
             return None
     except OSError:
         return None
+    except KeyboardInterrupt:
+        # If it was taken all the same, the gateway ends when we do.
+        return 130
     try:
         code = answer(connection)
     except OSError:

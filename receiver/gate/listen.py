@@ -60,8 +60,8 @@ def serve(connection: socket.socket) -> int:
     os.environ.clear()
     os.environb.update(environ)
     connection.sendall(TAKEN)
-    heed(connection)
     try:
+        heed(connection)
         code = gateway.serve(Layout(), [name], share("hooks"))
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT

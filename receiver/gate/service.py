@@ -45,8 +45,7 @@ def upload(layout: Layout, app: AppName, caller: Caller) -> int:
 def receive(layout: Layout, app: AppName, caller: Caller, settings: Settings, hooks: Path) -> int:
     """Serve a push; returns 0 when what it brought is live (or brought nothing to deploy), else not 0.
 
-    Waits for the app's turn and holds it until the release
-    is decided; then the branch is at the live commit again.
+    Waits for the app's turn and holds it until the release is decided; then the branch is at the live commit again.
     """
     caller.require(Role.DEPLOY, app)
     with ExitStack() as stack:

@@ -84,6 +84,18 @@ def test_where_no_gateway_is_up_nothing_was_done_and_that_is_told(tmp_path: Path
         assert asking.communicate(timeout=20)[1] == "None\n"
 
 
+def test_who_is_interrupted_before_a_gateway_is_up_sees_no_traceback(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as starting:
+        starting.bind(str(tmp_path / "starting"))
+        starting.listen()
+        asking = login(tmp_path / "starting", "")
+        with starting.accept()[0] as connection:
+            assert connection.recv(1)
+            time.sleep(0.2)
+            asking.send_signal(signal.SIGINT)
+            assert asking.communicate(timeout=20)[1] == "130\n"
+
+
 def test_a_gateway_that_is_killed_is_told_to_the_user(up: Path) -> None:
     err = login(up, "die").communicate(timeout=20)[1]
     assert err == ask.LOST + "70\n"
