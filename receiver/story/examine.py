@@ -70,9 +70,9 @@ def host_findings(layout: Layout) -> Iterator[Finding]:
         not links.exists() or links.read_text().strip() == "1", "sudo sysctl -w fs.protected_hardlinks=1",
     )  # fmt: skip
     if booted_with_systemd():
-        unit = "shipit-agent.socket"
-        state = run(["systemctl", "is-active", unit], check=False).out.strip()
-        yield Finding("host", f"{unit} is {state}", state == "active", f"sudo systemctl start {unit}")
+        for unit in ("shipit-agent.socket", "shipit-gateway.socket"):
+            state = run(["systemctl", "is-active", unit], check=False).out.strip()
+            yield Finding("host", f"{unit} is {state}", state == "active", f"sudo systemctl start {unit}")
 
 
 def app_findings(layout: Layout, app: AppName, agent: Agent) -> Iterator[Finding]:

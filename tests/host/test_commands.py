@@ -418,6 +418,11 @@ def test_doctor_tells_a_stopped_proxy_and_a_silent_agent(shared_host: Host, blog
         shared_host.run("systemctl", "start", "shipit-agent.socket")
     assert done.code == 1 and "Traceback" not in done.err, str(done)
     assert "the agent does not answer" in done.out and "nginx runs" in done.out, str(done)
+    shared_host.run("systemctl", "stop", "shipit-gateway.socket")
+    try:
+        assert "host: shipit-gateway.socket is inactive" in unwell(shared_host)
+    finally:
+        shared_host.run("systemctl", "start", "shipit-gateway.socket")
     assert unwell(shared_host) == []
 
 
