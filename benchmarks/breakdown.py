@@ -20,13 +20,10 @@ class Milestone:
 
 
 LOGIN = "ssh: connect, authenticate, open the session"
-APP = (
-    Milestone("systemd starts the app's unit", ("libexec/launch",)),
-    Milestone("launcher: config vars, shell", ("bin/gunicorn",)),
-)
+APP = (Milestone("launcher: config vars, shell", ("bin/gunicorn",)),)
 SHIPIT_ONLY = (
     Milestone(LOGIN, ("bin/python", "libexec/gateway")),
-    Milestone("gateway opens the release; the agent starts beside it", ("systemctl ", " start ")),
+    Milestone("gateway opens the release, systemd starts the app's unit", ("libexec/launch",)),
     *APP,
 )
 MILESTONES = {
@@ -38,7 +35,7 @@ MILESTONES = {
         Milestone("release opened, planned; what the agent still needs to be up", ("systemd-run",)),
         Milestone("systemd starts the builder's unit", ("libexec/builder",)),
         Milestone("build: unpack, link the environment", ("libexec/builder",), end=True),
-        Milestone("agent: units of the release", ("systemctl ", " start ")),
+        Milestone("agent: units of the release; systemd starts the app's", ("libexec/launch",)),
         *APP,
     ),
     (SHIPIT, "rollback"): SHIPIT_ONLY,

@@ -49,6 +49,9 @@ def main(argv: list[str]) -> None:
         raise SystemExit(reconcile_all(layout, choose()))
     own = argv == ["--listen"]
     manager, ahead = choose(), imports()
+    # So that no fork has to load the name service again (nsswitch.conf(5)).
+    with suppress(KeyError):
+        pwd.getpwnam(SHIPIT_USER)
     with bound(layout) if own else socket.socket(fileno=FIRST_FD) as server:
         fork_for_each(
             server,

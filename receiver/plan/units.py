@@ -139,37 +139,24 @@ class Scope:
     """A unit for a process that runs already (systemd.scope(5)). `properties`: name, D-Bus type, value."""
 
     name: str
-    pid: int
-    properties: tuple[tuple[str, str, str], ...]
-
-    def call(self) -> list[str]:
-        """The arguments of StartTransientUnit in busctl(1)'s notation."""
-        known = (*self.properties, ("CollectMode", "s", "inactive-or-failed"))
-        words = [word for entry in known for word in entry]
-        return [
-            "ssa(sv)a(sa(sv))",
-            self.name,
-            "fail",
-            str(len(known) + 1),
-            *words,
-            "PIDs",
-            "au",
-            "1",
-            str(self.pid),
-            "0",
-        ]
+    properties: tuple[tuple[str, str, object], ...]
 
 
 def worker_scope(app: AppName, number: int, pid: int) -> Scope:
     """SIGTERM cancels the worker's release, which then stops and removes what it had started; it gets a minute."""
-    about = ("Description", "s", f"shipit worker of {app} v{number}")
-    return Scope(f"shipit-worker-{app_word(app)}-v{number}.scope", pid, (about, ("TimeoutStopUSec", "t", "60000000")))
+    about = _scope(f"shipit worker of {app} v{number}", pid)
+    return Scope(f"shipit-worker-{app_word(app)}-v{number}.scope", (*about, ("TimeoutStopUSec", "t", 60_000_000)))
 
 
 def agent_scope(pid: int) -> Scope:
     """What the jobs of one connection to the agent are bound to."""
-    limits = ("MemoryMax", "t", str(512 * 2**20)), ("TasksMax", "t", "128")
-    return Scope(f"shipit-agent-{pid}.scope", pid, (("Description", "s", "shipit agent with a job"), *limits))
+    limits = ("MemoryMax", "t", 512 * 2**20), ("TasksMax", "t", 128)
+    return Scope(f"shipit-agent-{pid}.scope", (*_scope("shipit agent with a job", pid), *limits))
+
+
+def _scope(description: str, pid: int) -> tuple[tuple[str, str, object], ...]:
+    gone = "CollectMode", "s", "inactive-or-failed"
+    return ("Description", "s", description), gone, ("PIDs", "au", [pid])
 
 
 def job_unit(name: str) -> str:

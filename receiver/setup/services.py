@@ -49,14 +49,15 @@ def start(layout: Layout, known: Settings, step: Step, *, ssh_changed: bool, web
 def install_units(layout: Layout, step: Step) -> None:
     """Put the units in place, let systemd read them, and start what is to run or listen."""
     changed = [source for source in unit_sources() if _put(source, layout.units / source.name)]
-    login, manager = of_login(layout)
+    login, masked = of_login(layout)
     for name, dropin in (("nginx.dropin", layout.units / f"nginx.service.d/{DROPIN}"), ("login.dropin", login)):
         dropin.parent.mkdir(exist_ok=True)
         source = share("templates") / "systemd" / name
         changed += [source] if _put(source, dropin) else []
-    if not manager.is_symlink():
-        disk.replace_symlink(manager, os.devnull)
-        changed.append(manager)
+    for unit in masked:
+        if not unit.is_symlink():
+            disk.replace_symlink(unit, os.devnull)
+            changed.append(unit)
     for source in tmpfiles_sources():
         target = layout.root / "etc/tmpfiles.d" / source.name
         target.parent.mkdir(exist_ok=True)
@@ -75,14 +76,16 @@ def install_units(layout: Layout, step: Step) -> None:
         run(["systemctl", "restart", *again], timeout=60)
 
 
-def of_login(layout: Layout) -> tuple[Path, Path]:
-    """What of systemd depends on logins of `shipit`: a drop-in of its slice, which starts gateway and agent; and the
-    manager of the units that it has not, masked, because it would delay the first login by 0.1 s (user@.service(5)).
+def of_login(layout: Layout) -> tuple[Path, list[Path]]:
+    """What of systemd depends on logins of `shipit`: a drop-in of its slice, which starts gateway and agent; and,
+    masked, the manager of the units that it has not and the directory for their sockets, for which every login would
+    wait (user@.service(5)).
 
     Raises KeyError when there is no such user.
     """
     uid = pwd.getpwnam(SHIPIT_USER).pw_uid
-    return layout.units / f"user-{uid}.slice.d/{DROPIN}", layout.units / f"user@{uid}.service"
+    unneeded = "user@", "user-runtime-dir@"
+    return layout.units / f"user-{uid}.slice.d/{DROPIN}", [layout.units / f"{name}{uid}.service" for name in unneeded]
 
 
 def remove_units(layout: Layout, step: Step) -> None:
@@ -93,9 +96,10 @@ def remove_units(layout: Layout, step: Step) -> None:
     for name in names:
         (layout.units / name).unlink()
     with suppress(KeyError):
-        login, manager = of_login(layout)
+        login, masked = of_login(layout)
         disk.remove_tree(login.parent)
-        disk.remove_file(manager)
+        for unit in masked:
+            disk.remove_file(unit)
     run(["systemctl", "daemon-reload"], timeout=60)
     if names:
         step.did(f"{len(names)} units removed")

@@ -29,10 +29,9 @@ def test_a_login_wakes_gateway_and_agent_and_no_manager_of_units_it_has_not(shar
     assert say(laptop, "version").code == 0
     assert all(active(shared_host, unit) for unit in SERVICES), "the agent too, which this command did not ask"
     uid = shared_host.sh("id -u shipit").out.strip()
-    manager = shared_host.run(
-        "systemctl", "show", "--property=LoadState,ActiveEnterTimestampMonotonic", f"user@{uid}"
-    ).out
-    assert manager.split() == ["LoadState=masked", "ActiveEnterTimestampMonotonic=0"]
+    for unit in (f"user@{uid}", f"user-runtime-dir@{uid}"):
+        shown = shared_host.run("systemctl", "show", "--property=LoadState,ActiveEnterTimestampMonotonic", unit).out
+        assert shown.split() == ["LoadState=masked", "ActiveEnterTimestampMonotonic=0"], unit
     assert shared_host.failed_units() == []
 
 

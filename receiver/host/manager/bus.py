@@ -1,0 +1,114 @@
+"""Calls to systemd's manager without a program in between (org.freedesktop.systemd1(5)).
+
+The connection is to /run/systemd/private, systemd's own socket, which systemctl(1) uses as root: no D-Bus daemon stands
+between, and every signal of the manager arrives without having been asked for. jeepney makes and reads the messages.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from jeepney import DBusAddress, HeaderFields, MessageType, new_method_call
+from jeepney.low_level import Message, Parser
+
+from receiver.errors import HostFault
+from receiver.plan.units import Scope
+
+PRIVATE = Path("/run/systemd/private")
+MANAGER = DBusAddress(
+    "/org/freedesktop/systemd1", bus_name="org.freedesktop.systemd1", interface="org.freedesktop.systemd1.Manager"
+)
+# All at once, as systemd's own programs do: to a client that waits for each answer it says nothing more after BEGIN.
+HANDSHAKE = b"\0AUTH EXTERNAL\r\nDATA\r\nNEGOTIATE_UNIX_FD\r\nBEGIN\r\n"
+ANSWERS = 3
+SILENCE = 120.0  # seconds; a start ends after TimeoutStartSec=, 90 of them
+
+
+class Refused(Exception):
+    """systemd's answer to a call was an error; the message is its own."""
+
+
+class Bus:
+    """One connection. Every method raises HostFault when systemd does not answer."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._parser = Parser()
+        self._serial = 0
+
+    def start_units(self, names: Sequence[str], *, until_done: Collection[str]) -> dict[str, str]:
+        """Start these units and wait until the starts of some have ended; returns why not, for each that was not
+        started (a job's result, systemd.unit(5), or an error)."""
+        failed: dict[str, str] = {}
+        asked = {self._send("StartUnit", "ss", (name, "replace")): name for name in names}
+        jobs: dict[str, str] = {}
+        ended: dict[str, str] = {}
+        while asked or any(name in until_done and job not in ended for job, name in jobs.items()):
+            message = self._receive()
+            fields = message.header.fields
+            name = asked.pop(fields.get(HeaderFields.reply_serial, 0), None)
+            if name and message.header.message_type is MessageType.error:
+                failed[name] = _said(message)
+            elif name:
+                jobs[message.body[0]] = name
+            elif fields.get(HeaderFields.member) == "JobRemoved":
+                _, job, _, result = message.body
+                ended[job] = result
+        return failed | {jobs[job]: result for job, result in ended.items() if job in jobs and result != "done"}
+
+    def start_scope(self, scope: Scope) -> None:
+        """Have systemd move a process that runs already into a unit; raises Refused."""
+        properties = [(name, (kind, value)) for name, kind, value in scope.properties]
+        serial = self._send("StartTransientUnit", "ssa(sv)a(sa(sv))", (scope.name, "fail", properties, []))
+        while (message := self._receive()).header.fields.get(HeaderFields.reply_serial) != serial:
+            pass
+        if message.header.message_type is MessageType.error:
+            raise Refused(_said(message))
+
+    def _send(self, method: str, signature: str, body: tuple[object, ...]) -> int:
+        self._serial += 1
+        with _answering():
+            self._connection.sendall(new_method_call(MANAGER, method, signature, body).serialise(self._serial))
+        return self._serial
+
+    def _receive(self) -> Message:
+        while (message := self._parser.get_next_message()) is None:
+            with _answering():
+                data = self._connection.recv(65536)
+                if not data:
+                    raise ConnectionResetError(0, "it closed the connection")
+            self._parser.add_data(data)
+        return message
+
+
+@contextmanager
+def connect(path: Path = PRIVATE) -> Iterator[Bus]:
+    """A connection for as long as the block runs; raises HostFault when there is no systemd."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(SILENCE)
+        answer = b""
+        with _answering():
+            connection.connect(str(path))
+            connection.sendall(HANDSHAKE)
+            # Nothing follows the handshake before the first call.
+            while answer.count(b"\r\n") < ANSWERS and (data := connection.recv(4096)):
+                answer += data
+        if b"\r\nOK " not in answer:
+            raise HostFault("systemd refused the connection to its private socket.", hint="sudo shipit doctor")
+        yield Bus(connection)
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or f"nothing for {SILENCE:g} s"
+        raise HostFault(f"systemd does not answer on {PRIVATE}: {why}.", hint="systemctl status") from error
+
+
+def _said(message: Message) -> str:
+    return str(message.body[0]) if message.body else str(message.header.fields.get(HeaderFields.error_name))
