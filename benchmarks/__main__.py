@@ -93,7 +93,7 @@ def measure(runs: list[Run], figures: Figures, rounds: int, pushes: int, apps: i
             measures.command_line(run.receiver, figures, rounds * 3)
             say("memory")
             measures.memory(run.receiver, figures)
-    for what in ("code", "rollback", "config"):
+    for what in ("code", "dependency", "rollback", "config"):
         say(f"where the time goes: {what}")
         for run in runs:
             figures.traces[f"{what}, {run.receiver.name}"] = run.trace(what, 3)

@@ -26,17 +26,30 @@ SHIPIT_ONLY = (
     Milestone("gateway opens the release, systemd starts the app's unit", ("libexec/launch",)),
     *APP,
 )
+TAKEN = (
+    Milestone(LOGIN, ("bin/python", "libexec/gateway")),
+    Milestone("gateway: key, turn, repository", ("git receive-pack",)),
+    Milestone("git takes the objects", ("hooks/pre-receive",)),
+    Milestone("pre-receive: may this be deployed?", ("hooks/post-receive",)),
+    Milestone("release opened, planned; what the agent still needs to be up", ("systemd-run",)),
+    Milestone("systemd starts the builder's unit", ("libexec/builder",)),
+)
+BUILT = (
+    Milestone("agent: units of the release; systemd starts the app's", ("libexec/launch",)),
+    *APP,
+)
 MILESTONES = {
     (SHIPIT, "code"): (
-        Milestone(LOGIN, ("bin/python", "libexec/gateway")),
-        Milestone("gateway: key, turn, repository", ("git receive-pack",)),
-        Milestone("git takes the objects", ("hooks/pre-receive",)),
-        Milestone("pre-receive: may this be deployed?", ("hooks/post-receive",)),
-        Milestone("release opened, planned; what the agent still needs to be up", ("systemd-run",)),
-        Milestone("systemd starts the builder's unit", ("libexec/builder",)),
+        *TAKEN,
         Milestone("build: unpack, link the environment", ("libexec/builder",), end=True),
-        Milestone("agent: units of the release; systemd starts the app's", ("libexec/launch",)),
-        *APP,
+        *BUILT,
+    ),
+    (SHIPIT, "dependency"): (
+        *TAKEN,
+        Milestone("build: unpack, copy the last environment", ("uv pip install",)),
+        Milestone("uv: what requirements.txt adds", ("uv pip install",), end=True),
+        Milestone("build: modes, the cache's bound", ("libexec/builder",), end=True),
+        *BUILT,
     ),
     (SHIPIT, "rollback"): SHIPIT_ONLY,
     (SHIPIT, "config"): SHIPIT_ONLY,
@@ -52,7 +65,7 @@ MILESTONES = {
         Milestone("systemctl restart: stop, start", ("bin/gunicorn",)),
     ),
 }
-MILESTONES[HOOK, "rollback"] = MILESTONES[HOOK, "code"]
+MILESTONES[HOOK, "rollback"] = MILESTONES[HOOK, "dependency"] = MILESTONES[HOOK, "code"]
 LAST = "the app loads and answers"
 
 

@@ -116,7 +116,7 @@ class Run:
     # -- where the time goes
 
     def trace(self, what: str, times: int) -> str:
-        """`code`, `rollback` or `config` watched by the kernel: a table of its phases, and the last one's programs."""
+        """`code`, `rollback`, `dependency` or `config` watched by the kernel: a table of its phases, and the last one's programs."""
         found: list[list[tuple[str, float]]] = []
         told = ""
         for _ in range(times):
@@ -143,6 +143,8 @@ class Run:
         if what == "config":
             greeting = f"traced{time.monotonic_ns()}"
             return f"config={greeting} ", lambda: self.receiver.configure(MAIN, greeting)
+        if what == "dependency":
+            return self.main.add(next(self.added)), lambda: self.receiver.push(self.main, MAIN)
         self.main.commit()
         if what == "rollback":
             self.receiver.push(self.main, MAIN).must()

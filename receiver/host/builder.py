@@ -77,11 +77,14 @@ def make_environment(plan: Any, base: dict[str, str]) -> int:
     if plan["link"]:
         os.symlink(plan["link"], ENVIRONMENT)  # noqa: PTH211
     if plan["seed"]:
-        from receiver.host.environment import copy_environment
+        from receiver.host.environment import copy_bytecode, copy_environment
 
+        target = os.path.abspath(ENVIRONMENT)  # noqa: PTH100
         try:
-            copy_environment(plan["seed"], os.path.abspath(ENVIRONMENT))  # noqa: PTH100
-            code = run_steps(plan["seeding"], base)
+            copy_environment(plan["seed"], target)
+            code = complete(plan, base)
+            if code == 0:
+                copy_bytecode(plan["seed"], target)
         except OSError as error:
             print(f"{error.filename}: {error.strerror}", flush=True)
             code = 1
@@ -90,6 +93,20 @@ def make_environment(plan: Any, base: dict[str, str]) -> int:
         print("This was from a copy of the last release's environment. Again, from nothing:", flush=True)
         subprocess.call(["rm", "-rf", "--", ENVIRONMENT])
     return run_steps(plan["installing"], base)
+
+
+def complete(plan: Any, base: dict[str, str]) -> int:
+    """Make a copy what it should be: add to it, or, when that is not enough or has changed what was there, all of it."""
+    from receiver.host.environment import distributions
+
+    if plan["adding"]:
+        before = distributions(ENVIRONMENT)
+        code = run_steps(plan["adding"], base)
+        if code or before <= distributions(ENVIRONMENT):
+            return code
+        # Something was replaced: what only that needed would stay.
+        print("Other packages changed with it; once more for all:", flush=True)
+    return run_steps(plan["seeding"], base)
 
 
 def bound_cache(cache: Path, limit: int) -> None:

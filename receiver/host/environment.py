@@ -6,6 +6,7 @@ Only the standard library, and only its fast parts: the builder, which imports t
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 CHUNK = 2**30
 
@@ -27,6 +28,35 @@ def copy_environment(source: str, target: str) -> None:
             rename_in(entry.path, source.encode(), target.encode())
 
 
+def copy_bytecode(source: str, target: str) -> None:
+    """When all is installed in the copy: the bytecode of the modules without a package that are still the same."""
+    for packages in site_packages(target):
+        old = source + packages[len(target) :]
+        os.makedirs(f"{packages}/__pycache__", exist_ok=True)  # noqa: PTH103
+        for entry in listed(f"{old}/__pycache__"):
+            module, to = entry.name.partition(".")[0] + ".py", f"{packages}/__pycache__/{entry.name}"
+            with suppress(FileNotFoundError, FileExistsError):
+                then, now = os.stat(f"{old}/{module}"), os.stat(f"{packages}/{module}")  # noqa: PTH116
+                if (then.st_mtime_ns, then.st_size) == (now.st_mtime_ns, now.st_size):
+                    copy_file(entry, to)
+
+
+def distributions(environment: str) -> set[str]:
+    """The name and version of every package that is installed there (PyPA, "Recording installed projects")."""
+    inside = (entry.name for packages in site_packages(environment) for entry in os.scandir(packages))
+    return {name for name in inside if name.endswith(".dist-info")}
+
+
+def site_packages(environment: str) -> list[str]:
+    return [f"{python.path}/site-packages" for python in os.scandir(f"{environment}/lib")]
+
+
+def listed(directory: str) -> list[os.DirEntry[str]]:
+    with suppress(FileNotFoundError):
+        return list(os.scandir(directory))
+    return []
+
+
 def copy(source: str, target: str, top: str) -> None:
     """One directory and all below it: modes within the umask, times kept (bytecode is checked against them)."""
     os.mkdir(target)  # noqa: PTH102
@@ -39,7 +69,7 @@ def copy(source: str, target: str, top: str) -> None:
             os.symlink(link, to)  # noqa: PTH211
         elif entry.name == "__pycache__" and source.endswith("/site-packages"):
             # uv removes the bytecode of a package with it, but not that of a module without one. Were it of the same
-            # size and second as the module that takes its place, it would be taken for its bytecode.
+            # size and second as the module that takes its place, it would be taken for its bytecode: copy_bytecode.
             continue
         elif entry.is_dir(follow_symlinks=False):
             copy(entry.path, to, top)

@@ -17,6 +17,8 @@ _OPTION = re.compile(
     r"(-r|--requirements?|-c|--constraints?|-e|--editable|-f|--find-links)(?:\s*=\s*|\s+|(?<=^-\w))(.+)"
 )
 _COMMENT = re.compile(r"(?:^|\s)#.*$")
+# A name with an extra, a version, a marker; no option, no URL, no path.
+_PLAIN = re.compile(r"[A-Za-z0-9](?:(?!\s-)[^@/\\])*")
 _URL = re.compile(r"(?:[a-z+]+:)?//|(?:git|hg|svn|bzr)\+")
 
 
@@ -24,18 +26,22 @@ _URL = re.compile(r"(?:[a-z+]+:)?//|(?:git|hg|svn|bzr)\+")
 class Requirements:
     """`files`: every file that was read and every wheel in the tree that is named. `names`: normalised (PEP 503);
     an extra is there as `name[extra]`. `open`: something outside these files decides too, such as a local directory
-    or a URL to include. `hashed`: at least one requirement has a hash, so pip would demand one of all."""
+    or a URL to include. `hashed`: at least one requirement has a hash, so pip would demand one of all. `lines`: every
+    requirement as it was written, when each is a name from an index (PEP 508) and nothing else is said; else empty."""
 
     files: list[str] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
     open: bool = False
     hashed: bool = False
+    lines: list[str] = field(default_factory=list)
 
 
 def read(tree: Tree, path: str) -> Requirements:
     """Read a requirements file and follow its -r and -c; raises Rejected for an include that is not there."""
     found = Requirements()
     _read(tree, path, found, path)
+    if not all(_PLAIN.fullmatch(line) and line not in tree.files() for line in found.lines):
+        found.lines = []
     return found
 
 
@@ -73,6 +79,8 @@ def _line(tree: Tree, path: str, number: int, line: str, found: Requirements) ->
     where = f"{path}:{number}"
     found.hashed = found.hashed or "--hash" in line
     option = _OPTION.match(line)
+    if option is None or option[1].lstrip("-")[:1] != "r":
+        found.lines.append(line)
     if option is None:
         if not line.startswith("-"):
             _requirement(tree, path, line, found)

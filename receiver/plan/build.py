@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +12,10 @@ from receiver.settings import Settings
 from .runtimes import runtimes
 from .steps import BuildPlan, Project, Step
 
-__all__ = ["BuildPlan", "Step", "build_plan", "following", "installing", "seeding"]
+__all__ = ["BuildPlan", "Step", "adding", "build_plan", "following", "installing", "seeding"]
 
 PATH = "/usr/local/bin:/usr/bin:/bin"
+MAX_ADDED = 50  # more of them are a new start: asking for all takes no longer then
 
 
 def build_plan(manifest: Manifest, tree: Tree, *, slug: Path, cache: Path, uv: Path, settings: Settings) -> BuildPlan:
@@ -42,6 +44,15 @@ def installing(plan: BuildPlan) -> tuple[Step, ...]:
 def seeding(plan: BuildPlan) -> tuple[Step, ...]:
     """The steps that make `.venv` of a copy of an environment with the same `seed_key`."""
     return tuple(step for step in plan.steps if step.installs and not step.makes)
+
+
+def adding(plan: BuildPlan, before: Collection[str]) -> tuple[Step, ...]:
+    """The steps that make `.venv` of a copy that has just what `before` requires, if all that is required still; the
+    copy must lose or change nothing by them, else they do not suffice. Empty when it takes more."""
+    added = [line for line in plan.requires if line not in before]
+    if not plan.adds or not before or not added or not set(before) <= set(plan.requires) or len(added) > MAX_ADDED:
+        return ()
+    return (replace(plan.adds, argv=(*plan.adds.argv, *added)),)
 
 
 def following(plan: BuildPlan) -> tuple[Step, ...]:

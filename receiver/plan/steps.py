@@ -28,6 +28,8 @@ class Step:
 class BuildPlan:
     """`environment_key`: equal keys mean equal environments; "" = this one is for one release only. `seed_key`: of a
     copy of an environment whose key is the same, the installing steps make what they make of an empty one; "" = never.
+    `requires`: the requirements that decide the environment alone, as they were written (empty: other things do, too);
+    `adds`, with some of them as arguments, installs those and what they need into an environment with all the others.
     `environment` is for every step; the config vars that the build may see come on top of it."""
 
     runtime: str
@@ -35,6 +37,8 @@ class BuildPlan:
     environment: Mapping[str, str]
     steps: tuple[Step, ...]
     seed_key: str = ""
+    requires: tuple[str, ...] = ()
+    adds: Step | None = None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from receiver.manifest import Manifest, read_manifest
 from receiver.model import Corrupt, Release
 from receiver.names import Oid
 from receiver.paths import PREFIX
-from receiver.plan.build import BuildPlan, Step, build_plan, following, installing, seeding
+from receiver.plan.build import BuildPlan, Step, adding, build_plan, following, installing, seeding
 from receiver.story import checkpoint, ended
 from receiver.story.domains import claim_domains
 from receiver.story.host import Host
@@ -37,8 +37,9 @@ def build(host: Host, release: Release, commit: Oid) -> Release:
         donor = find_environment(host, release, plan)
         adopt(host, manifest)
         release = host.ledger.save(filled(host, release, manifest, plan, donor))
-        seed = 0 if donor else find_seed(host, release, plan)
-        disk.write_atomically(paths.build_plan, encode_plan(host, plan, manifest.root, donor, seed), 0o640)
+        seed, requires = (0, []) if donor else find_seed(host, release, plan)
+        text = encode_plan(host, plan, manifest.root, donor, seed, adding(plan, requires))
+        disk.write_atomically(paths.build_plan, text, 0o640)
     with (
         turn_to_build(host, release, wanted=not donor or bool(following(plan))),
         host.say.timed("build"),
@@ -87,16 +88,17 @@ def find_environment(host: Host, release: Release, plan: BuildPlan) -> int:
     return next((number for number in same if host.paths.release(number).slug.is_dir()), 0)
 
 
-def find_seed(host: Host, release: Release, plan: BuildPlan) -> int:
-    """The newest release with a `.venv` of its own of which a copy saves most of the installing, or 0."""
+def find_seed(host: Host, release: Release, plan: BuildPlan) -> tuple[int, list[str]]:
+    """The newest release with a `.venv` of its own of which a copy saves most of the installing, or 0; and what was
+    required there, if nothing else has put anything into it."""
     if not plan.seed_key or release.fresh:
-        return 0
+        return 0, []
     for other in built_before(host, release):
         with suppress(OSError, ValueError, KeyError):
             known = json.loads(host.paths.release(other.number).build_plan.read_bytes())
             if other.environment == other.number and known["seed_key"] == plan.seed_key:
-                return other.number
-    return 0
+                return other.number, [] if known["following"] else known.get("requires", [])
+    return 0, []
 
 
 def built_before(host: Host, release: Release) -> Iterator[Release]:
@@ -109,7 +111,7 @@ def built_before(host: Host, release: Release) -> Iterator[Release]:
                 yield other
 
 
-def encode_plan(host: Host, plan: BuildPlan, root: str, donor: int, seed: int) -> bytes:
+def encode_plan(host: Host, plan: BuildPlan, root: str, donor: int, seed: int, added: Sequence[Step]) -> bytes:
     """build.json as the builder reads it: `.venv` is a link to the donor's, or made of a copy of the seed's, or anew."""
 
     def environment_of(number: int) -> str:
@@ -120,10 +122,12 @@ def encode_plan(host: Host, plan: BuildPlan, root: str, donor: int, seed: int) -
         "environment": dict(plan.environment),
         "link": environment_of(donor),
         "seed": environment_of(seed),
+        "adding": encode_steps(added),
         "seeding": [] if donor else encode_steps(seeding(plan)),
         "installing": [] if donor else encode_steps(installing(plan)),
         "following": encode_steps(following(plan)),
         "seed_key": plan.seed_key,
+        "requires": plan.requires,
         "cache": host.settings.cache * 2**20,
     }
     return json.dumps(body, indent=1).encode() + b"\n"

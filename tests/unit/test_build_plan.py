@@ -9,7 +9,7 @@ from trees import FakeTree
 
 from receiver.errors import Rejected
 from receiver.manifest import read_manifest
-from receiver.plan.build import BuildPlan, build_plan, following, installing, seeding
+from receiver.plan.build import BuildPlan, adding, build_plan, following, installing, seeding
 from receiver.settings import Settings
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden/build"
@@ -198,6 +198,54 @@ def test_another_lock_may_start_from_a_copy_and_another_python_may_not() -> None
     assert plan({**files, "requirements.txt": "flask==3.0.0\n"}).seed_key == seed
     assert plan({**files, ".python-version": "3.12\n"}).seed_key != seed
     assert plan({**files, "uv.toml": "no-build = true\n"}).seed_key != seed
+
+
+def test_settings_of_uv_in_pyproject_decide_the_environment_too() -> None:
+    files = PROJECTS["requirements"]
+    plain = plan({**files, "pyproject.toml": "[tool.ruff]\nline-length = 100\n"})
+    assert plain.seed_key == plan(files).seed_key
+    told = plan({**files, "pyproject.toml": "[tool.uv]\nconstraint-dependencies = ['flask<3']\n"})
+    assert told.seed_key != plain.seed_key and told.environment_key != plain.environment_key
+    assert plan({**files, "pyproject.toml": "no toml"}).seed_key == plain.seed_key
+
+
+ADDABLE = "flask==3.0.0\ngunicorn  # serves\n"
+
+
+def test_what_a_requirements_file_adds_is_installed_alone() -> None:
+    new = plan({"requirements.txt": "rich[jupyter]>=13; python_version > '3'\n" + ADDABLE})
+    (step,) = adding(new, plan({"requirements.txt": ADDABLE}).requires)
+    assert step.argv[1:] == ("pip", "install", "rich[jupyter]>=13; python_version > '3'")
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        ADDABLE,
+        "gunicorn\nrich\n",
+        "flask==3.1.0\ngunicorn\nrich\n",
+        ADDABLE + "rich --no-binary rich\n",
+        ADDABLE + "rich==13 --hash=sha256:00\n",
+        ADDABLE + "rich @ https://example.org/rich.whl\n",
+        ADDABLE + "https://example.org/rich.whl\n",
+        ADDABLE + "wheels/rich.whl\nrich\n",
+        ADDABLE + "rich-13-py3-none-any.whl\n",
+        ADDABLE + "--extra-index-url https://example.org/\nrich\n",
+        ADDABLE + "-c constraints.txt\nrich\n",
+        ADDABLE + "-r more.txt\n",
+        ADDABLE + "".join(f"package{number}\n" for number in range(60)),
+    ],
+)
+def test_whatever_else_changes_takes_all_of_the_requirements(after: str) -> None:
+    others = {"constraints.txt": "rich<13\n", "more.txt": "rich\n--pre\n", "rich-13-py3-none-any.whl": ""}
+    new = plan({"requirements.txt": after, **others})
+    assert adding(new, plan({"requirements.txt": ADDABLE}).requires) == ()
+
+
+def test_what_is_included_counts_as_if_it_were_written_there() -> None:
+    new = plan({"requirements.txt": "-r base.txt\nrich\n", "base.txt": ADDABLE})
+    assert [step.argv[3:] for step in adding(new, plan({"requirements.txt": ADDABLE}).requires)] == [("rich",)]
+    assert adding(plan(PROJECTS["uv"]), ("flask",)) == (), "a lock file is installed as it is"
 
 
 def test_the_root_of_a_monorepo_is_planned_alone() -> None:

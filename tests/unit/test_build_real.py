@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import pytest
@@ -18,8 +18,9 @@ import uv
 
 from receiver.host import builder
 from receiver.host.directory import Directory
+from receiver.host.environment import copy_bytecode
 from receiver.manifest import read_manifest
-from receiver.plan.build import build_plan, installing, seeding
+from receiver.plan.build import adding, build_plan, installing, seeding
 from receiver.plan.lock.poetry import content_hash
 from receiver.settings import Settings
 from receiver.story.build import encode_steps
@@ -94,8 +95,11 @@ class Workshop:
         self.slug.mkdir()
         return before / ".venv"
 
-    def build_from(self, seed: Path, files: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> int:
-        """As the builder does it with a copy of another release's environment; returns the exit code."""
+    def build_from(
+        self, seed: Path, files: Mapping[str, str], monkeypatch: pytest.MonkeyPatch, before: Collection[str] = ()
+    ) -> int:
+        """As the builder does it with a copy of another release's environment, for which `before` was required;
+        returns the exit code."""
         for name, text in {"Procfile": "web: x\n", **files}.items():
             (self.slug / name).write_text(text)
         tree = Directory(self.slug)
@@ -103,7 +107,7 @@ class Workshop:
         config = {"UV_DEFAULT_INDEX": self.index.as_uri(), "UV_PYTHON_DOWNLOADS": "never"}
         monkeypatch.chdir(self.slug)
         known = {
-            "link": "", "seed": str(seed),
+            "link": "", "seed": str(seed), "adding": encode_steps(adding(plan, before)),
             "seeding": encode_steps(seeding(plan)), "installing": encode_steps(installing(plan)),
         }  # fmt: skip
         return builder.make_environment(known, {"HOME": str(self.cache), **plan.environment, **config})
@@ -272,10 +276,73 @@ def test_a_changed_lock_starts_from_a_copy_and_ends_as_if_from_nothing(
     for path in (shop.slug / ".venv/bin").iterdir():
         assert path.is_symlink() or str(seed).encode() not in path.read_bytes(), path
     assert (seed / "bin/scripted").read_bytes() == kept, "the older release is as it was"
+    assert compiled(shop) == {"tiny", "scripted"}
     seed = shop.next_release()
     assert shop.build_from(seed, {"requirements.txt": "tiny==2.0\n"}, monkeypatch) == 0
     left = list((shop.slug / ".venv").rglob("scripted*"))
     assert left == [], "what is not wanted any more is gone"
+
+
+def test_an_added_line_asks_for_nothing_that_is_there(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert shop.build({"requirements.txt": "tiny==1.0\n"}).returncode == 0
+    scripted(shop)
+    shutil.rmtree(shop.index / "tiny")
+    shutil.rmtree(shop.cache)
+    seed = shop.next_release()
+    files = {"requirements.txt": "tiny==1.0\nscripted\n"}
+    assert shop.build_from(seed, files, monkeypatch, ["tiny==1.0"]) == 0
+    assert "from nothing" not in capfd.readouterr().out
+    assert shop.says(VERSION) == "1.0"
+    assert subprocess.run([shop.slug / ".venv/bin/scripted"], capture_output=True, text=True).stdout.strip() == "1.0"
+    assert compiled(shop) == {"tiny", "scripted"}
+
+
+def compiled(shop: Workshop) -> set[str]:
+    """The modules without a package that no start of the app has to compile."""
+    return {path.name.split(".")[0] for path in (shop.slug / ".venv").rglob("site-packages/__pycache__/*.pyc")}
+
+
+def test_bytecode_is_copied_for_the_very_same_module_only(tmp_path: Path) -> None:
+    for home in ("old", "new"):
+        packages = tmp_path / home / "lib/python3.11/site-packages"
+        packages.mkdir(parents=True)
+        for name, nanosecond in (("same", 0), ("other", 0 if home == "old" else 1)):
+            (packages / f"{name}.py").write_text("1 + 1\n")
+            os.utime(packages / f"{name}.py", ns=(0, 10**18 + nanosecond))
+    cache = tmp_path / "old/lib/python3.11/site-packages/__pycache__"
+    cache.mkdir()
+    for name in ("same", "other", "gone"):
+        (cache / f"{name}.cpython-311.pyc").write_bytes(b"code")
+    copy_bytecode(str(tmp_path / "old"), str(tmp_path / "new"))
+    assert [path.name for path in (tmp_path / "new").rglob("*.pyc")] == ["same.cpython-311.pyc"]
+
+
+def test_an_added_line_that_changes_another_package_leaves_nothing_behind(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    scripted(shop)
+    wheel(shop.index, "tiny", "0.5", requires="scripted")
+    wheel(shop.index, "modern", "1.0", requires="tiny>=2")
+    # What is there fits, so it stays, as with pip.
+    assert shop.build({"requirements.txt": "tiny==0.5\n"}).returncode == 0
+    assert list((shop.slug / ".venv").rglob("scripted*"))
+    seed = shop.next_release()
+    assert shop.build_from(seed, {"requirements.txt": "tiny\nmodern\n"}, monkeypatch, ["tiny"]) == 0
+    assert "once more for all" in capfd.readouterr().out
+    assert shop.says(VERSION) == "2.0"
+    assert not list((shop.slug / ".venv").rglob("scripted*")), "only the old tiny needed it"
+
+
+def test_an_added_line_that_cannot_be_installed_fails_the_build(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert shop.build({"requirements.txt": "tiny==1.0\n"}).returncode == 0
+    seed = shop.next_release()
+    files = {"requirements.txt": "tiny==1.0\nunheard-of\n"}
+    assert shop.build_from(seed, files, monkeypatch, ["tiny==1.0"]) != 0
+    assert "Again, from nothing" in capfd.readouterr().out
 
 
 def test_no_file_of_a_copied_environment_is_shared_with_the_older_release(

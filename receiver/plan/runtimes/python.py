@@ -9,9 +9,11 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+from receiver.errors import Rejected
 from receiver.manifest import project as said
 from receiver.manifest import requirements, toml
 from receiver.manifest.project import Kind
@@ -35,12 +37,15 @@ def plan(project: Project) -> BuildPlan | None:
         return None
     decides, steps = _BY_KIND[kind](project)
     python = project.manifest.python
+    lines = requirements.read(project.tree, kind.value).lines if kind is Kind.REQUIREMENTS and decides else []
     return BuildPlan(
         runtime=f"python {python}".rstrip(),
         environment_key=_key(project, kind, decides) if decides else "",
         seed_key=_key(project, kind, ()) if decides else "",
         environment=_environment(project),
         steps=steps,
+        requires=tuple(dict.fromkeys(lines)),
+        adds=_uv(project, "Installing what requirements.txt adds", "pip", "install") if lines else None,
     )
 
 
@@ -72,6 +77,10 @@ def _key(project: Project, kind: Kind, decides: Iterable[str]) -> str:
     files = project.tree.files()
     blobs = sorted((path, files[path]) for path in {*decides, "uv.toml"} if path in files)
     facts = [RECIPE, kind.value, project.manifest.python, sorted(project.settings.build_environment.items()), blobs]
+    with suppress(Rejected):
+        # uv reads it whatever it installs from; what is no TOML, it does not.
+        if table := toml.table(toml.read(project.tree, "pyproject.toml"), "tool", "uv"):
+            facts.append(json.dumps(table, sort_keys=True, default=str))
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
