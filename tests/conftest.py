@@ -18,7 +18,8 @@ for path in (str(HERE.parent), str(HERE)):
 
 from lab import net, snapshot, tree  # noqa: E402
 from lab.client import Client  # noqa: E402
-from lab.host import Box, Host, Machine  # noqa: E402
+from lab.host import Box, Host  # noqa: E402
+from lab.machine import Machine  # noqa: E402
 
 if TYPE_CHECKING:
     from types import FrameType

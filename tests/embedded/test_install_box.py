@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 from lab import snapshot
+from lab.background import wait_for
 from lab.base import REPO
 from lab.client import Client
-from lab.host import Box, wait_for
+from lab.host import Box
 
 EXAMPLE = {path.name: path.read_text() for path in (REPO / "examples/hello").iterdir() if path.is_file()}
 

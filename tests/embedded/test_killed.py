@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import pytest
 from host.apps import build, files
 from lab import snapshot
+from lab.background import wait_for
 from lab.client import Client, Repo
-from lab.host import Box, wait_for
+from lab.host import Box
 
 # Who, and how to find them: a fork, which does the work, is younger than whom it comes from.
 KILLED = {

@@ -6,9 +6,10 @@ import json
 import time
 
 import pytest
+from lab.background import wait_for
 from lab.base import REPO
 from lab.client import Client, Repo, fetch
-from lab.host import Box, wait_for
+from lab.host import Box
 
 APP = (REPO / "examples/hello/app.py").read_text()
 EXAMPLE = {path.name: path.read_text() for path in (REPO / "examples/hello").iterdir() if path.is_file()}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lab.host import Background, Host, wait_for
+from lab.background import Background, wait_for
+from lab.host import Host
 
 from receiver.story.worker import NAME as WORKER
 

@@ -8,8 +8,9 @@ import time
 
 import pytest
 from host.apps import asked, branch_at_server, build, files, live, newest, pushed, say, until_body, unwell
+from lab.background import wait_for
 from lab.client import Client, Repo
-from lab.host import Host, wait_for
+from lab.host import Host
 
 from faults.points import dying_at, others
 from receiver.model import decode_app_state, decode_release

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 from host.apps import asked, environment_of, pushed, say, unwell
+from lab.background import wait_for
 from lab.client import Client, Repo
-from lab.host import Host, wait_for
+from lab.host import Host
 
 RELEASES = "/var/lib/shipit/apps/torn/releases"
 DAMAGE = {

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 
 import pytest
 from host.apps import MAIN, build, say, unwell
+from lab.background import Background, wait_for
 from lab.client import Client, Report
-from lab.host import Background, Host, wait_for
+from lab.host import Host
 
 from faults.model import Broken, Content, Model, Seen, Wish
 from faults.points import WORKER, go_on, held_at, kill, wait_until_held

@@ -12,8 +12,9 @@ import os
 
 import pytest
 from host.apps import branch_at_server, build, live, newest, pushed, say, unwell
+from lab.background import Background, wait_for
 from lab.client import Client, Repo
-from lab.host import Background, Host, wait_for
+from lab.host import Host
 
 from faults.points import go_on, held_at, wait_until_held
 from faults.points import kill as kill_all

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 import pytest
 from host.apps import asked, branch_at_server, live, pushed, unwell
 from lab import snapshot
+from lab.background import Background, wait_for
 from lab.client import Client, Repo
-from lab.host import Background, Host, wait_for
+from lab.host import Host
 
 from faults.points import held_at, wait_until_held
 from receiver.host.ledger import Ledger

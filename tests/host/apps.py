@@ -6,9 +6,10 @@ import json
 import shlex
 from typing import Any
 
+from lab.background import wait_for
 from lab.base import Result
 from lab.client import Client, Repo
-from lab.host import Host, wait_for
+from lab.host import Host
 
 MAIN = '''\
 """Answers / with the text in `mark`; /env, /who and /slow/SECONDS with what their names say. Ends at once on SIGTERM."""

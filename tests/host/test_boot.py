@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 
+from lab.background import wait_for
 from lab.client import Client
-from lab.host import Host, wait_for
+from lab.host import Host
 
 from host.apps import asked, build, files, live, newest, pushed, say, until_body, unwell
 

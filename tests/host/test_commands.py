@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
+from lab.background import wait_for
 from lab.client import Client, Repo
-from lab.host import Host, wait_for
+from lab.host import Host
 
 from host.apps import asked, branch_at_server, build, doctor, environment_of, files, live, newest, pushed, say, unwell
 

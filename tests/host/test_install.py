@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 from lab import snapshot
+from lab.background import wait_for
 from lab.base import REPO, run
 from lab.client import Client, Repo, fetch
-from lab.host import Host, Machine, wait_for
+from lab.host import Host
+from lab.machine import Machine
 
 EXAMPLE = REPO / "examples/hello"
 FOREIGN_SITE = """

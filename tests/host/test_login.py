@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 
 import pytest
+from lab.background import wait_for
 from lab.client import Client
-from lab.host import Host, wait_for
+from lab.host import Host
 
 from host.apps import build, newest, pushed, say, until_body, unwell
 

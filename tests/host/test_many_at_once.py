@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
+from lab.background import Background, wait_for
 from lab.client import Client, Repo
-from lab.host import Background, Host, wait_for
+from lab.host import Host
 
 from host.apps import asked, branch_at_server, build, files, live, newest, pushed, say, unwell
 from receiver.host.listener import IDLE

@@ -7,8 +7,9 @@ from __future__ import annotations
 import os
 
 import pytest
+from lab.background import wait_for
 from lab.client import Client
-from lab.host import Host, wait_for
+from lab.host import Host
 from lab.traffic import APP, REQUIREMENTS, Traffic, Wish
 
 from host.apps import asked, pushed, say

@@ -6,8 +6,9 @@ import re
 from collections.abc import Callable
 
 import pytest
+from lab.background import wait_for
 from lab.client import Client, Repo
-from lab.host import Host, wait_for
+from lab.host import Host
 
 from host.apps import (
     asked,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from lab.background import wait_for
 from lab.client import Client, Repo
-from lab.host import Host, wait_for
+from lab.host import Host
 
 from host.apps import asked, environment_of, live, newest, pushed, say
 

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from .background import Background
 from .base import Result, run
-from .host import PATH, Background, Machine
 from .load import Load, Report
+from .machine import PATH, Machine
 
 Files = Mapping[str, "str | bytes | None"]
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from . import net, snapshot
 from .client import Client
-from .host import Box, Host, Machine
+from .host import Box, Host
+from .machine import Machine
 from .tree import SUITES, base_tree
 
 

@@ -8,7 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from .base import CACHE, REPO, LabError, Result, locked, run
-from .host import PATH, Box, Host, Machine
+from .host import Box, Host
+from .machine import PATH, Machine
 from .tree import base_tree, digest, entry, remove_tree
 
 NOT_INSTALLED = ("tests/", "docs/", "benchmarks/", ".ci/")

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from lab import net, snapshot, tree
+from lab.background import wait_for
 from lab.base import CACHE, CommandFailed, LabError, Result, run
 from lab.client import fetch
-from lab.host import Box, Host, wait_for
+from lab.host import Box, Host
 from lab.load import Load
 
 RESOLVED = "getent hosts deb.debian.org"

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import pytest
 from host.apps import build, files, live, pushed, say, until_body, unwell
 from lab import snapshot
+from lab.background import wait_for
 from lab.client import Client, Repo
-from lab.host import Host, wait_for
+from lab.host import Host
 
 # They share a machine of their own.
 pytestmark = pytest.mark.xdist_group("bombs")

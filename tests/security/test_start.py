@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 from host.apps import build, files, live, pushed, until_body
+from lab.background import wait_for
 from lab.client import Client
-from lab.host import Host, wait_for
+from lab.host import Host
 
 METADATA = "169.254.169.254"
 SQUAT = """

@@ -1,0 +1,22 @@
+"""Fixtures that more than one module uses."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from agent_lab import Lab
+
+from receiver.host import accounts, agent, proxy
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
+    monkeypatch.setattr(agent, "allowed", lambda connection: True)
+    monkeypatch.setattr(accounts, "ids_of", lambda paths: accounts.Ids(os.getuid(), os.getgid(), os.getuid()))
+    monkeypatch.setattr(proxy, "apply", lambda layout, settings, app: True)
+    made = Lab(tmp_path)
+    yield made
+    made.close()

@@ -1,0 +1,258 @@
+"""What the agent does for each verb, through its socket, against a manager that only remembers."""
+
+from __future__ import annotations
+
+import json
+import socket
+import stat
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from agent_lab import BLOG, WEB, A, B, C, Lab
+
+from receiver.errors import Failure
+from receiver.host import disk
+from receiver.host.ledger import Ledger
+from receiver.host.manager import Job, ProcessState, ProcessStatus
+from receiver.host.reconcile import reconcile_all
+from receiver.model import Source
+from receiver.names import AppName, ConfigKey, ProcessType
+
+
+def test_config_vars_are_those_of_the_base_changed(lab: Lab) -> None:
+    lab.release()
+    assert lab.agent.snapshot_config(BLOG, 1, 0, {A: "1", B: "2"}, []) == ["A", "B"]
+    assert lab.agent.snapshot_config(BLOG, 2, 1, {A: "1", C: "3"}, [B, ConfigKey("NONE")]) == ["B", "C"]
+    assert lab.agent.read_config(BLOG, 2) == {"A": "1", "C": "3"}
+    assert lab.agent.read_config(BLOG, 1) == {"A": "1", "B": "2"}
+    assert lab.agent.read_config(BLOG, 0) == {}
+    assert stat.S_IMODE(lab.paths.release(2).config.stat().st_mode) == 0o600
+
+
+def test_the_config_vars_of_the_live_release_do_not_change(lab: Lab) -> None:
+    lab.live()
+    lab.agent.snapshot_config(BLOG, 2, 0, {A: "1"}, [])
+    with pytest.raises(Failure, match="do not change"):
+        lab.agent.snapshot_config(BLOG, 1, 0, {A: "1"}, [])
+
+
+@pytest.mark.parametrize("change", [{A: "x" * 2**17}, {ConfigKey(f"K{i}"): "x" * 99_000 for i in range(10)}])
+def test_config_vars_that_no_program_could_be_started_with_are_refused(lab: Lab, change: dict[ConfigKey, str]) -> None:
+    lab.release()
+    with pytest.raises(Failure, match="larger than"):
+        lab.agent.snapshot_config(BLOG, 1, 0, change, [])
+    assert not lab.paths.release(1).config.exists()
+
+
+def test_a_build_runs_as_the_builder_and_may_write_its_slug_and_cache_only(lab: Lab) -> None:
+    release = lab.release()
+    result = lab.agent.build(BLOG, 1, 0, 1)
+    (job,) = lab.manager.jobs
+    of = lab.paths.release(release.number)
+    assert (job.user, job.cwd, job.build, job.config) == ("build-blog", of.slug, True, None)
+    assert job.writable == (of.slug, lab.paths.cache) and job.argv[-2:] == ("blog", "1") and job.timeout == 1800
+    assert result.code == 0 and len(result.digest) == 64
+    assert stat.S_IMODE(of.slug.stat().st_mode) == 0o2750 and not list(of.slug.iterdir()), "a leftover was built upon"
+
+
+def test_a_build_gets_the_config_vars_that_the_manifest_names_and_no_other(lab: Lab) -> None:
+    lab.live()
+    lab.agent.snapshot_config(BLOG, 2, 0, {A: "1", B: "2"}, [])
+    release = lab.release(config_base=2, build_config=("A", "C"))
+    seen = []
+
+    def build(job: Job) -> int:
+        assert job.config
+        seen.append((json.loads(job.config.read_bytes()), stat.S_IMODE(job.config.stat().st_mode)))
+        return 5
+
+    lab.manager.job = build
+    result = lab.agent.build(BLOG, release.number, 0, 1)
+    assert (result.code, result.digest) == (5, "")
+    assert seen == [({"A": "1"}, 0o600)]
+    assert sorted(p.name for p in lab.paths.config.iterdir()) == ["v2.json"], "the build's copy stayed"
+
+
+def test_a_release_that_shares_a_slug_is_not_built(lab: Lab) -> None:
+    lab.release()
+    shared = lab.release(slug=1, environment=1)
+    with pytest.raises(Failure, match="nothing to build"):
+        lab.agent.build(BLOG, shared.number, 0, 1)
+    assert (lab.paths.release(1).slug / "file").exists()
+
+
+def test_a_release_command_runs_as_the_app_with_its_config_and_writes_its_data_only(lab: Lab) -> None:
+    lab.release()
+    lab.manager.job = lambda job: 3
+    assert lab.agent.release_command(BLOG, 1, 1) == 3
+    (job,) = lab.manager.jobs
+    assert (job.user, job.build, job.config) == ("app-blog", False, lab.paths.release(1).config)
+    assert set(job.writable) == {lab.paths.data, lab.paths.sockets} and "migrate" not in " ".join(job.argv)
+
+
+def test_only_a_process_of_the_formation_with_a_command_check_is_checked_so(lab: Lab) -> None:
+    lab.release()
+    assert lab.agent.check_command(BLOG, 1, WEB, 2, 1) == 0
+    for index, kind in ((3, WEB), (1, ProcessType("worker"))):
+        with pytest.raises(Failure):
+            lab.agent.check_command(BLOG, 1, kind, index, 1)
+    assert len(lab.manager.jobs) == 1
+
+
+def test_a_job_is_stopped_when_whoever_asked_for_it_hangs_up(lab: Lab) -> None:
+    lab.release()
+    begun = threading.Event()
+
+    def wait(job: Job) -> int:
+        begun.set()
+        return 0 if lab.manager.stopped.wait(10) else 1
+
+    lab.manager.job = wait
+
+    def ask() -> None:
+        with pytest.raises(Failure):
+            lab.agent.release_command(BLOG, 1, 1)
+
+    asker = threading.Thread(target=ask)
+    asker.start()
+    assert begun.wait(10)
+    lab.raw.shutdown(socket.SHUT_RDWR)
+    asker.join(10)
+    assert lab.manager.stopped.wait(10)
+    assert ("stop_job", "release-blog-v1") in lab.manager.calls
+
+
+def test_cancel_stops_every_job_of_the_release(lab: Lab) -> None:
+    lab.release()
+    lab.agent.cancel(BLOG, 1)
+    assert [name for _, name in lab.manager.calls] == [
+        "build-blog-v1", "release-blog-v1", "check-blog-v1-web-1", "check-blog-v1-web-2",
+    ]  # fmt: skip
+
+
+def test_a_release_whose_slug_lost_a_file_is_not_started(lab: Lab) -> None:
+    lab.live()
+    result = lab.agent.build(BLOG, 1, 0, 1)
+    lab.ledger.save(replace(lab.ledger.release(1), digest=result.digest))
+    rollback = lab.ledger.open_release(Source.ROLLBACK, "alice", slug=1, environment=1)
+    lab.agent.start(BLOG, rollback.number)
+    (lab.paths.release(1).slug / "lost").write_text("")
+    lab.manager.calls.clear()
+    with pytest.raises(Failure, match="not those that were built"):
+        lab.agent.start(BLOG, rollback.number)
+    assert lab.manager.calls == []
+
+
+def test_the_files_are_looked_at_while_the_worker_is_forked_and_a_later_start_looks_again(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.live()
+    result = lab.agent.build(BLOG, 1, 0, 1)
+    lab.ledger.save(replace(lab.ledger.release(1), digest=result.digest))
+    change = lab.ledger.open_release(Source.CONFIG, "alice", slug=1, environment=1)
+    looked: list[Path] = []
+    digest = disk.digest_tree
+    monkeypatch.setattr(disk, "digest_tree", lambda path, limit: [looked.append(path), digest(path, limit)][1])
+    lab.agent.snapshot_config(BLOG, change.number, 0, {A: "1"}, [])
+    lab.agent.start(BLOG, change.number)
+    assert len(looked) == 1
+    (lab.paths.release(1).slug / "lost").write_text("")
+    with pytest.raises(Failure, match="not those that were built"):
+        lab.agent.start(BLOG, change.number)
+
+
+def test_pruning_removes_slug_and_config_of_the_named_releases_only(lab: Lab) -> None:
+    for _ in range(3):
+        lab.live()
+    lab.agent.snapshot_config(BLOG, 1, 0, {A: "1"}, [])
+    lab.ledger.change_state(lambda state: replace(state, keep=2))
+    lab.agent.prune(BLOG, [1])
+    assert not lab.paths.release(1).slug.exists() and not lab.paths.release(1).config.exists()
+    assert lab.paths.release(2).slug.exists() and lab.paths.release(3).slug.exists()
+    assert lab.paths.release(1).record.exists(), "the ledger is not the agent's to shorten"
+
+
+def test_pruning_refuses_what_a_kept_release_needs(lab: Lab) -> None:
+    lab.live()
+    lab.live(environment=1)
+    lab.live(slug=2, environment=1)
+    for number in (1, 2, 3):
+        with pytest.raises(Failure, match="still needed"):
+            lab.agent.prune(BLOG, [number])
+    with pytest.raises(Failure, match="still needed"):
+        lab.agent.prune(BLOG, [1, 2, 3])
+    assert all(lab.paths.release(number).slug.exists() for number in (1, 2))
+    assert lab.manager.calls == []
+
+
+def test_a_failed_release_can_be_pruned_before_its_end_is_recorded(lab: Lab) -> None:
+    lab.live()
+    lab.release()
+    lab.agent.prune(BLOG, [2])
+    assert not lab.paths.release(2).slug.exists() and lab.paths.release(1).slug.exists()
+
+
+def up(number: int, index: int, state: ProcessState = ProcessState.RUNNING) -> ProcessStatus:
+    return ProcessStatus(number, WEB, index, state)
+
+
+def test_reconcile_starts_what_is_missing_and_stops_what_is_not_live(lab: Lab) -> None:
+    lab.live()
+    lab.live()
+    lab.manager.running = [up(1, 1), up(2, 1), up(2, 2, ProcessState.FAILED)]
+    done = lab.agent.reconcile(BLOG)
+    assert lab.manager.calls == [("prepare", BLOG), ("start", 2), ("boot_with", 2), ("stop", 1, False)]
+    assert done == ["started web.2 of v2", "stopped v1", "reloaded nginx"]
+
+
+def test_reconcile_removes_what_is_defined_and_does_not_run(lab: Lab) -> None:
+    """As a power cut between switch and retiring leaves the old release: no later one looks for it."""
+    lab.live()
+    lab.live()
+    lab.manager.running = [up(2, 1), up(2, 2)]
+    lab.manager.definitions = {1, 2}
+    assert lab.agent.reconcile(BLOG) == ["stopped v1", "reloaded nginx"]
+    assert lab.manager.calls == [("prepare", BLOG), ("boot_with", 2), ("stop", 1, False)]
+
+
+def test_reconcile_leaves_a_stopped_app_stopped(lab: Lab) -> None:
+    lab.live()
+    lab.ledger.change_state(lambda state: replace(state, stopped=True))
+    lab.manager.running = [up(1, 1)]
+    lab.agent.reconcile(BLOG)
+    assert lab.manager.calls == [("prepare", BLOG), ("boot_with", 0), ("stop", 1, False)]
+
+
+def test_at_boot_every_app_is_reconciled_but_one_that_is_being_changed(
+    lab: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lab.live()
+    lab.manager.running = [up(1, 1), up(1, 2)]
+    lab.paths.app_lock.unlink(missing_ok=True)
+    assert reconcile_all(lab.layout, lab.manager) == 0
+    assert lab.manager.calls == [("prepare", BLOG), ("boot_with", 1)]
+    assert not lab.paths.app_lock.exists(), "made by root, it would be no lock for shipit"
+    lab.manager.calls.clear()
+    with disk.locked(lab.paths.app_lock, wait=False):
+        assert reconcile_all(lab.layout, lab.manager) == 0
+    assert lab.manager.calls == [] and "being made" in capsys.readouterr().out
+
+
+def test_an_app_that_cannot_be_reconciled_does_not_keep_the_next_from_it(
+    lab: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = Ledger(lab.layout.app(AppName("aaa")))
+    other.paths.releases.mkdir(parents=True)
+    other.create()
+    other.paths.current.symlink_to("v9")
+    lab.live()
+    assert reconcile_all(lab.layout, lab.manager) == 1
+    assert ("boot_with", 1) in lab.manager.calls and "v9" in capsys.readouterr().out
+
+
+def test_what_the_manager_knows_of_processes_arrives_whole(lab: Lab) -> None:
+    known = [ProcessStatus(8, WEB, 1, ProcessState.STARTING, pid=9, since=1.5, restarts=2, memory=2**31)]
+    lab.manager.running = known
+    assert lab.agent.processes(BLOG) == known
