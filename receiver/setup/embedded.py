@@ -74,7 +74,7 @@ def start(layout: Layout, known: Settings, step: Step, *, ssh_changed: bool, web
     )
     reconcile.write(layout)
     if foreign["nginx"] is None:
-        command = "/usr/sbin/nginx -g 'daemon off;'"
+        command = f"{PYTHON} -IS {LIBEXEC / 'webserver'} -g 'daemon off;'"
         programs.append(Program("shipit-nginx", command, layout.log / "nginx.log", stop_signal="QUIT"))
     if foreign["sshd"] is None:
         # -e: there is no syslog; HUP re-executes it with its own arguments, sessions stay.

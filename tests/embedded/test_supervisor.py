@@ -83,6 +83,22 @@ def test_a_killed_supervisord_comes_back_and_nothing_runs_twice(serving: Repo, c
     assert serving.push().code == 0
 
 
+def test_a_killed_nginx_comes_back_although_its_workers_keep_the_port(serving: Repo, client: Client, box: Box) -> None:
+    master = box.read("/run/nginx.pid").strip()
+    workers = box.sh(f"pgrep -P {master}").out.split()
+    box.run("kill", "-9", master)
+    assert box.sh(f"ps -o pid= -p {','.join(workers)}").out.split() == workers, (
+        "they live on, without anybody to reload them"
+    )
+    wait_for("another master", lambda: box.read("/run/nginx.pid").strip() not in ("", master))
+    wait_for("an answer", lambda: answers(client))
+    wait_for("the end of the old workers", lambda: not box.sh(f"ps -o pid= -p {','.join(workers)} || true").out.split())
+    serving.commit({"app.py": APP.replace("Hello from", "Changed by")})
+    assert serving.push().code == 0, "nginx is told of a release"
+    wait_for("the new release", lambda: "Changed by" in client.get("hello").body)
+    assert box.run("shipit", "doctor").ok
+
+
 def test_a_killed_keeper_and_supervisord_leave_nothing_that_runs_twice(serving: Repo, client: Client, box: Box) -> None:
     before = processes(box)
     box.sh("kill -KILL $(cat /run/shipit/keeper.lock) $(cat /run/shipit/supervisord.pid)")

@@ -32,7 +32,8 @@ KEPT_LOGS = 10  # releases of an app whose logs stay
 LISTENS_WITHIN = 10.0  # seconds that a restart waits for one process before it goes on to the next
 STATES: Mapping[int, ProcessState] = {
     supervisord.STOPPED: ProcessState.STOPPED,
-    supervisord.STARTING: ProcessState.STARTING,
+    # It runs; supervisord only waits to see whether it stays (startsecs).
+    supervisord.STARTING: ProcessState.RUNNING,
     supervisord.RUNNING: ProcessState.RUNNING,
     supervisord.BACKOFF: ProcessState.FAILED,
     supervisord.STOPPING: ProcessState.STOPPING,
