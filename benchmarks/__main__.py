@@ -139,7 +139,7 @@ def machine() -> dict[str, str]:
     memory = int(Path("/proc/meminfo").read_text().split()[1]) // 2**20
     return {
         "machine": f"{os.cpu_count()} cores, {processor[0].split(':')[1].strip()}, {memory} GiB, Linux {platform.release()}",
-        "hosts": "Debian 12 (bookworm), booted in systemd-nspawn, each with its own address; fsync waits for the disk",
+        "hosts": "Debian 12 (bookworm), booted in systemd-nspawn, each with its own address and its own ext4 (journal, fsync waits)",
         "shipit": commit.stdout.strip(),
     }
 

@@ -76,7 +76,7 @@ class BashHook:
 
     @classmethod
     def install(cls, client: Client) -> BashHook:
-        server = Server.boot(tree.base_tree(SUITE), "hook")
+        server = Server.boot(tree.base_tree(SUITE), "hook", own_disk=True)
         server.put(HOOK, "/root/bash-hook")
         server.write("/root/key.pub", client.key.with_suffix(".pub").read_text())
         server.run("/root/bash-hook/prepare", "/root/key.pub", timeout=300)
@@ -132,7 +132,7 @@ class Shipit:
 
     @classmethod
     def install(cls, client: Client) -> Shipit:
-        server = Server.boot(tree.base_tree(SUITE), "shipit")
+        server = Server.boot(tree.base_tree(SUITE), "shipit", own_disk=True)
         server.put(snapshot.clone(), "/root/shipit")
         server.write("/root/key.pub", client.key.with_suffix(".pub").read_text())
         words = ("./install.sh", "--key", "/root/key.pub", "--domain", DOMAIN)
