@@ -34,7 +34,9 @@ def ask(name: str) -> int | None:
         message = len(body).to_bytes(4, "big") + body
         fds = b"".join(fd.to_bytes(4, sys.byteorder) for fd in (0, 1, 2))
         sent = connection.sendmsg([message], [(SOL_SOCKET, SCM_RIGHTS, fds)])
-        connection.sendall(message[sent:])
+        # Sending nothing is an error, too, when the gateway has answered by then and is gone.
+        if rest := message[sent:]:
+            connection.sendall(rest)
         if connection.recv(1) != TAKEN:
             return None
     except OSError:

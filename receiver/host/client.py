@@ -184,7 +184,9 @@ class Agent:
     def _send(self, line: bytes, fds: Sequence[int], who: Sequence[tuple[int, int, bytes]]) -> None:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         sent = self._connection.sendmsg([line], [*rights, *who])
-        self._connection.sendall(line[sent:])
+        # As in gate/ask.py: sending nothing fails when the agent has answered and gone.
+        if rest := line[sent:]:
+            self._connection.sendall(rest)
 
     def _line(self) -> bytes:
         while b"\n" not in self._rest:

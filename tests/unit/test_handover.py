@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,6 +83,25 @@ def test_where_no_gateway_is_up_nothing_was_done_and_that_is_told(tmp_path: Path
         asking = login(tmp_path / "deaf", "")
         deaf.accept()[0].close()
         assert asking.communicate(timeout=20)[1] == "None\n"
+
+
+def test_a_gateway_that_is_quicker_than_who_asks_serves_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The processor may leave who asks between any two calls, for as long as the gateway takes to answer and end."""
+
+    class Slow(socket.socket):
+        def sendmsg(self, *given: Any) -> int:
+            sent = super().sendmsg(*given)
+            with server.accept()[0] as gateway:
+                gateway.recv(sent)
+                gateway.sendall(ask.TAKEN + bytes([7]))
+            return sent
+
+    monkeypatch.setattr(ask, "socket", Slow)
+    monkeypatch.setattr(ask, "GATEWAY", str(tmp_path / "gateway.sock"))
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(ask.GATEWAY)
+        server.listen()
+        assert ask.ask("ann") == 7
 
 
 def test_who_is_interrupted_before_a_gateway_is_up_sees_no_traceback(tmp_path: Path) -> None:
