@@ -12,6 +12,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from enum import Enum
 from pathlib import Path
 
 from receiver.errors import HostFault, Rejected
@@ -20,10 +21,21 @@ from receiver.host.run import run, start
 DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def write_atomically(path: Path, data: bytes, mode: int, *, owner: tuple[int, int] | None = None) -> None:
+class Lasts(Enum):
+    """What of a new file is certain to be found after a power cut."""
+
+    WHOLE = "its name and all of its content"
+    CONTENT = "all of its content, if its name is: fsync_dir() makes it so"
+    LATER = "nothing; it may be empty until fsync_file() and fsync_dir()"
+
+
+def write_atomically(
+    path: Path, data: bytes, mode: int, *, owner: tuple[int, int] | None = None, lasts: Lasts = Lasts.WHOLE
+) -> None:
     """Replace (or create) a file: a reader sees the old content or the new, and the new survives a power cut.
 
     `mode` is set whatever the umask is, `owner` is (uid, gid). Raises OSError; the old file is untouched then.
+    Whoever asks for less than Lasts.WHOLE makes it last before anything counts on it: somebody waits for each fsync.
     """
     new = path.with_name(f".{path.name}.{os.urandom(4).hex()}.new")
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -35,7 +47,8 @@ def write_atomically(path: Path, data: bytes, mode: int, *, owner: tuple[int, in
             view = memoryview(data)
             while view:
                 view = view[os.write(fd, view) :]
-            os.fsync(fd)
+            if lasts is not Lasts.LATER:
+                os.fsync(fd)
         finally:
             os.close(fd)
         new.rename(path)
@@ -43,7 +56,8 @@ def write_atomically(path: Path, data: bytes, mode: int, *, owner: tuple[int, in
         with suppress(OSError):
             new.unlink()
         raise
-    fsync_dir(path.parent)
+    if lasts is Lasts.WHOLE:
+        fsync_dir(path.parent)
 
 
 def replace_symlink(path: Path, target: str | Path) -> None:
@@ -57,6 +71,15 @@ def replace_symlink(path: Path, target: str | Path) -> None:
             new.unlink()
         raise
     fsync_dir(path.parent)
+
+
+def fsync_file(path: Path) -> None:
+    """Make a file's content durable; its name is its directory's."""
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def fsync_dir(path: Path) -> None:

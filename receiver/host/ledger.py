@@ -185,7 +185,8 @@ class Ledger:
         return f"v{current} is still serving." if current else f"{self.app} has no live release yet."
 
     def open_release(self, source: Source, by: str, *, builds: bool = False, **values: Any) -> Release:
-        """Give out the next number and record the release as building, or as starting; durable when it returns.
+        """Give out the next number and record the release as building, or as starting. A power cut before `keep_name`
+        may forget it; what is found after one is whole.
 
         `builds`: it gets a slug of its own. `values` are further fields of Release. Raises OSError when the disk is full; nothing is left then but a
         number that was never used.
@@ -207,9 +208,13 @@ class Ledger:
             status=Status.BUILDING if builds else Status.STARTING,
             previous=current, **{"config_base": current, **({"slug": number} if builds else {}), **values},
         )  # fmt: skip
-        self.save(release)
-        disk.fsync_dir(self.paths.releases)
+        disk.write_atomically(paths.record, encode(release), FILE_MODE, lasts=disk.Lasts.CONTENT)
         return release
+
+    def keep_name(self, release: Release) -> None:
+        """Make durable that there is this release. Before it goes live; and best while nobody waits for it."""
+        disk.fsync_dir(self.paths.release(release.number).dir)
+        disk.fsync_dir(self.paths.releases)
 
     def save(self, release: Release) -> Release:
         disk.write_atomically(self.paths.release(release.number).record, encode(release), FILE_MODE)

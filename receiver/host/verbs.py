@@ -120,7 +120,7 @@ class Verbs:
         )  # fmt: skip
         try:
             if job.config:
-                disk.write_atomically(job.config, json.dumps(config).encode(), CONFIG_MODE)
+                disk.write_atomically(job.config, json.dumps(config).encode(), CONFIG_MODE, lasts=disk.Lasts.LATER)
             code = self._run(job, fds[0], fds[1])
         finally:
             if job.config:

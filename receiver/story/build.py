@@ -39,7 +39,7 @@ def build(host: Host, release: Release, commit: Oid) -> Release:
         release = host.ledger.save(filled(host, release, manifest, plan, donor))
         seed, requires = (0, []) if donor else find_seed(host, release, plan)
         text = encode_plan(host, plan, manifest.root, donor, seed, adding(plan, requires))
-        disk.write_atomically(paths.build_plan, text, 0o640)
+        disk.write_atomically(paths.build_plan, text, 0o640, lasts=disk.Lasts.LATER)
     with (
         turn_to_build(host, release, wanted=not donor or bool(following(plan))),
         host.say.timed("build"),

@@ -144,6 +144,8 @@ def start(host: Host, release: Release) -> Release:
         host.say.step(f"Starting {', '.join(f'{p.type}.{i}' for p, i in release.running())}{beside}")
         with host.say.timed("start"):
             host.agent.start(release.app, release.number)
+    # The processes load meanwhile.
+    host.ledger.keep_name(release)
     checkpoint.reach("started")
     return release
 

@@ -47,6 +47,24 @@ def test_a_replaced_file_is_durable_before_its_name_is(tmp_path: Path, monkeypat
     assert calls == ["write", "fsync file", "rename", "fsync dir"]
 
 
+def test_what_may_last_later_waits_for_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = record(monkeypatch)
+    disk.write_atomically(tmp_path / "x", b"new", 0o640, lasts=disk.Lasts.CONTENT)
+    disk.write_atomically(tmp_path / "y", b"new", 0o640, lasts=disk.Lasts.LATER)
+    assert calls == ["write", "fsync file", "rename", "write", "rename"]
+
+
+def test_the_name_of_a_release_is_kept_when_it_is_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    book = Ledger(Layout(tmp_path).app(AppName("blog")))
+    book.paths.releases.mkdir(parents=True)
+    book.create()
+    calls = record(monkeypatch)
+    release = book.open_release(Source.GIT, "alice")
+    assert calls == ["write", "fsync file", "rename"], "whoever pushes waits for no more than it takes to be whole"
+    book.keep_name(release)
+    assert calls[3:] == ["fsync dir", "fsync dir"], "its record in it, and it among the releases"
+
+
 def test_a_commit_is_one_rename_of_a_link_and_durable_when_it_returns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from receiver import settings
@@ -81,7 +81,9 @@ class SystemdManager:
         systemctl("daemon-reload")
 
     def start(self, release: Release) -> None:
-        if self._write(units.unit_files(release, self._layout, Rendered(self._layout, release.app).render)):
+        files = units.unit_files(release, self._layout, Rendered(self._layout, release.app).render)
+        # boot_with makes them last; a boot before that starts another release, and removes these.
+        if self._write(files, disk.Lasts.LATER):
             systemctl("daemon-reload")
         notifying = [n for n, kind in self._names(release) if release.process(kind).check.kind is CheckKind.NOTIFY]
         others = [n for n, kind in self._names(release) if n not in notifying]
@@ -109,10 +111,15 @@ class SystemdManager:
     def boot_with(self, app: AppName, release: Release | None) -> None:
         wants = self._wants(app)
         wants.mkdir(mode=0o755, exist_ok=True)
-        wanted = dict(self._names(release)) if release else {}
-        for name, kind in wanted.items():
-            if release and not (wants / name).is_symlink():
-                (wants / name).symlink_to(f"../{units.unit_template(app, kind, release.number)}")
+        wanted: dict[str, str] = {}
+        if release:
+            wanted = {name: units.unit_template(app, kind, release.number) for name, kind in self._names(release)}
+        for name, template in wanted.items():
+            with suppress(FileNotFoundError):
+                disk.fsync_file(self._layout.units / template)
+            if not (wants / name).is_symlink():
+                (wants / name).symlink_to(f"../{template}")
+        disk.fsync_dir(self._layout.units)
         for link in wants.iterdir():
             if link.name not in wanted:
                 link.unlink()
@@ -191,7 +198,7 @@ class SystemdManager:
             raise HostFault(f"systemd could not start {unit} (exit status {status}).", hint="sudo shipit doctor")
         return status or code
 
-    def _write(self, files: dict[str, str]) -> bool:
+    def _write(self, files: dict[str, str], lasts: disk.Lasts = disk.Lasts.WHOLE) -> bool:
         """Put unit files in place; True when one that systemd may have read before is different now."""
         changed = False
         for name, text in files.items():
@@ -202,7 +209,7 @@ class SystemdManager:
                 before = None
             if before != text.encode():
                 changed = changed or before is not None
-                disk.write_atomically(path, text.encode(), 0o644)
+                disk.write_atomically(path, text.encode(), 0o644, lasts=lasts)
         return changed
 
     def _names(self, release: Release) -> list[tuple[str, ProcessType]]:
