@@ -5,7 +5,8 @@
     launch --release APP N              the release command
     launch --run=ID APP N               the one-off command releases/runs/ID.json
 
-`--user` (embedded manager): started as root; reads the config vars, then becomes the app's user for good.
+The config vars come as systemd's credential `config`; with `--stdin` on standard input, of which nothing is left to the
+command; with `--user` (embedded manager) it is started as root, reads their file and becomes the app's user for good.
 `--root=DIR` puts all paths below DIR (tests). Only the standard library, and only its fast parts, because the user
 waits for it: it is started with -I -S.
 """
@@ -38,7 +39,7 @@ def main(argv: list[str]) -> None:
     apps = f"{root}/var/lib/shipit/apps/{app}"
     sockets = f"{root}/run/shipit/{app}/v{number}"
 
-    config = read_config(f"{apps}/config/v{number}.json")
+    config = read_config(f"{apps}/config/v{number}.json", "--stdin" in given)
     if "--user" in given:
         become(f"app-{app}")
     release = read_json(f"{apps}/releases/v{number}/release.json")
@@ -93,11 +94,24 @@ def watch(command: str, env: dict[str, str]) -> int:
     return code if code >= 0 else 128 - code
 
 
-def read_config(path: str) -> dict[str, str]:
-    """The config vars: systemd's credential `config`, or the file itself where root starts the launcher."""
+def read_config(path: str, given: bool) -> dict[str, str]:
+    """The config vars: given on standard input, systemd's credential `config`, or the file itself for root."""
     credentials = os.environ.get("CREDENTIALS_DIRECTORY")
-    config: dict[str, str] = read_json(f"{credentials}/config" if credentials else path)
+    config: dict[str, str] = (
+        parse(read_stdin()) if given else read_json(f"{credentials}/config" if credentials else path)
+    )
     return config
+
+
+def read_stdin() -> str:
+    """All of standard input, which from then on is /dev/null."""
+    parts = []
+    while part := os.read(0, 1 << 20):
+        parts.append(part)
+    null = os.open("/dev/null", os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    return b"".join(parts).decode()
 
 
 def environment(
@@ -171,8 +185,12 @@ class Decoder:
 
 
 def read_json(path: str) -> Any:
+    return parse(read_text(path))
+
+
+def parse(text: str) -> Any:
     decoder: Any = Decoder
-    return make_scanner(decoder)(read_text(path), 0)[0]
+    return make_scanner(decoder)(text, 0)[0]
 
 
 def read_text(path: str) -> str:

@@ -23,7 +23,7 @@ READ = [
     "{apps}/alpha/releases/app.json", "{apps}/alpha/releases/v1/release.json", "{apps}/alpha/releases/v1/log",
     "{apps}/alpha/repo.git/HEAD", "{apps}/alpha/data/private", "{apps}/beta/config/v1.json",
     "{apps}/beta/repo.git/HEAD", "/var/lib/shipit/home/keys.json", "/var/lib/shipit/home/.ssh/authorized_keys",
-    "/etc/shadow", "/root/admin.pub", "/run/credentials/{unit}/config",
+    "/etc/shadow", "/root/admin.pub", "/proc/{pid}/environ",
 ]
 WRITE = [
     "/etc/evil", "/etc/cron.d/evil", "/etc/systemd/system/evil.service", "/etc/nginx/shipit/evil.conf",
@@ -99,8 +99,8 @@ def beta(laptop: Client) -> Repo:
 def attack(laptop: Client) -> str:
     number = live(laptop, "alpha")
     pid = next(row["pid"] for row in asked(laptop, "ps", "alpha"))
-    values = {"apps": APPS, "live": number, "pid": pid, "unit": f"shipit-alpha-web-{number}@1.service"}
-    return re.sub(r"\{(apps|live|pid|unit)\}", lambda match: str(values[match[1]]), ATTACK)
+    values = {"apps": APPS, "live": number, "pid": pid}
+    return re.sub(r"\{(apps|live|pid)\}", lambda match: str(values[match[1]]), ATTACK)
 
 
 def test_the_attack_finds_what_is_open(laptop: Client, alpha: Repo, beta: Repo, shared_host: Host) -> None:
@@ -110,10 +110,9 @@ def test_the_attack_finds_what_is_open(laptop: Client, alpha: Repo, beta: Repo, 
     assert f"read {APPS}/alpha/config/v2.json" in worked
     assert f"write {APPS}/beta/slugs/v1/main.py" in worked
     assert "connect /run/shipit/agent.sock" in worked
-    assert any(line.startswith("read /run/credentials/") for line in worked), worked
     assert any(line.startswith("connect /run/shipit/alpha/v") for line in worked)
     assert any(line.startswith("proc ") for line in worked)
-    missed = [p for p in re.findall(r'"(/[^"]+|\{apps\}[^"]+)"', ATTACK.split("WRITE")[0]) if "credentials" not in p]
+    missed = [p for p in re.findall(r'"(/[^"]+|\{apps\}[^"]+)"', ATTACK.split("WRITE")[0]) if "{pid}" not in p]
     assert [p for p in missed if f"read {p.replace('{apps}', APPS)}" not in worked] == [], (
         "READ names what there is not"
     )
@@ -195,7 +194,7 @@ def test_a_config_var_is_found_nowhere_but_in_config_and_in_the_process(
         f"p=$(printf '%s-%s' {CANARY.rpartition('-')[0]} {CANARY.rpartition('-')[2]}); grep -rlaF -D skip -e $p {spots}"
     )
     found = shared_host.sh(script, check=False).out.split()
-    allowed = re.compile(rf"{APPS}/alpha/config/v\d+\.json|/run/credentials/shipit-alpha-web-v\d+@1\.service/config")
+    allowed = re.compile(rf"{APPS}/alpha/config/v\d+\.json")
     assert [path for path in found if not allowed.fullmatch(path)] == []
     assert any("config/v" in path for path in found), "the search finds nothing at all"
     modes = shared_host.sh(f"stat -c '%a %U' {APPS}/alpha/config {APPS}/alpha/config/*").out.split("\n")

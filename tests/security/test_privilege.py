@@ -289,7 +289,7 @@ def test_shipit_can_start_kill_trace_or_read_nothing_that_is_not_its_own(
         f"ls /proc/{pid}/root/",
         f"python3 -c 'import ctypes; raise SystemExit(ctypes.CDLL(None).ptrace(16, {pid}, 0, 0) != 0)'",
         "kill -HUP $(cat /run/nginx.pid)",
-        f"cat /run/credentials/{unit}/config",
+        f"cat /proc/{pid}/fd/0",
         "su -c id",
         "setpriv --reuid=app-alpha --regid=app-alpha --clear-groups id",
         "unshare --mount id",

@@ -59,17 +59,16 @@ def test_only_the_files_that_are_for_it_hold_a_config_var(keeper: Repo, shared_h
     spots = "$(ls -d /* | grep -vE '^/(proc|sys|dev)$') /dev/shm"
     found = shared_host.sh(f"p=$(printf '%s-%s' {head} {tail}); grep -rlaF -D skip -e $p {spots}", check=False).out
     paths = found.split()
-    units = r"shipit-keeper-web-v\d+@1\.service"
-    may = re.compile(rf"{APPS}/keeper/config/v\d+\.json|/run/credentials/{units}/config|/(var|run)/log/journal/.*")
+    may = re.compile(rf"{APPS}/keeper/config/v\d+\.json|/(var|run)/log/journal/.*")
     assert [path for path in paths if not may.fullmatch(path)] == []
-    assert any("/config/v" in path for path in paths) and any("/run/credentials" in path for path in paths), paths
+    assert any("/config/v" in path for path in paths), paths
     modes = shared_host.sh(f"stat -c '%a %U %n' {APPS}/keeper/config {APPS}/keeper/config/*").out.splitlines()
     assert {line.split()[0] + line.split()[1] for line in modes} == {"700root", "600root"}, modes
-    unit = f"shipit-keeper-web-{live(keeper.client, 'keeper')}@1.service"
-    credential = shared_host.sh(f"stat -c %a /run/credentials/{unit}/config").out.strip()
-    assert credential in ("400", "440"), credential
-    for user in ("shipit", "app-other", "build-keeper", "www-data"):
-        assert not shared_host.run("cat", f"/run/credentials/{unit}/config", user=user, check=False).ok, user
+    pid = next(row["pid"] for row in asked(keeper.client, "ps", "keeper"))
+    opened = shared_host.sh(f"readlink /proc/{pid}/fd/*").out
+    assert f"{APPS}/keeper/config" not in opened, "what systemd opened as root is not left to the app"
+    holder = shared_host.sh(f"readlink /proc/{pid}/fd/0").out.strip()
+    assert holder == "/dev/null"
 
 
 def test_the_journal_has_it_from_the_apps_own_mouth_only(keeper: Repo, shared_host: Host) -> None:

@@ -61,7 +61,7 @@ class Place:
         return child
 
     def credentials(self) -> Path:
-        """As systemd passes config/vN.json on (LoadCredential)."""
+        """As systemd passes config/vN.json on to a job (LoadCredential)."""
         path = self.root / "credentials"
         path.mkdir(exist_ok=True)
         (path / "config").write_bytes(self.release.config.read_bytes())
@@ -82,6 +82,18 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 
 PROCESS = ("blog", "8", "web", "1")
+
+
+def test_config_vars_on_standard_input_are_all_that_was_there(place: Place) -> None:
+    # More than a pipe may hold, each less than an argument of execve(2) may have.
+    long = {f"LONG{number}": "x" * 100_000 for number in range(9)}
+    place.write("env -0; cat; stat -Lc /dev/null=%t:%T /dev/stdin", config={**long, "A": "1"})
+    with place.release.config.open() as file:
+        child = place.start("--stdin", *PROCESS, stdin=file)
+        out = child.communicate(timeout=20)[0].decode()
+    told = dict(line.split("=", 1) for line in out.split("\0"))
+    assert (told["A"], told["/dev/null"]) == ("1", "1:3\n"), "the command finds nothing to read"
+    assert {name: told[name] for name in long} == long
 
 
 def test_a_process_finds_its_config_vars_and_what_shipit_promises_and_nothing_else(place: Place) -> None:
