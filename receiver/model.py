@@ -148,6 +148,11 @@ class Release:
     def name(self) -> str:
         return f"v{self.number}"
 
+    @property
+    def builds(self) -> bool:
+        """Whether it has a slug of its own; else it runs that of an earlier release, or nothing yet."""
+        return self.slug == self.number
+
     def process(self, kind: ProcessType) -> Process:
         for process in self.processes:
             if process.type == kind:

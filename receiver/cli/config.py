@@ -10,6 +10,7 @@ from receiver.cli import out
 from receiver.cli.args import KEY, RELEASE, app_argument, json_option, ledger_of
 from receiver.cli.main import Context
 from receiver.errors import NotFound, Rejected
+from receiver.model import Source
 from receiver.names import AppName, ConfigKey, config_key
 from receiver.story.submit import Submission, inherited
 
@@ -124,4 +125,4 @@ def submit(ctx: Context, app: AppName, change: dict[ConfigKey, str], unset: list
             return 0
         what = " ".join([*(f"set {k}" for k in change), *(f"unset {k}" for k in unset)])
         values = inherited(current) if current else {}
-        return submission.submit_config(change, unset, **{**values, "message": what})
+        return submission.submit(Source.CONFIG, change, unset, **{**values, "message": what})

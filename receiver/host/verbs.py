@@ -105,7 +105,7 @@ class Verbs:
         release = self._release(request)
         paths = self._app(request.app)
         of = paths.release(release.number)
-        if release.slug != release.number:
+        if not release.builds:
             raise Rejected(f"{release.name} runs the slug of v{release.slug}; there is nothing to build.")
         ids = accounts.ids_of(paths)
         disk.remove_tree(of.slug)
@@ -240,7 +240,7 @@ class Verbs:
 
     def _check_slug(self, release: Release) -> None:
         """Nothing is started from an old slug that lost files since it was built; raises HostFault."""
-        if release.slug == release.number:
+        if release.builds:
             return
         paths = self._app(release.app)
         ledger = self._ledger(release.app)

@@ -16,7 +16,7 @@ from receiver.errors import Cancelled, Failure
 from receiver.host import disk
 from receiver.host.client import Agent
 from receiver.host.git import Git
-from receiver.model import Release, Source, Status
+from receiver.model import Release, Status
 from receiver.settings import url
 from receiver.story import checkpoint
 from receiver.story.check import wait_until_healthy
@@ -31,20 +31,19 @@ def deploy(host: Host, release: Release) -> Release:
 
     Raises Failure with the reason after everything of the release but its record and log was taken away.
     """
-    builds = release.slug == release.number
     with undone_on_failure(host, release):
-        if builds:
+        if release.builds:
             leave_session(host, release)
         recover(host, release)
         hide_config(host, release)
         with known_to_the_proxy(host):
             release = built(host, release)
         # A new slug is durable before the ledger names it; the disk works while the new processes come up.
-        with disk.synced(host.paths.slugs) if builds else nullcontext():
+        with disk.synced(host.paths.slugs) if release.builds else nullcontext():
             snapshot_config(host, release)
             run_release_command(host, release)
             release = start(host, release)
-            if not builds:
+            if not release.builds:
                 # Not before: the user waits for the start, and nothing is left to do while the processes load.
                 leave_session(host, release)
             wait_until_healthy(host, release)
@@ -66,7 +65,7 @@ def leave_session(host: Host, release: Release) -> None:
 def built(host: Host, release: Release) -> Release:
     """The release with a slug of its own; one that runs another's comes back as it is."""
     checkpoint.reach("opened")
-    if release.slug != release.number or release.commit is None:
+    if not release.builds or release.commit is None:
         return release
     # What reads a commit is slow to import, and only this needs it.
     from receiver.story.build import build
@@ -120,8 +119,8 @@ def undone_on_failure(host: Host, release: Release) -> Iterator[None]:
 
 
 def snapshot_config(host: Host, release: Release) -> None:
-    """Freeze the config vars of this release; those of a config change were written by the command that made it."""
-    if release.source is not Source.CONFIG:
+    """Freeze the config vars of a release that was built; those of another were written when it was submitted."""
+    if release.builds:
         host.agent.snapshot_config(release.app, release.number, release.config_base, {}, [])
     checkpoint.reach("configured")
 
@@ -129,9 +128,9 @@ def snapshot_config(host: Host, release: Release) -> None:
 def hide_config(host: Host, release: Release) -> None:
     """Whatever a build, a release command or a crashing process prints of the config vars is not kept.
 
-    The release will have those of its base; for a config change they are written already.
+    A release that is built will have those of its base; another's are written already.
     """
-    number = release.number if release.source is Source.CONFIG else release.config_base
+    number = release.config_base if release.builds else release.number
     host.say.hide(host.agent.read_config(release.app, number).values())
 
 

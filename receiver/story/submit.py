@@ -73,22 +73,25 @@ class Submission:
             )
         return release
 
-    def submit(self, source: Source, **values: Any) -> int:
-        """Open the release and follow it to its end; returns the exit code of its verdict."""
-        return self.see_through(self.ledger.open_release(source, self.by, **values))
+    def submit(
+        self,
+        source: Source,
+        change: Mapping[ConfigKey, str] | None = None,
+        unset: Sequence[ConfigKey] = (),
+        **values: Any,
+    ) -> int:
+        """Open the release, start its worker and relay its log to the end; returns the exit code of its verdict.
 
-    def submit_config(self, change: Mapping[ConfigKey, str], unset: Sequence[ConfigKey], **values: Any) -> int:
-        """As `submit`, for a change of config vars. The values go to the agent and nowhere else."""
-        release = self.ledger.open_release(Source.CONFIG, self.by, **values)
-        try:
-            self.agent.snapshot_config(release.app, release.number, release.config_base, change, unset)
-        except BaseException:
-            self.ledger.finish(release, Status.FAILED, "The config vars were not written.")
-            raise
-        return self.see_through(release)
-
-    def see_through(self, release: Release) -> int:
-        """Start the worker and relay the log until the verdict."""
+        The config vars of a release that is not built are written here, with `change`, and go to the agent and nowhere
+        else; it looks whether their slug is whole while the worker is forked.
+        """
+        release = self.ledger.open_release(source, self.by, **values)
+        if not release.builds:
+            try:
+                self.agent.snapshot_config(release.app, release.number, release.config_base, change or {}, unset)
+            except BaseException:
+                self.ledger.finish(release, Status.FAILED, "The config vars were not written.")
+                raise
         ended = worker.begin(self.layout, self.ledger, release, self.agent)
         return exit_code(follow(self.ledger, release.number, sys.stdout.fileno(), worker=ended))
 

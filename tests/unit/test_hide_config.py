@@ -20,15 +20,15 @@ CONFIG = {1: {"TOKEN": "the old one"}, 2: {"TOKEN": "the new one"}}
 
 
 @pytest.mark.parametrize(
-    ("source", "hidden"),
-    [(Source.CONFIG, "the new one"), (Source.GIT, "the old one"), (Source.SCALE, "the old one")],
+    ("source", "builds", "hidden"),
+    [(Source.CONFIG, False, "the new one"), (Source.GIT, True, "the old one"), (Source.SCALE, False, "the new one")],
 )
-def test_what_its_processes_will_have_is_hidden(tmp_path: Path, source: Source, hidden: str) -> None:
+def test_what_its_processes_will_have_is_hidden(tmp_path: Path, source: Source, builds: bool, hidden: str) -> None:
     book = Ledger(Layout(tmp_path).app(BLOG))
     book.paths.releases.mkdir(parents=True)
     book.create()
     book.open_release(Source.GIT, "alice", builds=True)
-    release = book.open_release(source, "alice", config_base=1)
+    release = book.open_release(source, "alice", builds=builds, config_base=1)
     said: list[str] = []
     agent = SimpleNamespace(read_config=lambda app, number: CONFIG[number])
     host: Any = SimpleNamespace(agent=agent, say=SimpleNamespace(hide=said.extend))
