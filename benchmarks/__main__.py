@@ -19,7 +19,7 @@ from tests.lab import snapshot
 from tests.lab.base import REPO
 
 from . import measures
-from .figures import HOOK, Figures, table
+from .figures import ALONE, AMONG, AMONG_OTHERS, HOOK, SHIPIT, Figures, table
 from .machine import Client
 from .measures import Run
 from .receivers import BashHook, Shipit
@@ -31,7 +31,7 @@ def main() -> int:
     words = argparse.ArgumentParser(prog="benchmarks/run", description="Measure shipit against a bash hook.")
     words.add_argument("--rounds", type=int, default=10, help="how often each thing is timed (default: 10)")
     words.add_argument("--pushes", type=int, default=50, help="pushes under each kind of load (default: 50)")
-    words.add_argument("--apps", type=int, default=0, help="measure a rollback among so many other apps, too")
+    words.add_argument("--apps", type=int, default=0, help="measure alone and among so many other apps that run, too")
     words.add_argument("--only", choices=("hook", "shipit"), help="leave the other out; no ratios then")
     words.add_argument("--output", type=Path, default=HERE, help="where results.md and results.json go")
     chosen = words.parse_args()
@@ -109,12 +109,26 @@ def measure(runs: list[Run], figures: Figures, rounds: int, pushes: int, apps: i
         say(f"{apps} other apps")
         for run in runs:
             if isinstance(run.receiver, Shipit):
+                # Alone before and after, so that what drifts on the machine drifts for both.
+                beside(run, figures, ALONE, (rounds + 1) // 2)
                 with measures.crowd(run, apps):
-                    for _ in range(rounds):
-                        run.code("code, crowd")
-                        run.code("code, crowd")
-                        run.rollback("rollback, crowd")
+                    beside(run, figures, AMONG, rounds)
+                beside(run, figures, ALONE, (rounds + 1) // 2)
                 save()
+
+
+def beside(run: Run, figures: Figures, who: str, rounds: int) -> None:
+    """What `run` takes as the machine is now, noted as `who`'s."""
+    run.figures = Figures()
+    for _ in range(rounds):
+        # Twice, because a rollback is to what came before it, and that must be code, too.
+        for step in (run.code, run.code, run.rollback, run.config):
+            step()
+            time.sleep(1)
+    for what in ("code", "rollback", "config"):
+        for number in run.figures.of(what, SHIPIT):
+            figures.add(f"{what}, among", who, number)
+    run.figures = figures
 
 
 def in_turn(runs: list[Run], number: int, step: Callable[[Run], None]) -> None:
@@ -148,10 +162,11 @@ def write(where: Path, figures: Figures, facts: dict[str, str]) -> None:
     where.mkdir(parents=True, exist_ok=True)
     whole = {"facts": facts, **asdict(figures)}
     (where / "results.json").write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
+    among = f"\n\nAmong as many other apps that run as `--apps` says:\n\n{table(figures, AMONG_OTHERS, ALONE, AMONG)}"
     told = "\n".join(f"- {name}: {value}" for name, value in {**facts, **figures.notes}.items())
     (where / "results.md").write_text(
         "# Results\nWritten by `benchmarks/run`; how it measures: README.md. Medians, in brackets the smallest and the"
-        f" largest.\n\n{table(figures)}\n\n{told}\n\n# Where the time goes\n"
+        f" largest.\n\n{table(figures)}{among if figures.of('code, among', AMONG) else ''}\n\n{told}\n\n# Where the time goes\n"
         + "\n\n".join(f"## {name}\n{text}" for name, text in figures.traces.items())
         + "\n"
     )
