@@ -55,6 +55,8 @@ class Verbs:
         with suppress(Failure, OSError):
             if soon:
                 release = self._release(soon)
+                if not release.builds:
+                    self.manager.expect_start(release)
                 self._check_slug(release)
                 self._found_whole = release, time.monotonic()
 

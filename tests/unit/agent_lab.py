@@ -41,6 +41,9 @@ class FakeManager:
     def expect_jobs(self) -> None:
         """Whether it is called depends on who is quicker."""
 
+    def expect_start(self, release: Release) -> None:
+        self.calls.append(("expect_start", release.app, release.number))
+
     def prepare(self, app: AppName) -> None:
         self.calls.append(("prepare", app))
 

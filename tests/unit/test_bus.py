@@ -94,6 +94,20 @@ def test_why_a_unit_cannot_be_started_is_systemds_own_word(peer: Callable[..., P
     assert failed == {"a": "Unit a not found.", "b": "org.freedesktop.systemd1.Masked"}
 
 
+def test_what_makes_systemd_read_its_directories_is_not_waited_for(peer: Callable[..., Path]) -> None:
+    heard: list[object] = []
+    done = threading.Event()
+
+    def script(systemd: Systemd) -> None:
+        heard.append(systemd.asked().body)
+        done.set()
+
+    with bus.connect(peer(script)) as systemd:
+        systemd.reread()
+    assert done.wait(10)
+    assert heard == [(bus.NOBODY,)]
+
+
 def test_a_scope_is_asked_for_with_its_process(peer: Callable[..., Path]) -> None:
     heard: list[Message] = []
 

@@ -158,6 +158,7 @@ def test_the_files_are_looked_at_while_the_worker_is_forked_and_a_later_start_lo
     lab.agent.snapshot_config(BLOG, change.number, 0, {A: "1"}, [])
     lab.agent.start(BLOG, change.number)
     assert len(looked) == 1
+    assert [call[0] for call in lab.manager.calls[-2:]] == ["expect_start", "start"]
     (lab.paths.release(1).slug / "lost").write_text("")
     with pytest.raises(Failure, match="not those that were built"):
         lab.agent.start(BLOG, change.number)

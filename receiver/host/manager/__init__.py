@@ -74,6 +74,9 @@ class Manager(Protocol):
     def forget(self, app: AppName) -> None:
         """Stop every process of the app and remove all the manager knows of it."""
 
+    def expect_start(self, release: Release) -> None:
+        """Begin what the start of this release would otherwise wait for; returns at once. No start needs it."""
+
     def start(self, release: Release) -> None:
         """Define and start every process of the release's formation, beside whatever runs; raises HostFault.
 

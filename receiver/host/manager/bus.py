@@ -24,6 +24,7 @@ MANAGER = DBusAddress(
 # All at once, as systemd's own programs do: to a client that waits for each answer it says nothing more after BEGIN.
 HANDSHAKE = b"\0AUTH EXTERNAL\r\nDATA\r\nNEGOTIATE_UNIX_FD\r\nBEGIN\r\n"
 ANSWERS = 3
+NOBODY = "shipit-nobody.service"  # there never is
 SILENCE = 120.0  # seconds; a start ends after TimeoutStartSec=, 90 of them
 
 
@@ -58,6 +59,11 @@ class Bus:
                 _, job, _, result = message.body
                 ended[job] = result
         return failed | {jobs[job]: result for job, result in ended.items() if job in jobs and result != "done"}
+
+    def reread(self) -> None:
+        """Have systemd look at its directories of units now, not when the next unit is loaded and somebody waits for it:
+        every change in them makes it read them whole, 5 ms and with 200 apps 10. Does not wait for it."""
+        self._send("LoadUnit", "s", (NOBODY,))
 
     def start_scope(self, scope: Scope) -> None:
         """Have systemd move a process that runs already into a unit; raises Refused."""

@@ -88,6 +88,9 @@ class EmbeddedManager:
     def expect_jobs(self) -> None:
         """A job's keeper dies with the agent by itself (jobs.py)."""
 
+    def expect_start(self, release: Release) -> None:
+        """Nothing is slow about it here."""
+
     def forget(self, app: AppName) -> None:
         for release in {name.release for name in self._known(app)}:
             self.stop(app, release, wait=False)

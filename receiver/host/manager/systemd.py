@@ -80,11 +80,14 @@ class SystemdManager:
         # The dependency of multi-user.target on the app's is forgotten only by this.
         systemctl("daemon-reload")
 
+    def expect_start(self, release: Release) -> None:
+        with _logged():
+            self._define(release)
+            with bus.connect() as systemd:
+                systemd.reread()
+
     def start(self, release: Release) -> None:
-        files = units.unit_files(release, self._layout, Rendered(self._layout, release.app).render)
-        # boot_with makes them last; a boot before that starts another release, and removes these.
-        if self._write(files, disk.Lasts.LATER):
-            systemctl("daemon-reload")
+        self._define(release)
         notifying = [n for n, kind in self._names(release) if release.process(kind).check.kind is CheckKind.NOTIFY]
         others = [n for n, kind in self._names(release) if n not in notifying]
         # A start of Type=notify ends when the process says it is ready: that is the healthcheck's to wait for.
@@ -107,6 +110,8 @@ class SystemdManager:
         for path in self._unit_files(app, number):
             disk.remove_file(path)
         systemctl("reset-failed", pattern, check=False)
+        with _logged(), bus.connect() as systemd:
+            systemd.reread()
 
     def boot_with(self, app: AppName, release: Release | None) -> None:
         wants = self._wants(app)
@@ -197,6 +202,13 @@ class SystemdManager:
         if code == 1 and status in NEVER_STARTED:
             raise HostFault(f"systemd could not start {unit} (exit status {status}).", hint="sudo shipit doctor")
         return status or code
+
+    def _define(self, release: Release) -> None:
+        """Write the release's units, if they are not there already."""
+        files = units.unit_files(release, self._layout, Rendered(self._layout, release.app).render)
+        # boot_with makes them last; a boot before that starts another release, and removes these.
+        if self._write(files, disk.Lasts.LATER):
+            systemctl("daemon-reload")
 
     def _write(self, files: dict[str, str], lasts: disk.Lasts = disk.Lasts.WHOLE) -> bool:
         """Put unit files in place; True when one that systemd may have read before is different now."""
