@@ -79,6 +79,22 @@ def test_a_start_is_waited_for_until_its_job_has_ended(peer: Callable[..., Path]
         assert systemd.start_units(["a", "b"], until_done=["a", "b"]) == {"b": "timeout"}
 
 
+@pytest.mark.parametrize("cut", [1, 20, None])
+def test_a_signal_that_comes_with_the_handshake_is_heard(peer: Callable[..., Path], cut: int | None) -> None:
+    """systemd tells everybody of what else it does, from the first moment on."""
+    manager = DBusAddress(bus.MANAGER.object_path, interface=bus.MANAGER.interface)
+    signal = new_signal(manager, "JobRemoved", "uoss", (9, "/job/9", "y\r\n.service", "failed")).serialise(100)
+
+    def script(systemd: Systemd) -> None:
+        call = systemd.asked()
+        systemd.connection.sendall(signal[cut:] if cut else b"")
+        systemd.say(new_method_return(call, "o", ("/job/1",)))
+        systemd.removed("/job/1", "done")
+
+    with bus.connect(peer(script, GRANTED + signal[:cut])) as systemd:
+        assert systemd.start_units(["a"], until_done=["a"]) == {}
+
+
 def test_a_start_that_nobody_waits_for_has_no_end(peer: Callable[..., Path]) -> None:
     with bus.connect(peer(lambda s: s.say(new_method_return(s.asked(), "o", ("/job/1",))))) as systemd:
         assert systemd.start_units(["a"], until_done=[]) == {}

@@ -35,9 +35,11 @@ class Refused(Exception):
 class Bus:
     """One connection. Every method raises HostFault when systemd does not answer."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, heard: bytes = b"") -> None:
+        """`heard`: what has come of its first messages."""
         self._connection = connection
         self._parser = Parser()
+        self._parser.add_data(heard)
         self._serial = 0
 
     def start_units(self, names: Sequence[str], *, until_done: Collection[str]) -> dict[str, str]:
@@ -99,12 +101,13 @@ def connect(path: Path = PRIVATE) -> Iterator[Bus]:
         with _answering():
             connection.connect(str(path))
             connection.sendall(HANDSHAKE)
-            # Nothing follows the handshake before the first call.
             while answer.count(b"\r\n") < ANSWERS and (data := connection.recv(4096)):
                 answer += data
-        if b"\r\nOK " not in answer:
+        # Signals of what else systemd does follow at once, and the first may have come with the answers.
+        *answers, heard = answer.split(b"\r\n", ANSWERS)
+        if not any(line.startswith(b"OK ") for line in answers):
             raise HostFault("systemd refused the connection to its private socket.", hint="sudo shipit doctor")
-        yield Bus(connection)
+        yield Bus(connection, heard)
 
 
 @contextmanager
