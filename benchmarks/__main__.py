@@ -25,6 +25,7 @@ from .measures import Run
 from .receivers import BashHook, Shipit
 
 HERE = Path(__file__).parent
+OTHERS = "other apps"
 
 
 def main() -> int:
@@ -38,7 +39,12 @@ def main() -> int:
 
     figures = Figures()
     began = time.strftime("%Y-%m-%d %H:%M")
-    facts = {**machine(), "date": began, "load before": f"{os.getloadavg()[0]:.1f}"}
+    facts = {
+        **machine(),
+        **({OTHERS: str(chosen.apps)} if chosen.apps else {}),
+        "date": began,
+        "load before": f"{os.getloadavg()[0]:.1f}",
+    }
 
     def save() -> None:
         write(chosen.output, figures, {**facts, "load after": f"{os.getloadavg()[0]:.1f}"})
@@ -162,7 +168,7 @@ def write(where: Path, figures: Figures, facts: dict[str, str]) -> None:
     where.mkdir(parents=True, exist_ok=True)
     whole = {"facts": facts, **asdict(figures)}
     (where / "results.json").write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
-    among = f"\n\nAmong as many other apps that run as `--apps` says:\n\n{table(figures, AMONG_OTHERS, ALONE, AMONG)}"
+    among = f"\n\nAmong {facts.get(OTHERS)} other apps that run:\n\n{table(figures, AMONG_OTHERS, ALONE, AMONG)}"
     told = "\n".join(f"- {name}: {value}" for name, value in {**facts, **figures.notes}.items())
     (where / "results.md").write_text(
         "# Results\nWritten by `benchmarks/run`; how it measures: README.md. Medians, in brackets the smallest and the"
