@@ -55,7 +55,8 @@ class Verbs:
         with suppress(Failure, OSError):
             if soon:
                 release = self._release(soon)
-                if not release.builds:
+                # What was built is asked to start at once, and what is stopped is not.
+                if not release.builds and not self._ledger(release.app).state().stopped:
                     self.manager.expect_start(release)
                 self._check_slug(release)
                 self._found_whole = release, time.monotonic()

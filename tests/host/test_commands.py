@@ -151,7 +151,7 @@ def test_a_killed_process_comes_back_by_itself(laptop: Client, blog: Repo, share
     assert next(r for r in asked(laptop, "ps", "blog") if r["process"] == "web.1")["restarts"] == 1
 
 
-def test_a_stopped_app_answers_503_until_it_is_started_or_pushed(laptop: Client) -> None:
+def test_a_stopped_app_answers_503_until_it_is_started_or_pushed(laptop: Client, shared_host: Host) -> None:
     repo = pushed(laptop, "paused", "one")
     assert say(laptop, "ps:stop", "paused").code == 0
     answer = laptop.get("paused")
@@ -161,6 +161,7 @@ def test_a_stopped_app_answers_503_until_it_is_started_or_pushed(laptop: Client)
     assert asked(laptop, "status", "paused")["state"] == "stopped"
     assert say(laptop, "config:set", "paused", "COLOUR=red").code == 0
     assert laptop.get("paused").status == 503, "a stopped app stays stopped through a config change"
+    assert "shipit-paused-web" not in shared_host.sh("ls /etc/systemd/system").out
     assert say(laptop, "ps:start", "paused").code == 0
     assert laptop.get("paused").body == "one"
     assert environment_of(laptop, "paused")["COLOUR"] == "red"

@@ -164,6 +164,16 @@ def test_the_files_are_looked_at_while_the_worker_is_forked_and_a_later_start_lo
         lab.agent.start(BLOG, change.number)
 
 
+def test_nothing_is_made_ready_to_start_of_a_stopped_app(lab: Lab) -> None:
+    lab.live()
+    change = lab.ledger.open_release(Source.CONFIG, "alice", slug=1, environment=1)
+    lab.ledger.change_state(lambda state: replace(state, stopped=True))
+    lab.agent.snapshot_config(BLOG, change.number, 0, {A: "1"}, [])
+    # Its answer comes after what the one before it left to do.
+    lab.agent.ping()
+    assert "expect_start" not in [call[0] for call in lab.manager.calls]
+
+
 def test_pruning_removes_slug_and_config_of_the_named_releases_only(lab: Lab) -> None:
     for _ in range(3):
         lab.live()
