@@ -159,6 +159,11 @@ class Agent:
         """Remove slugs, config vars and units of these releases; refused for what the ledger still needs."""
         self._call(Request(Verb.PRUNE, app, releases=tuple(releases)))
 
+    def take_away(self, app: AppName, release: int) -> None:
+        """Stop what runs of vN, which did not go live, and remove all of it but its record and log."""
+        self.stop(app, release, wait=False)
+        self.prune(app, [release])
+
     def cancel(self, app: AppName, release: int) -> None:
         """Stop vN's build, release command or check, if one runs (for another connection)."""
         self._call(Request(Verb.CANCEL, app, release))

@@ -109,8 +109,7 @@ def undone_on_failure(host: Host, release: Release) -> Iterator[None]:
             # The connection may hold half an answer: whatever interrupted us may have come in the middle of a call.
             with Agent.connect(host.layout.agent_socket) as agent:
                 agent.cancel(release.app, release.number)
-                agent.stop(release.app, release.number, wait=False)
-                agent.prune(release.app, [release.number])
+                agent.take_away(release.app, release.number)
         finally:
             known = host.ledger.release(release.number)
             known = replace(known, seconds=tuple(host.say.seconds))

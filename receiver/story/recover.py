@@ -20,7 +20,6 @@ def recover(host: Host, release: Release) -> None:
             host.agent.reconcile(host.ledger.app)
         elif left.number < release.number:
             host.say.warn(f"The worker of {left.name} was killed; removing what it left.")
-            host.agent.stop(host.ledger.app, left.number, wait=False)
-            host.agent.prune(host.ledger.app, [left.number])
+            host.agent.take_away(host.ledger.app, left.number)
             host.ledger.finish(left, Status.FAILED, "The worker was killed.")
     host.ledger.settle(settled)

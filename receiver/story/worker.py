@@ -12,6 +12,7 @@ import gc
 import os
 import signal
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
@@ -48,6 +49,9 @@ def begin(layout: Layout, book: Ledger, release: Release, agent: Agent) -> int:
             leave(layout, book, release, agent, held)
     except OSError as error:
         os.close(reader)
+        # What it was to start is written already. If this fails, too, the next worker or a boot puts it away.
+        with suppress(Failure):
+            agent.take_away(release.app, release.number)
         book.finish(release, Status.FAILED, "The worker did not start.")
         raise HostFault(
             f"The worker that makes releases did not start ({error.strerror}).",

@@ -1,0 +1,61 @@
+"""What is left when no worker can be forked, and what a worker makes durable before its release goes live."""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from receiver.errors import HostFault
+from receiver.host.ledger import Ledger
+from receiver.model import Source, Status
+from receiver.names import AppName
+from receiver.paths import Layout
+from receiver.story import deploy, worker
+
+BLOG = AppName("blog")
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Ledger:
+    book = Ledger(Layout(tmp_path).app(BLOG))
+    book.paths.releases.mkdir(parents=True)
+    book.create()
+    return book
+
+
+def test_a_release_without_a_worker_has_failed_and_leaves_nothing(
+    book: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = book.open_release(Source.CONFIG, "alice")
+    asked: list[Any] = []
+    agent: Any = SimpleNamespace(take_away=lambda *what: asked.append(what), close=lambda: asked.append("close"))
+
+    def full() -> int:
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", full)
+    with pytest.raises(HostFault, match="did not start") as told:
+        worker.begin(Layout(tmp_path), book, release, agent)
+    assert told.value.holds and told.value.hint
+    assert asked == [(BLOG, 1), "close"]
+    assert book.release(1).status is Status.FAILED
+
+
+def test_the_name_of_a_release_lasts_before_it_can_go_live_but_its_processes_do_not_wait_for_it(
+    book: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = book.open_release(Source.CONFIG, "alice")
+    order: list[str] = []
+    monkeypatch.setattr(Ledger, "keep_name", lambda self, release: order.append("keep_name"))
+    monkeypatch.setattr(type(release), "running", lambda self: [(SimpleNamespace(type="web"), 1)])
+    say = SimpleNamespace(step=lambda line: None, timed=lambda what: nullcontext())
+    agent = SimpleNamespace(start=lambda app, number: order.append("start"))
+    host: Any = SimpleNamespace(ledger=book, say=say, agent=agent, keeps_stopped=lambda release: False)
+    deploy.start(host, release)
+    assert order == ["start", "keep_name"]
