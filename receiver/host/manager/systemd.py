@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from receiver import settings
@@ -119,11 +119,14 @@ class SystemdManager:
         wanted: dict[str, str] = {}
         if release:
             wanted = {name: units.unit_template(app, kind, release.number) for name, kind in self._names(release)}
-        for name, template in wanted.items():
-            with suppress(FileNotFoundError):
-                disk.fsync_file(self._layout.units / template)
+            templates = {self._layout.units / template for template in wanted.values()}
+            if not all(template.exists() for template in templates):
+                self._define(release)
+            for template in templates:
+                disk.fsync_file(template)
+        for name, target in wanted.items():
             if not (wants / name).is_symlink():
-                (wants / name).symlink_to(f"../{template}")
+                (wants / name).symlink_to(f"../{target}")
         disk.fsync_dir(self._layout.units)
         for link in wants.iterdir():
             if link.name not in wanted:
