@@ -130,7 +130,6 @@ def beside(run: Run, figures: Figures, who: str, rounds: int) -> None:
         # Twice, because a rollback is to what came before it, and that must be code, too.
         for step in (run.code, run.code, run.rollback, run.config):
             step()
-            time.sleep(1)
     for what in ("code", "rollback", "config"):
         for number in run.figures.of(what, SHIPIT):
             figures.add(f"{what}, among", who, number)
