@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receiver.errors import HostFault, Rejected
+from receiver.host.manager.systemd import SystemdManager
 from receiver.model import Check, CheckKind, Limits, Listen, Process, Release, Source, Status
 from receiver.names import AppName, ProcessType, app_name, process_type
 from receiver.paths import Layout, share
@@ -186,3 +187,28 @@ def test_what_a_sandbox_leaves_off_says_why() -> None:
         for before, line in pairwise(lines):
             if re.fullmatch(r"# [A-Z][A-Za-z]+=\S*.*", line) and "Address" not in line:
                 assert before.startswith("#"), f"{name}: {line}"
+
+
+def test_what_a_boot_starts_is_on_the_disk_before_anything_counts_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start does not wait for that; the switch, which comes after boot_with, does. A missing file is written again."""
+    layout = Layout(tmp_path)
+    layout.units.mkdir(parents=True)
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def recorded(fd: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{fd}").readlink().name)
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", recorded)
+    SystemdManager(layout).boot_with(BLOG, release())
+    synced.clear()
+    SystemdManager(layout).boot_with(BLOG, release())
+    templates = {units.unit_template(BLOG, kind, 8) for kind in (WEB, MAIL)}
+    wants = f"{units.app_target(BLOG)}.wants"
+    assert len(synced) == 4, "each template once, however many processes it is for"
+    assert (set(synced[:2]), synced[2:]) == (templates, [layout.units.name, wants])
+    for link in (layout.units / wants).iterdir():
+        assert link.resolve().read_text().startswith("# Written by shipit"), link
