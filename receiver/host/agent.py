@@ -119,7 +119,7 @@ def asked(connection: socket.socket, seconds: float = 0) -> bool:
 
 def imports() -> Iterator[None]:
     """Import what most requests need, and then what a build needs, a part a step."""
-    for name in ("receiver.host.proxy", "receiver.plan.units", "yaml", "jinja2"):
+    for name in ("hashlib", "receiver.host.proxy", "receiver.plan.units", "yaml", "jinja2"):
         importlib.import_module(name)
         yield
     import jinja2

@@ -6,7 +6,6 @@ old file or the new one, and at worst a forgotten `.NAME.*.new` beside it.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import stat
@@ -18,6 +17,7 @@ from pathlib import Path
 from receiver.errors import HostFault, Rejected
 from receiver.host.run import run, start
 
+MAX_DEPTH = 256  # of a tree's directories; each is a descriptor
 DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -156,50 +156,45 @@ def remove_file(path: Path) -> bool:
 def digest_tree(path: Path, limit: int) -> str:
     """A digest of every name, kind, mode, size and link target below a directory; contents are not read.
 
-    So a lost, truncated or added file is seen in milliseconds. Raises Rejected beyond `limit` entries, HostFault when
-    the tree is not there.
+    So a lost, truncated or added file is seen in milliseconds. Raises Rejected beyond `limit` entries or MAX_DEPTH,
+    HostFault when the tree is not there.
     """
     # Here, because OpenSSL takes 3 ms to load and every command imports this module.
     import hashlib
 
     digest = hashlib.sha256()
     count = 0
-    todo = [b""]
+    todo = [(1, b"")]
+    # Descriptors of the directories on the way to the one in hand: nothing below the top is reached through a link.
+    way: list[int] = []
     try:
-        with opened_dir(path) as root:
-            while todo:
-                below = todo.pop()
-                with _inside(root, below) as fd, os.scandir(fd) as entries:
-                    for name in sorted(os.fsencode(entry.name) for entry in entries):
-                        count += 1
-                        if count > limit:
-                            raise Rejected(f"The tree has more than {limit} files.")
-                        found = os.stat(name, dir_fd=fd, follow_symlinks=False)
-                        target = os.readlink(name, dir_fd=fd) if stat.S_ISLNK(found.st_mode) else b""
-                        size = found.st_size if stat.S_ISREG(found.st_mode) else 0
-                        where = below + b"/" + name if below else name
-                        digest.update(b"%s\0%o %d %s\0" % (where, found.st_mode, size, target))
-                        if stat.S_ISDIR(found.st_mode):
-                            todo.append(where)
+        while todo:
+            depth, below = todo.pop()
+            while len(way) >= depth:
+                os.close(way.pop())
+            if depth > MAX_DEPTH:
+                raise Rejected(f"The tree is nested more than {MAX_DEPTH} deep.")
+            at = way[-1] if way else None
+            way.append(os.open(below.rpartition(b"/")[2] if way else path, DIR_FLAGS, dir_fd=at))
+            with os.scandir(way[-1]) as entries:
+                found = sorted([(os.fsencode(entry.name), entry) for entry in entries])
+            count += len(found)
+            if count > limit:
+                raise Rejected(f"The tree has more than {limit} files.")
+            for name, entry in found:
+                info = entry.stat(follow_symlinks=False)
+                target = os.readlink(name, dir_fd=way[-1]) if stat.S_ISLNK(info.st_mode) else b""
+                size = info.st_size if stat.S_ISREG(info.st_mode) else 0
+                where = below + b"/" + name if below else name
+                digest.update(b"%s\0%o %d %s\0" % (where, info.st_mode, size, target))
+                if stat.S_ISDIR(info.st_mode):
+                    todo.append((depth + 1, where))
     except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            raise Rejected("The tree is deeper than a path can be long.") from error
         raise HostFault(f"{path} cannot be read: {error.strerror}.") from error
-    return digest.hexdigest()
-
-
-@contextmanager
-def _inside(root: int, below: bytes) -> Iterator[int]:
-    """A directory below `root`, reached component by component without following any link."""
-    fd = os.dup(root)
-    try:
-        for part in below.split(b"/") if below else ():
-            deeper = os.open(part, DIR_FLAGS, dir_fd=fd)
-            os.close(fd)
-            fd = deeper
-        yield fd
     finally:
-        os.close(fd)
+        for fd in way:
+            os.close(fd)
+    return digest.hexdigest()
 
 
 @contextmanager

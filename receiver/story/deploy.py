@@ -35,7 +35,8 @@ def deploy(host: Host, release: Release) -> Release:
         if release.builds:
             leave_session(host, release)
         recover(host, release)
-        hide_config(host, release)
+        if release.builds:
+            hide_config(host, release)
         with known_to_the_proxy(host):
             release = built(host, release)
         # A new slug is durable before the ledger names it; the disk works while the new processes come up.
@@ -45,6 +46,7 @@ def deploy(host: Host, release: Release) -> Release:
             release = start(host, release)
             if not release.builds:
                 # Not before: the user waits for the start, and nothing is left to do while the processes load.
+                hide_config(host, release)
                 leave_session(host, release)
             wait_until_healthy(host, release)
         checkpoint.reach("healthy")

@@ -112,3 +112,19 @@ def test_an_app_that_was_never_pushed_whole_does_not_hinder_the_boot(host: Host,
     until_body(client, "blog", "one", timeout=10)
     assert host.failed_units() == []
     assert client.get("never").status in (404, 503)
+
+
+def test_an_app_comes_up_after_the_database_of_its_machine(host: Host, client: Client) -> None:
+    pushed(client, "blog", "one")
+    host.write(
+        "/etc/systemd/system/postgresql.service",
+        "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/sleep 3\n[Install]\nWantedBy=multi-user.target\n",
+    )
+    host.run("systemctl", "enable", "postgresql.service")
+    host.reboot()
+    until_body(client, "blog", "one", timeout=20)
+
+    def when(unit: str, moment: str) -> int:
+        return int(host.run("systemctl", "show", "--value", f"--property={moment}TimestampMonotonic", unit).out)
+
+    assert when("shipit-blog-web-v1@1.service", "InactiveExit") >= when("postgresql.service", "ActiveEnter")

@@ -197,10 +197,21 @@ def test_a_damaged_tree_has_another_digest(tmp_path: Path, damage: object) -> No
     assert disk.digest_tree(tmp_path / "t", 99) != before
 
 
-def test_a_tree_that_is_too_large_or_missing_has_no_digest(tmp_path: Path) -> None:
+def test_the_digest_of_a_tree_is_what_older_versions_wrote_into_their_releases(tmp_path: Path) -> None:
+    make_tree(tmp_path / "t")
+    (tmp_path / "t/a.d").mkdir()
+    for path, mode in {"a": 0o2750, "a/b": 0o2750, "a.d": 0o755, "a/b/file": 0o640}.items():
+        (tmp_path / "t" / path).chmod(mode)
+    assert disk.digest_tree(tmp_path / "t", 99) == "ffeacac22d507cddced05eb5933c6884e9128f599f42c1e06076c4822404279b"
+
+
+def test_a_tree_that_is_too_large_too_deep_or_missing_has_no_digest(tmp_path: Path) -> None:
     make_tree(tmp_path / "t")
     with pytest.raises(Rejected):
         disk.digest_tree(tmp_path / "t", 3)
+    (tmp_path / "deep" / "/".join("d" * disk.MAX_DEPTH)).mkdir(parents=True)
+    with pytest.raises(Rejected, match="deep"):
+        disk.digest_tree(tmp_path / "deep", 999)
     with pytest.raises(HostFault):
         disk.digest_tree(tmp_path / "missing", 3)
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receiver.errors import HostFault, Rejected
-from receiver.host.manager.systemd import SystemdManager
+from receiver.host.manager.systemd import SystemdManager, hasten_moves
 from receiver.model import Check, CheckKind, Limits, Listen, Process, Release, Source, Status
 from receiver.names import AppName, ProcessType, app_name, process_type
 from receiver.paths import Layout, share
@@ -212,3 +212,15 @@ def test_what_a_boot_starts_is_on_the_disk_before_anything_counts_on_it(
     assert (set(synced[:2]), synced[2:]) == (templates, [layout.units.name, wants])
     for link in (layout.units / wants).iterdir():
         assert link.resolve().read_text().startswith("# Written by shipit"), link
+
+
+def test_what_is_moved_to_hasten_systemd_is_not_this_process(tmp_path: Path) -> None:
+    """systemd may just be moving this one into a unit of its own, whose jobs would end if it were taken out again."""
+    own = Path("/proc/self/cgroup").read_text().rpartition("0::/")[2].strip()
+    group = tmp_path / own / "cgroup.procs"
+    hasten_moves(tmp_path)
+    assert not group.exists(), "where there are no control groups, none are made"
+    group.parent.mkdir(parents=True, exist_ok=True)
+    group.touch()
+    hasten_moves(tmp_path)
+    assert int(group.read_text()) not in (0, os.getpid())

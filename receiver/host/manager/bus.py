@@ -7,7 +7,7 @@ between, and every signal of the manager arrives without having been asked for. 
 from __future__ import annotations
 
 import socket
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -42,11 +42,14 @@ class Bus:
         self._parser.add_data(heard)
         self._serial = 0
 
-    def start_units(self, names: Sequence[str], *, until_done: Collection[str]) -> dict[str, str]:
+    def start_units(
+        self, names: Sequence[str], *, until_done: Collection[str], meanwhile: Callable[[], None] = lambda: None
+    ) -> dict[str, str]:
         """Start these units and wait until the starts of some have ended; returns why not, for each that was not
-        started (a job's result, systemd.unit(5), or an error)."""
+        started (a job's result, systemd.unit(5), or an error). `meanwhile` is called when systemd has been asked."""
         failed: dict[str, str] = {}
         asked = {self._send("StartUnit", "ss", (name, "replace")): name for name in names}
+        meanwhile()
         jobs: dict[str, str] = {}
         ended: dict[str, str] = {}
         while asked or any(name in until_done and job not in ended for job, name in jobs.items()):
