@@ -153,6 +153,11 @@ class Release:
         """Whether it has a slug of its own; else it runs that of an earlier release, or nothing yet."""
         return self.slug == self.number
 
+    @property
+    def runs_from(self) -> frozenset[int]:
+        """The releases whose files its processes run from: its slug's, and its environment's."""
+        return frozenset({self.slug, self.environment} - {0})
+
     def process(self, kind: ProcessType) -> Process:
         for process in self.processes:
             if process.type == kind:

@@ -8,7 +8,7 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -120,6 +120,10 @@ class Agent:
     def release_command(self, app: AppName, release: int, output: int) -> int:
         """Run vN's release command to its end; returns its exit code."""
         return int(self._call(Request(Verb.RELEASE_COMMAND, app, release), (output,))["code"])
+
+    def expect_start(self, app: AppName, files: Collection[int]) -> None:
+        """Say that the next start runs the files of these releases. No start needs it; it waits less long."""
+        self._call(Request(Verb.EXPECT_START, app, releases=tuple(sorted(files))))
 
     def start(self, app: AppName, release: int) -> None:
         """Start vN's formation beside whatever runs; returns when each process was executed."""

@@ -260,8 +260,7 @@ class Ledger:
         """
         if not release.slug or not self.paths.release(release.number).sockets_link.is_symlink():
             return False
-        used = {release.slug, release.environment} - {0}
-        return all(self.paths.release(number).slug.is_dir() for number in used)
+        return all(self.paths.release(number).slug.is_dir() for number in release.runs_from)
 
     def worker_lives(self, number: int) -> bool:
         """Whether a worker still holds the release's `alive` lock."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
 from typing import Any
@@ -40,8 +40,9 @@ class Verbs:
 
     def __init__(self, layout: Layout, manager: Manager, watch: Watch) -> None:
         self.layout, self.manager, self.watch = layout, manager, watch
-        self._starts_soon: Request | None = None
-        self._found_whole: tuple[Release | None, float] = (None, 0.0)
+        # What to do when the answer is out.
+        self._then: Callable[[], None] | None = None
+        self._found_whole: tuple[AppName, Collection[int], float] = AppName(""), (), 0.0
 
     def do(self, request: Request, fds: Sequence[int]) -> Answer:
         """Do what is asked; `fds` are as many as wire.FDS says."""
@@ -50,16 +51,11 @@ class Verbs:
 
     def ahead(self) -> None:
         """After an answer: do of the next request what its sender would have to wait for."""
-        soon, self._starts_soon = self._starts_soon, None
+        then, self._then = self._then, None
         # What is wrong is told by that request.
         with suppress(Failure, OSError):
-            if soon:
-                release = self._release(soon)
-                # What was built is asked to start at once, and what is stopped is not.
-                if not release.builds and not self._ledger(release.app).state().stopped:
-                    self.manager.expect_start(release)
-                self._check_slug(release)
-                self._found_whole = release, time.monotonic()
+            if then:
+                then()
 
     def do_ping(self, request: Request, fds: Sequence[int]) -> Answer:
         return {}
@@ -97,7 +93,7 @@ class Verbs:
         if len(data) > MAX_CONFIG:
             raise Rejected(f"The config vars together are larger than {MAX_CONFIG // 1024} KiB.")
         disk.write_atomically(paths.release(request.release).config, data, CONFIG_MODE)
-        self._starts_soon = request
+        self._then = lambda: self._make_ready(request)
         changed = {key for key in {*base, *config} if base.get(key) != config.get(key)}
         return {"changed": sorted(changed)}
 
@@ -152,16 +148,21 @@ class Verbs:
         with self.watch(job.name):
             return {"code": self.manager.run_job(job, fds[0], fds[1], fds[2], tty=request.tty)}
 
+    def do_expect_start(self, request: Request, fds: Sequence[int]) -> Answer:
+        self._then = lambda: self._look_at_files(request)
+        return {}
+
     def do_start(self, request: Request, fds: Sequence[int]) -> Answer:
         release = self._release(request)
-        found, when = self._found_whole
-        self._found_whole = None, 0.0
-        if (
-            found is None
-            or (found.app, found.number) != (release.app, release.number)
-            or time.monotonic() - when > FRESH
-        ):
-            self._check_slug(release)
+        app, files, when = self._found_whole
+        self._found_whole = AppName(""), (), 0.0
+        known = app == release.app and release.runs_from <= {*files} and time.monotonic() - when < FRESH
+        if not known and not release.builds and (number := self._damaged(release.app, release.runs_from)):
+            raise HostFault(
+                f"The files of v{number}, which {release.name} runs, are not those that were built.",
+                holds="Nothing was started or stopped.",
+                hint=f"Push the commit again, or build the live one anew: shipit deploy {release.app}",
+            )
         self.manager.start(release)
         return {}
 
@@ -241,24 +242,29 @@ class Verbs:
         known = read_config(paths, release.config_base)
         return {key: value for key, value in known.items() if build_may_see(key, release.build_config)} or None
 
-    def _check_slug(self, release: Release) -> None:
-        """Nothing is started from an old slug that lost files since it was built; raises HostFault."""
-        if release.builds:
-            return
-        paths = self._app(release.app)
-        ledger = self._ledger(release.app)
-        for number in {release.slug, release.environment} - {0}:
+    def _look_at_files(self, request: Request) -> None:
+        if not self._ledger(request.app).state().stopped and not self._damaged(request.app, request.releases):
+            self._found_whole = request.app, request.releases, time.monotonic()
+
+    def _make_ready(self, request: Request) -> None:
+        release = self._release(request)
+        # What was built is asked to start at once, and what is stopped is not.
+        if not release.builds and not self._ledger(release.app).state().stopped:
+            self.manager.expect_start(release)
+
+    def _damaged(self, app: AppName, releases: Collection[int]) -> int:
+        """The first of these releases whose slug lost files since it was built, 0 if none did."""
+        paths = self._app(app)
+        ledger = self._ledger(app)
+        for number in releases:
             slug = paths.release(number).slug
             try:
                 expected = ledger.release(number).digest
             except NotFound:
                 continue
             if not slug.is_dir() or (expected and disk.digest_tree(slug, MAX_TREE) != expected):
-                raise HostFault(
-                    f"The files of v{number}, which {release.name} runs, are not those that were built.",
-                    holds="Nothing was started or stopped.",
-                    hint=f"Push the commit again, or build the live one anew: shipit deploy {release.app}",
-                )
+                return number
+        return 0
 
 
 def read_config(paths: AppPaths, number: int) -> dict[ConfigKey, str]:
@@ -280,7 +286,7 @@ def needed_slugs(ledger: Ledger, gone: set[int]) -> set[int]:
     for number in (kept | {current}) - {0}:
         with suppress(NotFound):
             release = ledger.release(number)
-            used |= {release.slug, release.environment}
+            used |= release.runs_from
     return used | ({current} if current else set())
 
 

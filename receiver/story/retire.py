@@ -81,8 +81,7 @@ def prune(host: Host) -> None:
 def in_use(host: Host) -> set[int]:
     """The releases that have a process, and those whose files it has."""
     running = {process.release for process in host.agent.processes(host.ledger.app)}
-    used = [host.ledger.release(number) for number in running]
-    return running | {n for release in used for n in (release.slug, release.environment)}
+    return running.union(*(host.ledger.release(number).runs_from for number in running))
 
 
 def is_stored(host: Host, number: int) -> bool:

@@ -83,8 +83,10 @@ class Submission:
         """Open the release, start its worker and relay its log to the end; returns the exit code of its verdict.
 
         The config vars of a release that is not built are written here, with `change`, and go to the agent and nowhere
-        else; it looks whether their slug is whole while the worker is forked.
+        else; it looks whether their slug is whole while the release is opened.
         """
+        if files := {values.get("slug", 0), values.get("environment", 0)} - {0}:
+            self.agent.expect_start(self.ledger.app, files)
         release = self.ledger.open_release(source, self.by, **values)
         if not release.builds:
             try:

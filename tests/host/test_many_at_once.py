@@ -2,7 +2,8 @@
 
 On demand as much as the promise says: SHIPIT_TEST_AT_ONCE=50 (pushes to one app, default 8), SHIPIT_TEST_APPS=50 (apps
 pushed at once, default 4), SHIPIT_TEST_FILES=100000 (in a commit, default 3000), SHIPIT_TEST_MIB=1000 (of its largest file,
-default 3), SHIPIT_TEST_RELEASES=10000 (in an app's history, default 1000). What they took of the machine is printed (pytest -s).
+default 3), SHIPIT_TEST_RELEASES=10000 (in an app's history, default 1000), SHIPIT_TEST_CONFIG=10000 (config changes, one
+after another, default 15; hours). What they took of the machine is printed (pytest -s).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ APPS = int(os.environ.get("SHIPIT_TEST_APPS", "4"))
 FILES = int(os.environ.get("SHIPIT_TEST_FILES", "3000"))
 MIB = int(os.environ.get("SHIPIT_TEST_MIB", "3"))
 RELEASES = int(os.environ.get("SHIPIT_TEST_RELEASES", "1000"))
+CONFIG = int(os.environ.get("SHIPIT_TEST_CONFIG", "15"))
 # sshd turns connections away at random when ten have not yet said who they are (MaxStartups); many more than the
 # default come to that all the same.
 APART = 0.15
@@ -203,6 +205,45 @@ for number in range(2, count + 2):
     for name in ("log", "alive"):
         (made / name).touch()
 """
+
+
+# What a release may leave on the machine, by kind: all but its record, log and copy in the ledger.
+COUNTED = """
+find /etc/systemd/system -name 'shipit-counted-*' | wc -l
+find /run/systemd/units /run/systemd/transient -name '*shipit-counted-*' 2>/dev/null | wc -l
+systemctl list-units --all --plain --no-legend 'shipit-counted-*' 'shipit-worker-counted-*' | wc -l
+ls /run/shipit/counted /var/lib/shipit/apps/counted/slugs /var/lib/shipit/apps/counted/config | wc -l
+find /tmp /var/tmp -maxdepth 1 -name 'systemd-private-*-shipit-counted-*' | wc -l
+git --git-dir=/var/lib/shipit/apps/counted/repo.git -c safe.directory='*' for-each-ref | wc -l
+pgrep -u app-counted -c python
+"""
+MEMORY = "awk '/VmRSS/ {print $2}' /proc/1/status $(pgrep -o nginx | sed 's,.*,/proc/&/status,')"
+
+
+def test_many_config_changes_leave_no_more_on_the_machine_than_a_few(shared_host: Host, client: Client) -> None:
+    pushed(client, "counted", "one", shipit_yml="keep: 5\n")
+
+    def change(first: int, last: int) -> None:
+        began = time.monotonic()
+        each = "shipit config:set counted N=$n >/tmp/said 2>&1 || { cat /tmp/said; exit 1; }"
+        shared_host.sh(f"for n in $(seq {first} {last}); do {each}; done", timeout=last * 5)
+        memory = "/".join(shared_host.sh(MEMORY).out.split())
+        print(
+            f"{last} changes: {(time.monotonic() - began) / (last - first + 1):.2f} s each; KiB of systemd/nginx: {memory}"
+        )
+
+    def counts() -> list[str]:
+        wait_for("the old release to go", lambda: len(asked(client, "ps", "counted")) == 1)
+        return shared_host.sh(COUNTED).out.split()
+
+    # As many as are kept, and a few more.
+    change(1, 8)
+    before = counts()
+    for first in range(9, CONFIG + 1, 500):
+        change(first, min(first + 499, CONFIG))
+    assert counts() == before
+    assert live(client, "counted") == f"v{CONFIG + 1}"
+    assert f'"N": "{CONFIG}"' in client.get("counted", "/env").body
 
 
 def test_a_running_process_adds_no_mount_that_every_later_start_has_to_copy(shared_host: Host, client: Client) -> None:

@@ -199,6 +199,9 @@ def _add_one(where: tuple[Path, int]) -> None:
 def test_parallel_adds_lose_nothing(tmp_path: Path, ring: Keyring) -> None:
     with multiprocessing.Pool(8) as pool:
         pool.map(_add_one, [(tmp_path, i) for i in range(20)])
+        # The end of the block would do it by SIGTERM, which a test does not die of (conftest.py).
+        pool.close()
+        pool.join()
     assert len(ring.all()) == 20
     lines = Layout(tmp_path).authorized_keys.read_text().splitlines()
     assert sum(line.startswith("restrict,") for line in lines) == 20

@@ -145,16 +145,17 @@ def test_a_release_whose_slug_lost_a_file_is_not_started(lab: Lab) -> None:
     assert lab.manager.calls == []
 
 
-def test_the_files_are_looked_at_while_the_worker_is_forked_and_a_later_start_looks_again(
+def test_the_files_are_looked_at_while_the_release_is_opened_and_a_later_start_looks_again(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lab.live()
     result = lab.agent.build(BLOG, 1, 0, 1)
     lab.ledger.save(replace(lab.ledger.release(1), digest=result.digest))
-    change = lab.ledger.open_release(Source.CONFIG, "alice", slug=1, environment=1)
     looked: list[Path] = []
     digest = disk.digest_tree
     monkeypatch.setattr(disk, "digest_tree", lambda path, limit: [looked.append(path), digest(path, limit)][1])
+    lab.agent.expect_start(BLOG, {1})
+    change = lab.ledger.open_release(Source.CONFIG, "alice", slug=1, environment=1)
     lab.agent.snapshot_config(BLOG, change.number, 0, {A: "1"}, [])
     lab.agent.start(BLOG, change.number)
     assert len(looked) == 1
@@ -162,6 +163,18 @@ def test_the_files_are_looked_at_while_the_worker_is_forked_and_a_later_start_lo
     (lab.paths.release(1).slug / "lost").write_text("")
     with pytest.raises(Failure, match="not those that were built"):
         lab.agent.start(BLOG, change.number)
+
+
+def test_files_that_were_looked_at_for_another_release_are_looked_at_again(lab: Lab) -> None:
+    for number in (1, 2):
+        digest = disk.digest_tree(lab.paths.release(lab.live().number).slug, 9)
+        lab.ledger.save(replace(lab.ledger.release(number), digest=digest))
+    (lab.paths.release(1).slug / "lost").write_text("")
+    change = lab.ledger.open_release(Source.ROLLBACK, "alice", slug=2, environment=1)
+    for looked_at in ({2}, {1, 2}):
+        lab.agent.expect_start(BLOG, looked_at)
+        with pytest.raises(Failure, match=r"The files of v1, .* are not those that were built"):
+            lab.agent.start(BLOG, change.number)
 
 
 def test_nothing_is_made_ready_to_start_of_a_stopped_app(lab: Lab) -> None:
