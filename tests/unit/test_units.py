@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -224,3 +225,11 @@ def test_what_is_moved_to_hasten_systemd_is_not_this_process(tmp_path: Path) -> 
     group.touch()
     hasten_moves(tmp_path)
     assert int(group.read_text()) not in (0, os.getpid())
+
+
+def test_a_start_does_not_need_what_hastens_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> int:
+        raise OSError(errno.EAGAIN, "no process left")
+
+    monkeypatch.setattr(os, "fork", full)
+    hasten_moves(tmp_path)

@@ -252,7 +252,10 @@ def hasten_moves(mount: Path = Path("/sys/fs/cgroup")) -> None:
     unit, a process is moved to where it is: a child, which belongs to nobody. This one may just be on its way to a unit
     of its own, and would be taken back. Nothing is gained, and nothing lost, where this is not possible.
     """
-    child = os.fork()
+    try:
+        child = os.fork()
+    except OSError:
+        return
     if child == 0:
         try:
             for line in Path("/proc/self/cgroup").read_text().splitlines():
