@@ -183,7 +183,7 @@ class World:
         self.model.judge(wish, seen)
         if self.settled:
             wait_for("doctor to find nothing", lambda: not unwell(self.host))
-            self.nothing_is_left(went_live=seen.current != before)
+            self.nothing_is_left(pruned=seen.current != before and not killed)
         if mending and wish.content and not fault:
             assert seen.code == 0
         answer = self.client.get(APP)
@@ -274,15 +274,18 @@ class World:
             cut=killed in (*PROXY, "power", "reboot") or went.get(killed) in (before, current),
         )
 
-    def nothing_is_left(self, *, went_live: bool) -> None:
-        """Of what is not kept nothing is on the disk, and of what is not live nothing runs or starts at boot."""
+    def nothing_is_left(self, *, pruned: bool) -> None:
+        """Of what is not kept nothing is on the disk, and of what is not live nothing runs or starts at boot.
+
+        `pruned`: a release went live, and nobody was killed who would have pruned after it; else the next one does.
+        """
         book = self.book()
         kept = {f"v{number}" for number in book.kept()}
         for place in ("slugs", "config"):
             there = set(self.host.run("ls", str(Layout().app(APP).dir / place)).out.split())
             left = {name.partition(".")[0] for name in there} - kept
             # What still finished its requests was left to the pruning of the next release.
-            if went_live and left & self.left[place]:
+            if pruned and left & self.left[place]:
                 raise Broken(f"left in {place}: {sorted(left)}; kept are {sorted(kept)}")
             self.left[place] = left
         units = self.host.sh(f"cd /etc/systemd/system; ls -d shipit-{APP}-web-v*@.service").out.split()
