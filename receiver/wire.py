@@ -33,7 +33,7 @@ class Verb(str, Enum):
     READ_CONFIG = "read_config"
     BUILD = "build"
     RELEASE_COMMAND = "release_command"
-    EXPECT_START = "expect_start"
+    CHECK_FILES = "check_files"
     START = "start"
     CHECK_COMMAND = "check_command"
     BOOT_WITH = "boot_with"
@@ -66,8 +66,8 @@ FIELDS: Mapping[Verb, frozenset[str]] = {
     Verb.BUILD: frozenset({APP, RELEASE}),
     # Runs the release command in the new slug with the new config. fds: output. {"code": int}
     Verb.RELEASE_COMMAND: frozenset({APP, RELEASE}),
-    # The next start runs the files of these releases: they are looked at as soon as this is answered. {}
-    Verb.EXPECT_START: frozenset({APP, RELEASES}),
+    # The next start runs the files of these releases: they are checked as soon as this is answered. {}
+    Verb.CHECK_FILES: frozenset({APP, RELEASES}),
     # Writes the units of vN and starts its formation; returns when every process has been executed. {}
     Verb.START: frozenset({APP, RELEASE}),
     # Runs the command healthcheck of one process beside it. fds: output. {"code": int}

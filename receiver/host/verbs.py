@@ -148,8 +148,8 @@ class Verbs:
         with self.watch(job.name):
             return {"code": self.manager.run_job(job, fds[0], fds[1], fds[2], tty=request.tty)}
 
-    def do_expect_start(self, request: Request, fds: Sequence[int]) -> Answer:
-        self._then = lambda: self._look_at_files(request)
+    def do_check_files(self, request: Request, fds: Sequence[int]) -> Answer:
+        self._then = lambda: self._check_files(request)
         return {}
 
     def do_start(self, request: Request, fds: Sequence[int]) -> Answer:
@@ -242,7 +242,7 @@ class Verbs:
         known = read_config(paths, release.config_base)
         return {key: value for key, value in known.items() if build_may_see(key, release.build_config)} or None
 
-    def _look_at_files(self, request: Request) -> None:
+    def _check_files(self, request: Request) -> None:
         if not self._ledger(request.app).state().stopped and not self._damaged(request.app, request.releases):
             self._found_whole = request.app, request.releases, time.monotonic()
 

@@ -86,7 +86,7 @@ class Submission:
         else; it looks whether their slug is whole while the release is opened.
         """
         if files := {values.get("slug", 0), values.get("environment", 0)} - {0}:
-            self.agent.expect_start(self.ledger.app, files)
+            self.agent.check_files(self.ledger.app, files)
         release = self.ledger.open_release(source, self.by, **values)
         if not release.builds:
             try:

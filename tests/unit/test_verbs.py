@@ -154,7 +154,7 @@ def test_the_files_are_looked_at_while_the_release_is_opened_and_a_later_start_l
     looked: list[Path] = []
     digest = disk.digest_tree
     monkeypatch.setattr(disk, "digest_tree", lambda path, limit: [looked.append(path), digest(path, limit)][1])
-    lab.agent.expect_start(BLOG, {1})
+    lab.agent.check_files(BLOG, {1})
     change = lab.ledger.open_release(Source.CONFIG, "alice", slug=1, environment=1)
     lab.agent.snapshot_config(BLOG, change.number, 0, {A: "1"}, [])
     lab.agent.start(BLOG, change.number)
@@ -172,7 +172,7 @@ def test_files_that_were_looked_at_for_another_release_are_looked_at_again(lab: 
     (lab.paths.release(1).slug / "lost").write_text("")
     change = lab.ledger.open_release(Source.ROLLBACK, "alice", slug=2, environment=1)
     for looked_at in ({2}, {1, 2}):
-        lab.agent.expect_start(BLOG, looked_at)
+        lab.agent.check_files(BLOG, looked_at)
         with pytest.raises(Failure, match=r"The files of v1, .* are not those that were built"):
             lab.agent.start(BLOG, change.number)
 

@@ -24,7 +24,7 @@ REQUESTS = [
     Request(Verb.READ_CONFIG, BLOG, 0),
     Request(Verb.BUILD, BLOG, 8),
     Request(Verb.RELEASE_COMMAND, BLOG, 8),
-    Request(Verb.EXPECT_START, BLOG, releases=(5, 8)),
+    Request(Verb.CHECK_FILES, BLOG, releases=(5, 8)),
     Request(Verb.START, BLOG, 8),
     Request(Verb.CHECK_COMMAND, BLOG, 8, process=ProcessType("web"), index=2),
     Request(Verb.BOOT_WITH, BLOG, 0),

@@ -160,7 +160,6 @@ class SystemdManager:
         child = start(
             ["systemd-run", *words, *properties, "--", *job.argv], env=env, stdin=stdin, stdout=stdout, stderr=stderr
         )
-        hasten_moves()
         code = child.wait()
         return self._verdict(unit, code) if code else 0
 
