@@ -71,6 +71,14 @@ def test_only_the_runner_starts_programs() -> None:
             ), path
 
 
+def test_what_is_in_the_repository_can_be_read() -> None:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=True).stdout
+    for name in filter(None, listed.split(b"\0")):
+        path = ROOT / name.decode()
+        if path.is_file():
+            path.read_text(encoding="utf-8")
+
+
 def test_no_shell_is_ever_asked_to_parse() -> None:
     for path in SOURCES:
         assert "shell=True" not in path.read_text(), path

@@ -83,7 +83,7 @@ def parse_unit_name(text: str) -> UnitName | None:
         return None
 
 
-def app_units(app: AppName) -> dict[str, str]:
+def app_units(app: AppName, render: Render = render) -> dict[str, str]:
     """The slice and the target of an app, by file name."""
     known = {"app": app, "slice": app_slice(app), "target": app_target(app)}
     return {

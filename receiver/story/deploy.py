@@ -32,11 +32,9 @@ def deploy(host: Host, release: Release) -> Release:
     Raises Failure with the reason after everything of the release but its record and log was taken away.
     """
     with undone_on_failure(host, release):
-        if release.builds:
-            leave_session(host, release)
         recover(host, release)
         if release.builds:
-            hide_config(host, release)
+            settle_in(host, release)
         with known_to_the_proxy(host):
             release = built(host, release)
         # A new slug is durable before the ledger names it; the disk works while the new processes come up.
@@ -46,8 +44,7 @@ def deploy(host: Host, release: Release) -> Release:
             release = start(host, release)
             if not release.builds:
                 # Not before: the user waits for the start, and nothing is left to do while the processes load.
-                hide_config(host, release)
-                leave_session(host, release)
+                settle_in(host, release)
             wait_until_healthy(host, release)
         checkpoint.reach("healthy")
         commit(host, release)
@@ -55,6 +52,12 @@ def deploy(host: Host, release: Release) -> Release:
     host.ledger.keep_copy(release)
     prune(host)
     return release
+
+
+def settle_in(host: Host, release: Release) -> None:
+    """What has to be before anything of the release prints or takes long."""
+    leave_session(host, release)
+    hide_config(host, release)
 
 
 def leave_session(host: Host, release: Release) -> None:

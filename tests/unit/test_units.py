@@ -215,6 +215,22 @@ def test_what_a_boot_starts_is_on_the_disk_before_anything_counts_on_it(
         assert link.resolve().read_text().startswith("# Written by shipit"), link
 
 
+def test_what_an_older_version_wrote_of_an_app_is_written_anew_before_a_boot_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = Layout(tmp_path)
+    layout.units.mkdir(parents=True)
+    asked: list[tuple[str, ...]] = []
+    monkeypatch.setattr("receiver.host.manager.systemd.systemctl", lambda *words, check=True: asked.append(words))
+    SystemdManager(layout).boot_with(BLOG, release())
+    assert asked == [], "nothing that systemd has read has changed"
+    slice_file = layout.units / units.app_slice(BLOG)
+    wanted = slice_file.read_text()
+    slice_file.write_text("[Slice]\n")
+    SystemdManager(layout).boot_with(BLOG, release())
+    assert (slice_file.read_text(), asked) == (wanted, [("daemon-reload",)])
+
+
 def test_what_is_moved_to_hasten_systemd_is_not_this_process(tmp_path: Path) -> None:
     """systemd may just be moving this one into a unit of its own, whose jobs would end if it were taken out again."""
     own = Path("/proc/self/cgroup").read_text().rpartition("0::/")[2].strip()

@@ -45,7 +45,7 @@ class SystemdManager:
         self._own: str | None = None
 
     def prepare(self, app: AppName) -> None:
-        if self._write(units.app_units(app)):
+        if self._write(units.app_units(app, Rendered(self._layout, app).render)):
             systemctl("daemon-reload")
         enabled = self._layout.units / "multi-user.target.wants" / units.app_target(app)
         if not enabled.is_symlink():
@@ -114,6 +114,8 @@ class SystemdManager:
             systemd.reread()
 
     def boot_with(self, app: AppName, release: Release | None) -> None:
+        # An older version may have written them.
+        self.prepare(app)
         wants = self._wants(app)
         wants.mkdir(mode=0o755, exist_ok=True)
         wanted: dict[str, str] = {}
