@@ -70,16 +70,17 @@ def test_config_vars_are_shown_masked_and_unset_again(laptop: Client) -> None:
 
 
 def test_a_config_change_that_breaks_the_app_does_not_go_live(laptop: Client) -> None:
-    crash = "import os\nif os.environ.get('MODE') == 'bad':\n    raise SystemExit('mode bad is not known')\n"
+    crash = "import os\nif os.environ.get('MODE') == 'bad':\n    raise SystemExit('mode bad is not known; ' + os.environ['TOKEN'])\n"
     repo = laptop.repo("picky", files("one"))
     repo.write({"main.py": crash + files("one")["main.py"]})
     repo.commit()
     assert repo.push().code == 0
     with laptop.load("picky", threads=2, pause=0.02) as load:
-        result = say(laptop, "config:set", "picky", "MODE=bad")
+        result = say(laptop, "config:set", "picky", "MODE=bad", "TOKEN=tok-in-its-last-words")
     assert load.stop().failed == 0
     assert result.code == 1
-    assert "mode bad is not known" in result.text
+    assert "mode bad is not known; [hidden]" in result.text
+    assert "tok-in-its-last-words" not in result.text
     assert "v1 is still serving" in result.text
     assert asked(laptop, "config:show", "picky") == {}
     assert live(laptop, "picky") == "v1"
