@@ -1,7 +1,7 @@
 """The values everything else speaks about: a release, its processes, an app's state, and their JSON.
 
-`decode_*` accept only what `encode` writes: a missing, unknown or mistyped field raises Corrupt. The agent reads
-these files although `shipit` wrote them, so decoding is the trust boundary: every name goes through names.py and
+`decode_*` accept only what `encode` writes, or wrote before a field was added: any other missing field, an unknown or
+a mistyped one raises Corrupt. The agent reads these files although `shipit` wrote them, so decoding is the trust boundary: every name goes through names.py and
 every number has a range.
 """
 
@@ -111,8 +111,11 @@ class Release:
 
     `slug` is the release whose tree this one runs (its own number if it was built, 0 if nothing was shipped yet),
     `environment` the release whose `.venv` that tree uses, `config_base` the one whose config vars it starts from
-    (0: none), `target` the one a rollback returns to, `previous` the one that served when it was opened. `formation` is how many processes of each type run,
-    `fresh` asks for a build without any cached environment, `env` are the commit's own defaults of config vars. Times are seconds since the epoch.
+    (0: none), `target` the one a rollback returns to, `previous` the one that served when it was opened, `took_over`
+    the one that was kept warm and whose processes this one goes on with (0: it has its own). `formation` is how many
+    processes of each type run, `fresh` asks for a build without any cached environment, `env` are the commit's own
+    defaults of config vars, `warm` is for how long (s) the release that it replaces is kept warm. Times are seconds
+    since the epoch.
     """
 
     app: AppName
@@ -125,6 +128,8 @@ class Release:
     environment: int = 0
     config_base: int = 0
     target: int = 0
+    took_over: int = 0
+    warm: int = 0
     fresh: bool = False
     environment_key: str = ""
     commit: Oid | None = None
@@ -157,6 +162,16 @@ class Release:
     def runs_from(self) -> frozenset[int]:
         """The releases whose files its processes run from: its slug's, and its environment's."""
         return frozenset({self.slug, self.environment} - {0})
+
+    @property
+    def needs(self) -> frozenset[int]:
+        """The releases of which something must stay on the disk for as long as this one can serve."""
+        return self.runs_from | {self.number, self.runs_as}
+
+    @property
+    def runs_as(self) -> int:
+        """The release that its processes were started as: their units, sockets and config vars have this number."""
+        return self.took_over or self.number
 
     def process(self, kind: ProcessType) -> Process:
         for process in self.processes:
@@ -214,10 +229,11 @@ class _Reader:
         self._data = dict(data)
         self._what = what
 
-    def take(self, name: str, kind: type, *, low: float = 0, high: float = 2**53) -> Any:
-        if name not in self._data:
+    def take(self, name: str, kind: type, *, low: float = 0, high: float = 2**53, missing: Any = None) -> Any:
+        """`missing`: what a record says that an older version wrote, which did not know this field."""
+        if name not in self._data and missing is None:
             raise Corrupt(f"{self._what}: {name} is missing.")
-        value = self._data.pop(name)
+        value = self._data.pop(name, missing)
         if kind is float and type(value) is int:
             value = float(value)
         if type(value) is not kind:
@@ -318,6 +334,8 @@ def _release(r: _Reader) -> Release:
         environment=r.take("environment", int, high=10**9),
         config_base=r.take("config_base", int, high=10**9),
         target=r.take("target", int, high=10**9),
+        took_over=r.take("took_over", int, high=10**9, missing=0),
+        warm=r.take("warm", int, high=86400, missing=0),
         fresh=r.take("fresh", bool),
         environment_key=r.take("environment_key", str),
         commit=None if commit is None else names.oid(commit),

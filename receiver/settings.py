@@ -14,7 +14,7 @@ from .names import AppName, Domain
 @dataclass(frozen=True)
 class Settings:
     """`domain`: apps without a domain of their own answer at APP.domain. `builds`: how many run at once, 0 for as many as
-    there are. `cache`: what each app's builds may keep, and its LFS files and submodules as much again. Sizes in MiB, times in seconds."""
+    there are. `warm`: how long the release that another replaces is kept running for a rollback. `cache`: what each app's builds may keep, and its LFS files and submodules as much again. Sizes in MiB, times in seconds."""
 
     domain: str = "localhost"
     http_port: int = 80
@@ -24,6 +24,7 @@ class Settings:
     max_files: int = 200_000
     min_free: int = 512
     keep: int = 5
+    warm: int = 0
     builds: int = 2
     cache: int = 2048
     build_timeout: int = 1800

@@ -40,6 +40,9 @@ class Verb(str, Enum):
     STOP = "stop"
     RESTART = "restart"
     PROCESSES = "processes"
+    KEEP_WARM = "keep_warm"
+    WARM = "warm"
+    COOL = "cool"
     PROXY = "proxy"
     RUN = "run"
     PRUNE = "prune"
@@ -74,13 +77,19 @@ FIELDS: Mapping[Verb, frozenset[str]] = {
     Verb.CHECK_COMMAND: frozenset({APP, RELEASE, PROCESS, INDEX}),
     # vN (0: none) is what comes up after a reboot. {}
     Verb.BOOT_WITH: frozenset({APP, RELEASE}),
-    # SIGTERM, the process's drain time, SIGKILL; then the units are removed. wait=false returns at once. {}
+    # vN's processes: SIGTERM, their drain time, SIGKILL; then the units are removed. wait=false returns at once. {}
     Verb.STOP: frozenset({APP, RELEASE, WAIT}),
     # Restarts one process type in place, one process after another. {}
     Verb.RESTART: frozenset({APP, RELEASE, PROCESS}),
     # {"processes": [{"release": 8, "process": "web", "index": 1, "state": "running", "pid": 9, "since": 1.0,
-    #   "restarts": 0, "memory": 0}]}; state: running | starting | stopping | failed | stopped
+    #   "restarts": 0, "memory": 0}]}; state: running | warm | starting | stopping | failed | stopped
     Verb.PROCESSES: frozenset({APP}),
+    # The processes of the release that vN replaced go on running for a while, those that take requests. {"kept": bool}
+    Verb.KEEP_WARM: frozenset({APP, RELEASE}),
+    # The releases that are kept so. {"releases": [7]}
+    Verb.WARM: frozenset({APP}),
+    # Ends that of all but what vN takes over. {}
+    Verb.COOL: frozenset({APP, RELEASE}),
     # Renders the vhost from the ledger, validates the whole, puts it in place, reloads if it changed.
     # {"reloaded": bool}
     Verb.PROXY: frozenset({APP}),

@@ -79,6 +79,7 @@ def _facts(manifest: Manifest, plan: BuildPlan, notices: list[str]) -> dict[str,
         "env": dict(manifest.env),
         "build_config": list(manifest.build_config),
         "keep": manifest.keep,
+        "warm": manifest.warm,
         "notices": notices,
     }
 

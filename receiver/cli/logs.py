@@ -32,6 +32,9 @@ def show(
       shipit logs blog -p worker --since '1 hour ago'
       shipit logs blog --release v7
     """
-    ledger_of(ctx, app)
+    book = ledger_of(ctx, app)
+    if release:
+        # What took over warm processes prints where they do.
+        release = book.release(release).runs_as
     wanted = logs.Wanted(app, process, release, num, tail, since, grep, quiet)
     return logs.show(ctx.layout, wanted)

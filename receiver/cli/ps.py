@@ -29,9 +29,12 @@ MAX_COUNT = 100
 @click.pass_obj
 def processes(ctx: Context, app: AppName, form: str) -> None:
     """List the processes that run, those of a draining release included."""
-    ledger_of(ctx, app)
+    current = ledger_of(ctx, app).current()
     with ctx.connect_agent() as agent:
         found = agent.processes(app)
+    # A release that took over another's processes has none of its own number.
+    live = {current.runs_as: current.number} if current else {}
+    found = [replace(p, release=live.get(p.release, p.release)) for p in found]
     rows = [
         {
             "process": f"{p.process}.{p.index}",
@@ -132,6 +135,7 @@ def stop(ctx: Context, app: AppName) -> None:
     with held(ctx, app) as (agent, number):
         ledger_of(ctx, app).change_state(lambda state: replace(state, stopped=True))
         agent.boot_with(app, 0)
+        agent.cool(app, number)
         agent.stop(app, number, wait=True)
         agent.proxy(app)
     out.say(f"Stopped {app}. Visitors see that it is stopped. Start it again: shipit ps:start {app}")

@@ -19,7 +19,7 @@ from receiver.host.follow import follow
 from receiver.host.ledger import Ledger
 from receiver.model import Release, Source, Status
 from receiver.names import AppName
-from receiver.story.rollback import changed_config, changes, target_of
+from receiver.story.rollback import changed_config, changes, target_of, warm
 from receiver.story.submit import Submission, exit_code, inherited, scaled
 
 
@@ -172,13 +172,15 @@ def rollback(ctx: Context, app: AppName, release: int | None, keep_config: bool)
         else:
             now, then = (submission.agent.read_config(app, number) for number in (current.number, target.number))
             config = changed_config(now, then)
+        formation = scaled(target.formation, dict(book.state().formation))
         out.say(f"Rolling {app} back from {current.name} to {target.name}")
         code = submission.submit(
             Source.ROLLBACK,
             **{
                 **inherited(target),
-                "formation": scaled(target.formation, dict(book.state().formation)),
+                "formation": formation,
                 "target": target.number,
+                "took_over": 0 if keep_config else warm(submission, target, formation),
                 "config_base": current.number if keep_config else target.number,
                 "message": f"rollback to {target.name}",
             },

@@ -25,7 +25,7 @@ def status(ctx: Context, app: AppName, form: str) -> int:
     book = ledger_of(ctx, app)
     state, current = book.state(), book.current()
     with ctx.connect_agent() as agent:
-        processes = [p for p in agent.processes(app) if current and p.release == current.number]
+        processes = [p for p in agent.processes(app) if current and p.release == current.runs_as]
     up = sum(p.state.value == "running" for p in processes)
     wanted = len(current.running()) if current else 0
     newest = list(islice(book.newest_first(), 5))

@@ -152,6 +152,19 @@ class Agent:
         found = self._call(Request(Verb.PROCESSES, app))["processes"]
         return [ProcessStatus(**{**entry, "state": ProcessState(entry["state"])}) for entry in found]
 
+    def keep_warm(self, app: AppName, release: int) -> bool:
+        """Let the processes of the release that vN replaced run on for `Release.warm` seconds, those that take requests;
+        the others are stopped. False, with nothing done, where that cannot be."""
+        return bool(self._call(Request(Verb.KEEP_WARM, app, release))["kept"])
+
+    def warm(self, app: AppName) -> set[int]:
+        """The releases whose processes are kept warm (as `Release.runs_as` has them)."""
+        return {int(number) for number in self._call(Request(Verb.WARM, app))["releases"]}
+
+    def cool(self, app: AppName, release: int) -> None:
+        """Stop all that is kept warm, but what vN takes over."""
+        self._call(Request(Verb.COOL, app, release))
+
     def proxy(self, app: AppName) -> bool:
         """Make nginx serve the app as its ledger says; True if that took a reload."""
         return bool(self._call(Request(Verb.PROXY, app))["reloaded"])

@@ -41,7 +41,7 @@ def wait_until_healthy(
     """
     check, name = process.check, f"{process.type}.{index}"
     uid = pwd.getpwnam(app_user(release.app)).pw_uid if uid is None and process.listen is not Listen.NONE else uid
-    place = probe.Place(paths.release(release.number).run_dir, name, process.listen, uid or 0)
+    place = probe.Place(paths.release(release.runs_as).run_dir, name, process.listen, uid or 0)
     ask = _question(check, place, host, command, ready)
     began = time.monotonic()
     deadline, look = began + check.timeout, began + FIRST_LOOK

@@ -200,7 +200,7 @@ class Ledger:
                 break
             except FileExistsError:
                 number += 1
-        paths.sockets_link.symlink_to(paths.run_dir)
+        paths.sockets_link.symlink_to(self.paths.release(values.get("took_over") or number).run_dir)
         for empty in (paths.log, paths.alive):
             os.close(os.open(empty, os.O_CREAT | os.O_WRONLY, FILE_MODE))
         release = Release(
@@ -287,7 +287,7 @@ class Ledger:
                 if release.status is Status.LIVE and number <= (current or number):
                     keep[number] = release
         keep |= {r.number: r for r in self.unfinished()}
-        used = {n for r in keep.values() for n in (r.number, r.slug, r.environment) if n}
+        used = {number for release in keep.values() for number in release.needs}
         return used | ({current} if current else set())
 
 

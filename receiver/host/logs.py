@@ -21,10 +21,10 @@ from receiver.plan.units import unit_name, unit_pattern
 def last_lines(layout: Layout, release: Release, process: ProcessType, index: int, count: int) -> list[str]:
     """The last lines that one process of one release printed; empty when there are none."""
     if booted_with_systemd():
-        unit = unit_name(release.app, process, release.number, index)
+        unit = unit_name(release.app, process, release.runs_as, index)
         argv = ["journalctl", "--quiet", "--no-pager", "-o", "cat", "-n", str(count), f"_SYSTEMD_UNIT={unit}"]
         return run(argv, check=False).out.splitlines()
-    return _tail(layout.log / release.app / release.name / f"{process}.{index}.log", count)
+    return _tail(layout.log / release.app / f"v{release.runs_as}" / f"{process}.{index}.log", count)
 
 
 def _tail(path: Path, count: int) -> list[str]:

@@ -26,7 +26,7 @@ def reconcile(layout: Layout, manager: Manager, app: AppName) -> list[str]:
     manager.prepare(app)
     running = manager.processes(app)
     if current is not None and current.slug:
-        up = {(p.process, p.index) for p in running if p.release == current.number and p.state in UP}
+        up = {(p.process, p.index) for p in running if p.release == current.runs_as and p.state in UP}
         missing = [f"{p.type}.{i}" for p, i in current.running() if (p.type, i) not in up]
         if missing:
             manager.start(current)
@@ -34,7 +34,8 @@ def reconcile(layout: Layout, manager: Manager, app: AppName) -> list[str]:
     manager.boot_with(app, current)
     # What a reboot ended between the switch and its retiring has only its definitions left.
     remainders = {p.release for p in running} | manager.defined(app)
-    for number in sorted(remainders - ({current.number} if current else set())):
+    wanted = {current.runs_as, *manager.warm(app)} if current else set()
+    for number in sorted(remainders - wanted):
         manager.stop(app, number, wait=False)
         done.append(f"stopped v{number}")
     if proxy.apply(layout, settings.load(layout.settings), app):

@@ -171,7 +171,20 @@ class Verbs:
         return {}
 
     def do_stop(self, request: Request, fds: Sequence[int]) -> Answer:
-        self.manager.stop(request.app, request.release, wait=request.wait)
+        self.manager.stop(request.app, self._release(request).runs_as, wait=request.wait)
+        return {}
+
+    def do_keep_warm(self, request: Request, fds: Sequence[int]) -> Answer:
+        release = self._release(request)
+        previous = self._ledger(request.app).release(release.previous) if release.warm and release.previous else None
+        return {"kept": previous is not None and self.manager.keep_warm(previous, release.warm)}
+
+    def do_warm(self, request: Request, fds: Sequence[int]) -> Answer:
+        return {"releases": sorted(self.manager.warm(request.app))}
+
+    def do_cool(self, request: Request, fds: Sequence[int]) -> Answer:
+        live = self._ledger(request.app).current()
+        self.manager.cool(request.app, {release.runs_as for release in (live, self._release(request)) if release})
         return {}
 
     def do_restart(self, request: Request, fds: Sequence[int]) -> Answer:
@@ -228,9 +241,9 @@ class Verbs:
         paths = self._app(release.app)
         return Job(
             name=name, app=release.app, user=app_user(release.app),
-            argv=(str(PYTHON), "-IS", str(LAUNCH), *flags, release.app, str(release.number), *words),
+            argv=(str(PYTHON), "-IS", str(LAUNCH), *flags, release.app, str(release.runs_as), *words),
             cwd=paths.data, writable=(paths.data, paths.sockets), timeout=timeout,
-            config=paths.release(release.number).config,
+            config=paths.release(release.runs_as).config,
         )  # fmt: skip
 
     def _run(self, job: Job, stdin: int | None, output: int) -> int:
@@ -286,7 +299,7 @@ def needed_slugs(ledger: Ledger, gone: set[int]) -> set[int]:
     for number in (kept | {current}) - {0}:
         with suppress(NotFound):
             release = ledger.release(number)
-            used |= release.runs_from
+            used |= release.needs
     return used | ({current} if current else set())
 
 

@@ -22,7 +22,7 @@ OURS = (".venv", ".python")
 @dataclass(frozen=True)
 class Manifest:
     """`root`: only this directory of the commit is the app ("" = all of it). `formation`: what runs before anybody
-    scales, every process type is in it. `keep`: 0 = the server's. `env`: defaults of config vars. `python`: a
+    scales, every process type is in it. `keep`: 0 = the server's, `warm`: None = the server's. `env`: defaults of config vars. `python`: a
     version or specifier, "" = any. `notices`: lines the pusher should see."""
 
     processes: tuple[Process, ...]
@@ -35,6 +35,7 @@ class Manifest:
     python: str = ""
     env: tuple[tuple[ConfigKey, str], ...] = ()
     keep: int = 0
+    warm: int | None = None
     notices: tuple[str, ...] = ()
 
 
@@ -70,6 +71,7 @@ def read_manifest(tree: Tree) -> Manifest:
         python=project.python_version(app, said.python).version,
         env=said.env,
         keep=said.keep,
+        warm=said.warm,
         notices=tuple(notices),
     )
 

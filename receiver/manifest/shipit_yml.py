@@ -35,7 +35,7 @@ class ProcessSettings:
 
 @dataclass(frozen=True)
 class ShipitYml:
-    """Empty and 0 mean: it does not say."""
+    """Empty, 0 and None mean: it does not say. `warm` is in seconds, and 0 there means: not at all."""
 
     processes: Mapping[str, ProcessSettings] = field(default_factory=dict)
     release: str = ""
@@ -46,6 +46,7 @@ class ShipitYml:
     root: str = ""
     env: tuple[tuple[ConfigKey, str], ...] = ()
     keep: int = 0
+    warm: int | None = None
 
 
 def read(tree: Tree) -> ShipitYml:
@@ -88,6 +89,7 @@ def _values(document: Document, problems: Problems) -> ShipitYml:
         root=build.get("root", ""),
         env=tuple(_env(document, problems)),
         keep=data.get("keep", 0),
+        warm=data.get("warm"),
     )
 
 

@@ -21,6 +21,7 @@ from receiver.plan.render import Render, render
 LAUNCH = PREFIX / "share/shipit/libexec/launch"
 BUILDER = PREFIX / "share/shipit/libexec/builder"
 BUILD_SLICE = "shipit-build.slice"
+SYSTEMCTL = "/usr/bin/systemctl"
 
 # A crash loop of processes that die at once ends within seconds; one that waits for its database lasts minutes.
 START_LIMIT, START_INTERVAL = 30, 600
@@ -97,7 +98,7 @@ def unit_files(release: Release, layout: Layout, render: Render = render) -> dic
     of: that is in the name, where systemd finds it (%j)."""
     wanted = {process.type: process for process, _ in release.running()}
     return {
-        unit_template(release.app, kind, release.number): _process(release, wanted[kind], layout, render)
+        unit_template(release.app, kind, release.runs_as): _process(release, wanted[kind], layout, render)
         for kind in wanted
     }
 
@@ -134,27 +135,57 @@ def tmpfiles(app: AppName, layout: Layout, user: str, group: str) -> str:
     return f"d {layout.app(app).sockets} 2750 {user} {group} -\n"
 
 
+Properties = tuple[tuple[str, str, object], ...]  # name, D-Bus type, value
+
+
 @dataclass(frozen=True)
-class Scope:
-    """A unit for a process that runs already (systemd.scope(5)). `properties`: name, D-Bus type, value."""
+class Transient:
+    """A unit without a file, as systemd is told of it; `service` are the properties of the one that a timer starts."""
 
     name: str
-    properties: tuple[tuple[str, str, object], ...]
+    properties: Properties
+    service: Properties = ()
 
 
-def worker_scope(app: AppName, number: int, pid: int) -> Scope:
+def warm_timer(app: AppName, number: int, seconds: int) -> Transient:
+    """Stops the processes of a release that is kept warm when its time is over."""
+    argv = [SYSTEMCTL, "stop", "--no-block", unit_pattern(app, number=number)]
+    return Transient(
+        warm_name(app, number),
+        (
+            ("Description", "s", f"shipit keeps {app} v{number} warm"),
+            ("TimersMonotonic", "a(st)", [("OnActiveSec", seconds * 10**6)]),
+            ("AccuracyUSec", "t", 10**6),
+            ("RemainAfterElapse", "b", False),
+        ),
+        (("Type", "s", "oneshot"), ("ExecStart", "a(sasb)", [(SYSTEMCTL, argv, False)])),
+    )
+
+
+def warm_name(app: AppName, number: int | None, kind: str = "timer") -> str:
+    """The timer of a release that is kept warm, or the service that it starts; None: any release's (a glob)."""
+    return f"shipit-warm-{app_word(app)}-v{number or '*'}.{kind}"
+
+
+def warm_number(name: str) -> int:
+    """The release of such a name."""
+    return int(name.rpartition("-v")[2].partition(".")[0])
+
+
+def worker_scope(app: AppName, number: int, pid: int) -> Transient:
     """SIGTERM cancels the worker's release, which then stops and removes what it had started; it gets a minute."""
     about = _scope(f"shipit worker of {app} v{number}", pid)
-    return Scope(f"shipit-worker-{app_word(app)}-v{number}.scope", (*about, ("TimeoutStopUSec", "t", 60_000_000)))
+    return Transient(f"shipit-worker-{app_word(app)}-v{number}.scope", (*about, ("TimeoutStopUSec", "t", 60_000_000)))
 
 
-def agent_scope(pid: int) -> Scope:
+def agent_scope(pid: int) -> Transient:
     """What the jobs of one connection to the agent are bound to."""
     limits = ("MemoryMax", "t", 512 * 2**20), ("TasksMax", "t", 128)
-    return Scope(f"shipit-agent-{pid}.scope", (*_scope("shipit agent with a job", pid), *limits))
+    return Transient(f"shipit-agent-{pid}.scope", (*_scope("shipit agent with a job", pid), *limits))
 
 
-def _scope(description: str, pid: int) -> tuple[tuple[str, str, object], ...]:
+def _scope(description: str, pid: int) -> Properties:
+    """Of a unit for a process that runs already (systemd.scope(5))."""
     gone = "CollectMode", "s", "inactive-or-failed"
     return ("Description", "s", description), gone, ("PIDs", "au", [pid])
 

@@ -67,6 +67,7 @@ def filled(host: Host, release: Release, manifest: Manifest, plan: BuildPlan, do
         release_command=manifest.release_command,
         build_config=manifest.build_config,
         env=manifest.env,
+        warm=host.settings.warm if manifest.warm is None else manifest.warm,
         runtime=plan.runtime,
         environment_key=plan.environment_key,
         environment=donor or release.number,

@@ -87,7 +87,7 @@ class _Watch:
         with self._lock:
             if time.monotonic() - self._asked > 0.2:
                 found = self._host.agent.processes(self._release.app)
-                self._known = {(s.process, s.index): s for s in found if s.release == self._release.number}
+                self._known = {(s.process, s.index): s for s in found if s.release == self._release.runs_as}
                 self._asked = time.monotonic()
             return self._known.get((process.type, index))
 

@@ -97,10 +97,10 @@ def app_findings(layout: Layout, app: AppName, agent: Agent) -> Iterator[Finding
     right = proxy.is_right(layout, load(layout.settings), app)
     yield Finding(app, "the proxy's file is as the ledger says", right, mends=True)
     found = agent.processes(app)
-    up = [p for p in found if p.release == current.number and p.state.value == "running"]
+    up = [p for p in found if p.release == current.runs_as and p.state.value == "running"]
     wanted = 0 if state.stopped else len(current.running())
     yield Finding(app, f"{len(up)} of {wanted} processes running", len(up) == wanted, f"shipit logs {app}", mends=True)
-    strays = sorted({f"v{p.release}" for p in found if p.release != current.number and p.state.value == "running"})
+    strays = sorted({f"v{p.release}" for p in found if p.release != current.runs_as and p.state.value == "running"})
     yield Finding(app, f"processes of other releases: {', '.join(strays) or 'none'}", not strays, mends=True)
     if current.commit and current.branch:
         there = Git(book.paths.repo).branch(current.branch)

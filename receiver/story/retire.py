@@ -1,4 +1,4 @@
-"""After the switch: prune, let the old release finish what it has, stop it. Failures here only warn."""
+"""After the switch: prune, let the old release finish what it has, stop it or keep it warm. Failures here only warn."""
 
 from __future__ import annotations
 
@@ -13,20 +13,24 @@ from receiver.model import Listen, Release
 from receiver.story import checkpoint
 from receiver.story.host import Host
 
+# A release is kept warm while so much of the machine's memory is free.
+FREE_MEMORY = 0.25
 # Releases that every prune looks at; older ones have a slug, or lost all that could be pruned long ago.
 RECENT = 200
 
 
 def retire(host: Host, release: Release) -> None:
-    """Let every other release's processes finish their requests, then stop them.
+    """Let every other release's processes finish their requests, then stop them; the last one's may be kept warm.
 
     Needs no lock: it touches no release but older ones, which nobody starts again (a rollback makes a new one), so
     the next push does not wait for a slow request of the last. A worker killed here leaves processes that the next
     release's retiring, or reconcile, stops.
     """
     try:
-        old = sorted({p.release for p in host.agent.processes(release.app)} - {release.number})
+        old = sorted({p.release for p in host.agent.processes(release.app)} - {release.runs_as})
         old = [number for number in old if number < release.number]
+        if release.warm and memory_is_free() and host.agent.keep_warm(release.app, release.number):
+            old = [number for number in old if number != host.ledger.release(release.previous).runs_as]
         if old:
             wait_until_idle(sockets(host, old), longest_drain(host, old))
         for number in old:
@@ -34,6 +38,12 @@ def retire(host: Host, release: Release) -> None:
     except Failure as failure:
         host.say.warn(f"{release.name} is live, but the old release was not put away: {failure.message}")
     checkpoint.reach("retired")
+
+
+def memory_is_free(told: Path = Path("/proc/meminfo")) -> bool:
+    """Whether the machine has memory for what is kept only for the case of a rollback (proc(5), MemAvailable)."""
+    known = dict(line.split()[:2] for line in told.read_text().splitlines())
+    return int(known["MemAvailable:"]) >= FREE_MEMORY * int(known["MemTotal:"])
 
 
 def sockets(host: Host, numbers: Sequence[int]) -> list[Path]:

@@ -21,7 +21,7 @@ def inherited(release: Release) -> dict[str, Any]:
     """What a release that is not built takes over from the one whose slug it shares."""
     kept = (
         "slug", "environment", "environment_key", "commit", "branch", "subject", "author", "runtime",
-        "release_command", "processes", "formation", "build_config", "env", "digest",
+        "release_command", "processes", "formation", "build_config", "env", "digest", "warm",
     )  # fmt: skip
     return {name: getattr(release, name) for name in kept}
 

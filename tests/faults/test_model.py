@@ -35,7 +35,7 @@ COLOURFUL = MAIN.replace(
     'MARK = open("mark").read().strip()',
     'MARK = open("mark").read().strip() + " " + os.environ.get("COLOUR", "plain")',
 )
-GOOD = {"main.py": COLOURFUL, "Procfile": "web: python main.py $SOCKET\nrelease: true\n", "shipit.yml": "keep: 3\n"}
+GOOD = {"main.py": COLOURFUL, "Procfile": "web: python main.py $SOCKET\nrelease: true\n"}
 # What is committed on top of it, and whether that is seen only after the release was opened.
 MISTAKES = {
     "a failing build": ({"shipit.yml": build("exit 3")}, True),
@@ -71,7 +71,7 @@ class World:
     def __init__(self, host: Host, client: Client, dice: random.Random) -> None:
         self.host, self.client, self.dice = host, client, dice
         self.model = Model()
-        self.repo = client.repo(APP, {**GOOD, "mark": "m0\n"})
+        self.repo = client.repo(APP, {**self.good(), "mark": "m0\n"})
         # What is at HEAD: what it would be if pushed, the mistake in it otherwise.
         self.mark, self.mistake = "m0", ""
         self.counter = 0
@@ -110,15 +110,19 @@ class World:
         content = Content(self.mark, self.model.content.colour if current else "plain", commit)
         return Wish(f"push {what}", ("push",), content, self.model.scale or 1)
 
+    def good(self) -> dict[str, str]:
+        """The release that this one will replace is kept warm, or not."""
+        return {**GOOD, "shipit.yml": f"keep: 3\nwarm: {self.dice.choice((0, 600))}\n"}
+
     def new_commit(self) -> Wish:
         self.counter += 1
         self.mark, self.mistake = f"m{self.counter}", ""
-        self.repo.commit({**GOOD, "mark": self.mark + "\n"})
+        self.repo.commit({**self.good(), "mark": self.mark + "\n"})
         return self.push(self.mark)
 
     def mistaken_commit(self) -> Wish:
         self.mistake = self.dice.choice(sorted(MISTAKES))
-        self.repo.commit({**GOOD, **MISTAKES[self.mistake][0]}, self.mistake)
+        self.repo.commit({**self.good(), **MISTAKES[self.mistake][0]}, self.mistake)
         return self.push(self.mistake)
 
     def same_again(self) -> Wish:
@@ -223,7 +227,8 @@ class World:
         elif party == "reboot":
             self.host.reboot()
         elif party in ("new process", "live process"):
-            number = self.model.current if party == "live process" else self.model.next_number()
+            book = self.book()
+            number = book.release(self.model.current).runs_as if party == "live process" else self.model.next_number()
             unit = f"shipit-{APP}-web-v{number}@*.service"
             self.host.run("systemctl", "kill", "--signal=KILL", unit, check=False)
         elif party == "worker":
@@ -289,8 +294,11 @@ class World:
                 raise Broken(f"left in {place}: {sorted(left)}; kept are {sorted(kept)}")
             self.left[place] = left
         units = self.host.sh(f"cd /etc/systemd/system; ls -d shipit-{APP}-web-v*@.service").out.split()
-        if units != [f"shipit-{APP}-web-v{book.current_number()}@.service"]:
-            raise Broken(f"units are left: {units}")
+        current = book.release(book.current_number())
+        warm = {f"v{book.release(current.previous).runs_as}"} if current.warm and current.previous else set()
+        wanted = {f"shipit-{APP}-web-{name}@.service" for name in {f"v{current.runs_as}", *warm}}
+        if not set(units) <= wanted or f"shipit-{APP}-web-v{current.runs_as}@.service" not in units:
+            raise Broken(f"units are left: {units}; wanted are {sorted(wanted)}")
         if self.host.run("pgrep", "-u", f"build-{APP}", check=False).ok:
             raise Broken("a build goes on")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ class FakeManager:
         self.calls: list[tuple[Any, ...]] = []
         self.running: list[ProcessStatus] = []
         self.definitions: set[int] = set()
+        self.kept: set[int] = set()
         self.job: Callable[[Job], int] = lambda job: 0
         self.jobs: list[Job] = []
         self.stopped = threading.Event()
@@ -55,6 +56,16 @@ class FakeManager:
 
     def stop(self, app: AppName, number: int, *, wait: bool) -> None:
         self.calls.append(("stop", number, wait))
+
+    def keep_warm(self, release: Release, seconds: int) -> bool:
+        self.calls.append(("keep_warm", release.number, seconds))
+        return True
+
+    def warm(self, app: AppName) -> set[int]:
+        return self.kept
+
+    def cool(self, app: AppName, but: Collection[int]) -> None:
+        self.calls.append(("cool", sorted(but)))
 
     def boot_with(self, app: AppName, release: Release | None) -> None:
         self.calls.append(("boot_with", release.number if release else 0))

@@ -132,7 +132,7 @@ def test_a_scope_is_asked_for_with_its_process(peer: Callable[..., Path]) -> Non
         systemd.say(new_method_return(heard[0], "o", ("/job/1",)))
 
     with bus.connect(peer(script)) as systemd:
-        systemd.start_scope(worker_scope(AppName("blog"), 8, 4711))
+        systemd.start_transient(worker_scope(AppName("blog"), 8, 4711))
     name, mode, properties, _ = heard[0].body
     assert (name, mode) == ("shipit-worker-blog-v8.scope", "fail")
     assert dict(properties)["PIDs"] == ("au", [4711])
@@ -142,7 +142,7 @@ def test_a_scope_is_asked_for_with_its_process(peer: Callable[..., Path]) -> Non
 def test_a_refused_scope_is_told_apart_from_a_silent_systemd(peer: Callable[..., Path]) -> None:
     path = peer(lambda s: s.say(new_error(s.asked(), "org.freedesktop.systemd1.UnitExists", "s", ("It exists.",))))
     with bus.connect(path) as systemd, pytest.raises(bus.Refused, match="It exists"):
-        systemd.start_scope(worker_scope(AppName("blog"), 8, 1))
+        systemd.start_transient(worker_scope(AppName("blog"), 8, 1))
 
 
 @pytest.mark.parametrize("greeting", [b"REJECTED\r\nERROR\r\nERROR\r\n", b"DATA\r\n", b""])

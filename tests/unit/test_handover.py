@@ -129,7 +129,7 @@ def test_when_who_asked_is_gone_its_gateway_ends(up: Path, tmp_path: Path) -> No
     asking.kill()
     asking.wait()
     deadline = time.monotonic() + 10
-    while not note.exists() and time.monotonic() < deadline:
+    while not (note.exists() and note.read_text()) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert note.read_text() == "ended 129"
 

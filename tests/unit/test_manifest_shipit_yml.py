@@ -37,6 +37,7 @@ build:
   command: make css
 env: {WORKERS: 2, MODE: fast, DEBUG: false, RATE: 0.10}
 keep: 9
+warm: 600
 x-ours: {free: [1, 2]}
 """)
     web = said.processes["web"]
@@ -45,7 +46,8 @@ x-ours: {free: [1, 2]}
     assert web.check == {"kind": CheckKind.HTTP, "path": "/health", "status": 204, "content": "ok", "timeout": 90}
     assert (said.release, said.python, said.root) == ("./migrate", "3.10", "services/api")
     assert said.domains == ("www.example.org", "*.example.org")
-    assert (said.build_config, said.build_command, said.keep) == (("NPM_TOKEN",), "make css", 9)
+    assert (said.build_config, said.build_command) == (("NPM_TOKEN",), "make css")
+    assert (said.keep, said.warm, shipit_yml.parse(b"warm: 0").warm, shipit_yml.parse(b"").warm) == (9, 600, 0, None)
     assert dict(said.env) == {"WORKERS": "2", "MODE": "fast", "DEBUG": "false", "RATE": "0.10"}
 
 

@@ -60,10 +60,20 @@ def test_a_record_with_a_bad_field_is_refused(field: str, value: object) -> None
         decode_release(json.dumps(data).encode())
 
 
+# Fields that records of an older version do not have.
+ADDED = {"took_over": 0, "warm": 0}
+
+
+def test_a_record_of_an_older_version_is_read() -> None:
+    written = {name: value for name, value in json.loads(encode(RELEASE)).items() if name not in ADDED}
+    assert decode_release(json.dumps(written).encode()) == RELEASE
+
+
 def test_every_field_of_a_release_is_read_back() -> None:
     written = json.loads(encode(RELEASE))
     assert set(written) == {f.name for f in dataclasses.fields(Release)}
-    for name in written:
+    assert {name: written[name] for name in ADDED} == ADDED
+    for name in written.keys() - ADDED:
         broken = {k: v for k, v in written.items() if k != name}
         with pytest.raises(Corrupt):
             decode_release(json.dumps(broken).encode())

@@ -249,6 +249,61 @@ def test_reconcile_leaves_a_stopped_app_stopped(lab: Lab) -> None:
     assert lab.manager.calls == [("prepare", BLOG), ("boot_with", 0), ("stop", 1, False)]
 
 
+def test_reconcile_leaves_alone_what_is_kept_warm_and_what_the_live_release_took_over(lab: Lab) -> None:
+    for _ in range(3):
+        lab.live()
+    lab.live(slug=2, environment=2, took_over=2)
+    lab.manager.running = [up(number, index) for number in (1, 2, 3) for index in (1, 2)]
+    lab.manager.kept, lab.manager.definitions = {3}, {1, 2, 3}
+    assert lab.agent.reconcile(BLOG) == ["stopped v1", "reloaded nginx"]
+    lab.ledger.change_state(lambda state: replace(state, stopped=True))
+    assert [line for line in lab.agent.reconcile(BLOG) if "stopped" in line] == [
+        "stopped v1",
+        "stopped v2",
+        "stopped v3",
+    ]
+
+
+def test_what_a_release_took_over_is_stopped_with_it_and_pruned_by_itself(lab: Lab) -> None:
+    lab.live()
+    lab.live()
+    failed = lab.release(slug=1, environment=1, took_over=1)
+    lab.agent.take_away(BLOG, failed.number)
+    assert ("stop", 1, False) in lab.manager.calls, "its processes are those of v1"
+    lab.manager.calls.clear()
+    lab.agent.prune(BLOG, [failed.number])
+    assert lab.manager.calls == [("stop", failed.number, False)], "v1 may serve again by now"
+
+
+def test_what_the_live_release_needs_of_another_is_not_pruned(lab: Lab) -> None:
+    lab.ledger.change_state(lambda state: replace(state, keep=1))
+    for _ in range(4):
+        lab.live()
+    lab.live(slug=1, environment=1, took_over=2)
+    with pytest.raises(Failure, match="still needed"):
+        lab.agent.prune(BLOG, [2])
+    lab.agent.prune(BLOG, [3])
+
+
+def test_the_release_that_was_replaced_is_kept_warm_for_as_long_as_the_new_one_says(lab: Lab) -> None:
+    lab.live()
+    assert not lab.agent.keep_warm(BLOG, 1), "it replaced none"
+    lab.live(warm=600)
+    assert lab.agent.keep_warm(BLOG, 2)
+    lab.live()
+    assert not lab.agent.keep_warm(BLOG, 3), "it does not ask for it"
+    assert lab.manager.calls == [("keep_warm", 1, 600)]
+
+
+def test_what_is_taken_over_is_not_cooled(lab: Lab) -> None:
+    for _ in range(2):
+        lab.live()
+    lab.live(slug=1, environment=1, took_over=1)
+    lab.release(slug=2, environment=2, took_over=2)
+    lab.agent.cool(BLOG, 4)
+    assert lab.manager.calls == [("cool", [1, 2])]
+
+
 def test_at_boot_every_app_is_reconciled_but_one_that_is_being_changed(
     lab: Lab, capsys: pytest.CaptureFixture[str]
 ) -> None:

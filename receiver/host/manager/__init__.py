@@ -5,7 +5,7 @@ Only the agent holds a manager. Nothing outside this package knows which one it 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -16,7 +16,10 @@ from receiver.names import AppName, ProcessType
 
 
 class ProcessState(str, Enum):
+    """`WARM`: it runs and gets no requests; its release was replaced, and whoever returns to it finds it there."""
+
     RUNNING = "running"
+    WARM = "warm"
     STARTING = "starting"
     STOPPING = "stopping"
     FAILED = "failed"
@@ -88,6 +91,16 @@ class Manager(Protocol):
 
         With wait=False it returns at once and the drain goes on behind it.
         """
+
+    def keep_warm(self, release: Release, seconds: int) -> bool:
+        """Let the release's processes that take requests run on for so long, and stop the others; False, with nothing
+        done, where the manager cannot. A `stop` ends it early."""
+
+    def warm(self, app: AppName) -> set[int]:
+        """The releases that are kept warm (as `Release.runs_as` has them)."""
+
+    def cool(self, app: AppName, but: Collection[int]) -> None:
+        """Stop all that is kept warm but these, and forget what no longer is."""
 
     def boot_with(self, app: AppName, release: Release | None) -> None:
         """Make this release, and no other, come up when the machine does."""

@@ -15,7 +15,7 @@ from jeepney import DBusAddress, HeaderFields, MessageType, new_method_call
 from jeepney.low_level import Message, Parser
 
 from receiver.errors import HostFault
-from receiver.plan.units import Scope
+from receiver.plan.units import Transient
 
 PRIVATE = Path("/run/systemd/private")
 MANAGER = DBusAddress(
@@ -47,8 +47,17 @@ class Bus:
     ) -> dict[str, str]:
         """Start these units and wait until the starts of some have ended; returns why not, for each that was not
         started (a job's result, systemd.unit(5), or an error). `meanwhile` is called when systemd has been asked."""
+        return self._jobs("StartUnit", names, until_done, meanwhile)
+
+    def stop_units(self, names: Sequence[str]) -> None:
+        """Stop these units and wait until each has ended. One that is not there has."""
+        self._jobs("StopUnit", names, names, lambda: None)
+
+    def _jobs(
+        self, method: str, names: Sequence[str], until_done: Collection[str], meanwhile: Callable[[], None]
+    ) -> dict[str, str]:
         failed: dict[str, str] = {}
-        asked = {self._send("StartUnit", "ss", (name, "replace")): name for name in names}
+        asked = {self._send(method, "ss", (name, "replace")): name for name in names}
         meanwhile()
         jobs: dict[str, str] = {}
         ended: dict[str, str] = {}
@@ -70,14 +79,29 @@ class Bus:
         every change in them makes it read them whole, 5 ms and with 200 apps 10. Does not wait for it."""
         self._send("LoadUnit", "s", (NOBODY,))
 
-    def start_scope(self, scope: Scope) -> None:
-        """Have systemd move a process that runs already into a unit; raises Refused."""
-        properties = [(name, (kind, value)) for name, kind, value in scope.properties]
-        serial = self._send("StartTransientUnit", "ssa(sv)a(sa(sv))", (scope.name, "fail", properties, []))
+    def start_transient(self, unit: Transient) -> None:
+        """Have systemd make a unit that has no file, and start it: a scope, which a process that runs already is moved
+        into, or a timer with its service; raises Refused."""
+        known, service = (
+            [(name, (kind, value)) for name, kind, value in properties]
+            for properties in (unit.properties, unit.service)
+        )
+        beside = [(f"{unit.name.rpartition('.')[0]}.service", service)] if service else []
+        self._ask("StartTransientUnit", "ssa(sv)a(sa(sv))", (unit.name, "fail", known, beside))
+
+    def active(self, pattern: str) -> list[str]:
+        """The names of the active units that a glob matches."""
+        found = self._ask("ListUnitsByPatterns", "asas", (["active"], [pattern])).body[0]
+        return [str(name) for name, *_ in found]
+
+    def _ask(self, method: str, signature: str, body: tuple[object, ...]) -> Message:
+        """A call and its answer; raises Refused."""
+        serial = self._send(method, signature, body)
         while (message := self._receive()).header.fields.get(HeaderFields.reply_serial) != serial:
             pass
         if message.header.message_type is MessageType.error:
             raise Refused(_said(message))
+        return message
 
     def _send(self, method: str, signature: str, body: tuple[object, ...]) -> int:
         self._serial += 1

@@ -12,7 +12,7 @@ import re
 import shutil
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,8 +125,18 @@ class EmbeddedManager:
                 time.sleep(0.1)
         self._sweep(app)
 
+    def keep_warm(self, release: Release, seconds: int) -> bool:
+        """There are no timers here, and nothing that stays up would end it."""
+        return False
+
+    def warm(self, app: AppName) -> set[int]:
+        return set()
+
+    def cool(self, app: AppName, but: Collection[int]) -> None:
+        """Nothing is."""
+
     def boot_with(self, app: AppName, release: Release | None) -> None:
-        number = release.number if release else 0
+        number = release.runs_as if release else 0
         for path, name in self._files(app):
             text = path.read_text()
             boots = "true" if name.release == number else "false"
@@ -137,11 +147,11 @@ class EmbeddedManager:
     def restart(self, release: Release, kind: ProcessType | None) -> None:
         for process, index in release.running():
             if kind in (None, process.type):
-                name = str(Name(release.app, release.number, process.type, index))
+                name = str(Name(release.app, release.runs_as, process.type, index))
                 self._supervisor.stop(name)
                 self._await_end(name, process.drain + 10)
                 self._supervisor.start(name)
-                paths = self._layout.app(release.app).release(release.number)
+                paths = self._layout.app(release.app).release(release.runs_as)
                 if process.listen is not Listen.NONE:
                     _wait_until_it_listens(paths.socket(process.type, index))
 
@@ -163,14 +173,14 @@ class EmbeddedManager:
     # -- one program
 
     def _program(self, release: Release, process: Process, index: int) -> Program:
-        name = Name(release.app, release.number, process.type, index)
+        name = Name(release.app, release.runs_as, process.type, index)
         words = [str(PYTHON), "-IS", str(SUPERVISED), f"--memory={process.limits.memory}"]
         words += [f"--tasks={process.limits.tasks}", f"--notify={process.check.kind.value}"]
-        words += [release.app, str(release.number), process.type, str(index)]
+        words += [release.app, str(release.runs_as), process.type, str(index)]
         return Program(
             str(name),
             " ".join(words),
-            self._layout.log / release.app / release.name / f"{process.type}.{index}.log",
+            self._layout.log / release.app / f"v{release.runs_as}" / f"{process.type}.{index}.log",
             boot="autostart = true\n" in self._text(name),
             drain=process.drain,
             kill_group=True,

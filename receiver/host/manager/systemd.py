@@ -11,8 +11,9 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from receiver import settings
@@ -54,18 +55,19 @@ class SystemdManager:
 
     def adopt(self, app: AppName, number: int, pid: int) -> None:
         with _logged(), bus.connect() as systemd:
-            systemd.start_scope(units.worker_scope(app, number, pid))
+            systemd.start_transient(units.worker_scope(app, number, pid))
 
     def expect_jobs(self) -> None:
         if self._own is None:
             scope = units.agent_scope(os.getpid())
             with _logged(), bus.connect() as systemd:
-                systemd.start_scope(scope)
+                systemd.start_transient(scope)
                 self._own = scope.name
 
     def forget(self, app: AppName) -> None:
         word = units.app_word(app)
         mine = [units.unit_pattern(app), *(f"shipit-{kind}-{word}-v*.service" for kind in JOB_KINDS)]
+        mine.append(units.warm_name(app, None))
         # No drain for what is being destroyed: the stop is asked for, so that nothing restarts, then all is killed.
         systemctl("stop", "--no-block", *mine)
         systemctl("kill", "--signal=SIGKILL", *mine, check=False)
@@ -92,7 +94,12 @@ class SystemdManager:
         others = [n for n, kind in self._names(release) if n not in notifying]
         # A start of Type=notify ends when the process says it is ready: that is the healthcheck's to wait for.
         with bus.connect() as systemd:
-            failed = systemd.start_units([*others, *notifying], until_done=others, meanwhile=hasten_moves)
+            if warm := release.took_over:
+                # The service too: it may just be about to stop them. What it has stopped is started again.
+                systemd.stop_units([units.warm_name(release.app, warm, kind) for kind in ("timer", "service")])
+            # Processes that run already are not moved.
+            hasten = (lambda: None) if release.took_over else hasten_moves
+            failed = systemd.start_units([*others, *notifying], until_done=others, meanwhile=hasten)
             if failed:
                 # They may have been left failed by a crash loop, whose count a deliberate start begins anew.
                 systemctl("reset-failed", *failed, check=False)
@@ -111,7 +118,32 @@ class SystemdManager:
             disk.remove_file(path)
         systemctl("reset-failed", pattern, check=False)
         with _logged(), bus.connect() as systemd:
+            systemd.stop_units([units.warm_name(app, number)])
             systemd.reread()
+
+    def keep_warm(self, release: Release, seconds: int) -> bool:
+        idle = [name for name, kind in self._names(release) if release.process(kind).listen is Listen.NONE]
+        if idle:
+            systemctl("stop", "--no-block", *idle)
+        # Last: who finds the timer may take all of them over.
+        with _logged(), bus.connect() as systemd:
+            systemd.start_transient(units.warm_timer(release.app, release.runs_as, seconds))
+            return True
+        return False
+
+    def warm(self, app: AppName) -> set[int]:
+        with bus.connect() as systemd:
+            return {units.warm_number(name) for name in systemd.active(units.warm_name(app, None))}
+
+    def cool(self, app: AppName, but: Collection[int]) -> None:
+        with bus.connect() as systemd:
+            running = {
+                unit.release
+                for name in systemd.active(units.unit_pattern(app))
+                if (unit := units.parse_unit_name(name))
+            }
+        for number in (self.warm(app) | (self.defined(app) - running)) - {*but}:
+            self.stop(app, number, wait=False)
 
     def boot_with(self, app: AppName, release: Release | None) -> None:
         # An older version may have written them.
@@ -120,7 +152,7 @@ class SystemdManager:
         wants.mkdir(mode=0o755, exist_ok=True)
         wanted: dict[str, str] = {}
         if release:
-            wanted = {name: units.unit_template(app, kind, release.number) for name, kind in self._names(release)}
+            wanted = {name: units.unit_template(app, kind, release.runs_as) for name, kind in self._names(release)}
             templates = {self._layout.units / template for template in wanted.values()}
             if not all(template.exists() for template in templates):
                 self._define(release)
@@ -136,10 +168,10 @@ class SystemdManager:
         disk.fsync_dir(wants)
 
     def restart(self, release: Release, kind: ProcessType | None) -> None:
-        paths = self._layout.app(release.app).release(release.number)
+        paths = self._layout.app(release.app).release(release.runs_as)
         for process, index in release.running():
             if kind in (None, process.type):
-                name = units.unit_name(release.app, process.type, release.number, index)
+                name = units.unit_name(release.app, process.type, release.runs_as, index)
                 systemctl("reset-failed", name, check=False)
                 systemctl("restart", name)
                 if process.listen is not Listen.NONE:
@@ -149,6 +181,9 @@ class SystemdManager:
         shown = systemctl("show", *(f"--property={name}" for name in SHOWN), units.unit_pattern(app)).out
         found = [_status(dict(_pairs(block))) for block in shown.split("\n\n") if block.strip()]
         mine = [status for unit, status in found if unit and unit.app == app and status]
+        if len({status.release for status in mine}) > 1:
+            warm = self.warm(app)
+            mine = [_as_kept(status, warm) for status in mine]
         return sorted(mine, key=lambda s: (s.release, s.process, s.index))
 
     def defined(self, app: AppName) -> set[int]:
@@ -231,7 +266,7 @@ class SystemdManager:
 
     def _names(self, release: Release) -> list[tuple[str, ProcessType]]:
         return [
-            (units.unit_name(release.app, process.type, release.number, index), process.type)
+            (units.unit_name(release.app, process.type, release.runs_as, index), process.type)
             for process, index in release.running()
         ]
 
@@ -302,6 +337,12 @@ def _status(shown: dict[str, str]) -> tuple[units.UnitName | None, ProcessStatus
         restarts=_number(shown["NRestarts"]),
         memory=_number(shown["MemoryCurrent"]),
     )
+
+
+def _as_kept(status: ProcessStatus, warm: Collection[int]) -> ProcessStatus:
+    if status.release in warm and status.state is ProcessState.RUNNING:
+        return replace(status, state=ProcessState.WARM)
+    return status
 
 
 def _state(active: str) -> ProcessState | None:
