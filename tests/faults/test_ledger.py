@@ -13,6 +13,11 @@ DAMAGE = {
     "the live release's record": ("truncate -s 200 v3/release.json", "The record of torn v3 is damaged"),
     "an old release's record": ("truncate -s 0 v1/release.json", "The record of torn v1 is damaged"),
     "app.json": ("truncate -s 40 app.json", "app.json of torn is damaged"),
+    # One bit: the file is JSON as before, and names another release's files.
+    "the slug in the live release's record": (
+        """sed -i 's/"slug": 3,/"slug": 1,/' v3/release.json""",
+        "The record of torn v3 is damaged",
+    ),
 }
 LOST = {
     "gone": ("rm current", "which says what is live, is gone"),

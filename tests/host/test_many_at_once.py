@@ -168,7 +168,7 @@ def test_a_limit_is_named_where_it_refuses_and_raised_it_works(
 def test_a_long_history_is_as_good_as_a_short_one(shared_host: Host, client: Client) -> None:
     repo = pushed(client, "ancient", "one", procfile="web: python main.py --at $SOCKET\n")
     shared_host.write("/tmp/age.py", AGE)
-    shared_host.sh(f"python3 /tmp/age.py ancient {RELEASES}", user="shipit")
+    shared_host.sh(f"/usr/lib/shipit/current/bin/python -I /tmp/age.py ancient {RELEASES}", user="shipit")
     repo.commit({"mark": "two\n"})
     took = {}
     for what, act in (
@@ -193,15 +193,17 @@ def test_a_long_history_is_as_good_as_a_short_one(shared_host: Host, client: Cli
 
 
 AGE = """
-import json, os, sys, pathlib
+import sys, pathlib
+from dataclasses import replace
+from receiver.model import Source, decode_release, encode
 app, count = sys.argv[1], int(sys.argv[2])
 releases = pathlib.Path(f"/var/lib/shipit/apps/{app}/releases")
-record = json.loads((releases / "v1/release.json").read_text())
+first = decode_release((releases / "v1/release.json").read_bytes())
 for number in range(2, count + 2):
     made = releases / f"v{number}"
     made.mkdir()
-    text = json.dumps({**record, "number": number, "source": "config", "slug": 1, "environment": 1}, indent=1)
-    (made / "release.json").write_text(text + "\\n")
+    record = replace(first, number=number, source=Source.CONFIG, slug=1, environment=1)
+    (made / "release.json").write_bytes(encode(record))
     for name in ("log", "alive"):
         (made / name).touch()
 """

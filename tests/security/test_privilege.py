@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from host.apps import asked, live, pushed, say, unwell
 from lab.client import Client, Repo
 from lab.host import Host
+
+from receiver.model import Status, decode_release, encode
 
 APPS = "/var/lib/shipit/apps"
 # More by SHIPIT_TEST_AGENT_CALLS.
@@ -238,14 +241,15 @@ def test_a_hostile_archive_leaves_its_directory_nowhere(maze: Repo, alpha: Repo,
     """Given to the agent as a build's source by somebody who is `shipit`; git's own archives hold nothing of this."""
     before = untouched(shared_host)
     shared_host.sh("python3 -", user="shipit", input=TAR)
-    record = json.loads(shared_host.read(f"{APPS}/maze/releases/v1/release.json"))
+    record = decode_release(shared_host.read(f"{APPS}/maze/releases/v1/release.json").encode())
     number = 77
-    record |= {"number": number, "slug": number, "environment": number, "status": "building"}
-    plan = {"root": "", "environment": {}, "steps": [], "link": None}
-    for name, body in (("release.json", record), ("build.json", plan)):
+    # With a checksum that fits: whoever is `shipit` can make that, too.
+    record = replace(record, number=number, slug=number, environment=number, status=Status.BUILDING)
+    plan = json.dumps({"root": "", "environment": {}, "steps": [], "link": None})
+    for name, body in (("release.json", encode(record).decode()), ("build.json", plan)):
         shared_host.sh(
             f"cd {APPS}/maze/releases && mkdir -p v{number} && cat >v{number}/{name} && chmod 0644 v{number}/{name}",
-            user="shipit", input=json.dumps(body),
+            user="shipit", input=body,
         )  # fmt: skip
     shared_host.sh("chmod 0666 /tmp/hostile.tar; install -m 0666 /dev/null /tmp/said; chown shipit /tmp/said")
     told = ask(shared_host, a("build", app="maze", release=number), files=("/tmp/hostile.tar", "/tmp/said"))[0]

@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from receiver.errors import Failure, HostFault, NotFound, Rejected
 from receiver.host import agent
 from receiver.host.client import Agent
 from receiver.host.manager import Job
+from receiver.model import encode
 from receiver.names import AppName
 from receiver.paths import Layout
 
@@ -156,9 +158,8 @@ def test_an_app_that_does_not_exist_is_not_found(lab: Lab) -> None:
 
 
 def test_a_record_of_another_app_is_not_believed(lab: Lab) -> None:
-    lab.release()
-    record = lab.paths.release(1).record
-    record.write_text(record.read_text().replace('"blog"', '"other"'))
+    release = lab.release()
+    lab.paths.release(1).record.write_bytes(encode(replace(release, app=AppName("other"))))
     with pytest.raises(Failure, match="belongs to"):
         lab.agent.start(BLOG, 1)
     assert lab.manager.calls == []

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import zlib
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -30,6 +33,34 @@ RELEASE = Release(
     ), formation=((WEB, 2),), build_config=("PIP_INDEX_URL",), digest="d", finished=2.5, seconds=(("build", 0.25),),
 )  # fmt: skip
 STATE = AppState(app=AppName("blog"), created=1.0, domains=(Domain("a.example"),), pinned=(3,), formation=((WEB, 2),))
+Decode = Callable[[bytes], object]
+BOTH = pytest.mark.parametrize(("value", "decode"), [(RELEASE, decode_release), (STATE, decode_app_state)])
+
+
+def fields(value: Release | AppState) -> dict[str, Any]:
+    """What is written of a value, but the checksum."""
+    found: dict[str, Any] = json.loads(encode(value))
+    del found["sum"]
+    return found
+
+
+def plain(data: dict[str, Any]) -> bytes:
+    """A file as a version wrote it that knew no checksum."""
+    return json.dumps(data, indent=1, sort_keys=True).encode() + b"\n"
+
+
+def summed(data: dict[str, Any]) -> bytes:
+    """A file whose checksum fits, whatever its fields are."""
+    rest = plain(data).removeprefix(b"{\n")
+    return b'{\n "sum": "%08x",\n' % zlib.crc32(rest) + rest
+
+
+def is_corrupt(decode: Decode, raw: bytes) -> bool:
+    try:
+        decode(raw)
+    except Corrupt:
+        return True
+    return False
 
 
 def test_a_release_comes_back_from_its_json_as_it_was() -> None:
@@ -37,12 +68,45 @@ def test_a_release_comes_back_from_its_json_as_it_was() -> None:
     assert decode_app_state(encode(STATE)) == STATE
 
 
-def test_a_record_cut_at_any_byte_is_corrupt_and_never_something_else() -> None:
-    raw = encode(RELEASE)
-    for end in range(len(raw) - 1):
-        if raw[:end].strip() != raw.strip():
-            with pytest.raises(Corrupt):
-                decode_release(raw[:end])
+@BOTH
+def test_what_is_written_is_canonical_json_of_the_fields_below_its_checksum(
+    value: Release | AppState, decode: Decode
+) -> None:
+    raw = encode(value)
+    assert raw == summed(fields(value))
+    assert list(json.loads(raw)) == ["sum", *sorted(f.name for f in dataclasses.fields(value))]
+    read = decode(raw)
+    assert isinstance(read, (Release, AppState)) and encode(read) == raw
+
+
+@BOTH
+def test_any_byte_changed_to_any_other_is_corrupt(value: Release | AppState, decode: Decode) -> None:
+    raw = encode(value)
+    for at, was in enumerate(raw):
+        changed = bytearray(raw)
+        for byte in {*range(256)} - {was}:
+            changed[at] = byte
+            assert is_corrupt(decode, bytes(changed)), f"{chr(was)!r} at {at} changed to {chr(byte)!r} is not seen"
+
+
+@BOTH
+def test_a_file_cut_at_any_byte_is_corrupt_and_never_something_else(value: Release | AppState, decode: Decode) -> None:
+    raw = encode(value)
+    for end in range(len(raw)):
+        assert is_corrupt(decode, raw[:end]), f"cut at {end}"
+    old = plain(fields(value))
+    # Without its last newline it is still whole.
+    for end in range(len(old) - 1):
+        assert is_corrupt(decode, old[:end]), f"of an older version, cut at {end}"
+
+
+@BOTH
+def test_a_checksum_counts_only_where_it_is_written(value: Release | AppState, decode: Decode) -> None:
+    """Nothing would compare one that stands elsewhere: it is an unknown field, even below one that fits."""
+    raw = encode(value)
+    data = json.loads(raw)
+    for other in (json.dumps(data).encode(), plain(data), summed(data), b"\n" + raw):
+        assert is_corrupt(decode, other), other
 
 
 @pytest.mark.parametrize(
@@ -54,10 +118,11 @@ def test_a_record_cut_at_any_byte_is_corrupt_and_never_something_else() -> None:
     ],
 )  # fmt: skip
 def test_a_record_with_a_bad_field_is_refused(field: str, value: object) -> None:
-    data = json.loads(encode(RELEASE))
-    data[field] = value
-    with pytest.raises(Corrupt):
-        decode_release(json.dumps(data).encode())
+    data = {**fields(RELEASE), field: value}
+    for raw in (plain(data), summed(data)):
+        with pytest.raises(Corrupt) as told:
+            decode_release(raw)
+        assert "checksum" not in told.value.message, "it fits"
 
 
 # Fields that records of an older version do not have.
@@ -65,18 +130,20 @@ ADDED = {"took_over": 0, "warm": 0}
 
 
 def test_a_record_of_an_older_version_is_read() -> None:
-    written = {name: value for name, value in json.loads(encode(RELEASE)).items() if name not in ADDED}
-    assert decode_release(json.dumps(written).encode()) == RELEASE
+    for written in (fields(RELEASE), {name: value for name, value in fields(RELEASE).items() if name not in ADDED}):
+        assert decode_release(plain(written)) == RELEASE
+    assert decode_app_state(plain(fields(STATE))) == STATE
 
 
 def test_every_field_of_a_release_is_read_back() -> None:
-    written = json.loads(encode(RELEASE))
+    written = fields(RELEASE)
     assert set(written) == {f.name for f in dataclasses.fields(Release)}
     assert {name: written[name] for name in ADDED} == ADDED
     for name in written.keys() - ADDED:
         broken = {k: v for k, v in written.items() if k != name}
-        with pytest.raises(Corrupt):
-            decode_release(json.dumps(broken).encode())
+        for raw in (plain(broken), summed(broken)):
+            with pytest.raises(Corrupt, match=f"{name} is missing"):
+                decode_release(raw)
 
 
 def test_running_lists_each_process_of_the_formation() -> None:

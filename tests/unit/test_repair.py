@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,17 +69,27 @@ def readable(book: Ledger) -> None:
     book.previous_good()
 
 
-def cut_everywhere(path: Path) -> list[bytes]:
-    """The file ended at every byte; without its last newline it is still whole."""
-    raw = path.read_bytes()
-    return [raw[:end] for end in range(len(raw) - 1)]
+Damage = Callable[[bytes], list[bytes]]
 
 
+def cut(raw: bytes) -> list[bytes]:
+    """A file ended at every byte."""
+    return [raw[:end] for end in range(len(raw))]
+
+
+def changed(raw: bytes) -> list[bytes]:
+    """A file with one bit changed, in each of its bytes in turn."""
+    return [raw[:at] + bytes([byte ^ 1 << at % 8]) + raw[at + 1 :] for at, byte in enumerate(raw)]
+
+
+@pytest.mark.parametrize("damage", [cut, changed])
 @pytest.mark.parametrize("number", [1, 3])
-def test_a_record_cut_at_any_byte_is_told_and_comes_back_as_it_was(book: Ledger, number: int) -> None:
+def test_a_record_cut_or_changed_at_any_byte_is_told_and_comes_back_as_it_was(
+    book: Ledger, number: int, damage: Damage
+) -> None:
     record = book.paths.release(number).record
     before = contents(book)
-    for raw in cut_everywhere(record):
+    for raw in damage(record.read_bytes()):
         record.write_bytes(raw)
         with pytest.raises(Corrupt, match=f"The record of blog v{number} is damaged") as told:
             book.release(number)
@@ -89,13 +100,14 @@ def test_a_record_cut_at_any_byte_is_told_and_comes_back_as_it_was(book: Ledger,
     assert repair(book) == []
 
 
+@pytest.mark.parametrize("damage", [cut, changed])
 @pytest.mark.parametrize("number", [2, 4])
-def test_a_record_that_never_went_live_cut_at_any_byte_is_put_aside_and_not_thrown_away(
-    book: Ledger, number: int
+def test_a_record_that_never_went_live_cut_or_changed_at_any_byte_is_put_aside_and_not_thrown_away(
+    book: Ledger, number: int, damage: Damage
 ) -> None:
     paths = book.paths.release(number)
     whole, aside = paths.record.read_bytes(), paths.dir / "release.json.damaged"
-    for raw in cut_everywhere(paths.record):
+    for raw in damage(whole):
         paths.record.write_bytes(raw)
         with pytest.raises(Corrupt):
             book.releases()
@@ -110,10 +122,11 @@ def test_a_record_that_never_went_live_cut_at_any_byte_is_put_aside_and_not_thro
     assert opened(book).number == 5, "the number stays used"
 
 
-def test_app_json_cut_at_any_byte_is_told_and_comes_back_as_it_was(book: Ledger) -> None:
+@pytest.mark.parametrize("damage", [cut, changed])
+def test_app_json_cut_or_changed_at_any_byte_is_told_and_comes_back_as_it_was(book: Ledger, damage: Damage) -> None:
     book.change_state(lambda state: replace(state, keep=7, stopped=True))
     before = contents(book)
-    for raw in cut_everywhere(book.paths.state):
+    for raw in damage(book.paths.state.read_bytes()):
         book.paths.state.write_bytes(raw)
         with pytest.raises(Corrupt, match=r"app\.json of blog is damaged"):
             book.state()
@@ -162,15 +175,16 @@ def test_an_app_that_was_never_live_has_no_current_and_that_is_no_damage(tmp_pat
     assert repair(book) == []
 
 
-def test_where_nothing_good_is_left_nothing_is_touched(book: Ledger) -> None:
+@pytest.mark.parametrize("damage", [cut, changed])
+def test_where_nothing_good_is_left_nothing_is_touched(book: Ledger, damage: Damage) -> None:
     paths = book.paths.release(3)
     for path in (paths.record, paths.record_copy):
-        path.write_bytes(path.read_bytes()[:50])
+        path.write_bytes(damage(path.read_bytes())[50])
     before = contents(book)
     with pytest.raises(Failure, match="v3, which is live, is damaged, and it has no good copy"):
         repair(book)
     assert contents(book) == before
-    book.paths.state.write_bytes(b"")
-    book.paths.state_copy.write_bytes(b"")
+    for path in (book.paths.state, book.paths.state_copy):
+        path.write_bytes(damage(path.read_bytes())[0])
     with pytest.raises(Corrupt):
         repair(book)
