@@ -76,6 +76,7 @@ def measure(runs: list[Run], figures: Figures, rounds: int, pushes: int, apps: i
         lambda run: run.first("first"),
         Run.code,
         Run.rollback,
+        Run.warm,
         Run.dependency,
         Run.config,
     ]

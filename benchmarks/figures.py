@@ -28,13 +28,15 @@ class Figures:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a table. `ratio`: the second may take this much of the first; `limit`: or this much at most."""
+    """A line of a table. `ratio`: the second may take this much of the first; `limit`: or this much at most. `against`:
+    what the first does instead, where it has nothing like it."""
 
     what: str
     title: str
     unit: str = "s"
     ratio: float | None = None
     limit: float | None = None
+    against: str = ""
 
     def goal(self) -> str:
         if self.ratio is not None:
@@ -61,6 +63,7 @@ ROWS = (
     Row("dependency", "one dependency added → new code", ratio=1.0),
     Row("config", "config change → live", ratio=1.0),
     Row("rollback", "rollback → old code", ratio=0.5),
+    Row("warm", "rollback → old code that was kept warm (`warm: 600`)", ratio=0.3, against="rollback"),
     Row("code, rested", "code-only push → new code, the first login in a while"),
     Row("config, rested", "config change → live, the first login in a while"),
     Row("rollback, rested", "rollback → old code, the first login in a while"),
@@ -105,7 +108,7 @@ def table(figures: Figures, rows: Sequence[Row] = ROWS, first: str = HOOK, secon
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:
-        ours, theirs = figures.of(row.what, second), figures.of(row.what, first)
+        ours, theirs = figures.of(row.what, second), figures.of(row.against or row.what, first)
         if not ours and not theirs:
             continue
         below = statistics.median(theirs) if theirs else 0

@@ -16,7 +16,7 @@ ADDED = (
     "distlib==0.3.8", "filelock==3.15.4", "platformdirs==4.2.2", "idna==3.7", "colorama==0.4.6",
 )  # fmt: skip
 """One small wheel after the other, none of which needs another: a round adds the next."""
-LARGE = ("numpy==1.26.4", "pillow==10.3.0", "lxml==5.2.2")
+LARGE = ("numpy==1.26.4", "scipy==1.13.1", "pillow==10.3.0", "lxml==5.2.2")
 
 PAGE = """\
 import importlib.metadata
@@ -43,6 +43,7 @@ class Sample:
     where: Path
     requirements: tuple[str, ...] = REQUIREMENTS
     code: int = 0
+    warm: int = 0
 
     def git(self, *words: str) -> Outcome:
         return self.client.call("git", *words, cwd=self.where).must()
@@ -58,6 +59,7 @@ class Sample:
         added = self.requirements[-1].split("==")[0]
         (self.where / "app.py").write_text(PAGE.format(code=self.code, added=added))
         (self.where / "requirements.txt").write_text("\n".join(self.requirements) + "\n")
+        (self.where / "shipit.yml").write_text(f"warm: {self.warm}\n")
         (self.where / "Procfile").write_text(f"web: {GUNICORN}\n")
         self.git("add", ".")
         self.git("commit", "-q", "-m", f"Version {self.code}")
