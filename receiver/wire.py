@@ -71,7 +71,8 @@ FIELDS: Mapping[Verb, frozenset[str]] = {
     Verb.RELEASE_COMMAND: frozenset({APP, RELEASE}),
     # The next start runs the files of these releases: they are checked as soon as this is answered. {}
     Verb.CHECK_FILES: frozenset({APP, RELEASES}),
-    # Writes the units of vN and starts its formation; returns when every process has been executed. {}
+    # Writes the units of vN and starts its formation, beside the live release and no other; returns when every process
+    # has been executed. {}
     Verb.START: frozenset({APP, RELEASE}),
     # Runs the command healthcheck of one process beside it. fds: output. {"code": int}
     Verb.CHECK_COMMAND: frozenset({APP, RELEASE, PROCESS, INDEX}),
@@ -88,8 +89,8 @@ FIELDS: Mapping[Verb, frozenset[str]] = {
     Verb.KEEP_WARM: frozenset({APP, RELEASE}),
     # The releases that are kept so. {"releases": [7]}
     Verb.WARM: frozenset({APP}),
-    # Ends that of all but what vN takes over. {}
-    Verb.COOL: frozenset({APP, RELEASE}),
+    # Ends that. {}
+    Verb.COOL: frozenset({APP}),
     # Renders the vhost from the ledger, validates the whole, puts it in place, reloads if it changed.
     # {"reloaded": bool}
     Verb.PROXY: frozenset({APP}),

@@ -135,7 +135,7 @@ def stop(ctx: Context, app: AppName) -> None:
     with held(ctx, app) as (agent, number):
         ledger_of(ctx, app).change_state(lambda state: replace(state, stopped=True))
         agent.boot_with(app, 0)
-        agent.cool(app, number)
+        agent.cool(app)
         agent.stop(app, number, wait=True)
         agent.proxy(app)
     out.say(f"Stopped {app}. Visitors see that it is stopped. Start it again: shipit ps:start {app}")

@@ -161,9 +161,9 @@ class Agent:
         """The releases whose processes are kept warm (as `Release.runs_as` has them)."""
         return {int(number) for number in self._call(Request(Verb.WARM, app))["releases"]}
 
-    def cool(self, app: AppName, release: int) -> None:
-        """Stop all that is kept warm, but what vN takes over."""
-        self._call(Request(Verb.COOL, app, release))
+    def cool(self, app: AppName) -> None:
+        """Stop all that is kept warm."""
+        self._call(Request(Verb.COOL, app))
 
     def proxy(self, app: AppName) -> bool:
         """Make nginx serve the app as its ledger says; True if that took a reload."""

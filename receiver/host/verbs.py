@@ -163,6 +163,10 @@ class Verbs:
                 holds="Nothing was started or stopped.",
                 hint=f"Push the commit again, or build the live one anew: shipit deploy {release.app}",
             )
+        live = self._ledger(release.app).current()
+        if live and live.warm and not release.took_over:
+            # No more than two releases of an app are in memory.
+            self.manager.cool(release.app, {live.runs_as, release.number})
         self.manager.start(release)
         return {}
 
@@ -184,7 +188,7 @@ class Verbs:
 
     def do_cool(self, request: Request, fds: Sequence[int]) -> Answer:
         live = self._ledger(request.app).current()
-        self.manager.cool(request.app, {release.runs_as for release in (live, self._release(request)) if release})
+        self.manager.cool(request.app, {live.runs_as} if live else ())
         return {}
 
     def do_restart(self, request: Request, fds: Sequence[int]) -> Answer:

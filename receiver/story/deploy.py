@@ -138,15 +138,8 @@ def hide_config(host: Host, release: Release) -> None:
     host.say.hide(host.agent.read_config(release.app, number).values())
 
 
-def cool(host: Host, release: Release) -> None:
-    """Stop what is kept warm, unless this release takes it over: no more than two releases of an app are in memory."""
-    if release.previous and host.ledger.release(release.previous).warm:
-        host.agent.cool(release.app, release.number)
-
-
 def start(host: Host, release: Release) -> Release:
     """Start the whole formation beside the old one."""
-    cool(host, release)
     if release.status is not Status.STARTING:
         release = host.ledger.save(replace(release, status=Status.STARTING))
     if release.running() and not host.keeps_stopped(release):

@@ -295,13 +295,19 @@ def test_the_release_that_was_replaced_is_kept_warm_for_as_long_as_the_new_one_s
     assert lab.manager.calls == [("keep_warm", 1, 600)]
 
 
-def test_what_is_taken_over_is_not_cooled(lab: Lab) -> None:
+def test_what_is_kept_warm_makes_room_for_a_new_release_but_not_for_one_that_takes_it_over(lab: Lab) -> None:
     for _ in range(2):
         lab.live()
-    lab.live(slug=1, environment=1, took_over=1)
+    lab.live(slug=1, environment=1, took_over=1, warm=600)
+    lab.release()
+    lab.agent.start(BLOG, 4)
+    assert lab.manager.calls == [("cool", [1, 4]), ("start", 4)]
+    lab.manager.calls.clear()
     lab.release(slug=2, environment=2, took_over=2)
-    lab.agent.cool(BLOG, 4)
-    assert lab.manager.calls == [("cool", [1, 2])]
+    lab.agent.start(BLOG, 5)
+    assert lab.manager.calls == [("start", 5)]
+    lab.agent.cool(BLOG)
+    assert lab.manager.calls[-1] == ("cool", [1])
 
 
 def test_at_boot_every_app_is_reconciled_but_one_that_is_being_changed(

@@ -33,7 +33,7 @@ REQUESTS = [
     Request(Verb.PROCESSES, BLOG),
     Request(Verb.KEEP_WARM, BLOG, 8),
     Request(Verb.WARM, BLOG),
-    Request(Verb.COOL, BLOG, 8),
+    Request(Verb.COOL, BLOG),
     Request(Verb.PROXY, BLOG),
     Request(Verb.RUN, BLOG, 8, run=RUN, tty=True),
     Request(Verb.PRUNE, BLOG, releases=(1, 2)),
