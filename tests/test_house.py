@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from receiver.settings import Settings
+
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted((ROOT / "receiver").rglob("*.py"))
 
@@ -131,6 +133,12 @@ def test_every_command_has_help_and_a_home() -> None:
     for name in COMMANDS:
         command = shipit.get_command(click.Context(shipit), name)
         assert command is not None and command.help, name
+
+
+def test_every_setting_of_the_server_is_explained() -> None:
+    """The settings file that install.sh writes says that docs/operating.md lists them."""
+    page = (ROOT / "docs/operating.md").read_text()
+    assert not [name for name in Settings.__dataclass_fields__ if f"`{name}`" not in page]
 
 
 def test_every_test_that_a_promise_names_exists() -> None:

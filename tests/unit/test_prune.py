@@ -41,9 +41,12 @@ class Agent:
                 slug.rmdir()
 
 
-# One release: whether it shares an earlier one's slug, and which; whose environment it has; how it ended.
+# One release: whether it shares an earlier one's slug, and which; whose environment it has; whose processes it took over
+# (0: nobody's); how it ended.
 PAST = st.lists(
-    st.tuples(st.booleans(), st.integers(0, 30), st.integers(0, 30), st.sampled_from(Status)), min_size=1, max_size=20
+    st.tuples(st.booleans(), st.integers(0, 30), st.integers(0, 30), st.integers(0, 30), st.sampled_from(Status)),
+    min_size=1,
+    max_size=20,
 )
 
 
@@ -52,7 +55,7 @@ PAST = st.lists(
 def test_nothing_that_something_points_at_or_runs_from_is_pruned(
     tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,
-    past: list[tuple[bool, int, int, Status]],
+    past: list[tuple[bool, int, int, int, Status]],
     keep: int,
     pinned: set[int],
     running: set[int],
@@ -62,18 +65,20 @@ def test_nothing_that_something_points_at_or_runs_from_is_pruned(
     book = Ledger(Layout(tmp_path_factory.mktemp("ledger")).app(APP))
     book.paths.releases.mkdir(parents=True)
     book.create()
-    for shares, slug, environment, status in past:
+    for shares, slug, environment, taken, status in past:
         release = book.open_release(Source.GIT, "a", builds=True)
         number = release.number
         slug = 1 + slug % (number - 1) if shares and number > 1 else number
-        release = book.save(replace(release, slug=slug, environment=1 + environment % number))
+        taken = taken % number if shares else 0
+        release = book.save(replace(release, slug=slug, environment=1 + environment % number, took_over=taken))
         book.paths.release(number).slug.mkdir(parents=True)
         if status is Status.LIVE:
             book.commit(release)
         if status.final:
             book.finish(release, status)
     book.change_state(lambda s: replace(s, keep=keep, pinned=tuple(pinned)))
-    running &= set(book.numbers())
+    # What took over another's processes has none of its own.
+    running &= {release.number for release in book.releases() if not release.took_over}
     previous = book.previous_good()
 
     prune(Host(book.paths.layout, Settings(), book, cast(Any, Agent(book, running)), cast(Any, SimpleNamespace())))
@@ -84,8 +89,8 @@ def test_nothing_that_something_points_at_or_runs_from_is_pruned(
     pointing |= ({current} if current else set()) | ({previous.number} if previous else set())
     for number in pointing:
         release = book.release(number)
-        for used in (release.slug, release.environment):
-            assert book.paths.release(used).slug.is_dir(), f"v{number} has lost the files of v{used}"
+        for used in {release.slug, release.environment, release.took_over} - {0}:
+            assert book.paths.release(used).slug.is_dir(), f"v{number} has lost what is v{used}'s"
     left = {number for number in book.numbers() if book.paths.release(number).slug.is_dir()}
-    used = {n for number in pointing for n in (number, book.release(number).slug, book.release(number).environment)}
+    used = {n for number in pointing for n in book.release(number).needs}
     assert left <= used, "what nothing points at is gone"
