@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from . import names
 from .errors import Failure, HostFault, NotFound
 from .names import AppName, Branch, ConfigKey, Domain, Oid, ProcessType
+from .settings import LONGEST_WARM
 
 T = TypeVar("T")
 
@@ -352,7 +353,7 @@ def _release(r: _Reader) -> Release:
         config_base=r.take("config_base", int, high=10**9),
         target=r.take("target", int, high=10**9),
         took_over=r.take("took_over", int, high=10**9, missing=0),
-        warm=r.take("warm", int, high=86400, missing=0),
+        warm=r.take("warm", int, high=LONGEST_WARM, missing=0),
         fresh=r.take("fresh", bool),
         environment_key=r.take("environment_key", str),
         commit=None if commit is None else names.oid(commit),

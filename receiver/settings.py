@@ -10,6 +10,8 @@ from typing import Any
 from .errors import Rejected
 from .names import AppName, Domain
 
+LONGEST_WARM = 86400  # as in shipit.schema.json
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -74,6 +76,8 @@ def parse(data: Any, where: str) -> Settings:
         wanted = type(getattr(default, key))
         if type(value) is not wanted or (wanted is int and value < 0):
             raise Rejected(f"{where}: {key} must be a {wanted.__name__}.")
+        if key == "warm" and value > LONGEST_WARM:
+            raise Rejected(f"{where}: warm must be {LONGEST_WARM} at most (a day).")
         if wanted is dict and not all(isinstance(k, str) and isinstance(v, str) for k, v in value.items()):
             raise Rejected(f"{where}: {key} must map names to strings.")
     return Settings(**data)

@@ -180,7 +180,7 @@ def rollback(ctx: Context, app: AppName, release: int | None, keep_config: bool)
                 **inherited(target),
                 "formation": formation,
                 "target": target.number,
-                "took_over": 0 if keep_config else warm(submission, target, formation),
+                "took_over": 0 if keep_config else warm(submission.agent, current, target, formation),
                 "config_base": current.number if keep_config else target.number,
                 "message": f"rollback to {target.name}",
             },

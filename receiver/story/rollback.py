@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from receiver.errors import Rejected
+from receiver.host.client import Agent
 from receiver.host.ledger import Ledger
 from receiver.host.source import GitSource
 from receiver.model import Release, Status
 from receiver.names import ConfigKey
-from receiver.story.submit import Submission
 
 # Commits that a rollback names; who wants all has git log.
 MOST = 10
@@ -44,13 +44,12 @@ def target_of(book: Ledger, number: int | None) -> Release:
     return target
 
 
-def warm(submission: Submission, target: Release, formation: object) -> int:
+def warm(agent: Agent, current: Release, target: Release, formation: object) -> int:
     """The processes of `target` that were kept warm and are just those that a rollback to it would start: the release
     that they were started as, 0 if there are none."""
-    current = submission.current()
     if not current.warm or target.runs_as == current.runs_as or target.formation != formation:
         return 0
-    return target.runs_as if target.runs_as in submission.agent.warm(target.app) else 0
+    return target.runs_as if target.runs_as in agent.warm(target.app) else 0
 
 
 def changes(book: Ledger, current: Release, target: Release, config: list[str]) -> list[str]:
