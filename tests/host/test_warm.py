@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from lab.background import wait_for
 from lab.client import Client
 from lab.host import Host
@@ -101,6 +103,21 @@ def test_what_is_kept_warm_ends_by_itself_and_is_gone_with_the_next_release(lapt
     repo.push(check=True)
     until(laptop, "ends", {"web.1 v4": "running"})
     assert unit_files(shared_host, "ends") <= {f"shipit-ends-web-v{n}@.service" for n in (3, 4)}, "v1 ran out of time"
+
+
+def test_what_was_taken_over_does_not_end_with_the_time_that_it_was_kept_for(laptop: Client) -> None:
+    repo = pushed(laptop, "stays", "1", shipit_yml="warm: 8\n")
+    repo.commit({"mark": "2\n"})
+    repo.push(check=True)
+    until(laptop, "stays", {"web.1 v2": "running", "web.1 v1": "warm"})
+    kept = time.monotonic()
+    assert "kept warm" in say(laptop, "rollback", "stays", check=True).out
+    before = who(laptop, "stays")
+    with laptop.load("stays", threads=2, pause=0.02) as load:
+        time.sleep(max(0.0, kept + 11 - time.monotonic()))
+    assert load.stop().failed == 0
+    assert who(laptop, "stays") == before
+    until(laptop, "stays", {"web.1 v3": "running"})
 
 
 def test_two_releases_are_in_memory_and_no_third(laptop: Client, shared_host: Host) -> None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from jeepney import DBusAddress, Message, new_error, new_method_return, new_signal
+from jeepney import DBusAddress, HeaderFields, Message, new_error, new_method_return, new_signal
 from jeepney.low_level import Parser
 
 from receiver.errors import HostFault
 from receiver.host.manager import bus
 from receiver.names import AppName
-from receiver.plan.units import worker_scope
+from receiver.plan.units import warm_name, warm_number, warm_timer, worker_scope
 
 # What systemd 252 says to the handshake.
 GRANTED = b"DATA\r\nOK 0123456789abcdef0123456789abcdef\r\nAGREE_UNIX_FD\r\n"
@@ -93,6 +95,57 @@ def test_a_signal_that_comes_with_the_handshake_is_heard(peer: Callable[..., Pat
 
     with bus.connect(peer(script, GRANTED + signal[:cut])) as systemd:
         assert systemd.start_units(["a"], until_done=["a"]) == {}
+
+
+def test_a_stop_is_over_when_its_unit_has_ended_or_was_not_there(peer: Callable[..., Path]) -> None:
+    heard: list[str] = []
+
+    def script(systemd: Systemd) -> None:
+        one, two = systemd.asked(), systemd.asked()
+        heard.extend(message.header.fields[HeaderFields.member] for message in (one, two))
+        systemd.say(new_method_return(one, "o", ("/job/1",)))
+        systemd.say(new_error(two, "org.freedesktop.systemd1.NoSuchUnit", "s", ("Unit b not loaded.",)))
+        time.sleep(0.2)
+        heard.append("ended")
+        systemd.removed("/job/1", "done")
+
+    with bus.connect(peer(script)) as systemd:
+        systemd.stop_units(["a", "b"])
+        assert heard == ["StopUnit", "StopUnit", "ended"]
+
+
+def test_a_timer_is_made_together_with_the_service_that_it_starts(peer: Callable[..., Path]) -> None:
+    heard: list[Any] = []
+
+    def script(systemd: Systemd) -> None:
+        call = systemd.asked()
+        heard.append(call.body)
+        systemd.say(new_method_return(call, "o", ("/job/1",)))
+
+    with bus.connect(peer(script)) as systemd:
+        systemd.start_transient(warm_timer(AppName("my-blog"), 7, 600))
+    ((name, mode, properties, beside),) = heard
+    assert (name, mode) == ("shipit-warm-my_blog-v7.timer", "fail")
+    assert dict(properties)["TimersMonotonic"] == ("a(st)", [("OnActiveSec", 600_000_000)])
+    ((service, known),) = beside
+    assert service == "shipit-warm-my_blog-v7.service"
+    ((program, argv, _),) = dict(known)["ExecStart"][1]
+    assert argv == [program, "stop", "--no-block", "shipit-my_blog-*-v7@*.service"]
+    assert warm_number(name) == 7
+
+
+def test_only_active_units_are_listed_and_what_systemd_refuses_is_told(peer: Callable[..., Path]) -> None:
+    def script(systemd: Systemd) -> None:
+        call = systemd.asked()
+        assert call.body == (["active"], ["shipit-warm-blog-v*.timer"])
+        unit = ("shipit-warm-blog-v7.timer", "", "loaded", "active", "waiting", "", "/x", 0, "", "/")
+        systemd.say(new_method_return(call, "a(ssssssouso)", ([unit],)))
+        systemd.say(new_error(systemd.asked(), "org.freedesktop.DBus.Error.AccessDenied", "s", ("No.",)))
+
+    with bus.connect(peer(script)) as systemd:
+        assert systemd.active(warm_name(AppName("blog"), None)) == ["shipit-warm-blog-v7.timer"]
+        with pytest.raises(bus.Refused, match="No"):
+            systemd.active("*")
 
 
 def test_a_start_that_nobody_waits_for_has_no_end(peer: Callable[..., Path]) -> None:
