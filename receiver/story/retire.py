@@ -22,9 +22,10 @@ RECENT = 200
 def retire(host: Host, release: Release) -> None:
     """Let every other release's processes finish their requests, then stop them; the last one's may be kept warm.
 
-    Needs no lock: it touches no release but older ones, which nobody starts again (a rollback makes a new one), so
-    the next push does not wait for a slow request of the last. A worker killed here leaves processes that the next
-    release's retiring, or reconcile, stops.
+    Needs no lock, so the next push does not wait for a slow request of the last: it touches no release but older ones,
+    and nobody goes on with those. A rollback makes a new one, or takes over what is kept warm, which is left alone here
+    from the moment on that it can be found. A worker killed here leaves processes that the next release's retiring, or
+    reconcile, stops.
     """
     try:
         old = sorted({p.release for p in host.agent.processes(release.app)} - {release.runs_as})
