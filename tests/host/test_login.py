@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from lab.background import wait_for
@@ -10,6 +13,7 @@ from lab.client import Client
 from lab.host import Host
 
 from host.apps import build, newest, pushed, say, until_body, unwell
+from receiver.host.nodelay import listening_sockets
 
 SERVICES = ("shipit-gateway.service", "shipit-agent.service")
 
@@ -34,6 +38,34 @@ def test_a_login_wakes_gateway_and_agent_and_no_manager_of_units_it_has_not(shar
         shown = shared_host.run("systemctl", "show", "--property=LoadState,ActiveEnterTimestampMonotonic", unit).out
         assert shown.split() == ["LoadState=masked", "ActiveEnterTimestampMonotonic=0"], unit
     assert shared_host.failed_units() == []
+
+
+def test_sshd_sends_the_packets_of_a_login_at_once_as_soon_as_one_has_come_since_it_was_started(
+    shared_host: Host, laptop: Client
+) -> None:
+    shared_host.run("systemctl", "restart", "ssh")
+    shared_host.sh("systemctl stop user-$(id -u shipit).slice")
+    assert set(nodelay(shared_host)) == {0}, "sshd does it by itself now: this is not needed any more"
+    assert say(laptop, "version").code == 0
+    wait_for("the option", lambda: set(nodelay(shared_host)) == {1})
+    shared_host.run("systemctl", "reload", "ssh")
+    wait_for("new sockets of sshd", lambda: set(nodelay(shared_host)) == {0})
+    shared_host.sh("systemctl stop user-$(id -u shipit).slice")
+    assert say(laptop, "version").code == 0
+    wait_for("the option once more", lambda: set(nodelay(shared_host)) == {1})
+    assert shared_host.failed_units() == []
+
+
+def nodelay(host: Host) -> list[int]:
+    """TCP_NODELAY of each of sshd's listening sockets, as the kernel has it; none while it starts."""
+    inside = host.run("cat", "/run/sshd.pid", check=False).out.strip()
+    space = Path(f"/proc/{host.leader}/ns/pid").readlink()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # gone meanwhile, or not of the lab
+            if (process / "ns/pid").readlink() == space and f"\t{inside}\n" in (process / "status").read_text():
+                listening = listening_sockets(int(process.name))
+                return [one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for one in listening]
+    return []
 
 
 def test_the_agent_may_make_the_move_that_systemd_would_wait_for(shared_host: Host, laptop: Client) -> None:

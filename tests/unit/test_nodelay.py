@@ -1,0 +1,54 @@
+"""nodelay: the options of another process's listening sockets, and what is not sshd's."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from receiver.host import nodelay
+
+LISTENER = """
+import socket, sys
+listening = socket.create_server(("127.0.0.1", 0))
+plain = socket.socket()
+local = socket.socket(socket.AF_UNIX)
+print(listening.getsockname()[1], flush=True)
+sys.stdin.read()
+print([one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for one in (listening, plain)], flush=True)
+"""
+
+
+def test_what_a_process_accepts_has_the_option_that_was_set_from_outside_and_nothing_else_has() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", LISTENER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout
+        port = int(other.stdout.readline())
+        for listening in nodelay.listening_sockets(other.pid):
+            assert listening.getsockname()[1] == port
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        assert other.communicate("")[0] == "[1, 0]\n"
+
+
+@pytest.mark.parametrize("content", ["", "x", "0", "999999999", f"{os.getpid()}\n"])
+def test_a_pid_file_that_is_not_of_sshd_names_nobody(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "sshd.pid"
+    assert nodelay.sshd(file) == 0
+    file.write_text(content)
+    assert nodelay.sshd(file) == 0
+    assert list(nodelay.listening_sockets(0)) == []
+
+
+def test_the_pid_file_of_sshd_names_it(tmp_path: Path) -> None:
+    program = tmp_path / "sshd"
+    program.write_bytes(Path("/bin/sleep").read_bytes())
+    program.chmod(0o755)
+    with subprocess.Popen([program, "60"]) as running:
+        (tmp_path / "sshd.pid").write_text(f"{running.pid}\n")
+        assert nodelay.sshd(tmp_path / "sshd.pid") == running.pid
+        running.kill()
