@@ -3,10 +3,10 @@ inherits (tcp(7)).
 
 sshd sets it by itself, but only when it starts the command. Until then a packet waits for the client to acknowledge the
 last one, which the client puts off for 40 ms (decision 13). Lost whenever sshd makes its sockets anew (a restart, a
-reload), so it is done again at the first login of `shipit` in a while, beside it.
+reload), so it is done again beside the next login of `shipit` (templates/systemd/shipit-ssh-nodelay.service).
 
-As root with CAP_SYS_PTRACE and no other power (templates/systemd/shipit-ssh-nodelay.service): pidfd_getfd(2) gives a
-copy of another process's descriptor. Nothing of the other process is changed but this option.
+As root with CAP_SYS_PTRACE and no other power: pidfd_getfd(2) gives a copy of another process's descriptor. Nothing of
+the other process is changed but this option.
 """
 
 from __future__ import annotations
@@ -23,15 +23,13 @@ INTERNET = (socket.AF_INET, socket.AF_INET6)
 SYS_PIDFD_GETFD = 438  # on every architecture (Linux 5.6)
 
 
-def main() -> int:
-    """Returns 0 when sshd's sockets have the option or no sshd listens, 1 when the kernel does not allow it."""
+def main() -> None:
+    """Set it where a sshd listens. A kernel that does not allow it is told in the journal, and not asked at every login."""
     try:
         for listening in listening_sockets(sshd()):
             listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except OSError as error:
         print(f"sshd's sockets stay as they are, logins take 40 ms longer: {error}", file=sys.stderr)
-        return 1
-    return 0
 
 
 def sshd(pid_file: Path = PID_FILE) -> int:
