@@ -117,16 +117,17 @@ def measure(runs: list[Run], figures: Figures, rounds: int, pushes: int, apps: i
         for run in runs:
             if isinstance(run.receiver, Shipit):
                 # Alone before and after, so that what drifts on the machine drifts for both.
-                beside(run, figures, ALONE, (rounds + 1) // 2)
+                beside(run, figures, ALONE, rounds)
                 with measures.crowd(run, apps):
-                    beside(run, figures, AMONG, rounds)
-                beside(run, figures, ALONE, (rounds + 1) // 2)
+                    beside(run, figures, AMONG, rounds * 2)
+                beside(run, figures, ALONE, rounds)
                 save()
 
 
 def beside(run: Run, figures: Figures, who: str, rounds: int) -> None:
     """What `run` takes as the machine is now, noted as `who`'s."""
     run.figures = Figures()
+    measures.calm()
     for _ in range(rounds):
         # Twice, because a rollback is to what came before it, and that must be code, too.
         for step in (run.code, run.code, run.rollback, run.config):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from .sample import ADDED, LARGE, REQUIREMENTS, Sample
 from .timeline import Timeline
 
 MAIN = "main-app"
+CALM = 20.0
 SETTLE = 0.7
 """Seconds of quiet before each measure: old processes are gone by then, and nothing is measured twice."""
 
@@ -230,6 +232,12 @@ def own_processes(server: Server) -> list[tuple[int, str]]:
         if user == "shipit" or (re.search(r"/usr/lib/shipit|supervisord", command) and not user.startswith("app-")):
             found.append((int(size), f"{user}: {command}"))
     return found
+
+
+def calm() -> None:
+    """Until what 200 pushes or removals leave to do is done: the disk's, the journal's and systemd's."""
+    os.sync()
+    time.sleep(CALM)
 
 
 @contextmanager
