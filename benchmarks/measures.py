@@ -22,9 +22,10 @@ from .sample import ADDED, LARGE, REQUIREMENTS, Sample
 from .timeline import Timeline
 
 MAIN = "main-app"
-CALM = 20.0
 SETTLE = 0.7
 """Seconds of quiet before each measure: old processes are gone by then, and nothing is measured twice."""
+CALM = 20.0
+"""Seconds of quiet after many apps were made or taken away."""
 
 
 @dataclass
@@ -235,7 +236,7 @@ def own_processes(server: Server) -> list[tuple[int, str]]:
 
 
 def calm() -> None:
-    """Until what 200 pushes or removals leave to do is done: the disk's, the journal's and systemd's."""
+    """Until what that leaves to do is done: the disk's work, the journal's and systemd's."""
     os.sync()
     time.sleep(CALM)
 

@@ -12,8 +12,10 @@ the other process is changed but this option.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import socket
+import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +31,11 @@ def main() -> None:
         for listening in listening_sockets(sshd()):
             listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except OSError as error:
-        print(f"sshd's sockets stay as they are, logins take 40 ms longer: {error}", file=sys.stderr)
+        print(
+            f"sshd's sockets stay as they are: logins work, and take 40 ms longer ({error})."
+            " Try again: systemctl restart shipit-ssh-nodelay",
+            file=sys.stderr,
+        )
 
 
 def sshd(pid_file: Path = PID_FILE) -> int:
@@ -49,11 +55,19 @@ def listening_sockets(pid: int) -> Iterator[socket.socket]:
     process = os.pidfd_open(pid)
     try:
         for entry in (Path("/proc") / str(pid) / "fd").iterdir():
-            if not str(entry.readlink()).startswith("socket:"):
-                continue
+            try:
+                if not str(entry.readlink()).startswith("socket:"):
+                    continue
+            except FileNotFoundError:
+                continue  # one of those that sshd opens and closes with each login
             copy = getfd(SYS_PIDFD_GETFD, process, int(entry.name), 0)
+            if copy < 0 and ctypes.get_errno() == errno.EBADF:
+                continue  # the same, a moment later
             if copy < 0:
                 raise OSError(ctypes.get_errno(), f"pidfd_getfd: {os.strerror(ctypes.get_errno())}")
+            if not stat.S_ISSOCK(os.fstat(copy).st_mode):
+                os.close(copy)  # its number has gone to another file meanwhile
+                continue
             with socket.socket(fileno=copy) as found:
                 if found.family in INTERNET and found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                     yield found

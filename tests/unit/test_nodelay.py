@@ -22,6 +22,15 @@ sys.stdin.read()
 print([one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for one in (listening, plain)], flush=True)
 """
 
+RESTLESS = """
+import os, socket
+listening = socket.create_server(("127.0.0.1", 0))
+print(flush=True)
+while True:
+    held = [socket.socketpair(), os.pipe()]
+    held[0][0].close(), held[0][1].close(), os.close(held[1][0]), os.close(held[1][1])
+"""
+
 
 def test_what_a_process_accepts_has_the_option_that_was_set_from_outside_and_nothing_else_has() -> None:
     with subprocess.Popen(
@@ -33,6 +42,34 @@ def test_what_a_process_accepts_has_the_option_that_was_set_from_outside_and_not
             assert listening.getsockname()[1] == port
             listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         assert other.communicate("")[0] == "[1, 0]\n"
+
+
+def test_descriptors_that_come_and_go_meanwhile_are_in_nobodys_way() -> None:
+    with subprocess.Popen([sys.executable, "-c", RESTLESS], stdout=subprocess.PIPE) as other:
+        assert other.stdout
+        other.stdout.readline()
+        before = descriptors()
+        try:
+            found = [len(list(nodelay.listening_sockets(other.pid))) for _ in range(1000)]
+        finally:
+            other.kill()
+    assert found == [1] * 1000
+    assert descriptors() == before - 1, "the other's output was closed, and nothing was left open"
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_a_kernel_that_forbids_it_fails_no_login_and_says_what_to_type(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def forbidden(pid: int) -> list[socket.socket]:
+        raise PermissionError(1, "pidfd_getfd: Operation not permitted")
+
+    monkeypatch.setattr(nodelay, "listening_sockets", forbidden)
+    nodelay.main()
+    assert "not permitted" in (told := capsys.readouterr().err) and "systemctl restart shipit-ssh-nodelay" in told
 
 
 @pytest.mark.parametrize("content", ["", "x", "0", "999999999", f"{os.getpid()}\n"])
