@@ -10,6 +10,18 @@ import pytest
 from agent_lab import Lab
 
 from receiver.host import accounts, agent, proxy
+from receiver.host.ledger import Ledger
+from receiver.names import AppName
+from receiver.paths import Layout
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Ledger:
+    """The ledger of an app `blog` that has no release yet."""
+    book = Ledger(Layout(tmp_path).app(AppName("blog")))
+    book.paths.releases.mkdir(parents=True)
+    book.create()
+    return book
 
 
 @pytest.fixture

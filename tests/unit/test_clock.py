@@ -21,7 +21,6 @@ from receiver.host.ledger import Ledger
 from receiver.host.queue import queued
 from receiver.model import Check, CheckKind, Listen, Process, Release, Source, Status
 from receiver.names import AppName, ProcessType
-from receiver.paths import Layout
 
 YEARS = 10 * 365 * 24 * 3600.0
 GUARD = 60
@@ -35,14 +34,6 @@ def jumping(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + next(jumps))
     yield
-
-
-@pytest.fixture
-def book(tmp_path: Path) -> Ledger:
-    book = Ledger(Layout(tmp_path).app(AppName("blog")))
-    book.paths.releases.mkdir(parents=True)
-    book.create()
-    return book
 
 
 def live(book: Ledger) -> Release:

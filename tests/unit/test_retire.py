@@ -13,7 +13,6 @@ from receiver.host.ledger import Ledger
 from receiver.host.manager import ProcessState, ProcessStatus
 from receiver.model import Release, Source, Status
 from receiver.names import AppName, ProcessType
-from receiver.paths import Layout
 from receiver.settings import Settings
 from receiver.story import retire as story
 from receiver.story.host import Host
@@ -36,14 +35,6 @@ class Agent:
 
     def stop(self, app: AppName, number: int, *, wait: bool) -> None:
         self.asked.append(("stop", number))
-
-
-@pytest.fixture
-def book(tmp_path: Path) -> Ledger:
-    book = Ledger(Layout(tmp_path).app(APP))
-    book.paths.releases.mkdir(parents=True)
-    book.create()
-    return book
 
 
 def live(book: Ledger, **values: Any) -> Release:

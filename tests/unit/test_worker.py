@@ -21,14 +21,6 @@ from receiver.story import deploy, worker
 BLOG = AppName("blog")
 
 
-@pytest.fixture
-def book(tmp_path: Path) -> Ledger:
-    book = Ledger(Layout(tmp_path).app(BLOG))
-    book.paths.releases.mkdir(parents=True)
-    book.create()
-    return book
-
-
 def test_a_release_without_a_worker_has_failed_and_leaves_nothing(
     book: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
