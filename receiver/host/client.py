@@ -152,6 +152,11 @@ class Agent:
         found = self._call(Request(Verb.PROCESSES, app))["processes"]
         return [ProcessStatus(**{**entry, "state": ProcessState(entry["state"])}) for entry in found]
 
+    def remainders(self, app: AppName) -> set[int]:
+        """The releases of which the manager has anything: processes, or definitions that a cut off stop has left."""
+        found = self._call(Request(Verb.PROCESSES, app))
+        return {*found["defined"], *(entry["release"] for entry in found["processes"])}
+
     def keep_warm(self, app: AppName, release: int) -> bool:
         """Let the processes of the release that vN replaced run on for `Release.warm` seconds, those that take requests;
         the others are stopped. False, with nothing done, where that cannot be."""

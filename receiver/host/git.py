@@ -97,18 +97,23 @@ class Git:
     def put_back(self, branch: Branch, commit: Oid | None) -> bool:
         """Make a branch be at `commit` (None: not be); whether it had to be changed.
 
-        For who has the app's turn: what a killed git or a power cut left in the way is removed.
+        For who has the app's turn: what a killed git or a power cut left in the way is removed, also where the branch is
+        right, since the next push would fail for it.
         """
-        if self.branch(branch) == commit:
+        ref = self.repo / "refs/heads" / branch
+        # git locks HEAD too, when it changes the branch that HEAD names.
+        locks = ref.with_name(f"{ref.name}.lock"), self.repo / "HEAD.lock"
+        moved = self.branch(branch) != commit
+        if not moved and not any(lock.exists() for lock in locks):
             return False
         where = ["-d", f"refs/heads/{branch}"] if commit is None else [f"refs/heads/{branch}", commit]
         if self.run("update-ref", "--no-deref", *where, check=False).code:
             # git neither reads an empty file nor replaces it, and waits for nobody's lock for ever.
-            for name in (f"{branch}.lock", branch):
-                (self.repo / "refs/heads" / name).unlink(missing_ok=True)
+            for path in (*locks, ref):
+                path.unlink(missing_ok=True)
             if self.branch(branch) != commit:
                 self.run("update-ref", "--no-deref", *where)
-        return True
+        return moved
 
     def pin(self, number: int, commit: Oid) -> None:
         """Keep the commit of release `number`, whatever becomes of its branch."""

@@ -199,7 +199,8 @@ class Verbs:
         return {}
 
     def do_processes(self, request: Request, fds: Sequence[int]) -> Answer:
-        return {"processes": [asdict(status) for status in self.manager.processes(request.app)]}
+        running = [asdict(status) for status in self.manager.processes(request.app)]
+        return {"processes": running, "defined": sorted(self.manager.defined(request.app))}
 
     def do_proxy(self, request: Request, fds: Sequence[int]) -> Answer:
         from receiver.host import proxy

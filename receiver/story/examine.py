@@ -121,11 +121,13 @@ def mend(layout: Layout, app: AppName, agent: Agent) -> list[str]:
         book.finish(release, Status.LIVE if live else Status.FAILED, "" if live else "The worker was killed.")
         done.append(f"{release.name} was left {'unfinished' if live else 'half made'}")
     current = book.current()
-    if current is not None and current.commit and current.branch:
-        git = Git(book.paths.repo)
-        if git.branch(current.branch) != current.commit:
-            git.put_back(current.branch, current.commit)
-            done.append(f"branch {current.branch} put back to {current.commit[:8]}")
+    if (
+        current is not None
+        and current.commit
+        and current.branch
+        and Git(book.paths.repo).put_back(current.branch, current.commit)
+    ):
+        done.append(f"branch {current.branch} put back to {current.commit[:8]}")
     return [*done, *agent.reconcile(app)]
 
 

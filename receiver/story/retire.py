@@ -24,12 +24,12 @@ def retire(host: Host, release: Release) -> None:
 
     Needs no lock, so the next push does not wait for a slow request of the last: it touches no release but older ones,
     and nobody goes on with those. A rollback makes a new one, or takes over what is kept warm, which is left alone here
-    from the moment on that it can be found. A worker killed here leaves processes that the next release's retiring, or
-    reconcile, stops.
+    from the moment on that it can be found. A worker or agent killed here leaves processes, or their definitions, that
+    the next release's retiring, or reconcile, removes.
     """
     try:
-        old = sorted({p.release for p in host.agent.processes(release.app)} - {release.runs_as})
-        old = [number for number in old if number < release.number]
+        others = host.agent.remainders(release.app) - {release.runs_as}
+        old = sorted(number for number in others if number < release.number)
         if release.warm and memory_is_free() and host.agent.keep_warm(release.app, release.number):
             old = [number for number in old if number != host.ledger.release(release.previous).runs_as]
         if old:

@@ -142,16 +142,25 @@ def test_a_branch_is_put_back_and_taken_away(work: Work) -> None:
     assert not work.source.put_back(main, None)
 
 
-@pytest.mark.parametrize("left", ["an empty file", "a lock"])
+@pytest.mark.parametrize("lock", ["refs/heads/main.lock", "HEAD.lock"])
+def test_a_lock_that_a_power_cut_left_is_in_no_pushs_way_where_the_branch_is_right(work: Work, lock: str) -> None:
+    main, commit = Branch("main"), work.commit("1")
+    (work.source.git.repo / lock).touch()
+    assert not work.source.put_back(main, commit) and work.source.branch(main) == commit
+    work.source.git.run("update-ref", "-d", "refs/heads/main")
+    assert work.source.branch(main) is None
+
+
+@pytest.mark.parametrize("left", ["an empty file", "refs/heads/main.lock", "HEAD.lock"])
 def test_a_branch_that_a_power_cut_or_a_killed_git_broke_is_put_back(work: Work, left: str) -> None:
     main = Branch("main")
     first, second = work.commit("1"), work.commit("2")
     work.source.put_back(main, first)
     ref = work.source.git.repo / "refs/heads/main"
-    if left == "a lock":
-        ref.with_name("main.lock").touch()
-    else:
+    if left == "an empty file":
         ref.write_bytes(b"")
+    else:
+        (work.source.git.repo / left).touch()
     assert work.source.put_back(main, second) and work.source.branch(main) == second
     ref.write_bytes(b"")
     assert work.source.put_back(main, None) and work.source.branch(main) is None

@@ -53,6 +53,36 @@ def test_a_first_push_makes_the_app_and_is_live_through_nginx_when_it_returns(la
     assert FIRST_PUSH.fullmatch(told), f"the output is not what was promised:\n{told}"
 
 
+def test_what_a_killed_agent_left_of_an_old_releases_units_goes_with_the_next_release(
+    shared_host: Host, laptop: Client
+) -> None:
+    def units() -> list[str]:
+        return shared_host.sh("cd /etc/systemd/system && ls -d shipit-remains-*-v*@.service").out.split()
+
+    repo = pushed(laptop, "remains", "one")
+    repo.commit({"mark": "two\n"})
+    assert repo.push().code == 0
+    wait_for("the end of v1", lambda: units() == ["shipit-remains-web-v2@.service"])
+    shared_host.sh("cd /etc/systemd/system && cp shipit-remains-web-v2@.service shipit-remains-web-v1@.service")
+    repo.commit({"mark": "three\n"})
+    assert repo.push().code == 0
+    wait_for("the end of what was left", lambda: units() == ["shipit-remains-web-v3@.service"])
+    assert laptop.get("remains").body == "three"
+
+
+@pytest.mark.parametrize("lock", ["HEAD.lock", "refs/heads/main.lock"])
+def test_a_lock_that_a_power_cut_left_in_the_repository_stops_no_push(
+    shared_host: Host, laptop: Client, lock: str
+) -> None:
+    app = "locked-head" if lock == "HEAD.lock" else "locked-main"
+    repo = pushed(laptop, app, "one")
+    shared_host.sh(f"install -o shipit -g shipit -m 0640 /dev/null /var/lib/shipit/apps/{app}/repo.git/{lock}")
+    repo.commit({"mark": "two\n"})
+    result = repo.push()
+    assert result.code == 0, str(result)
+    assert laptop.get(app).body == "two"
+
+
 def test_a_second_push_replaces_the_code(laptop: Client) -> None:
     repo = pushed(laptop, "second", "one")
     repo.commit({"mark": "two\n"})

@@ -10,7 +10,6 @@ from typing import Any, cast
 import pytest
 
 from receiver.host.ledger import Ledger
-from receiver.host.manager import ProcessState, ProcessStatus
 from receiver.model import Release, Source, Status
 from receiver.names import AppName, ProcessType
 from receiver.settings import Settings
@@ -21,13 +20,13 @@ APP, WEB = AppName("blog"), ProcessType("web")
 
 
 class Agent:
-    """Knows which releases run, and remembers what it was asked."""
+    """Knows of which releases there is anything, and remembers what it was asked."""
 
-    def __init__(self, *running: int, can: bool = True) -> None:
-        self.running, self.can, self.asked = running, can, list[tuple[str, int]]()
+    def __init__(self, *known: int, can: bool = True) -> None:
+        self.known, self.can, self.asked = known, can, list[tuple[str, int]]()
 
-    def processes(self, app: AppName) -> list[ProcessStatus]:
-        return [ProcessStatus(number, WEB, 1, ProcessState.RUNNING) for number in self.running]
+    def remainders(self, app: AppName) -> set[int]:
+        return {*self.known}
 
     def keep_warm(self, app: AppName, number: int) -> bool:
         self.asked.append(("keep_warm", number))

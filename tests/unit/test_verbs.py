@@ -341,3 +341,7 @@ def test_what_the_manager_knows_of_processes_arrives_whole(lab: Lab) -> None:
     known = [ProcessStatus(8, WEB, 1, ProcessState.STARTING, pid=9, since=1.5, restarts=2, memory=2**31)]
     lab.manager.running = known
     assert lab.agent.processes(BLOG) == known
+    lab.manager.definitions = {7, 8}
+    assert lab.agent.remainders(BLOG) == {7, 8}
+    lab.manager.running = [ProcessStatus(6, WEB, 1, ProcessState.STOPPING)]
+    assert lab.agent.remainders(BLOG) == {6, 7, 8}
