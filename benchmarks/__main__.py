@@ -19,7 +19,7 @@ from tests.lab import snapshot
 from tests.lab.base import REPO
 
 from . import measures
-from .figures import ALONE, AMONG, AMONG_OTHERS, HOOK, SHIPIT, Figures, table
+from .figures import ALONE, AMONG, AMONG_OTHERS, HOOK, Figures, table
 from .machine import Client
 from .measures import Run
 from .receivers import BashHook, Shipit
@@ -51,7 +51,7 @@ def main() -> int:
 
     with tempfile.TemporaryDirectory() as scratch:
         client = Client(snapshot.admin_key(), Path(scratch))
-        runs = []
+        runs: list[Run] = []
         try:
             if chosen.only != "shipit":
                 say("booting and preparing the hook's machine")
@@ -59,15 +59,17 @@ def main() -> int:
             if chosen.only != "hook":
                 say("booting shipit's machine and installing")
                 runs.append(Run(Shipit.install(client), figures, Path(scratch) / "shipit"))
-            measure(runs, figures, chosen.rounds, chosen.pushes, chosen.apps, save)
+            measure(runs, figures, chosen.rounds, chosen.pushes, save)
         finally:
-            for run in runs:
-                run.receiver.server.close()
+            close(runs)
+        if chosen.apps:
+            measure_among(chosen.apps, client, figures, Path(scratch), chosen.rounds * 2)
+            save()
     print(table(figures))
     return 0
 
 
-def measure(runs: list[Run], figures: Figures, rounds: int, pushes: int, apps: int, save: Callable[[], None]) -> None:
+def measure(runs: list[Run], figures: Figures, rounds: int, pushes: int, save: Callable[[], None]) -> None:
     """All of it, saved after each part: what was measured is not lost with what comes after it."""
     for run in runs:
         run.start()
@@ -112,30 +114,26 @@ def measure(runs: list[Run], figures: Figures, rounds: int, pushes: int, apps: i
             chosen = [run for run in runs if run.receiver.name != HOOK or number < 10]
             in_turn(chosen, number, partial(under_load, figures=figures, what=what, keep=keep))
         save()
-    if apps:
+
+
+def measure_among(apps: int, client: Client, figures: Figures, scratch: Path, rounds: int) -> None:
+    """Two more machines, and so many other apps on one of them."""
+    runs: list[Run] = []
+    try:
+        for who in (ALONE, AMONG):
+            say(f"booting a machine more: {who}")
+            runs.append(Run(Shipit.install(client, who), figures, scratch / who))
+            runs[-1].start()
         say(f"{apps} other apps")
-        for run in runs:
-            if isinstance(run.receiver, Shipit):
-                # Alone before and after, so that what drifts on the machine drifts for both.
-                beside(run, figures, ALONE, rounds)
-                with measures.crowd(run, apps):
-                    beside(run, figures, AMONG, rounds * 2)
-                beside(run, figures, ALONE, rounds)
-                save()
+        measures.crowd(runs[1], apps)
+        measures.beside(runs[0], runs[1], rounds)
+    finally:
+        close(runs)
 
 
-def beside(run: Run, figures: Figures, who: str, rounds: int) -> None:
-    """What `run` takes as the machine is now, noted as `who`'s."""
-    run.figures = Figures()
-    measures.calm()
-    for _ in range(rounds):
-        # Twice, because a rollback is to what came before it, and that must be code, too.
-        for step in (run.code, run.code, run.rollback, run.config):
-            step()
-    for what in ("code", "rollback", "config"):
-        for number in run.figures.of(what, SHIPIT):
-            figures.add(f"{what}, among", who, number)
-    run.figures = figures
+def close(runs: list[Run]) -> None:
+    for run in runs:
+        run.receiver.server.close()
 
 
 def in_turn(runs: list[Run], number: int, step: Callable[[Run], None]) -> None:
@@ -173,7 +171,7 @@ def write(where: Path, figures: Figures, facts: dict[str, str]) -> None:
     told = "\n".join(f"- {name}: {value}" for name, value in {**facts, **figures.notes}.items())
     (where / "results.md").write_text(
         "# Results\nWritten by `benchmarks/run`; how it measures: README.md. Medians, in brackets the smallest and the"
-        f" largest.\n\n{table(figures)}{among if figures.of('code, among', AMONG) else ''}\n\n{told}\n\n# Where the time goes\n"
+        f" largest.\n\n{table(figures)}{among if figures.of('code', AMONG) else ''}\n\n{told}\n\n# Where the time goes\n"
         + "\n\n".join(f"## {name}\n{text}" for name, text in figures.traces.items())
         + "\n"
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 SHIPIT, HOOK = "shipit", "bash hook"
-ALONE, AMONG = "alone", "among the others"
+ALONE, AMONG = "alone", "among"
 
 
 @dataclass
@@ -78,9 +78,9 @@ ROWS = (
     Row("disk, many", "disk: the same after five releases", "MiB"),
 )
 AMONG_OTHERS = (
-    Row("code, among", "code-only push → new code", ratio=1.1),
-    Row("config, among", "config change → live", ratio=1.1),
-    Row("rollback, among", "rollback → old code", ratio=1.1),
+    Row("code", "code-only push → new code", ratio=1.1),
+    Row("config", "config change → live", ratio=1.1),
+    Row("rollback", "rollback → old code", ratio=1.1),
 )
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.lab.base import run
 from tests.lab.host import Host
+from tests.lab.net import hierarchies
 
 
 class Server(Host):
@@ -22,6 +24,17 @@ class Server(Host):
     def group(self) -> str:
         """The name of its control group, below which all of its processes are."""
         return self._slot.name
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Nothing on it runs meanwhile, as if it were not there (`cgroup.freeze`, Linux's cgroup-v2.rst)."""
+        [unified] = [mount for kind, mount in hierarchies() if kind == "unified"]
+        switch = unified / self.group / "cgroup.freeze"
+        switch.write_text("1")
+        try:
+            yield
+        finally:
+            switch.write_text("0")
 
     def _mount_disk(self) -> None:
         run(["mount", "-o", "loop", self.directory / "image", self.directory / "disk"])

@@ -6,7 +6,6 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,7 +24,7 @@ MAIN = "main-app"
 SETTLE = 0.7
 """Seconds of quiet before each measure: old processes are gone by then, and nothing is measured twice."""
 CALM = 20.0
-"""Seconds of quiet after many apps were made or taken away."""
+"""Seconds of quiet after many apps were made."""
 
 
 @dataclass
@@ -235,20 +234,25 @@ def own_processes(server: Server) -> list[tuple[int, str]]:
     return found
 
 
-def calm() -> None:
-    """Until what that leaves to do is done: the disk's work, the journal's and systemd's."""
+def crowd(run: Run, apps: int) -> None:
+    """So many other apps, each live; then until what that leaves to do is done: the disk's work, the journal's and
+    systemd's."""
+    sample = run.sample()
+    for name in (f"crowd-{number}" for number in range(apps)):
+        run.receiver.prepare(name)
+        run.receiver.push(sample, name).must()
     os.sync()
     time.sleep(CALM)
 
 
-@contextmanager
-def crowd(run: Run, apps: int) -> Iterator[None]:
-    """So many other apps, each live."""
-    sample = run.sample()
-    names = [f"crowd-{number}" for number in range(apps)]
-    for name in names:
-        run.receiver.prepare(name)
-        run.receiver.push(sample, name).must()
-    yield
-    for name in names:
-        run.receiver.forget(name)
+def beside(alone: Run, among: Run, rounds: int) -> None:
+    """Each step on one machine while nothing runs on the other: whatever the other's apps do is no part of it."""
+    # Twice, because a rollback is to what came before it, and that must be code, too.
+    steps = (Run.code, Run.code, Run.rollback, Run.config)
+    for number in range(rounds):
+        pairs = [(alone, among), (among, alone)]
+        for step in steps:
+            for measured, other in pairs if number % 2 == 0 else reversed(pairs):
+                with other.receiver.server.frozen():
+                    step(measured)
+                    time.sleep(SETTLE)

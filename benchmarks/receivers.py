@@ -131,14 +131,14 @@ class Shipit:
     name: str = "shipit"
 
     @classmethod
-    def install(cls, client: Client) -> Shipit:
-        server = Server.boot(tree.base_tree(SUITE), "shipit", own_disk=True)
+    def install(cls, client: Client, name: str = "shipit") -> Shipit:
+        server = Server.boot(tree.base_tree(SUITE), name, own_disk=True)
         server.put(snapshot.clone(), "/root/shipit")
         server.write("/root/key.pub", client.key.with_suffix(".pub").read_text())
         words = ("./install.sh", "--key", "/root/key.pub", "--domain", DOMAIN)
         server.sh(f"cd /root/shipit && {' '.join(words)}", timeout=600)
         server.keep_archives()
-        return cls(server, client)
+        return cls(server, client, name)
 
     @property
     def account(self) -> str:
