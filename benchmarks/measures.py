@@ -17,7 +17,7 @@ from .load import Load, Tally
 from .machine import Outcome, Server
 from .poller import Missing, Poller
 from .receivers import Receiver, Shipit, host_name
-from .sample import ADDED, LARGE, REQUIREMENTS, Sample
+from .sample import ADDED, GUNICORN, LARGE, PATIENT, REQUIREMENTS, Sample
 from .timeline import Timeline
 
 MAIN = "main-app"
@@ -40,9 +40,9 @@ class Run:
     def __post_init__(self) -> None:
         self.main = self.sample()
 
-    def sample(self, requirements: tuple[str, ...] = REQUIREMENTS) -> Sample:
+    def sample(self, requirements: tuple[str, ...] = REQUIREMENTS, web: str = GUNICORN) -> Sample:
         self.apps += 1
-        sample = Sample(self.receiver.client, self.scratch / f"app{self.apps}", requirements)
+        sample = Sample(self.receiver.client, self.scratch / f"app{self.apps}", requirements, web)
         sample.create()
         return sample
 
@@ -237,7 +237,7 @@ def own_processes(server: Server) -> list[tuple[int, str]]:
 def crowd(run: Run, apps: int) -> None:
     """So many other apps, each live; then until what that leaves to do is done: the disk's work, the journal's and
     systemd's."""
-    sample = run.sample()
+    sample = run.sample(web=PATIENT)
     for name in (f"crowd-{number}" for number in range(apps)):
         run.receiver.prepare(name)
         run.receiver.push(sample, name).must()

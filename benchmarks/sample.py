@@ -8,6 +8,8 @@ from pathlib import Path
 from .machine import Client, Outcome
 
 GUNICORN = "gunicorn --workers 2 app:app"
+# As often awake; but a worker that did not run for a while, because its machine was frozen, is not killed for it.
+PATIENT = "gunicorn --workers 2 --timeout 3600 app:app"
 REQUIREMENTS = ("flask==3.0.3", "gunicorn==22.0.0")
 ADDED = (
     "humanize==4.9.0", "tabulate==0.9.0", "xmltodict==0.13.0", "shortuuid==1.0.13", "inflection==0.5.1",
@@ -42,6 +44,7 @@ class Sample:
     client: Client
     where: Path
     requirements: tuple[str, ...] = REQUIREMENTS
+    web: str = GUNICORN
     code: int = 0
     warm: int = 0
 
@@ -60,7 +63,7 @@ class Sample:
         (self.where / "app.py").write_text(PAGE.format(code=self.code, added=added))
         (self.where / "requirements.txt").write_text("\n".join(self.requirements) + "\n")
         (self.where / "shipit.yml").write_text(f"warm: {self.warm}\n")
-        (self.where / "Procfile").write_text(f"web: {GUNICORN}\n")
+        (self.where / "Procfile").write_text(f"web: {self.web}\n")
         self.git("add", ".")
         self.git("commit", "-q", "-m", f"Version {self.code}")
         return self.marker
