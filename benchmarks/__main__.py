@@ -63,7 +63,7 @@ def main() -> int:
         finally:
             close(runs)
         if chosen.apps:
-            measure_among(chosen.apps, client, figures, Path(scratch), chosen.rounds * 2)
+            measure_among(chosen.apps, figures, Path(scratch) / AMONG, chosen.rounds * 2)
             save()
     print(table(figures))
     return 0
@@ -116,8 +116,11 @@ def measure(runs: list[Run], figures: Figures, rounds: int, pushes: int, save: C
         save()
 
 
-def measure_among(apps: int, client: Client, figures: Figures, scratch: Path, rounds: int) -> None:
+def measure_among(apps: int, figures: Figures, scratch: Path, rounds: int) -> None:
     """Two more machines, and so many other apps on one of them."""
+    scratch.mkdir()
+    # Knows no machine yet: they may get the addresses of those before.
+    client = Client(snapshot.admin_key(), scratch)
     runs: list[Run] = []
     try:
         for who in (ALONE, AMONG):

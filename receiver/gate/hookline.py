@@ -6,6 +6,7 @@ Only git and what git starts inherit the far ends, so whoever asks is a hook of 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 from collections.abc import Iterator
@@ -34,7 +35,10 @@ class HookLine:
     @contextmanager
     def made(cls) -> Iterator[HookLine]:
         """Open the pipes; call this before other files are opened, for low numbers."""
-        line = cls(*os.pipe(), *os.pipe())
+        asked, asks = os.pipe()
+        asked = _out_of_the_way(asked)
+        answers, answered = os.pipe()
+        line = cls(asked, asks, answers, _out_of_the_way(answered))
         try:
             if max(line.theirs) > _HIGHEST:
                 raise HostFault(
@@ -77,3 +81,10 @@ class HookLine:
         # A hook that was killed meanwhile has nobody to read it.
         with suppress(BrokenPipeError):
             os.write(self._answered, b"%d\n" % code)
+
+
+def _out_of_the_way(fd: int) -> int:
+    """The same file above the numbers that a shell can use, of which this leaves one more."""
+    moved: int = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _HIGHEST + 1)
+    os.close(fd)
+    return moved

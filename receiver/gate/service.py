@@ -49,6 +49,7 @@ def receive(layout: Layout, app: AppName, caller: Caller, settings: Settings, ho
     """
     caller.require(Role.DEPLOY, app)
     with ExitStack() as stack:
+        line = stack.enter_context(HookLine.made())
         # Now at the latest, so that the agent starts while git works.
         agent = stack.enter_context(Agent.connect(layout.agent_socket))
         ledger = existing(layout, app, settings, agent)
@@ -59,7 +60,6 @@ def receive(layout: Layout, app: AppName, caller: Caller, settings: Settings, ho
             agent.close()
             tell(told)
 
-        line = stack.enter_context(HookLine.made())
         turn = stack.enter_context(queued(ledger, caller.name, push=True, say=waiting, client=0))
         agent.reopen()
         put_back(ledger, git)
