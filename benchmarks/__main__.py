@@ -63,7 +63,7 @@ def main() -> int:
         finally:
             close(runs)
         if chosen.apps:
-            measure_among(chosen.apps, figures, Path(scratch) / AMONG, chosen.rounds * 2)
+            measure_among(chosen.apps, figures, Path(scratch) / AMONG, chosen.rounds)
             save()
     print(table(figures))
     return 0
