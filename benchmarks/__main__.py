@@ -21,7 +21,7 @@ from tests.lab.base import REPO
 from . import measures
 from .figures import ALONE, AMONG, AMONG_OTHERS, HOOK, Figures, table
 from .machine import Client
-from .measures import Run
+from .measures import Run, in_turn
 from .receivers import BashHook, Shipit
 
 HERE = Path(__file__).parent
@@ -62,7 +62,7 @@ def main() -> int:
             measure(runs, figures, chosen.rounds, chosen.pushes, save)
         finally:
             close(runs)
-        if chosen.apps:
+        if chosen.apps and chosen.only != "hook":
             measure_among(chosen.apps, figures, Path(scratch) / AMONG, chosen.rounds)
             save()
     print(table(figures))
@@ -129,7 +129,7 @@ def measure_among(apps: int, figures: Figures, scratch: Path, rounds: int) -> No
             runs[-1].start()
         say(f"{apps} other apps")
         measures.crowd(runs[1], apps)
-        measures.beside(runs[0], runs[1], rounds)
+        measures.beside(runs, rounds)
     finally:
         close(runs)
 
@@ -137,12 +137,6 @@ def measure_among(apps: int, figures: Figures, scratch: Path, rounds: int) -> No
 def close(runs: list[Run]) -> None:
     for run in runs:
         run.receiver.server.close()
-
-
-def in_turn(runs: list[Run], number: int, step: Callable[[Run], None]) -> None:
-    """A B, and next time B A: what drifts on the machine drifts for both."""
-    for run in runs if number % 2 == 0 else reversed(runs):
-        step(run)
 
 
 def under_load(run: Run, figures: Figures, what: str, keep: bool) -> None:

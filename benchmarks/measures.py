@@ -6,7 +6,9 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from receiver.host.listener import IDLE
@@ -245,14 +247,24 @@ def crowd(run: Run, apps: int) -> None:
     time.sleep(CALM)
 
 
-def beside(alone: Run, among: Run, rounds: int) -> None:
-    """Each step on one machine while nothing runs on the other: whatever the other's apps do is no part of it."""
-    # Twice, because a rollback is to what came before it, and that must be code, too.
-    steps = (Run.code, Run.code, Run.rollback, Run.config)
+def in_turn(runs: list[Run], number: int, step: Callable[[Run], None]) -> None:
+    """A B, and next time B A: what drifts on the machine drifts for both."""
+    for run in runs if number % 2 == 0 else reversed(runs):
+        step(run)
+
+
+def beside(runs: list[Run], rounds: int) -> None:
+    """Each step on one machine while nothing runs on the others: whatever their apps do is no part of it."""
+
+    def step_alone(step: Callable[[Run], None], measured: Run) -> None:
+        with ExitStack() as stack:
+            for other in runs:
+                if other is not measured:
+                    stack.enter_context(other.receiver.server.frozen())
+            step(measured)
+            time.sleep(SETTLE)
+
     for number in range(rounds):
-        pairs = [(alone, among), (among, alone)]
-        for step in steps:
-            for measured, other in pairs if number % 2 == 0 else reversed(pairs):
-                with other.receiver.server.frozen():
-                    step(measured)
-                    time.sleep(SETTLE)
+        # Twice, because a rollback is to what came before it, and that must be code, too.
+        for step in (Run.code, Run.code, Run.rollback, Run.config):
+            in_turn(runs, number, partial(step_alone, step))

@@ -56,7 +56,12 @@ def test_sshd_sends_the_packets_of_a_login_at_once_as_soon_as_one_has_come_since
     wait_for("new sockets of sshd", lambda: set(nodelay(shared_host)) == {0})
     assert say(laptop, "version").code == 0
     wait_for("the option once more", lambda: set(nodelay(shared_host)) == {1})
+    slow = "/etc/systemd/system/ssh.service.d/slow.conf"
+    shared_host.write(slow, "[Service]\nExecStartPre=/bin/sleep 1\n")
+    shared_host.run("systemctl", "daemon-reload")
     shared_host.run("systemctl", "restart", "ssh")
+    shared_host.run("rm", slow)
+    shared_host.run("systemctl", "daemon-reload")
     wait_for("the option after a restart, which needs no login", lambda: set(nodelay(shared_host)) == {1})
     assert shared_host.failed_units() == []
 
