@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from receiver.host.listener import IDLE
+from receiver.system.listener import IDLE
 
 from .breakdown import phases, table
 from .figures import Figures

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any, TypeVar
 
-from . import names
-from .errors import Failure, HostFault, NotFound
-from .names import AppName, Branch, ConfigKey, Domain, Oid, ProcessType
-from .settings import LONGEST_WARM
+from receiver import names
+from receiver.errors import Failure, HostFault, NotFound
+from receiver.names import AppName, Branch, ConfigKey, Domain, Oid, ProcessType
+from receiver.settings import LONGEST_WARM
 
 T = TypeVar("T")
 

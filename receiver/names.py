@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection
 from typing import NewType
 
-from .errors import Rejected
+from receiver.errors import Rejected
 
 AppName = NewType("AppName", str)
 ProcessType = NewType("ProcessType", str)

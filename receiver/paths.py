@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from .names import AppName, ProcessType
+from receiver.names import AppName, ProcessType
 
 # Fixed, because units, sshd's match block and every key line name it; an upgrade moves the link.
 PREFIX = Path("/usr/lib/shipit/current")
@@ -91,7 +91,7 @@ class Layout:
 
     @property
     def rendered(self) -> Path:
-        """Root's: texts of templates, so that they need not be made again (host/rendered.py). No app's: they have no dot."""
+        """Root's: texts of templates, so that they need not be made again (system/rendered.py). No app's: they have no dot."""
         return self.run / ".rendered"
 
     @property
@@ -105,7 +105,7 @@ class Layout:
 
     @property
     def builds(self) -> Path:
-        """The tickets of the builds that run or wait, of all apps (host/tickets.py)."""
+        """The tickets of the builds that run or wait, of all apps (ledger/tickets.py)."""
         return self.home / "builds"
 
     @property

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from .errors import Rejected
-from .names import AppName, Domain
+from receiver.errors import Rejected
+from receiver.names import AppName, Domain
 
 LONGEST_WARM = 86400  # as in shipit.schema.json
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from . import names
-from .errors import Failure, HostFault, Rejected
-from .names import AppName, ConfigKey, ProcessType
+from receiver import names
+from receiver.errors import Failure, HostFault, Rejected
+from receiver.names import AppName, ConfigKey, ProcessType
 
 VERSION = 1
 CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: struct ucred of unix(7)

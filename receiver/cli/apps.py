@@ -11,12 +11,13 @@ from receiver.cli import out
 from receiver.cli.args import app_argument, json_option, ledger_of
 from receiver.cli.main import Context
 from receiver.errors import Busy, Rejected
-from receiver.host import disk, ledger
-from receiver.host.queue import queued
+from receiver.ledger import ledger
+from receiver.ledger.queue import queued
 from receiver.names import AppName, branch
 from receiver.settings import url
 from receiver.story.create import create_app
 from receiver.story.submit import tell
+from receiver.system import disk
 
 
 @click.command()

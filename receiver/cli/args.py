@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 import click
 
 from receiver import names
-from receiver.host.keys import Role
-from receiver.host.ledger import Ledger, open_app
+from receiver.caller import Role
+from receiver.ledger.ledger import Ledger, open_app
 from receiver.names import AppName
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -11,10 +11,10 @@ from receiver.cli import out
 from receiver.cli.args import json_option
 
 if TYPE_CHECKING:
-    from receiver.host.directory import Directory
+    from receiver.client.directory import Directory
     from receiver.manifest import Manifest
     from receiver.model import Check
-    from receiver.plan.build import BuildPlan
+    from receiver.runtimes.build import BuildPlan
 
 # Files whose being left behind would change what a push does.
 _MATTER = ("Procfile", "shipit.yml", "app.json", "uv.lock", "poetry.lock", "Pipfile.lock", "requirements.txt",
@@ -30,7 +30,7 @@ def check(directory: Path, form: str) -> None:
     \b
     Example: shipit check
     """
-    from receiver.host.directory import Directory
+    from receiver.client.directory import Directory
 
     found = examine(Directory(directory))
     if form == "json":
@@ -43,7 +43,7 @@ def check(directory: Path, form: str) -> None:
 def examine(tree: Directory) -> dict[str, Any]:
     """Everything that a push would find out before it builds, as JSON-like data; raises Rejected as the push would."""
     from receiver.manifest import read_manifest
-    from receiver.plan.build import build_plan
+    from receiver.runtimes.build import build_plan
     from receiver.settings import Settings
 
     manifest = read_manifest(tree)

@@ -20,9 +20,9 @@ from pathlib import Path
 from receiver import settings
 from receiver.cli.load import Load, get
 from receiver.errors import Failure, HostFault, Rejected
-from receiver.host.run import CLEAN, run, start
 from receiver.names import AppName
 from receiver.paths import SHIPIT_USER, Layout
+from receiver.system.run import CLEAN, run, start
 
 APP = AppName("hello")
 KEY = "shipit-demo"

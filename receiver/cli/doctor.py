@@ -10,11 +10,11 @@ from receiver.cli import out
 from receiver.cli.args import json_option
 from receiver.cli.main import Context, become_shipit
 from receiver.errors import Busy, HostFault
-from receiver.host import ledger
-from receiver.host.client import Agent
-from receiver.host.queue import queued
+from receiver.ledger import ledger
+from receiver.ledger.queue import queued
 from receiver.model import Corrupt
 from receiver.names import AppName
+from receiver.root.client import Agent
 from receiver.story.examine import Finding, app_findings, host_findings, mend
 from receiver.story.submit import tell
 

@@ -11,7 +11,7 @@ from receiver.cli import out
 from receiver.cli.args import DOMAIN, app_argument, json_option, ledger_of
 from receiver.cli.main import Context
 from receiver.errors import Failure, NotFound
-from receiver.host.queue import queued
+from receiver.ledger.queue import queued
 from receiver.names import AppName, Domain
 from receiver.settings import default_domain
 from receiver.story.domains import claiming

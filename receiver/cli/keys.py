@@ -8,11 +8,12 @@ import time
 import click
 
 from receiver import names
+from receiver.caller import Role
 from receiver.cli import out
 from receiver.cli.args import Name, json_option
 from receiver.cli.main import Context
 from receiver.errors import Rejected
-from receiver.host.keys import Key, Keyring, Role
+from receiver.gate.keys import Key, Keyring
 from receiver.names import AppName, KeyName
 
 MAX_INPUT = 64 * 1024

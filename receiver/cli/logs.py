@@ -6,7 +6,7 @@ import click
 
 from receiver.cli.args import PROCESS, RELEASE, app_argument, ledger_of
 from receiver.cli.main import Context
-from receiver.host import logs
+from receiver.engines import logs
 from receiver.names import AppName, ProcessType
 
 

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 import click
 
 from receiver import settings
+from receiver.caller import Caller, Role
 from receiver.errors import Failure, Rejected, full_disk
-from receiver.host.keys import LOCAL_ADMIN, Caller, Role
+from receiver.gate.keys import LOCAL_ADMIN
 from receiver.paths import SHIPIT_USER, Layout
 
 if TYPE_CHECKING:
-    from receiver.host.client import Agent
+    from receiver.root.client import Agent
 
 # command → (module below receiver.cli, function, the least role that may call it), in the order of `shipit --help`.
 COMMANDS: dict[str, tuple[str, str, Role]] = {
@@ -81,7 +82,7 @@ class Context:
 
     def connect_agent(self) -> Agent:
         """A connection to the agent. Raises HostFault."""
-        from receiver.host.client import Agent
+        from receiver.root.client import Agent
 
         return Agent.connect(self.layout.agent_socket)
 

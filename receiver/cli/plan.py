@@ -24,12 +24,12 @@ def plan(ctx: Context, app: AppName, release: int | None, form: str) -> None:
     \b
     Example: shipit plan blog
     """
-    from receiver.host.source import GitSource
+    from receiver.engines.systemd.units import unit_files
     from receiver.manifest import read_manifest
     from receiver.paths import PREFIX, share
-    from receiver.plan.build import build_plan
-    from receiver.plan.units import unit_files
-    from receiver.plan.vhost import vhost
+    from receiver.proxy.vhost import vhost
+    from receiver.runtimes.build import build_plan
+    from receiver.sources.git.source import GitSource
 
     book = ledger_of(ctx, app)
     found = book.release(release) if release else book.current()

@@ -13,12 +13,12 @@ from receiver.cli import out
 from receiver.cli.args import PROCESS, app_argument, json_option, ledger_of
 from receiver.cli.main import Context
 from receiver.errors import Failure, Rejected
-from receiver.host import disk
-from receiver.host.client import Agent
-from receiver.host.queue import queued
+from receiver.ledger.queue import queued
 from receiver.model import AppState, Source
 from receiver.names import AppName, ProcessType, process_type
+from receiver.root.client import Agent
 from receiver.story.submit import Submission, inherited, scaled, tell
+from receiver.system import disk
 
 MAX_COUNT = 100
 

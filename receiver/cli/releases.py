@@ -15,8 +15,8 @@ from receiver.cli import out
 from receiver.cli.args import RELEASE, app_argument, json_option, ledger_of
 from receiver.cli.main import Context
 from receiver.errors import NotFound, Rejected
-from receiver.host.follow import follow
-from receiver.host.ledger import Ledger
+from receiver.ledger.follow import follow
+from receiver.ledger.ledger import Ledger
 from receiver.model import Release, Source, Status
 from receiver.names import AppName
 from receiver.story.rollback import changed_config, changes, target_of, warm

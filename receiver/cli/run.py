@@ -15,9 +15,9 @@ import click
 from receiver.cli.args import app_argument, ledger_of
 from receiver.cli.main import Context
 from receiver.errors import Rejected
-from receiver.host import disk
-from receiver.host.client import Agent
 from receiver.names import AppName
+from receiver.root.client import Agent
+from receiver.system import disk
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})

@@ -18,14 +18,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 from types import FrameType
 
-from receiver import gateway
+from receiver.gate import gateway
 from receiver.gate.ask import INTERRUPT, TAKEN
-from receiver.host.listener import FIRST_FD, IDLE, fork_for_each
 from receiver.paths import Layout, share
+from receiver.system.listener import FIRST_FD, IDLE, fork_for_each
 
 # What requests need beside the gateway itself, the most frequent first.
 PARTS = (
-    "click", "receiver.cli.main", "receiver.cli.config", "receiver.gate.service", "receiver.hook", "yaml",
+    "click", "receiver.cli.main", "receiver.cli.config", "receiver.gate.service", "receiver.gate.hook", "yaml",
     "receiver.cli.releases", "receiver.cli.ps", "receiver.cli.apps", "receiver.cli.status", "receiver.cli.logs",
 )  # fmt: skip
 HEADER = 4

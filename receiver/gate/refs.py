@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from receiver import names
 from receiver.errors import Rejected
 from receiver.gate.push import Options
-from receiver.host.git import Git
 from receiver.model import AppState
 from receiver.names import Branch, Oid
+from receiver.sources.git.repository import Git
 
 HEADS = "refs/heads/"
 TAGS = "refs/tags/"

@@ -9,21 +9,21 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from receiver.caller import Caller, Role
 from receiver.errors import Failure, NotFound
 from receiver.gate.hookline import HookLine
-from receiver.host.client import Agent
-from receiver.host.git import Git, environment
-from receiver.host.keys import Caller, Role
-from receiver.host.ledger import Ledger
-from receiver.host.queue import queued
-from receiver.host.run import Program, start
+from receiver.ledger.ledger import Ledger
+from receiver.ledger.queue import queued
 from receiver.model import Status
 from receiver.names import AppName
 from receiver.paths import Layout
+from receiver.root.client import Agent
 from receiver.settings import Settings
+from receiver.sources.git.repository import Git, environment
+from receiver.system.run import Program, start
 
 if TYPE_CHECKING:
-    from receiver.hook import Hooks
+    from receiver.gate.hook import Hooks
 
 # Seconds a client may take to send its objects; then git is ended, so that nobody holds an app's turn by being silent.
 UPLOAD_LIMIT = 3600.0
@@ -70,7 +70,7 @@ def receive(layout: Layout, app: AppName, caller: Caller, settings: Settings, ho
             pass_fds=(*line.theirs, turn.fd),
         )
         # Imported while git and the client speak: what the hooks and the worker will need.
-        from receiver.hook import Hooks
+        from receiver.gate.hook import Hooks
 
         answers = Hooks(layout, ledger, settings, caller.name, agent)
         code = serve_hooks(child, line, answers)

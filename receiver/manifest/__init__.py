@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .manifest import Manifest, read_manifest
-from .tree import MAX_READ, Tree, subtree
+from receiver.manifest.manifest import Manifest, read_manifest
+from receiver.manifest.tree import MAX_READ, Tree, subtree
 
 __all__ = ["MAX_READ", "Manifest", "Tree", "read_manifest", "subtree"]

@@ -10,11 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from receiver.manifest.document import Document, Path
+from receiver.manifest.problems import Problems
+from receiver.manifest.tree import Tree
 from receiver.model import Check, CheckKind
-
-from .document import Document, Path
-from .problems import Problems
-from .tree import Tree
 
 NAME = "app.json"
 
@@ -45,7 +44,7 @@ def read(tree: Tree, problems: Problems) -> AppJson:
         if NAME in tree.files():
             problems.add(NAME, "The file is larger than 256 KiB.")
         return AppJson()
-    from . import json_document
+    from receiver.manifest import json_document
 
     return _Reader(json_document.parse(NAME, raw), problems).read()
 

@@ -10,10 +10,9 @@ import re
 from dataclasses import dataclass
 
 from receiver.errors import Rejected
-
-from .problems import reject
-from .project import Kind, kind, packages
-from .tree import Tree
+from receiver.manifest.problems import reject
+from receiver.manifest.project import Kind, kind, packages
+from receiver.manifest.tree import Tree
 
 MAX_SOURCE = 256 * 1024
 

@@ -6,8 +6,8 @@ import json
 import re
 from typing import Any
 
-from .document import Document, Path
-from .problems import decode, reject, shown
+from receiver.manifest.document import Document, Path
+from receiver.manifest.problems import decode, reject, shown
 
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 32

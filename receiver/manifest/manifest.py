@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from receiver.manifest import app_json, command, procfile, project, shipit_yml
+from receiver.manifest.app_json import AppJson
+from receiver.manifest.problems import Problems, nearest
+from receiver.manifest.procfile import Line, Procfile
+from receiver.manifest.shipit_yml import ProcessSettings, ShipitYml
+from receiver.manifest.tree import Tree, subtree
 from receiver.model import WEB, Check, CheckKind, Listen, Process
 from receiver.names import ConfigKey, Domain, ProcessType
-
-from . import app_json, command, procfile, project, shipit_yml
-from .app_json import AppJson
-from .problems import Problems, nearest
-from .procfile import Line, Procfile
-from .shipit_yml import ProcessSettings, ShipitYml
-from .tree import Tree, subtree
 
 # What the build makes inside the slug.
 OURS = (".venv", ".python")
@@ -101,7 +100,7 @@ def _without_runners(lines: Procfile, notices: list[str]) -> Procfile:
 
 
 def _detected(app: Tree, notices: list[str]) -> Procfile:
-    from . import detect
+    from receiver.manifest import detect
 
     text, notice = detect.web_command(app)
     notices.append(notice)

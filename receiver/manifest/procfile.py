@@ -11,10 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from receiver.errors import Rejected
+from receiver.manifest.problems import Problems, decode, shown
+from receiver.manifest.tree import Tree
 from receiver.names import ProcessType, process_type
-
-from .problems import Problems, decode, shown
-from .tree import Tree
 
 NAME = "Procfile"
 MAX_BYTES = 64 * 1024

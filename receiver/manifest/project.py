@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from . import requirements, toml
-from .problems import decode, reject, shown
-from .tree import Tree
+from receiver.manifest import requirements, toml
+from receiver.manifest.problems import decode, reject, shown
+from receiver.manifest.tree import Tree
 
 
 class Kind(str, Enum):

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from .problems import decode, reject, shown
-from .tree import MAX_READ, Tree
+from receiver.manifest.problems import decode, reject, shown
+from receiver.manifest.tree import MAX_READ, Tree
 
 MAX_FILES = 64
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import jsonschema
 
-from .document import Document
-from .problems import Problems, nearest, shown
+from receiver.manifest.document import Document
+from receiver.manifest.problems import Problems, nearest, shown
 
 FILE = Path(__file__).parent / "shipit.schema.json"
 

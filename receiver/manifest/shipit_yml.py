@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from receiver import names
 from receiver.errors import Rejected
+from receiver.manifest.problems import Problems
+from receiver.manifest.tree import Tree
 from receiver.model import CheckKind, Limits, Listen
 from receiver.names import ConfigKey, Domain
 
-from .problems import Problems
-from .tree import Tree
-
 if TYPE_CHECKING:
-    from .document import Document
+    from receiver.manifest.document import Document
 
 NAME = "shipit.yml"
 
@@ -65,7 +64,7 @@ def read(tree: Tree) -> ShipitYml:
 
 def parse(raw: bytes) -> ShipitYml:
     """Read the bytes of a shipit.yml; raises Rejected with every mistake."""
-    from . import schema, yaml_document
+    from receiver.manifest import schema, yaml_document
 
     document = yaml_document.parse(NAME, raw)
     problems = Problems()

@@ -7,8 +7,8 @@ import re
 import sys
 from typing import Any
 
-from .problems import decode, reject
-from .tree import MAX_READ, Tree
+from receiver.manifest.problems import decode, reject
+from receiver.manifest.tree import MAX_READ, Tree
 
 # tomllib takes time with the square of a key's parts (seen with Python 3.11). A part is looked at only from where a
 # word or a string begins, so that the search itself is linear.

@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-from .document import Document, Path
-from .problems import decode, reject, shown
+from receiver.manifest.document import Document, Path
+from receiver.manifest.problems import decode, reject, shown
 
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 12

@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
+from receiver.engines.base import booted_with_systemd
 from receiver.errors import Failure, Rejected
-from receiver.host.manager import booted_with_systemd
 from receiver.paths import Layout
 from receiver.settings import Settings
 from receiver.setup import accounts, places, remove

@@ -7,11 +7,11 @@ import pwd
 import re
 import time
 
+from receiver.engines.embedded import family
 from receiver.errors import HostFault
-from receiver.host.manager import family
-from receiver.host.run import run
 from receiver.paths import PROXY_GROUP, SHIPIT_USER, Layout
 from receiver.setup.report import Step
+from receiver.system.run import run
 
 
 def ensure(layout: Layout, step: Step) -> None:

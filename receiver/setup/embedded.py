@@ -12,17 +12,17 @@ import time
 from pathlib import Path
 
 from receiver import settings
+from receiver.engines.embedded import family, keeper, supervisord
+from receiver.engines.embedded.supervisord import Program, Supervisor
 from receiver.errors import HostFault
-from receiver.host import disk
-from receiver.host.manager import family, keeper, supervisord
-from receiver.host.manager.supervisord import Program, Supervisor
-from receiver.host.run import run
 from receiver.paths import PREFIX, PYTHON, Layout
-from receiver.plan.render import render
 from receiver.settings import Settings
 from receiver.setup import ssh
 from receiver.setup.ports import Listener, free_port, listener
 from receiver.setup.report import Step
+from receiver.system import disk
+from receiver.system.render import render
+from receiver.system.run import run
 
 LIBEXEC = PREFIX / "share/shipit/libexec"
 SUPERVISE = LIBEXEC / "supervise"

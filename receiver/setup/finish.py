@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from receiver.host.keys import Key, Keyring
+from receiver.gate.keys import Key, Keyring
 from receiver.paths import SHIPIT_USER, Layout
 from receiver.settings import Settings
 from receiver.setup import ssh

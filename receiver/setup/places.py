@@ -12,9 +12,9 @@ from pathlib import Path
 
 from receiver import names, settings
 from receiver.errors import Rejected
-from receiver.host import disk
 from receiver.paths import SHIPIT_USER, Layout
 from receiver.setup.report import Step
+from receiver.system import disk
 
 COMMAND_LINKS = {
     "usr/local/bin/shipit": "/usr/lib/shipit/current/bin/shipit",

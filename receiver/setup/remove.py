@@ -7,14 +7,15 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from receiver.engines.base import booted_with_systemd
+from receiver.engines.embedded import family, keeper
+from receiver.engines.embedded.supervisord import BAD_NAME, NOT_RUNNING, Supervisor
 from receiver.errors import Rejected
-from receiver.host import disk
-from receiver.host.manager import booted_with_systemd, family, keeper
-from receiver.host.manager.supervisord import BAD_NAME, NOT_RUNNING, Supervisor
-from receiver.host.run import run
 from receiver.paths import SHIPIT_USER, Layout
 from receiver.setup import accounts, places, services, ssh, web
 from receiver.setup.report import Step, step
+from receiver.system import disk
+from receiver.system.run import run
 
 
 def confirmed(layout: Layout, *, purge: bool, yes: bool) -> None:

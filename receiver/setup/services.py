@@ -9,12 +9,12 @@ from pathlib import Path
 
 from receiver import settings
 from receiver.errors import HostFault
-from receiver.host import disk
-from receiver.host.run import run
 from receiver.paths import SHIPIT_USER, Layout, share
 from receiver.settings import Settings
 from receiver.setup import ssh, web
 from receiver.setup.report import Step
+from receiver.system import disk
+from receiver.system.run import run
 
 DROPIN = "shipit.conf"
 KINDS = (".service", ".socket", ".slice", ".target", ".timer", ".path")

@@ -10,14 +10,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from receiver import names
+from receiver.caller import Role
 from receiver.errors import HostFault, Rejected
-from receiver.host import disk
-from receiver.host.keys import Key, Keyring, Role
-from receiver.host.pubkey import parse
-from receiver.host.run import run
+from receiver.gate.keys import Key, Keyring
+from receiver.gate.pubkey import parse
 from receiver.paths import SHIPIT_USER, Layout
-from receiver.plan.render import render
 from receiver.setup.report import Step
+from receiver.system import disk
+from receiver.system.render import render
+from receiver.system.run import run
 
 SSHD = "/usr/sbin/sshd"
 STARTUPS = "100:30:200"  # sshd_config(5), MaxStartups

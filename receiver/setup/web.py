@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from receiver.errors import HostFault
-from receiver.host import disk
-from receiver.host.run import run
 from receiver.paths import Layout
 from receiver.settings import Settings
 from receiver.setup.places import Record
 from receiver.setup.ports import listener
 from receiver.setup.report import Step
+from receiver.system import disk
+from receiver.system.run import run
 
 NAME = "zz-shipit.conf"  # last: nginx's default server is the first it reads
 
@@ -50,7 +50,7 @@ def check_port(port: int) -> None:
 
 def configure(layout: Layout, settings: Settings, record: Record, step: Step) -> tuple[bool, Record]:
     """Put our file in place, validated with the whole; True if anything changed. Else all is as before."""
-    from receiver.plan.vhost import shipit_conf
+    from receiver.proxy.vhost import shipit_conf
 
     path = config_path(layout)
     path.parent.mkdir(exist_ok=True)

@@ -8,17 +8,17 @@ from contextlib import suppress
 from dataclasses import replace
 
 from receiver.errors import BuildFailed, NotFound
-from receiver.host import disk
-from receiver.host.source import GitSource
 from receiver.manifest import Manifest, read_manifest
 from receiver.model import Corrupt, Release
 from receiver.names import Oid
 from receiver.paths import PREFIX
-from receiver.plan.build import BuildPlan, Step, adding, build_plan, following, installing, seeding
+from receiver.runtimes.build import BuildPlan, Step, adding, build_plan, following, installing, seeding
+from receiver.sources.git.source import GitSource
 from receiver.story import checkpoint, ended
+from receiver.story.build_queue import turn_to_build
+from receiver.story.context import Host
 from receiver.story.domains import claim_domains
-from receiver.story.host import Host
-from receiver.story.line import turn_to_build
+from receiver.system import disk
 
 
 def build(host: Host, release: Release, commit: Oid) -> Release:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 import time
 
+from receiver.engines import logs
+from receiver.engines.base import ProcessState, ProcessStatus
 from receiver.errors import Unhealthy
-from receiver.host import health, logs
-from receiver.host.manager import ProcessState, ProcessStatus
 from receiver.model import Process, Release
-from receiver.plan.vhost import domains
-from receiver.story.host import Host
+from receiver.proxy import health
+from receiver.proxy.vhost import domains
+from receiver.story.context import Host
 
 LAST_LINES = 30
 

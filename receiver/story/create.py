@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from receiver.host.client import Agent
-from receiver.host.ledger import Ledger
-from receiver.host.source import GitSource
+from receiver.ledger.ledger import Ledger
 from receiver.names import AppName
 from receiver.paths import Layout
+from receiver.root.client import Agent
+from receiver.sources.git.source import GitSource
 
 
 def create_app(layout: Layout, app: AppName, agent: Agent) -> bool:

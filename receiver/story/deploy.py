@@ -13,17 +13,17 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 
 from receiver.errors import Cancelled, Failure
-from receiver.host import disk
-from receiver.host.client import Agent
-from receiver.host.git import Git
 from receiver.model import Release, Status
+from receiver.root.client import Agent
 from receiver.settings import url
+from receiver.sources.git.repository import Git
 from receiver.story import checkpoint
 from receiver.story.check import wait_until_healthy
-from receiver.story.host import Host
+from receiver.story.context import Host
 from receiver.story.recover import recover
 from receiver.story.release_command import run_release_command
 from receiver.story.retire import prune
+from receiver.system import disk
 
 
 def deploy(host: Host, release: Release) -> Release:

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from receiver.errors import Rejected
-from receiver.host import disk
-from receiver.host.ledger import Ledger, apps
+from receiver.ledger.ledger import Ledger, apps
 from receiver.names import AppName, Domain
 from receiver.paths import Layout
 from receiver.settings import Settings, default_domain
+from receiver.system import disk
 
 
 @contextmanager

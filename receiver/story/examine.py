@@ -14,18 +14,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from receiver.engines.base import booted_with_systemd
 from receiver.errors import Failure
-from receiver.host import proxy
-from receiver.host.client import Agent
-from receiver.host.git import Git
-from receiver.host.ledger import Ledger
-from receiver.host.manager import booted_with_systemd
-from receiver.host.run import run
+from receiver.ledger.ledger import Ledger
+from receiver.ledger.repair import repair
 from receiver.model import Status
 from receiver.names import AppName
 from receiver.paths import PREFIX, PROXY_GROUP, PYTHON, SHIPIT_USER, Layout, app_user, build_user
+from receiver.proxy import nginx
+from receiver.root.client import Agent
 from receiver.settings import load
-from receiver.story.repair import repair
+from receiver.sources.git.repository import Git
+from receiver.system.run import run
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def app_findings(layout: Layout, app: AppName, agent: Agent) -> Iterator[Finding
     yield Finding(
         app, f"{current.name} is live and whole", whole, f"Its files are gone; go back: shipit rollback {app}"
     )
-    right = proxy.is_right(layout, load(layout.settings), app)
+    right = nginx.is_right(layout, load(layout.settings), app)
     yield Finding(app, "the proxy's file is as the ledger says", right, mends=True)
     found = agent.processes(app)
     up = [p for p in found if p.release == current.runs_as and p.state.value == "running"]

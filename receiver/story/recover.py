@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from receiver.model import Release, Status
-from receiver.story.host import Host
+from receiver.story.context import Host
 
 
 def recover(host: Host, release: Release) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from receiver.errors import BuildFailed
 from receiver.model import Release, Source
 from receiver.story import checkpoint, ended
-from receiver.story.host import Host
+from receiver.story.context import Host
 
 
 def run_release_command(host: Host, release: Release) -> None:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from receiver.errors import Failure
-from receiver.host import caches
-from receiver.host.drain import wait_until_idle
-from receiver.host.git import Git
 from receiver.model import Listen, Release
+from receiver.proxy.drain import wait_until_idle
+from receiver.sources.git import caches
+from receiver.sources.git.repository import Git
 from receiver.story import checkpoint
-from receiver.story.host import Host
+from receiver.story.context import Host
 
 # A release is kept warm while so much of the machine's memory is free.
 FREE_MEMORY = 0.25

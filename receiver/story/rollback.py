@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from receiver.errors import Rejected
-from receiver.host.client import Agent
-from receiver.host.ledger import Ledger
-from receiver.host.source import GitSource
+from receiver.ledger.ledger import Ledger
 from receiver.model import Release, Status
 from receiver.names import ConfigKey
+from receiver.root.client import Agent
+from receiver.sources.git.source import GitSource
 
 # Commits that a rollback names; who wants all has git log.
 MOST = 10

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from receiver.errors import Busy, Cancelled, Rejected
-from receiver.host.client import Agent
-from receiver.host.follow import follow
-from receiver.host.ledger import Ledger
-from receiver.host.queue import queued
+from receiver.ledger.follow import follow
+from receiver.ledger.ledger import Ledger
+from receiver.ledger.queue import queued
 from receiver.model import Release, Source, Status
 from receiver.names import ConfigKey, ProcessType
 from receiver.paths import Layout
+from receiver.root.client import Agent
 from receiver.story import worker
 
 

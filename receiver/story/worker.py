@@ -19,15 +19,15 @@ from types import FrameType
 
 from receiver import settings
 from receiver.errors import Cancelled, Failure, HostFault, full_disk
-from receiver.host.audit import Audit
-from receiver.host.client import Agent
-from receiver.host.ledger import Ledger
-from receiver.host.say import Say
+from receiver.ledger.ledger import Ledger
+from receiver.ledger.say import Say
 from receiver.model import Release, Source, Status
 from receiver.paths import Layout
+from receiver.root.client import Agent
+from receiver.story.context import Host
 from receiver.story.deploy import deploy
-from receiver.story.host import Host
 from receiver.story.retire import retire
+from receiver.system.audit import Audit
 
 NAME = "shipit-worker"  # in ps(1), where its command line is the gateway's; proc(5), comm: 15 letters at most
 

@@ -13,7 +13,7 @@ from lab.client import Client, Repo
 from lab.host import Host
 
 from faults.points import go_on, held_at, wait_until_held
-from receiver.host.ledger import Ledger
+from receiver.ledger.ledger import Ledger
 from receiver.model import decode_release
 from receiver.names import AppName
 from receiver.paths import Layout

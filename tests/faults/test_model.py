@@ -22,7 +22,7 @@ from lab.host import Host
 
 from faults.model import Broken, Content, Model, Seen, Wish
 from faults.points import WORKER, go_on, held_at, kill, wait_until_held
-from receiver.host.ledger import Ledger
+from receiver.ledger.ledger import Ledger
 from receiver.model import Source
 from receiver.names import AppName
 from receiver.paths import Layout

@@ -17,7 +17,7 @@ from lab.client import Client, Repo
 from lab.host import Host
 
 from faults.points import held_at, wait_until_held
-from receiver.host.ledger import Ledger
+from receiver.ledger.ledger import Ledger
 from receiver.names import AppName
 from receiver.paths import Layout
 from receiver.story.checkpoint import NAMES

@@ -16,13 +16,16 @@ from pathlib import Path
 
 from receiver import names, settings, wire
 from receiver.errors import Failure
-from receiver.gate import push, refs, request
-from receiver.host import keys, lockfile, probe, pubkey, say, source, submodules
+from receiver.gate import keys, pubkey, push, refs, request
+from receiver.ledger import say
 from receiver.manifest import read_manifest
 from receiver.manifest.tree import MAX_READ
 from receiver.model import AppState, Release, Source, Status, decode_app_state, decode_release, encode
 from receiver.names import AppName
-from receiver.plan.build import build_plan
+from receiver.proxy import probe
+from receiver.runtimes.build import build_plan
+from receiver.runtimes.python import lockfile
+from receiver.sources.git import source, submodules
 
 Target = Callable[[bytes], object]
 TARGETS: dict[str, Target] = {}
@@ -304,7 +307,7 @@ def pipfile_lock(data: bytes) -> object:
     words=(b"a.", b"[[package]]\n", b"[", b"{a=", b'"', b"\n", b"name = 1\n"), limit=2**20,
 )  # fmt: skip
 def poetry_lock(data: bytes) -> object:
-    from receiver.plan.lock import poetry
+    from receiver.runtimes.python.lock import poetry
 
     pyproject: dict[str, object] = {}
     fresh = f'\n[metadata]\ncontent-hash = "{poetry.content_hash(pyproject, groups=True)}"\n'.encode()

@@ -20,13 +20,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from receiver import wire
-from receiver.host.keys import Keyring, Role
-from receiver.host.ledger import Ledger
-from receiver.host.source import GitSource
+from receiver.caller import Role
+from receiver.gate.keys import Keyring
+from receiver.ledger.ledger import Ledger
 from receiver.model import Release, Status
 from receiver.names import AppName, key_name
 from receiver.paths import Layout
-from receiver.plan.render import render
+from receiver.sources.git.source import GitSource
+from receiver.system.render import render
 
 CLONE = Path(__file__).resolve().parents[2]
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/sbin") or ""
@@ -205,9 +206,9 @@ class Server:
             shutil.copy(CLONE / "hooks" / hook, self.scripts / "hooks" / hook)
         self._script(
             self.scripts / "gateway",
-            f"import sys\nfrom pathlib import Path\nfrom receiver.host import keys\n"
+            f"import sys\nfrom pathlib import Path\nfrom receiver.gate import keys\n"
             f"keys.COMMAND = Path({str(self.scripts / 'gateway')!r})\n"
-            f"from receiver import gateway\nfrom receiver.paths import Layout\n"
+            f"from receiver.gate import gateway\nfrom receiver.paths import Layout\n"
             f"{STAND_IN.format(socket=str(self.root / WORKER))}"
             f"raise SystemExit(gateway.serve(Layout(Path({str(self.root)!r})), sys.argv[1:],"
             f" Path({str(self.scripts / 'hooks')!r})))",
@@ -238,7 +239,7 @@ class Server:
 
     def add_key(self, name: str, role: Role = Role.DEPLOY, apps: list[AppName] | None = None) -> Path:
         """Make a key pair, let it in, return the private key."""
-        import receiver.host.keys as keys
+        import receiver.gate.keys as keys
 
         private = self.root / f"key-{name}"
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "x", "-f", private], check=True)

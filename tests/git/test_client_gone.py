@@ -106,7 +106,7 @@ def test_a_client_killed_while_it_uploads_changes_nothing(server: Server, laptop
 
 
 def test_a_client_killed_while_it_waits_leaves_the_queue(server: Server, laptop: Laptop) -> None:
-    from receiver.host.queue import queued
+    from receiver.ledger.queue import queued
 
     with queued(server.ledger(), "carol", push=False, say=lambda line: None):
         push = laptop.start("push", "prod", "main")

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from gate_server import Laptop, Server
 
-from receiver.host.keys import Keyring, Role
+from receiver.caller import Role
+from receiver.gate.keys import Keyring
 from receiver.names import AppName
 
 HOSTILE = [
@@ -109,7 +110,7 @@ def test_a_removed_key_is_out_at_once(server: Server, laptop: Laptop) -> None:
 
 
 def test_an_unknown_app_is_made_by_its_first_push_where_that_is_allowed(server: Server, laptop: Laptop) -> None:
-    pytest.importorskip("receiver.host.client")
+    pytest.importorskip("receiver.root.client")
     done = laptop.push()
     assert done.returncode == 0 and "Creating blog" in done.stderr
     assert "create_app" in server.agent.verbs and server.ledger().current_number() == 1
@@ -227,7 +228,7 @@ def test_every_command_is_one_audit_line_without_values(
     import json
     import syslog
 
-    from receiver import gateway
+    from receiver.gate import gateway
 
     lines: list[str] = []
     monkeypatch.setattr(syslog, "syslog", lambda priority, text: lines.append(text))

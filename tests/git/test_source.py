@@ -17,11 +17,11 @@ from typing import ClassVar
 import pytest
 
 from receiver.errors import HostFault, Rejected
-from receiver.host import lfs, submodules
-from receiver.host.git import Git
-from receiver.host.run import find
-from receiver.host.source import GitSource
 from receiver.names import Branch, Oid
+from receiver.sources.git import lfs, submodules
+from receiver.sources.git.repository import Git
+from receiver.sources.git.source import GitSource
+from receiver.system.run import find
 
 ENV = {
     "PATH": os.environ["PATH"], "HOME": "/nonexistent", "GIT_CONFIG_NOSYSTEM": "1", "GIT_AUTHOR_NAME": "Ann",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from gate_server import Job, Laptop, Server, held_push, make_fail, make_live
 
-from receiver.host.queue import queued
+from receiver.ledger.queue import queued
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from lab.client import Client
 from lab.host import Host
 
 from host.apps import build, newest, pushed, say, until_body, unwell
-from receiver.host.nodelay import listening_sockets
+from receiver.system.nodelay import listening_sockets
 
 SERVICES = ("shipit-gateway.service", "shipit-agent.service")
 

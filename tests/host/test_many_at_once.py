@@ -20,7 +20,7 @@ from lab.client import Client, Repo
 from lab.host import Host
 
 from host.apps import asked, branch_at_server, build, files, live, newest, pushed, say, unwell
-from receiver.host.listener import IDLE
+from receiver.system.listener import IDLE
 
 AT_ONCE = int(os.environ.get("SHIPIT_TEST_AT_ONCE", "8"))
 APPS = int(os.environ.get("SHIPIT_TEST_APPS", "4"))

@@ -13,7 +13,7 @@ from lab.host import Host
 from lab.traffic import APP, REQUIREMENTS, Traffic, Wish
 
 from host.apps import asked, pushed, say
-from receiver.plan.vhost import PREPARED
+from receiver.proxy.vhost import PREPARED
 
 PUSHES = int(os.environ.get("SHIPIT_TEST_PUSHES", "30"))
 CHANGES = int(os.environ.get("SHIPIT_TEST_CHANGES", "3"))

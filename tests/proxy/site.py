@@ -15,12 +15,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from receiver.host.ledger import Ledger
-from receiver.host.probe import Place
+from receiver.ledger.ledger import Ledger
 from receiver.model import WEB, AppState, Check, CheckKind, Listen, Process, Release, Source, Status
 from receiver.names import AppName
 from receiver.paths import Layout
-from receiver.plan import vhost
+from receiver.proxy import vhost
+from receiver.proxy.probe import Place
 from receiver.settings import Settings
 
 HERE = Path(__file__).resolve().parent
@@ -102,7 +102,7 @@ class Site:
         return int((self.root / "run/nginx.pid").read_text())
 
     def write_vhost(self, release: Release | None = None, app: AppName = APP, stopped: bool = False) -> None:
-        """What receiver.host.proxy does, without validation or reload."""
+        """What receiver.proxy.nginx does, without validation or reload."""
         self.layout.app(app).vhost.write_text(self.vhost(release, app, stopped))
 
     def vhost(self, release: Release | None = None, app: AppName = APP, stopped: bool = False) -> str:

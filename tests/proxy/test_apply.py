@@ -1,4 +1,4 @@
-"""receiver.host.proxy on a real nginx: what it changes, what it refuses, and what still serves then."""
+"""receiver.proxy.nginx on a real nginx: what it changes, what it refuses, and what still serves then."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from dataclasses import replace
 import pytest
 
 from receiver.errors import HostFault
-from receiver.host import proxy
-from receiver.host.ledger import Ledger
+from receiver.ledger.ledger import Ledger
 from receiver.model import AppState, Check, CheckKind, Listen, Process, Source
 from receiver.names import AppName, Domain, ProcessType
-from receiver.plan.vhost import PREPARED, vhost
+from receiver.proxy import nginx
+from receiver.proxy.vhost import PREPARED, vhost
 
 from .load import Load
 from .site import APP, REPO, Site, local, release
@@ -26,7 +26,7 @@ from .site import APP, REPO, Site, local, release
 @pytest.fixture
 def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     """A running nginx without apps; what apply renders listens on 127.0.0.1 only."""
-    monkeypatch.setattr(proxy, "vhost", lambda *a, **k: local(vhost(*a, **k)))
+    monkeypatch.setattr(nginx, "vhost", lambda *a, **k: local(vhost(*a, **k)))
     with Site() as made:
         made.start_nginx()
         create(made)
@@ -50,7 +50,7 @@ def live(site: Site, number: int = 1, web: int = 1, kind: str = "uvicorn", app: 
 
 
 def apply(site: Site, app: AppName = APP) -> bool:
-    return proxy.apply(site.layout, site.settings, app)
+    return nginx.apply(site.layout, site.settings, app)
 
 
 def get(
@@ -73,8 +73,8 @@ def test_an_app_serves_once_applied_and_a_second_time_nothing_is_done(
     live(site)
     assert apply(site)
     assert get(site) == (200, "v1")
-    monkeypatch.setattr(proxy, "run", lambda *a, **k: pytest.fail("a program was started"))
-    monkeypatch.setattr(proxy, "_reload", lambda *a: pytest.fail("nginx was reloaded"))
+    monkeypatch.setattr(nginx, "run", lambda *a, **k: pytest.fail("a program was started"))
+    monkeypatch.setattr(nginx, "_reload", lambda *a: pytest.fail("nginx was reloaded"))
     assert not apply(site)
 
 
@@ -125,7 +125,7 @@ def test_a_first_vhost_that_is_refused_does_not_stay(site: Site) -> None:
 
 def test_a_reload_that_the_master_refuses_is_noticed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """`nginx -t` does not mind a port in use, the master does, and only logs it."""
-    monkeypatch.setattr(proxy, "RELOAD_TIMEOUT", 4.0)
+    monkeypatch.setattr(nginx, "RELOAD_TIMEOUT", 4.0)
     live(site)
     apply(site)
     before = site.layout.app(APP).vhost.read_bytes()
@@ -163,9 +163,9 @@ def test_a_stopped_nginx_is_told_and_has_the_file_when_it_starts(site: Site) -> 
 def test_a_removed_app_is_an_unknown_name(site: Site) -> None:
     live(site)
     apply(site)
-    assert proxy.remove(site.layout, APP)
+    assert nginx.remove(site.layout, APP)
     assert get(site) == (404, "There is no app at this name.\n")
-    assert not proxy.remove(site.layout, APP)
+    assert not nginx.remove(site.layout, APP)
 
 
 def test_an_app_that_stops_taking_requests_loses_its_vhost(site: Site) -> None:
@@ -199,7 +199,7 @@ def test_the_administrators_pages_win(site: Site) -> None:
     (own / "503.html").write_text("ours")
     apply(site)
     assert "not running" in get(site)[1]
-    for name in proxy.PAGES:
+    for name in nginx.PAGES:
         (own / name).write_text("closed for today")
     assert apply(site)
     assert get(site) == (503, "closed for today")

@@ -17,9 +17,9 @@ from lab.traffic import MIX, Traffic, Wish
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from receiver.host.drain import open_connections, wait_until_idle
 from receiver.model import WEB
-from receiver.plan.vhost import PREPARED
+from receiver.proxy.drain import open_connections, wait_until_idle
+from receiver.proxy.vhost import PREPARED
 
 from .load import Load
 from .site import APP, Site, release

@@ -10,13 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from receiver.host import agent
-from receiver.host.client import Agent
-from receiver.host.ledger import Ledger
-from receiver.host.manager import Job, ProcessStatus
+from receiver.engines.base import Job, ProcessStatus
+from receiver.ledger.ledger import Ledger
 from receiver.model import Check, CheckKind, Listen, Process, Release, Source, Status
 from receiver.names import AppName, ConfigKey, ProcessType
 from receiver.paths import Layout
+from receiver.root import agent
+from receiver.root.client import Agent
 
 BLOG, WEB = AppName("blog"), ProcessType("web")
 A, B, C = ConfigKey("A"), ConfigKey("B"), ConfigKey("C")

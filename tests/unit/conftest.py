@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from agent_lab import Lab
 
-from receiver.host import accounts, agent, proxy
-from receiver.host.ledger import Ledger
+from receiver.ledger.ledger import Ledger
 from receiver.names import AppName
 from receiver.paths import Layout
+from receiver.proxy import nginx
+from receiver.root import accounts, agent
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def book(tmp_path: Path) -> Ledger:
 def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Lab]:
     monkeypatch.setattr(agent, "allowed", lambda connection: True)
     monkeypatch.setattr(accounts, "ids_of", lambda paths: accounts.Ids(os.getuid(), os.getgid(), os.getuid()))
-    monkeypatch.setattr(proxy, "apply", lambda layout, settings, app: True)
+    monkeypatch.setattr(nginx, "apply", lambda layout, settings, app: True)
     made = Lab(tmp_path)
     yield made
     made.close()

@@ -14,13 +14,13 @@ import pytest
 from agent_lab import BLOG, A, FakeManager, Lab, answer_to
 
 from receiver import wire
+from receiver.engines.base import Job
 from receiver.errors import Failure, HostFault, NotFound, Rejected
-from receiver.host import agent
-from receiver.host.client import Agent
-from receiver.host.manager import Job
 from receiver.model import encode
 from receiver.names import AppName
 from receiver.paths import Layout
+from receiver.root import agent
+from receiver.root.client import Agent
 
 
 def test_a_failed_call_leaves_the_connection_for_the_next(lab: Lab) -> None:

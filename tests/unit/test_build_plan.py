@@ -9,7 +9,7 @@ from trees import FakeTree
 
 from receiver.errors import Rejected
 from receiver.manifest import read_manifest
-from receiver.plan.build import BuildPlan, adding, build_plan, following, installing, seeding
+from receiver.runtimes.build import BuildPlan, adding, build_plan, following, installing, seeding
 from receiver.settings import Settings
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden/build"

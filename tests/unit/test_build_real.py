@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 import uv
 
-from receiver.host import builder
-from receiver.host.directory import Directory
-from receiver.host.environment import copy_bytecode
+from receiver.client.directory import Directory
+from receiver.inside import builder
+from receiver.inside.environment import copy_bytecode
 from receiver.manifest import read_manifest
-from receiver.plan.build import adding, build_plan, installing, seeding
-from receiver.plan.lock.poetry import content_hash
+from receiver.runtimes.build import adding, build_plan, installing, seeding
+from receiver.runtimes.python.lock.poetry import content_hash
 from receiver.settings import Settings
 from receiver.story.build import encode_steps
 

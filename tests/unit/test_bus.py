@@ -13,10 +13,10 @@ import pytest
 from jeepney import DBusAddress, HeaderFields, Message, new_error, new_method_return, new_signal
 from jeepney.low_level import Parser
 
+from receiver.engines.systemd import bus
+from receiver.engines.systemd.units import warm_name, warm_number, warm_timer, worker_scope
 from receiver.errors import HostFault
-from receiver.host.manager import bus
 from receiver.names import AppName
-from receiver.plan.units import warm_name, warm_number, warm_timer, worker_scope
 
 # What systemd 252 says to the handshake.
 GRANTED = b"DATA\r\nOK 0123456789abcdef0123456789abcdef\r\nAGREE_UNIX_FD\r\n"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from receiver.host import caches
-from receiver.host.builder import bound_cache
+from receiver.inside.builder import bound_cache
+from receiver.sources.git import caches
 
 KIB = 2**10
 

@@ -9,8 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from receiver.cli.check import check
+from receiver.client.directory import Directory
 from receiver.errors import NotFound, Rejected
-from receiver.host.directory import Directory
 
 EXAMPLES = Path(__file__).resolve().parent.parent.parent / "examples"
 

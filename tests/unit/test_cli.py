@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from receiver.caller import Caller, Role
 from receiver.cli import out
 from receiver.cli.config import parse_pairs
 from receiver.cli.main import COMMANDS, run
 from receiver.cli.ps import parse_count
 from receiver.errors import Rejected
-from receiver.host.keys import LOCAL_ADMIN, Caller, Role
-from receiver.host.ledger import Ledger
+from receiver.gate.keys import LOCAL_ADMIN
+from receiver.ledger.ledger import Ledger
 from receiver.model import Source, Status
 from receiver.names import AppName
 from receiver.paths import Layout

@@ -15,12 +15,12 @@ import pytest
 
 from receiver.cli import out
 from receiver.errors import Busy, Unhealthy
-from receiver.host.follow import follow
-from receiver.host.health import wait_until_healthy
-from receiver.host.ledger import Ledger
-from receiver.host.queue import queued
+from receiver.ledger.follow import follow
+from receiver.ledger.ledger import Ledger
+from receiver.ledger.queue import queued
 from receiver.model import Check, CheckKind, Listen, Process, Release, Source, Status
 from receiver.names import AppName, ProcessType
+from receiver.proxy.health import wait_until_healthy
 
 YEARS = 10 * 365 * 24 * 3600.0
 GUARD = 60

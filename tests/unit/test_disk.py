@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from receiver.errors import HostFault, Rejected
-from receiver.host import disk
-from receiver.host.ledger import Ledger
-from receiver.host.run import PATH, run
+from receiver.ledger.ledger import Ledger
 from receiver.model import Source, Status
 from receiver.names import AppName
 from receiver.paths import Layout
+from receiver.system import disk
+from receiver.system.run import PATH, run
 
 
 def record(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -219,7 +219,7 @@ def test_a_tree_that_is_too_large_too_deep_or_missing_has_no_digest(tmp_path: Pa
 def test_a_lock_is_refused_while_held_and_free_when_its_holder_was_killed(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     hold = (
-        "import sys,time\nfrom pathlib import Path\nfrom receiver.host import disk\n"
+        "import sys,time\nfrom pathlib import Path\nfrom receiver.system import disk\n"
         "with disk.locked(Path(sys.argv[1]), wait=True): print('held', flush=True); time.sleep(60)"
     )
     holder = subprocess.Popen([sys.executable, "-c", hold, path], stdout=subprocess.PIPE)

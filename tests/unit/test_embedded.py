@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from receiver import settings
-from receiver.host.manager import Job, family, jobs
-from receiver.host.manager.embedded import Name
-from receiver.host.manager.supervisord import Program, control_socket
+from receiver.engines.base import Job
+from receiver.engines.embedded import family, jobs
+from receiver.engines.embedded.engine import Name
+from receiver.engines.embedded.supervisord import Program, control_socket
 from receiver.model import Limits
 from receiver.names import app_name
 from receiver.paths import Layout

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from receiver.errors import HostFault
-from receiver.host import disk
-from receiver.host import follow as module
-from receiver.host.follow import follow
-from receiver.host.ledger import Ledger
+from receiver.ledger import follow as module
+from receiver.ledger.follow import follow
+from receiver.ledger.ledger import Ledger
 from receiver.model import Source, Status
 from receiver.names import AppName
 from receiver.paths import Layout
+from receiver.system import disk
 
 
 @pytest.fixture

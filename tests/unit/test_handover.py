@@ -15,10 +15,9 @@ from typing import Any
 
 import pytest
 
-from receiver import gateway
-from receiver.gate import ask, listen
-from receiver.host.listener import fork_for_each
+from receiver.gate import ask, gateway, listen
 from receiver.paths import Layout
+from receiver.system.listener import fork_for_each
 
 ASKER = "import sys; from receiver.gate import ask; ask.GATEWAY = sys.argv[1]; print(ask.ask('ann'), file=sys.stderr)"
 

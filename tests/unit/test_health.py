@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from receiver.errors import Unhealthy
-from receiver.host import probe
-from receiver.host.health import wait_until_healthy
 from receiver.model import WEB, Check, CheckKind, Listen, Process, Release, Source, Status
 from receiver.names import AppName
 from receiver.paths import AppPaths, Layout
+from receiver.proxy import probe
+from receiver.proxy.health import wait_until_healthy
 
 BLOG = AppName("blog")
 Answer = Callable[[socket.socket], None]

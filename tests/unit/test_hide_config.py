@@ -8,12 +8,12 @@ from typing import Any, cast
 
 import pytest
 
-from receiver.host.ledger import Ledger
+from receiver.ledger.ledger import Ledger
 from receiver.model import Source
 from receiver.names import AppName
 from receiver.paths import Layout
+from receiver.story.context import Host
 from receiver.story.deploy import hide_config
-from receiver.story.host import Host
 
 BLOG = AppName("blog")
 CONFIG = {1: {"TOKEN": "the old one"}, 2: {"TOKEN": "the new one"}}

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from receiver.caller import Caller, Role
 from receiver.errors import Denied, Failure, HostFault, NotFound, Rejected
-from receiver.host import keys, pubkey
-from receiver.host.keys import BEGIN, END, Caller, Key, Keyring, Role, key_line, merged
+from receiver.gate import keys, pubkey
+from receiver.gate.keys import BEGIN, END, Key, Keyring, key_line, merged
 from receiver.names import AppName, KeyName
 from receiver.paths import Layout
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from receiver.host import front
+from receiver.inside import front
 from receiver.model import Check, CheckKind, Listen, Process, Release, Source, Status, encode
 from receiver.names import AppName, Oid, ProcessType
 from receiver.paths import Layout
@@ -199,7 +199,7 @@ def test_a_request_that_comes_before_the_app_listens_on_its_port_waits_for_it(
     place.write(command, Listen.PORT, {"LATE": "0.7"})
     if program == "relay":
         # As on a machine without systemd's: the same launcher, told that there is none.
-        patched = "import sys; sys.path[:0] = [{!r}]\nfrom receiver.host import front, launch\nfront.PROXYD = ()\n"
+        patched = "import sys; sys.path[:0] = [{!r}]\nfrom receiver.inside import front, launch\nfront.PROXYD = ()\n"
         script = patched.format(str(LAUNCH.parents[1])) + "launch.main(sys.argv[1:])"
         argv = [sys.executable, "-IS", "-c", script, f"--root={place.root}", *PROCESS]
         env = {"CREDENTIALS_DIRECTORY": str(place.credentials())}
@@ -289,7 +289,7 @@ def test_a_command_check_finds_the_process_it_asks(place: Place) -> None:
 
 
 def test_the_launcher_imports_nothing_slow() -> None:
-    script = f"import sys; sys.path += [{str(LAUNCH.parents[1])!r}]; import receiver.host.launch; print(*sys.modules)"
+    script = f"import sys; sys.path += [{str(LAUNCH.parents[1])!r}]; import receiver.inside.launch; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-IS", "-c", script], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert not loaded & {

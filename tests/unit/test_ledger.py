@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from receiver.errors import NotFound
-from receiver.host.ledger import FINAL, SETTLE_EVERY, Ledger
+from receiver.ledger.ledger import FINAL, SETTLE_EVERY, Ledger
 from receiver.model import AppState, Corrupt, Release, Source, Status, encode
 from receiver.names import AppName
 from receiver.paths import Layout

@@ -12,10 +12,10 @@ from typing import Any, cast
 
 import pytest
 
-from receiver.host.tickets import drawn
+from receiver.ledger.tickets import drawn
 from receiver.settings import Settings
-from receiver.story.host import Host
-from receiver.story.line import turn_to_build
+from receiver.story.build_queue import turn_to_build
+from receiver.story.context import Host
 
 
 def host(path: Path, said: list[str], builds: int = 2) -> Host:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from receiver.host import listener
-from receiver.host.listener import fork_for_each
+from receiver.system import listener
+from receiver.system.listener import fork_for_each
 
 
 class Listening:

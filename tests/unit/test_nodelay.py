@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from receiver.host import nodelay
+from receiver.system import nodelay
 
 LISTENER = """
 import socket, sys

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from receiver.host.git import Git
-from receiver.host.ledger import Ledger
-from receiver.host.manager import ProcessState, ProcessStatus
+from receiver.engines.base import ProcessState, ProcessStatus
+from receiver.ledger.ledger import Ledger
 from receiver.model import Source, Status
 from receiver.names import AppName, ProcessType
 from receiver.paths import Layout
 from receiver.settings import Settings
-from receiver.story.host import Host
+from receiver.sources.git.repository import Git
+from receiver.story.context import Host
 from receiver.story.retire import prune
 
 APP = AppName("blog")

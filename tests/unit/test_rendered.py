@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from receiver.errors import Rejected
-from receiver.host.rendered import Rendered
 from receiver.names import AppName
 from receiver.paths import Layout
-from receiver.plan import render
+from receiver.system import render
+from receiver.system.rendered import Rendered
 
 NAME = "systemd/mine.j2"
 

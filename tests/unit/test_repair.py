@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from receiver.errors import Failure
-from receiver.host.ledger import Ledger, apps
+from receiver.ledger.ledger import Ledger, apps
+from receiver.ledger.repair import repair
 from receiver.model import Corrupt, Release, Source, Status
 from receiver.names import AppName, ProcessType
 from receiver.paths import Layout
-from receiver.story.repair import repair
 
 APP = AppName("blog")
 

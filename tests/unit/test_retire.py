@@ -9,12 +9,12 @@ from typing import Any, cast
 
 import pytest
 
-from receiver.host.ledger import Ledger
+from receiver.ledger.ledger import Ledger
 from receiver.model import Release, Source, Status
 from receiver.names import AppName, ProcessType
 from receiver.settings import Settings
 from receiver.story import retire as story
-from receiver.story.host import Host
+from receiver.story.context import Host
 
 APP, WEB = AppName("blog"), ProcessType("web")
 

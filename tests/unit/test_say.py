@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from receiver.host import say as module
-from receiver.host.say import MAX_LINE, Say, clean
+from receiver.ledger import say as module
+from receiver.ledger.say import MAX_LINE, Say, clean
 
 
 @pytest.fixture

@@ -14,12 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from receiver.engines.systemd import units
+from receiver.engines.systemd.engine import SystemdManager, hasten_moves
 from receiver.errors import HostFault, Rejected
-from receiver.host.manager.systemd import SystemdManager, hasten_moves
 from receiver.model import Check, CheckKind, Limits, Listen, Process, Release, Source, Status
 from receiver.names import AppName, ProcessType, app_name, process_type
 from receiver.paths import Layout, share
-from receiver.plan import render, units
+from receiver.system import render
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden/units"
 BLOG, WEB, MAIL = AppName("blog"), ProcessType("web"), ProcessType("mail-out")
@@ -221,7 +222,7 @@ def test_what_an_older_version_wrote_of_an_app_is_written_anew_before_a_boot_rea
     layout = Layout(tmp_path)
     layout.units.mkdir(parents=True)
     asked: list[tuple[str, ...]] = []
-    monkeypatch.setattr("receiver.host.manager.systemd.systemctl", lambda *words, check=True: asked.append(words))
+    monkeypatch.setattr("receiver.engines.systemd.engine.systemctl", lambda *words, check=True: asked.append(words))
     SystemdManager(layout).boot_with(BLOG, release())
     assert asked == [], "nothing that systemd has read has changed"
     slice_file = layout.units / units.app_slice(BLOG)

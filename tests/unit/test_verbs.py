@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from agent_lab import BLOG, WEB, A, B, C, Lab
 
+from receiver.engines.base import Job, ProcessState, ProcessStatus
 from receiver.errors import Failure
-from receiver.host import disk
-from receiver.host.ledger import Ledger
-from receiver.host.manager import Job, ProcessState, ProcessStatus
-from receiver.host.reconcile import reconcile_all
+from receiver.ledger.ledger import Ledger
 from receiver.model import Source
 from receiver.names import AppName, ConfigKey, ProcessType
+from receiver.root.reconcile import reconcile_all
+from receiver.system import disk
 
 
 def test_config_vars_are_those_of_the_base_changed(lab: Lab) -> None:

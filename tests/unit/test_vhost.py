@@ -10,7 +10,7 @@ from receiver.errors import Rejected
 from receiver.model import AppState, Check, CheckKind, Listen, Process, Release, Source, Status
 from receiver.names import AppName, Domain, ProcessType
 from receiver.paths import PREFIX, Layout
-from receiver.plan.vhost import PREPARED, domains, shipit_conf, vhost
+from receiver.proxy.vhost import PREPARED, domains, shipit_conf, vhost
 from receiver.settings import Settings
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden/proxy"

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from receiver import wire
 from receiver.errors import Failure, HostFault, Rejected
-from receiver.host.verbs import Verbs
 from receiver.names import AppName, ConfigKey, ProcessType
+from receiver.root.verbs import Verbs
 from receiver.wire import Request, Verb, decode_error, decode_request, encode_error, encode_request
 
 BLOG = AppName("blog")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from receiver.errors import HostFault
-from receiver.host.ledger import Ledger
+from receiver.ledger.ledger import Ledger
 from receiver.model import Source, Status
 from receiver.names import AppName
 from receiver.paths import Layout

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from receiver.host.front import start_front
+from receiver.inside.front import start_front
 
 port = start_front(sys.argv[1], sys.argv[1].removesuffix(".sock") + ".port")
 os.execv(sys.executable, [sys.executable, "abrupt.py", str(port)])

@@ -1,0 +1,280 @@
+"""The manager of machines without systemd (containers): supervisord, with the same promises about releases.
+
+What it does not give, and docs/installing.md says so: a sandbox, limits on the sum of an app's processes, timers.
+A program of supervisord's is one process: `blog.v8.web.1`. Its file exists as long as it is wanted; what supervisord
+still knows without one is stopping, and is forgotten as soon as it has.
+"""
+
+from __future__ import annotations
+
+import pwd
+import re
+import shutil
+import socket
+import time
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from receiver import names, settings
+from receiver.engines.base import Job, ProcessState, ProcessStatus
+from receiver.engines.embedded import family, jobs, supervisord
+from receiver.engines.embedded.supervisord import Program, Supervisor
+from receiver.errors import HostFault, Rejected
+from receiver.model import Listen, Process, Release
+from receiver.names import AppName, ProcessType
+from receiver.paths import PREFIX, PYTHON, SHIPIT_USER, Layout, app_user, build_user
+from receiver.system import disk
+
+SUPERVISED = PREFIX / "share/shipit/libexec/supervised"
+KEPT_LOGS = 10  # releases of an app whose logs stay
+LISTENS_WITHIN = 10.0  # seconds that a restart waits for one process before it goes on to the next
+STATES: Mapping[int, ProcessState] = {
+    supervisord.STOPPED: ProcessState.STOPPED,
+    # It runs; supervisord only waits to see whether it stays (startsecs).
+    supervisord.STARTING: ProcessState.RUNNING,
+    supervisord.RUNNING: ProcessState.RUNNING,
+    supervisord.BACKOFF: ProcessState.FAILED,
+    supervisord.STOPPING: ProcessState.STOPPING,
+    supervisord.EXITED: ProcessState.FAILED,
+    supervisord.FATAL: ProcessState.FAILED,
+}
+ENDED = (supervisord.STOPPED, supervisord.EXITED, supervisord.FATAL)
+
+
+@dataclass(frozen=True)
+class Name:
+    """A program's name, taken apart."""
+
+    app: AppName
+    release: int
+    process: ProcessType
+    index: int
+
+    def __str__(self) -> str:
+        return f"{self.app}.v{self.release}.{self.process}.{self.index}"
+
+    @classmethod
+    def parse(cls, text: str) -> Name | None:
+        """None for what is not a process of an app."""
+        words = text.split(".")
+        try:
+            app, release, process, index = words
+            return cls(names.app_name(app), names.release_number(release), names.process_type(process), int(index))
+        except (ValueError, Rejected):
+            return None
+
+
+class EmbeddedManager:
+    """See `Manager`. Needs root and a running `shipit-supervisord`; raises HostFault when that does not answer."""
+
+    name = "embedded"
+
+    def __init__(self, layout: Layout | None = None) -> None:
+        self._layout = layout or Layout()
+        self._supervisor = Supervisor(self._layout)
+
+    def prepare(self, app: AppName) -> None:
+        """The directory of the app's logs, which `shipit` may read and other apps may not."""
+        path = self._layout.log / app
+        path.mkdir(parents=True, exist_ok=True)
+        shutil.chown(path, "root", SHIPIT_USER)
+        path.chmod(0o2750)
+
+    def adopt(self, app: AppName, number: int, pid: int) -> None:
+        """There are no units here, and nothing that ends sessions."""
+
+    def expect_jobs(self) -> None:
+        """A job's keeper dies with the agent by itself (jobs.py)."""
+
+    def expect_start(self, release: Release) -> None:
+        """Nothing is slow about it here."""
+
+    def forget(self, app: AppName) -> None:
+        for release in {name.release for name in self._known(app)}:
+            self.stop(app, release, wait=False)
+        # No drain for what is being destroyed. By user: also what had left its process group.
+        users = [user.pw_uid for user in pwd.getpwall() if user.pw_name in (app_user(app), build_user(app))]
+        while left := family.of_users(users) or self._running(app):
+            family.kill(left if isinstance(left, set) else ())
+            time.sleep(0.05)
+        self._sweep(app)
+        disk.remove_tree(self._layout.log / app)
+
+    def start(self, release: Release) -> None:
+        self._sweep(release.app)
+        self._prune_logs(release.app, release.number)
+        programs = [self._program(release, process, index) for process, index in release.running()]
+        for program in programs:
+            program.write(self._layout)
+        wanted = [program.name for program in programs]
+        self._supervisor.load(wanted)
+        for name in wanted:
+            self._supervisor.start(name)
+
+    def stop(self, app: AppName, number: int, *, wait: bool) -> None:
+        stopping = [name for name in self._known(app) if name.release == number]
+        for name in stopping:
+            disk.remove_file(self._file(name))
+        for name in stopping:
+            self._supervisor.stop(str(name))
+        if wait:
+            # supervisord itself bounds this: SIGKILL after each program's drain.
+            while any(name.release == number for name in self._running(app)):
+                time.sleep(0.1)
+        self._sweep(app)
+
+    def keep_warm(self, release: Release, seconds: int) -> bool:
+        """There are no timers here, and nothing that stays up would end it."""
+        return False
+
+    def warm(self, app: AppName) -> set[int]:
+        return set()
+
+    def cool(self, app: AppName, but: Collection[int]) -> None:
+        """Nothing is."""
+
+    def boot_with(self, app: AppName, release: Release | None) -> None:
+        number = release.runs_as if release else 0
+        for path, name in self._files(app):
+            text = path.read_text()
+            boots = "true" if name.release == number else "false"
+            changed = re.sub(r"^autostart = .*$", f"autostart = {boots}", text, flags=re.MULTILINE)
+            if changed != text:
+                disk.write_atomically(path, changed.encode(), 0o644)
+
+    def restart(self, release: Release, kind: ProcessType | None) -> None:
+        for process, index in release.running():
+            if kind in (None, process.type):
+                name = str(Name(release.app, release.runs_as, process.type, index))
+                self._supervisor.stop(name)
+                self._await_end(name, process.drain + 10)
+                self._supervisor.start(name)
+                paths = self._layout.app(release.app).release(release.runs_as)
+                if process.listen is not Listen.NONE:
+                    _wait_until_it_listens(paths.socket(process.type, index))
+
+    def processes(self, app: AppName) -> Sequence[ProcessStatus]:
+        self._sweep(app)
+        return [self._status(name, info) for name, info in self._infos(app).items()]
+
+    def defined(self, app: AppName) -> set[int]:
+        return {name.release for _, name in self._files(app)}
+
+    def run_job(self, job: Job, stdin: int | None, stdout: int, stderr: int, *, tty: bool = False) -> int:
+        known = settings.load(self._layout.settings)
+        memory, tasks = job.limits.memory or known.build_memory, job.limits.tasks or known.build_tasks
+        return jobs.run(self._layout, job, stdin, stdout, stderr, tty=tty, memory=memory, tasks=tasks)
+
+    def stop_job(self, name: str) -> None:
+        jobs.stop(self._layout, name)
+
+    # -- one program
+
+    def _program(self, release: Release, process: Process, index: int) -> Program:
+        name = Name(release.app, release.runs_as, process.type, index)
+        words = [str(PYTHON), "-IS", str(SUPERVISED), f"--memory={process.limits.memory}"]
+        words += [f"--tasks={process.limits.tasks}", f"--notify={process.check.kind.value}"]
+        words += [release.app, str(release.runs_as), process.type, str(index)]
+        return Program(
+            str(name),
+            " ".join(words),
+            self._layout.log / release.app / f"v{release.runs_as}" / f"{process.type}.{index}.log",
+            boot="autostart = true\n" in self._text(name),
+            drain=process.drain,
+            kill_group=True,
+        )
+
+    def _text(self, name: Name) -> str:
+        try:
+            return self._file(name).read_text()
+        except FileNotFoundError:
+            return ""
+
+    def _file(self, name: Name) -> Path:
+        return self._layout.supervisor / f"{name}.conf"
+
+    def _status(self, name: Name, info: Mapping[str, Any]) -> ProcessStatus:
+        state, pid = STATES.get(int(info["state"]), ProcessState.FAILED), int(info["pid"])
+        run = self._layout.run / "processes"
+        # It notifies (sd_notify(3)) and has not said READY=1 yet.
+        if state is ProcessState.RUNNING and (run / f"{name}.notify").exists():
+            state = ProcessState.STARTING
+        starts = 1
+        with suppress(FileNotFoundError, ValueError):
+            starts = int((run / f"{name}.starts").read_text())
+        return ProcessStatus(
+            release=name.release,
+            process=name.process,
+            index=name.index,
+            state=state,
+            pid=pid,
+            since=float(info["start"] if pid else info["stop"]),
+            restarts=max(0, starts - 1),
+            memory=family.memory({pid} | family.below(pid)) if pid else 0,
+        )
+
+    # -- what supervisord and the directory know
+
+    def _infos(self, app: AppName) -> dict[Name, Mapping[str, Any]]:
+        found = {}
+        for text, info in self._supervisor.programs().items():
+            name = Name.parse(text)
+            if name and name.app == app:
+                found[name] = info
+        return found
+
+    def _files(self, app: AppName) -> list[tuple[Path, Name]]:
+        named = [
+            (path, Name.parse(path.name.removesuffix(".conf")))
+            for path in self._layout.supervisor.glob(f"{app}.v*.conf")
+        ]
+        return [(path, name) for path, name in named if name and name.app == app]
+
+    def _known(self, app: AppName) -> set[Name]:
+        return set(self._infos(app)) | {name for _, name in self._files(app)}
+
+    def _running(self, app: AppName) -> list[Name]:
+        return [name for name, info in self._infos(app).items() if info["state"] not in ENDED]
+
+    def _sweep(self, app: AppName) -> None:
+        """Forget what has no file and has stopped, and kill what of it had left its process group."""
+        wanted = {name for _, name in self._files(app)}
+        running = set(self._running(app))
+        for name in set(self._infos(app)) - wanted - running:
+            family.kill(family.with_environment(_marks(name)))
+            self._supervisor.forget(str(name))
+            for suffix in ("starts", "notify"):
+                disk.remove_file(self._layout.run / "processes" / f"{name}.{suffix}")
+
+    def _await_end(self, name: str, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while self._supervisor.call("getProcessInfo", name)["state"] not in ENDED:
+            if time.monotonic() > deadline:
+                raise HostFault(f"{name} did not stop in {seconds:g} s.", hint="sudo shipit doctor")
+            time.sleep(0.05)
+
+    def _prune_logs(self, app: AppName, number: int) -> None:
+        for path in (self._layout.log / app).glob("v*"):
+            with suppress(Rejected):
+                if names.release_number(path.name) <= number - KEPT_LOGS:
+                    disk.remove_tree(path)
+
+
+def _marks(name: Name) -> list[str]:
+    """What the launcher puts into the environment of this process and all it starts."""
+    return [f"SHIPIT_APP={name.app}", f"SHIPIT_RELEASE=v{name.release}", f"SHIPIT_PROCESS={name.process}.{name.index}"]
+
+
+def _wait_until_it_listens(path: Path) -> None:
+    """Best effort: a process that never does is the next healthcheck's to find."""
+    deadline = time.monotonic() + LISTENS_WITHIN
+    while time.monotonic() < deadline:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            try:
+                probe.connect(str(path))
+                return
+            except OSError:
+                time.sleep(0.02)

@@ -1,0 +1,243 @@
+"""`shipit-supervisord`: keeps supervisord running where there is no init system, and leaves no process behind.
+
+A killed supervisord leaves its children alive, and the next one would start them a second time. The keeper is their
+subreaper (prctl(2)): when supervisord dies, whatever it had started becomes the keeper's child, is killed, and only
+then supervisord starts again. When the keeper itself is killed, supervisord gets SIGTERM and stops all it knows.
+As a container's first process (`shipit-supervisord run`) it also collects zombies.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import pwd
+import re
+import signal
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+
+from receiver.engines.embedded import family, supervisord
+from receiver.paths import PREFIX, PROXY_GROUP, Layout
+
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# In the environment of everything below supervisord but the apps; tells what a killed keeper has left.
+MARK = "SHIPIT_SUPERVISED=1"
+STOP_TIMEOUT = 3700.0  # an app's drain may be an hour; supervisord ends as soon as the last process has
+USAGE = "Usage: shipit-supervisord start | run | stop | status\n"
+
+
+def main(argv: list[str]) -> int:
+    """`start` puts it in the background and waits until it and the agent answer, `run` stays, `stop` ends it with all processes."""
+    layout = Layout()
+    if argv not in (["start"], ["run"], ["stop"], ["status"]):
+        sys.stderr.write(USAGE)
+        return 2
+    if os.geteuid():
+        sys.stderr.write(" !     This needs root: sudo shipit-supervisord\n")
+        return 77
+    layout.run.mkdir(mode=0o755, exist_ok=True)
+    if argv == ["status"]:
+        pid = keeper_pid(layout)
+        print(f"running (pid {pid})" if pid else "not running")
+        return 0 if pid else 3
+    if argv == ["stop"]:
+        return stop(layout)
+    return start(layout) if argv == ["start"] else run(layout)
+
+
+def lock_path(layout: Layout) -> Path:
+    return layout.run / "keeper.lock"
+
+
+def take_lock(layout: Layout) -> int | None:
+    """The keeper's lock, None if another one lives. It ends with its process."""
+    fd = os.open(lock_path(layout), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(fd)
+        return None
+    return fd
+
+
+def keeper_pid(layout: Layout) -> int:
+    """The pid of the living keeper, 0 if there is none."""
+    fd = take_lock(layout)
+    if fd is not None:
+        os.close(fd)
+        return 0
+    return int(lock_path(layout).read_text() or 0)
+
+
+def start(layout: Layout) -> int:
+    """Start in the background; returns when supervisord answers. Nothing happens if it runs."""
+    if keeper_pid(layout):
+        return 0
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            os.chdir("/")
+            log = os.open(layout.log / "keeper.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
+            null = os.open(os.devnull, os.O_RDONLY)
+            for source, target in ((null, 0), (log, 1), (log, 2)):
+                os.dup2(source, target)
+            os.closerange(3, 1024)
+            os._exit(run(layout))
+        os._exit(0)
+    os.wait()
+    # The agent's socket too: whoever has started it may push at once.
+    wanted = [path for path in sockets(layout) if (layout.supervisor / f"shipit-{path.stem}.conf").exists()]
+    deadline = time.monotonic() + 20
+    while not (supervisord.Supervisor(layout).answers() and all(path.exists() for path in wanted)):
+        if time.monotonic() > deadline:
+            sys.stderr.write(" !     Not everything has started.\n       (sudo tail /var/log/shipit/*.log)\n")
+            return 71
+        time.sleep(0.05)
+    return 0
+
+
+def sockets(layout: Layout) -> list[Path]:
+    return [layout.agent_socket]
+
+
+def stop(layout: Layout) -> int:
+    pid = keeper_pid(layout)
+    if not pid:
+        return 0
+    os.kill(pid, signal.SIGTERM)
+    while keeper_pid(layout):
+        time.sleep(0.05)
+    return 0
+
+
+def run(layout: Layout) -> int:
+    """Keep supervisord running until SIGTERM or SIGINT. Exit code 0 then, 75 if another keeper lives."""
+    lock = take_lock(layout)
+    if lock is None:
+        sys.stderr.write(" !     shipit-supervisord runs already.\n")
+        return 75
+    os.ftruncate(lock, 0)
+    os.write(lock, f"{os.getpid()}\n".encode())
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    clear_leftovers(layout)
+    stopping: list[int] = []
+    child = 0
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        stopping.append(number)
+        if child:
+            os.kill(child, signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, forward)
+    signal.signal(signal.SIGINT, forward)
+    pause = 0.5
+    while not stopping:
+        prepare(layout)
+        begun = time.monotonic()
+        child = spawn(layout)
+        wait_for(child)
+        child = 0
+        family.kill_all_below(os.getpid())
+        if stopping:
+            break
+        pause = 0.5 if time.monotonic() - begun > 60 else min(pause * 2, 30)
+        print(f"supervisord ended; all it had started is gone; starting again in {pause:g} s", flush=True)
+        time.sleep(pause)
+    family.kill_all_below(os.getpid())
+    return 0
+
+
+def spawn(layout: Layout) -> int:
+    """Start supervisord from the version that is current now; returns its pid."""
+    program = (layout.root / PREFIX.relative_to("/")).resolve() / "bin/supervisord"
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        mark, _, value = MARK.partition("=")
+        env = {"PATH": PATH, "LANG": "C.UTF-8", mark: value}
+        words = [str(program.with_name("python")), "-I", str(program), "-n", "-c", str(supervisord.config(layout))]
+        os.execve(words[0], words, env)
+    finally:
+        os._exit(71)
+
+
+def wait_for(child: int) -> None:
+    """Until this child has ended; every other that ends meanwhile (an orphan) is collected as well."""
+    while True:
+        pid, _ = os.wait()
+        if pid == child:
+            return
+
+
+def prepare(layout: Layout) -> None:
+    """What a machine may have lost since the last time: /run, and the directories that logs go to.
+
+    supervisord does not start at all when one of those is missing.
+    """
+    import grp
+
+    for path in (layout.run, layout.log, layout.root / "run/sshd"):
+        path.mkdir(mode=0o755, exist_ok=True)
+    for path in sockets(layout):
+        path.unlink(missing_ok=True)  # that one is there means that somebody listens
+    for user in app_users(layout, "app-"):
+        path = layout.run / user.pw_name.removeprefix("app-")
+        path.mkdir(mode=0o750, exist_ok=True)
+        os.chown(path, user.pw_uid, grp.getgrnam(PROXY_GROUP).gr_gid)
+        path.chmod(0o2750)
+    for file in layout.supervisor.glob("*.conf"):
+        for log in re.findall(r"^stdout_logfile = (\S+)$", file.read_text(), re.MULTILINE):
+            Path(log).parent.mkdir(parents=True, exist_ok=True)
+
+
+def clear_leftovers(layout: Layout) -> None:
+    """End what an earlier keeper left when it was killed together with supervisord: nothing may run twice."""
+    keep = ancestors()
+    uids = {user.pw_uid for user in app_users(layout, "app-", "build-")}
+    while left := (family.of_users(uids) | family.with_environment([MARK]) | servers(layout)) - keep:
+        family.kill(left)
+        family.reap()
+        time.sleep(0.01)
+
+
+def servers(layout: Layout) -> set[int]:
+    """nginx and the listening sshd, where they are ours: both write over their environment, and the mark in it.
+
+    Not sshd's sessions, which serve on.
+    """
+    found: set[int] = set()
+    for name in ("nginx", "sshd"):
+        with suppress(OSError, ValueError):
+            pid = int((layout.root / f"run/{name}.pid").read_text())
+            if (layout.supervisor / f"shipit-{name}.conf").exists() and comm(pid) == name:
+                found |= {pid} | (family.below(pid) if name == "nginx" else set())
+    return found
+
+
+def comm(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()
+
+
+def app_users(layout: Layout, *kinds: str) -> list[pwd.struct_passwd]:
+    """The users of apps, told by name and by a home below the state directory."""
+    inside = f"{layout.state}/"
+    return [user for user in pwd.getpwall() if user.pw_name.startswith(kinds) and user.pw_dir.startswith(inside)]
+
+
+def ancestors() -> set[int]:
+    """This process and all above it: who types `shipit-supervisord start` over ssh must not lose that session."""
+    up, found, pid = family.parents(), set(), os.getpid()
+    while pid and pid not in found:
+        found.add(pid)
+        pid = up.get(pid, 0)
+    return found

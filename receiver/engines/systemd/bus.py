@@ -1,0 +1,150 @@
+"""Calls to systemd's manager without a program in between (org.freedesktop.systemd1(5)).
+
+The connection is to /run/systemd/private, systemd's own socket, which systemctl(1) uses as root: no D-Bus daemon stands
+between, and every signal of the manager arrives without having been asked for. jeepney makes and reads the messages.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from jeepney import DBusAddress, HeaderFields, MessageType, new_method_call
+from jeepney.low_level import Message, Parser
+
+from receiver.engines.systemd.units import Transient
+from receiver.errors import HostFault
+
+PRIVATE = Path("/run/systemd/private")
+MANAGER = DBusAddress(
+    "/org/freedesktop/systemd1", bus_name="org.freedesktop.systemd1", interface="org.freedesktop.systemd1.Manager"
+)
+# All at once, as systemd's own programs do: to a client that waits for each answer it says nothing more after BEGIN.
+HANDSHAKE = b"\0AUTH EXTERNAL\r\nDATA\r\nNEGOTIATE_UNIX_FD\r\nBEGIN\r\n"
+ANSWERS = 3
+NOBODY = "shipit-nobody.service"  # there never is
+SILENCE = 120.0  # seconds; a start ends after TimeoutStartSec=, 90 of them
+
+
+class Refused(Exception):
+    """systemd's answer to a call was an error; the message is its own."""
+
+
+class Bus:
+    """One connection. Every method raises HostFault when systemd does not answer."""
+
+    def __init__(self, connection: socket.socket, heard: bytes = b"") -> None:
+        """`heard`: what has come of its first messages."""
+        self._connection = connection
+        self._parser = Parser()
+        self._parser.add_data(heard)
+        self._serial = 0
+
+    def start_units(
+        self, names: Sequence[str], *, until_done: Collection[str], meanwhile: Callable[[], None] = lambda: None
+    ) -> dict[str, str]:
+        """Start these units and wait until the starts of some have ended; returns why not, for each that was not
+        started (a job's result, systemd.unit(5), or an error). `meanwhile` is called when systemd has been asked."""
+        return self._jobs("StartUnit", names, until_done, meanwhile)
+
+    def stop_units(self, names: Sequence[str]) -> None:
+        """Stop these units and wait until each has ended. One that is not there has."""
+        self._jobs("StopUnit", names, names, lambda: None)
+
+    def _jobs(
+        self, method: str, names: Sequence[str], until_done: Collection[str], meanwhile: Callable[[], None]
+    ) -> dict[str, str]:
+        failed: dict[str, str] = {}
+        asked = {self._send(method, "ss", (name, "replace")): name for name in names}
+        meanwhile()
+        jobs: dict[str, str] = {}
+        ended: dict[str, str] = {}
+        while asked or any(name in until_done and job not in ended for job, name in jobs.items()):
+            message = self._receive()
+            fields = message.header.fields
+            name = asked.pop(fields.get(HeaderFields.reply_serial, 0), None)
+            if name and message.header.message_type is MessageType.error:
+                failed[name] = _said(message)
+            elif name:
+                jobs[message.body[0]] = name
+            elif fields.get(HeaderFields.member) == "JobRemoved":
+                _, job, _, result = message.body
+                ended[job] = result
+        return failed | {jobs[job]: result for job, result in ended.items() if job in jobs and result != "done"}
+
+    def reread(self) -> None:
+        """Have systemd look at its directories of units now, not when the next unit is loaded and somebody waits for it:
+        every change in them makes it read them whole, 5 ms and with 200 apps 10. Does not wait for it."""
+        self._send("LoadUnit", "s", (NOBODY,))
+
+    def start_transient(self, unit: Transient) -> None:
+        """Have systemd make a unit that has no file, and start it: a scope, which a process that runs already is moved
+        into, or a timer with its service; raises Refused."""
+        known, service = (
+            [(name, (kind, value)) for name, kind, value in properties]
+            for properties in (unit.properties, unit.service)
+        )
+        beside = [(f"{unit.name.rpartition('.')[0]}.service", service)] if service else []
+        self._ask("StartTransientUnit", "ssa(sv)a(sa(sv))", (unit.name, "fail", known, beside))
+
+    def active(self, pattern: str) -> list[str]:
+        """The names of the active units that a glob matches."""
+        found = self._ask("ListUnitsByPatterns", "asas", (["active"], [pattern])).body[0]
+        return [str(name) for name, *_ in found]
+
+    def _ask(self, method: str, signature: str, body: tuple[object, ...]) -> Message:
+        """A call and its answer; raises Refused."""
+        serial = self._send(method, signature, body)
+        while (message := self._receive()).header.fields.get(HeaderFields.reply_serial) != serial:
+            pass
+        if message.header.message_type is MessageType.error:
+            raise Refused(_said(message))
+        return message
+
+    def _send(self, method: str, signature: str, body: tuple[object, ...]) -> int:
+        self._serial += 1
+        with _answering():
+            self._connection.sendall(new_method_call(MANAGER, method, signature, body).serialise(self._serial))
+        return self._serial
+
+    def _receive(self) -> Message:
+        while (message := self._parser.get_next_message()) is None:
+            with _answering():
+                data = self._connection.recv(65536)
+                if not data:
+                    raise ConnectionResetError(0, "it closed the connection")
+            self._parser.add_data(data)
+        return message
+
+
+@contextmanager
+def connect(path: Path = PRIVATE) -> Iterator[Bus]:
+    """A connection for as long as the block runs; raises HostFault when there is no systemd."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(SILENCE)
+        answer = b""
+        with _answering():
+            connection.connect(str(path))
+            connection.sendall(HANDSHAKE)
+            while answer.count(b"\r\n") < ANSWERS and (data := connection.recv(4096)):
+                answer += data
+        # Signals of what else systemd does follow at once, and the first may have come with the answers.
+        *answers, heard = answer.split(b"\r\n", ANSWERS)
+        if not any(line.startswith(b"OK ") for line in answers):
+            raise HostFault("systemd refused the connection to its private socket.", hint="sudo shipit doctor")
+        yield Bus(connection, heard)
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or f"nothing for {SILENCE:g} s"
+        raise HostFault(f"systemd does not answer on {PRIVATE}: {why}.", hint="systemctl status") from error
+
+
+def _said(message: Message) -> str:
+    return str(message.body[0]) if message.body else str(message.header.fields.get(HeaderFields.error_name))

@@ -1,0 +1,375 @@
+"""The manager of a systemd host: unit files in /etc/systemd/system, calls (bus.py), systemctl(1), systemd-run(1).
+
+A unit name carries its release, so a unit file is new or unchanged and needs no daemon-reload (which takes longer
+than all the rest of a start). What somebody waits for on every deploy is a call, which spares a program (9 ms).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from receiver import settings
+from receiver.engines.base import Job, ProcessState, ProcessStatus
+from receiver.engines.systemd import bus, units
+from receiver.errors import HostFault
+from receiver.model import CheckKind, Limits, Listen, Release
+from receiver.names import AppName, ProcessType
+from receiver.paths import Layout
+from receiver.system import disk
+from receiver.system.rendered import Rendered
+from receiver.system.run import CLEAN, Result, run, start
+
+TIMED_OUT, KILLED, STOPPED = 124, 128, 128 + signal.SIGTERM
+# systemd's own exit codes for a program that it could not execute as asked (systemd.exec(5), 200/CHDIR on).
+NEVER_STARTED = range(200, 256)
+SHOWN = (
+    "Id", "ActiveState", "MainPID", "NRestarts", "MemoryCurrent", "ExecMainStartTimestampMonotonic",
+)  # fmt: skip
+LISTENS_WITHIN = 10.0  # seconds that a restart waits for one process before it goes on to the next
+
+
+class SystemdManager:
+    """See Manager for the promises."""
+
+    def __init__(self, layout: Layout | None = None) -> None:
+        self.name = "systemd"
+        self._layout = layout or Layout()
+        self._own: str | None = None
+
+    def prepare(self, app: AppName) -> None:
+        if self._write(units.app_units(app, Rendered(self._layout, app).render)):
+            systemctl("daemon-reload")
+        enabled = self._layout.units / "multi-user.target.wants" / units.app_target(app)
+        if not enabled.is_symlink():
+            enabled.parent.mkdir(exist_ok=True)
+            disk.replace_symlink(enabled, f"../{units.app_target(app)}")
+
+    def adopt(self, app: AppName, number: int, pid: int) -> None:
+        with _logged(), bus.connect() as systemd:
+            systemd.start_transient(units.worker_scope(app, number, pid))
+
+    def expect_jobs(self) -> None:
+        if self._own is None:
+            scope = units.agent_scope(os.getpid())
+            with _logged(), bus.connect() as systemd:
+                systemd.start_transient(scope)
+                self._own = scope.name
+
+    def forget(self, app: AppName) -> None:
+        word = units.app_word(app)
+        mine = [units.unit_pattern(app), *(f"shipit-{kind}-{word}-v*.service" for kind in JOB_KINDS)]
+        mine.append(units.warm_name(app, None))
+        # No drain for what is being destroyed: the stop is asked for, so that nothing restarts, then all is killed.
+        systemctl("stop", "--no-block", *mine)
+        systemctl("kill", "--signal=SIGKILL", *mine, check=False)
+        systemctl("stop", *mine, units.app_target(app), units.app_slice(app), check=False)
+        for path in self._unit_files(app):
+            disk.remove_file(path)
+        for name in (units.app_target(app), units.app_slice(app)):
+            disk.remove_file(self._layout.units / name)
+            disk.remove_file(self._layout.units / "multi-user.target.wants" / name)
+        disk.remove_tree(self._wants(app))
+        systemctl("reset-failed", *mine, check=False)
+        # The dependency of multi-user.target on the app's is forgotten only by this.
+        systemctl("daemon-reload")
+
+    def expect_start(self, release: Release) -> None:
+        with _logged():
+            self._define(release)
+            with bus.connect() as systemd:
+                systemd.reread()
+
+    def start(self, release: Release) -> None:
+        self._define(release)
+        notifying = [n for n, kind in self._names(release) if release.process(kind).check.kind is CheckKind.NOTIFY]
+        others = [n for n, kind in self._names(release) if n not in notifying]
+        # A start of Type=notify ends when the process says it is ready: that is the healthcheck's to wait for.
+        with bus.connect() as systemd:
+            if warm := release.took_over:
+                # The service too: it may just be about to stop them. What it has stopped is started again.
+                systemd.stop_units([units.warm_name(release.app, warm, kind) for kind in ("timer", "service")])
+            # Processes that run already are not moved.
+            hasten = (lambda: None) if release.took_over else hasten_moves
+            failed = systemd.start_units([*others, *notifying], until_done=others, meanwhile=hasten)
+            if failed:
+                # They may have been left failed by a crash loop, whose count a deliberate start begins anew.
+                systemctl("reset-failed", *failed, check=False)
+                failed = systemd.start_units([*failed], until_done=others)
+        if failed:
+            raise HostFault(
+                f"systemd could not start {release.app} {release.name}.",
+                hint=f"See why: journalctl -b --no-pager -n 30 -u '{units.unit_pattern(release.app)}'",
+                details=[f"{name}: {why}" for name, why in failed.items()][-10:],
+            )
+
+    def stop(self, app: AppName, number: int, *, wait: bool) -> None:
+        pattern = units.unit_pattern(app, number=number)
+        systemctl("stop", *([] if wait else ["--no-block"]), pattern)
+        for path in self._unit_files(app, number):
+            disk.remove_file(path)
+        systemctl("reset-failed", pattern, check=False)
+        with _logged(), bus.connect() as systemd:
+            systemd.stop_units([units.warm_name(app, number)])
+            systemd.reread()
+
+    def keep_warm(self, release: Release, seconds: int) -> bool:
+        idle = [name for name, kind in self._names(release) if release.process(kind).listen is Listen.NONE]
+        if idle:
+            systemctl("stop", "--no-block", *idle)
+        # Last: who finds the timer may take all of them over.
+        with _logged(), bus.connect() as systemd:
+            systemd.start_transient(units.warm_timer(release.app, release.runs_as, seconds))
+            return True
+        return False
+
+    def warm(self, app: AppName) -> set[int]:
+        with bus.connect() as systemd:
+            return {units.warm_number(name) for name in systemd.active(units.warm_name(app, None))}
+
+    def cool(self, app: AppName, but: Collection[int]) -> None:
+        with bus.connect() as systemd:
+            running = {
+                unit.release
+                for name in systemd.active(units.unit_pattern(app))
+                if (unit := units.parse_unit_name(name))
+            }
+        for number in (self.warm(app) | (self.defined(app) - running)) - {*but}:
+            self.stop(app, number, wait=False)
+
+    def boot_with(self, app: AppName, release: Release | None) -> None:
+        # An older version may have written them.
+        self.prepare(app)
+        wants = self._wants(app)
+        wants.mkdir(mode=0o755, exist_ok=True)
+        wanted: dict[str, str] = {}
+        if release:
+            wanted = {name: units.unit_template(app, kind, release.runs_as) for name, kind in self._names(release)}
+            templates = {self._layout.units / template for template in wanted.values()}
+            if not all(template.exists() for template in templates):
+                self._define(release)
+            for template in templates:
+                disk.fsync_file(template)
+        for name, target in wanted.items():
+            if not (wants / name).is_symlink():
+                (wants / name).symlink_to(f"../{target}")
+        disk.fsync_dir(self._layout.units)
+        for link in wants.iterdir():
+            if link.name not in wanted:
+                link.unlink()
+        disk.fsync_dir(wants)
+
+    def restart(self, release: Release, kind: ProcessType | None) -> None:
+        paths = self._layout.app(release.app).release(release.runs_as)
+        for process, index in release.running():
+            if kind in (None, process.type):
+                name = units.unit_name(release.app, process.type, release.runs_as, index)
+                systemctl("reset-failed", name, check=False)
+                systemctl("restart", name)
+                if process.listen is not Listen.NONE:
+                    _wait_until_it_listens(paths.socket(process.type, index))
+
+    def processes(self, app: AppName) -> Sequence[ProcessStatus]:
+        shown = systemctl("show", *(f"--property={name}" for name in SHOWN), units.unit_pattern(app)).out
+        found = [_status(dict(_pairs(block))) for block in shown.split("\n\n") if block.strip()]
+        mine = [status for unit, status in found if unit and unit.app == app and status]
+        if len({status.release for status in mine}) > 1:
+            warm = self.warm(app)
+            mine = [_as_kept(status, warm) for status in mine]
+        return sorted(mine, key=lambda s: (s.release, s.process, s.index))
+
+    def defined(self, app: AppName) -> set[int]:
+        return {int(path.name.rpartition("-v")[2].removesuffix("@.service")) for path in self._unit_files(app)}
+
+    def run_job(self, job: Job, stdin: int | None, stdout: int, stderr: int, *, tty: bool = False) -> int:
+        unit = units.job_unit(job.name)
+        properties = [word for line in self._cage(job) for word in ("-p", line)]
+        words = ["--quiet", "--wait", "--service-type=exec", "--pty" if tty else "--pipe", f"--unit={unit}"]
+        env = {**CLEAN, **({"TERM": "xterm-256color"} if tty else {})}
+        child = start(
+            ["systemd-run", *words, *properties, "--", *job.argv], env=env, stdin=stdin, stdout=stdout, stderr=stderr
+        )
+        code = child.wait()
+        return self._verdict(unit, code) if code else 0
+
+    def stop_job(self, name: str) -> None:
+        systemctl("stop", units.job_unit(name), check=False)
+        # One whose agent was killed is left failed.
+        systemctl("reset-failed", units.job_unit(name), check=False)
+
+    def _cage(self, job: Job) -> list[str]:
+        known = settings.load(self._layout.settings)
+        paths = self._layout.app(job.app)
+        limits = Limits(
+            memory=job.limits.memory or known.build_memory,
+            cpu=job.limits.cpu,
+            tasks=job.limits.tasks or known.build_tasks,
+        )
+        return units.job_properties(
+            app=job.app, user=job.user, cwd=job.cwd, writable=job.writable,
+            hidden=(paths.data, paths.sockets) if job.build else (),
+            timeout=job.timeout, limits=limits, config=job.config, build=job.build, owner=self._own_unit(),
+        )  # fmt: skip
+
+    def _own_unit(self) -> str | None:
+        """The unit of this process alone; None if systemd did not make one, which is no reason to run no job."""
+        self.expect_jobs()
+        return self._own
+
+    def _verdict(self, unit: str, code: int) -> int:
+        """The exact exit code of a job that did not end with 0: systemd-run only tells the plain ones."""
+        shown = systemctl("show", "--property=LoadState,Result,ExecMainCode,ExecMainStatus", unit).out
+        known = dict(_pairs(shown))
+        systemctl("reset-failed", unit, check=False)
+        status = int(known.get("ExecMainStatus") or 0)
+        if known["LoadState"] == "not-found" and code != 1:
+            # stop_job has put it away before it could be asked; 255 is systemd-run's word for any signal.
+            return STOPPED if code == 255 else code
+        if known["LoadState"] == "not-found":
+            raise HostFault(f"systemd-run(1) could not run {unit}.", hint="sudo shipit doctor")
+        if known["Result"] == "timeout":
+            return TIMED_OUT
+        if known["ExecMainCode"] in ("2", "3"):
+            return KILLED + status
+        if code == 1 and status in NEVER_STARTED:
+            raise HostFault(f"systemd could not start {unit} (exit status {status}).", hint="sudo shipit doctor")
+        return status or code
+
+    def _define(self, release: Release) -> None:
+        """Write the release's units, if they are not there already."""
+        files = units.unit_files(release, self._layout, Rendered(self._layout, release.app).render)
+        # boot_with makes them last; a boot before that starts another release, and removes these.
+        if self._write(files, disk.Lasts.LATER):
+            systemctl("daemon-reload")
+
+    def _write(self, files: dict[str, str], lasts: disk.Lasts = disk.Lasts.WHOLE) -> bool:
+        """Put unit files in place; True when one that systemd may have read before is different now."""
+        changed = False
+        for name, text in files.items():
+            path = self._layout.units / name
+            try:
+                before: bytes | None = path.read_bytes()
+            except FileNotFoundError:
+                before = None
+            if before != text.encode():
+                changed = changed or before is not None
+                disk.write_atomically(path, text.encode(), 0o644, lasts=lasts)
+        return changed
+
+    def _names(self, release: Release) -> list[tuple[str, ProcessType]]:
+        return [
+            (units.unit_name(release.app, process.type, release.runs_as, index), process.type)
+            for process, index in release.running()
+        ]
+
+    def _unit_files(self, app: AppName, number: int | None = None) -> list[Path]:
+        return list(self._layout.units.glob(f"shipit-{units.app_word(app)}-*-v{number or '*'}@.service"))
+
+    def _wants(self, app: AppName) -> Path:
+        return self._layout.units / f"{units.app_target(app)}.wants"
+
+
+JOB_KINDS = ("build", "release", "check", "run")
+
+
+def hasten_moves(mount: Path = Path("/sys/fs/cgroup")) -> None:
+    """Wait here for what systemd would wait for when it moves a new process into the control group of its unit.
+
+    Since Linux 6.0 the first move after 20 ms without any waits for all processors, 5 to 15 ms, and whoever moves one
+    meanwhile waits no longer than that (cgroups(7); cgroup-v2.rst, `favordynmods`). So, while systemd still reads the
+    unit, a process is moved to where it is: a child, which belongs to nobody. This one may just be on its way to a unit
+    of its own, and would be taken back. Nothing is gained, and nothing lost, where this is not possible.
+    """
+    try:
+        child = os.fork()
+    except OSError:
+        return
+    if child == 0:
+        try:
+            for line in Path("/proc/self/cgroup").read_text().splitlines():
+                if line.startswith("0::/"):
+                    with (mount / line.removeprefix("0::/") / "cgroup.procs").open("r+") as group:
+                        group.write(f"{os.getpid()}\n")
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+
+
+def systemctl(*words: str, check: bool = True) -> Result:
+    """One systemctl(1) call; raises HostFault when it fails, unless told otherwise."""
+    return run(["systemctl", "--no-ask-password", "--quiet", *words], check=check)
+
+
+@contextmanager
+def _logged() -> Iterator[None]:
+    """What systemd refuses is told in the journal."""
+    try:
+        yield
+    except (HostFault, bus.Refused) as why:
+        print(f"systemd: {why}", file=sys.stderr, flush=True)
+
+
+def _pairs(block: str) -> list[tuple[str, str]]:
+    return [(name, value) for name, _, value in (line.partition("=") for line in block.splitlines())]
+
+
+def _status(shown: dict[str, str]) -> tuple[units.UnitName | None, ProcessStatus | None]:
+    unit = units.parse_unit_name(shown.get("Id", ""))
+    state = _state(shown.get("ActiveState", ""))
+    if unit is None or state is None:
+        return None, None
+    since = _number(shown["ExecMainStartTimestampMonotonic"]) / 1e6
+    return unit, ProcessStatus(
+        release=unit.release,
+        process=unit.process,
+        index=unit.index,
+        state=state,
+        pid=_number(shown["MainPID"]),
+        since=round(time.time() - time.monotonic() + since, 3) if since else 0.0,
+        restarts=_number(shown["NRestarts"]),
+        memory=_number(shown["MemoryCurrent"]),
+    )
+
+
+def _as_kept(status: ProcessStatus, warm: Collection[int]) -> ProcessStatus:
+    if status.release in warm and status.state is ProcessState.RUNNING:
+        return replace(status, state=ProcessState.WARM)
+    return status
+
+
+def _state(active: str) -> ProcessState | None:
+    if active in ("active", "reloading"):
+        return ProcessState.RUNNING
+    if active == "activating":
+        return ProcessState.STARTING
+    if active == "deactivating":
+        return ProcessState.STOPPING
+    if active == "failed":
+        return ProcessState.FAILED
+    # What is inactive has ended as it should, or was only looked up: nobody runs it any more.
+    return None
+
+
+def _number(text: str) -> int:
+    """systemd writes `[not set]` or 2**64-1 for what it does not know."""
+    number = int(text) if text.isdigit() else 0
+    return 0 if number == 2**64 - 1 else number
+
+
+def _wait_until_it_listens(path: Path) -> None:
+    deadline = time.monotonic() + LISTENS_WITHIN
+    while time.monotonic() < deadline:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            try:
+                probe.connect(str(path))
+            except OSError:
+                time.sleep(0.02)
+            else:
+                return

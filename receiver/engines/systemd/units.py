@@ -1,0 +1,229 @@
+"""What systemd is told: unit names, and units as text. Pure: release, settings and paths in, text out.
+
+In a unit's name the dashes of an app's name are written `_`. A dash nests slices (systemd.slice(5)), so the slice of
+an app `blog-eu` would be below that of `blog` and go down with it; and `blog` with a type `eu-web` would share its
+unit names with `blog-eu` and its type `web`. No name holds a `_` of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from receiver import names
+from receiver.errors import Rejected
+from receiver.model import CheckKind, Limits, Process, Release
+from receiver.names import AppName, ProcessType
+from receiver.paths import PREFIX, PYTHON, Layout, app_user
+from receiver.system.render import Render, render
+
+LAUNCH = PREFIX / "share/shipit/libexec/launch"
+BUILDER = PREFIX / "share/shipit/libexec/builder"
+BUILD_SLICE = "shipit-build.slice"
+SYSTEMCTL = "/usr/bin/systemctl"
+
+# A crash loop of processes that die at once ends within seconds; one that waits for its database lasts minutes.
+START_LIMIT, START_INTERVAL = 30, 600
+
+_UNIT = re.compile(r"shipit-([^-@]+)-([^@]+)-(v[0-9]+)@([0-9]{1,3})\.service", re.ASCII)
+
+
+@dataclass(frozen=True)
+class UnitName:
+    """A process's unit name, taken apart."""
+
+    app: AppName
+    process: ProcessType
+    release: int
+    index: int
+
+
+def app_word(app: AppName) -> str:
+    """The app's name as unit names hold it: no dash, so where it ends is never in doubt."""
+    return app.replace("-", "_")
+
+
+def app_slice(app: AppName) -> str:
+    return f"shipit-{app_word(app)}.slice"
+
+
+def app_target(app: AppName) -> str:
+    return f"shipit-{app_word(app)}.target"
+
+
+def unit_template(app: AppName, process: ProcessType, number: int) -> str:
+    """The name of the unit file of one process type of one release; its instances are the processes."""
+    return f"shipit-{app_word(app)}-{process}-v{number}@.service"
+
+
+def unit_name(app: AppName, process: ProcessType, number: int, index: int) -> str:
+    return f"shipit-{app_word(app)}-{process}-v{number}@{index}.service"
+
+
+def unit_pattern(
+    app: AppName, process: ProcessType | None = None, number: int | None = None, index: int | None = None
+) -> str:
+    """A glob for systemctl and journalctl that matches this app's processes and no other's; None means any."""
+    return f"shipit-{app_word(app)}-{process or '*'}-v{number or '*'}@{index or '*'}.service"
+
+
+def parse_unit_name(text: str) -> UnitName | None:
+    """Take a process's unit name apart; None when it is not one."""
+    match = _UNIT.fullmatch(text)
+    if not match:
+        return None
+    try:
+        return UnitName(
+            names.app_name(match[1].replace("_", "-")),
+            names.process_type(match[2]),
+            names.release_number(match[3]),
+            int(match[4]),
+        )
+    except Rejected:
+        return None
+
+
+def app_units(app: AppName, render: Render = render) -> dict[str, str]:
+    """The slice and the target of an app, by file name."""
+    known = {"app": app, "slice": app_slice(app), "target": app_target(app)}
+    return {
+        app_slice(app): render("systemd/app.slice.j2", **known),
+        app_target(app): render("systemd/app.target.j2", **known),
+    }
+
+
+def unit_files(release: Release, layout: Layout, render: Render = render) -> dict[str, str]:
+    """One unit file for each process type of the release's formation, by file name. No text says which release it is
+    of: that is in the name, where systemd finds it (%j)."""
+    wanted = {process.type: process for process, _ in release.running()}
+    return {
+        unit_template(release.app, kind, release.runs_as): _process(release, wanted[kind], layout, render)
+        for kind in wanted
+    }
+
+
+def _process(release: Release, process: Process, layout: Layout, render: Render) -> str:
+    app = layout.app(release.app)
+    return render(
+        "systemd/process.service.j2",
+        app=release.app,
+        type=process.type,
+        # systemd.unit(5): a drop-in directory whose name ends in a dash is for all units that begin so.
+        dropins=f"shipit-{app_word(release.app)}-{process.type}-.service.d",
+        target=app_target(release.app),
+        slice=app_slice(release.app),
+        user=app_user(release.app),
+        python=PYTHON,
+        launch=LAUNCH,
+        config=app.config,
+        data=app.data,
+        sockets=app.sockets,
+        notify=process.check.kind is CheckKind.NOTIFY,
+        check_timeout=process.check.timeout,
+        drain=process.drain,
+        memory=process.limits.memory,
+        cpu=process.limits.cpu,
+        tasks=process.limits.tasks,
+        start_limit=START_LIMIT,
+        start_interval=START_INTERVAL,
+    )
+
+
+def tmpfiles(app: AppName, layout: Layout, user: str, group: str) -> str:
+    """The tmpfiles.d(5) line that makes the app's socket directory at boot."""
+    return f"d {layout.app(app).sockets} 2750 {user} {group} -\n"
+
+
+Properties = tuple[tuple[str, str, object], ...]  # name, D-Bus type, value
+
+
+@dataclass(frozen=True)
+class Transient:
+    """A unit without a file, as systemd is told of it; `service` are the properties of the one that a timer starts."""
+
+    name: str
+    properties: Properties
+    service: Properties = ()
+
+
+def warm_timer(app: AppName, number: int, seconds: int) -> Transient:
+    """Stops the processes of a release that is kept warm when its time is over."""
+    argv = [SYSTEMCTL, "stop", "--no-block", unit_pattern(app, number=number)]
+    return Transient(
+        warm_name(app, number),
+        (
+            ("Description", "s", f"shipit keeps {app} v{number} warm"),
+            ("TimersMonotonic", "a(st)", [("OnActiveSec", seconds * 10**6)]),
+            ("AccuracyUSec", "t", 10**6),
+            ("RemainAfterElapse", "b", False),
+        ),
+        (("Type", "s", "oneshot"), ("ExecStart", "a(sasb)", [(SYSTEMCTL, argv, False)])),
+    )
+
+
+def warm_name(app: AppName, number: int | None, kind: str = "timer") -> str:
+    """The timer of a release that is kept warm, or the service that it starts; None: any release's (a glob)."""
+    return f"shipit-warm-{app_word(app)}-v{number or '*'}.{kind}"
+
+
+def warm_number(name: str) -> int:
+    """The release of such a name."""
+    return int(name.rpartition("-v")[2].partition(".")[0])
+
+
+def worker_scope(app: AppName, number: int, pid: int) -> Transient:
+    """SIGTERM cancels the worker's release, which then stops and removes what it had started; it gets a minute."""
+    about = _scope(f"shipit worker of {app} v{number}", pid)
+    return Transient(f"shipit-worker-{app_word(app)}-v{number}.scope", (*about, ("TimeoutStopUSec", "t", 60_000_000)))
+
+
+def agent_scope(pid: int) -> Transient:
+    """What the jobs of one connection to the agent are bound to."""
+    limits = ("MemoryMax", "t", 512 * 2**20), ("TasksMax", "t", 128)
+    return Transient(f"shipit-agent-{pid}.scope", (*_scope("shipit agent with a job", pid), *limits))
+
+
+def _scope(description: str, pid: int) -> Properties:
+    """Of a unit for a process that runs already (systemd.scope(5))."""
+    gone = "CollectMode", "s", "inactive-or-failed"
+    return ("Description", "s", description), gone, ("PIDs", "au", [pid])
+
+
+def job_unit(name: str) -> str:
+    """The unit of a job; its name cannot be a process's, which has an `@`."""
+    return f"shipit-{name}.service"
+
+
+def job_properties(
+    *,
+    app: AppName,
+    user: str,
+    cwd: Path,
+    writable: tuple[Path, ...],
+    hidden: tuple[Path, ...],
+    timeout: int,
+    limits: Limits,
+    config: Path | None,
+    build: bool,
+    owner: str | None,
+) -> list[str]:
+    """A job's cage, as `Name=value` for systemd-run(1) -p. `hidden` may be missing; `owner` is a unit it dies with."""
+    text = render(
+        "systemd/job.service.j2",
+        app=app,
+        user=user,
+        group=app_user(app),
+        cwd=cwd,
+        slice=BUILD_SLICE,
+        timeout=timeout,
+        memory=limits.memory,
+        cpu=limits.cpu,
+        tasks=limits.tasks,
+        config=config or "",
+        writable=" ".join(map(str, writable)),
+        hidden=" ".join(f"-{path}" for path in hidden),
+        build=build,
+        owner=owner or "",
+    )
+    return [line for line in text.splitlines() if line and line[0] not in "#["]

@@ -1,0 +1,127 @@
+"""The forced command of every key: `libexec/gateway NAME`. Who asks is its argument, what for is in
+SSH_ORIGINAL_COMMAND; nothing else of what the client says is believed.
+
+Written so that little is imported before the request is known: the user waits for every millisecond.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+from receiver.caller import Caller
+from receiver.errors import Failure, HostFault, full_disk
+from receiver.gate.keys import Keyring
+from receiver.gate.request import CliRequest, GitRequest, Greeting, Request, Service, parse
+from receiver.paths import Layout, share
+from receiver.system.audit import Audit
+
+# For the fault tests (story/checkpoint.py). sshd lets no client set it; root can, in /etc/environment.
+FAULTS = ("SHIPIT_DIE_AT", "SHIPIT_STOP_AT")
+
+
+def main() -> int:
+    """Serve one request of the key named by the only argument; returns the exit code for sshd."""
+    return serve(Layout(), sys.argv[1:], share("hooks"))
+
+
+def serve(layout: Layout, argv: list[str], hooks: Path) -> int:
+    """As `main`, below a given root."""
+    os.umask(0o027)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _ended)
+    command = os.environb.get(b"SSH_ORIGINAL_COMMAND")
+    audit = Audit(os.environ.get("SSH_CONNECTION", "").split(" ")[0])
+    # Programs that are started get an environment of their own; this is for what reads ours (time zones, locales).
+    home = str(layout.home)
+    faults = {name: os.environ[name] for name in FAULTS if name in os.environ}
+    os.environ.clear()
+    os.environ.update(PATH="/usr/bin:/bin", HOME=home, LANG="C.UTF-8", **faults)
+    name = argv[0] if len(argv) == 1 else ""
+    caller: Caller | None = None
+    verb, code = "refused", 1
+    request: Request = Greeting()
+    try:
+        caller = Keyring(layout).caller(name)
+        request = parse(command)
+        verb = _verb(request)
+        code = _answer(layout, request, caller, hooks)
+    except Failure as failure:
+        code = failure.exit_code
+        _refuse(failure, git=(command or b"").startswith((b"git-receive-pack ", b"git-upload-pack ")))
+    except Exception as error:  # noqa: BLE001 - a caller never sees a traceback; the journal has it
+        audit.bug(error)
+        full = full_disk(error)
+        code = full.exit_code if full else 70
+        bug = HostFault(
+            f"This is a bug in shipit ({type(error).__name__}).",
+            hint="The server's administrator finds it with: journalctl -t shipit -n 50",
+        )
+        _refuse(full or bug, git=False)
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else 1
+    finally:
+        audit.end(caller, name, verb, code)
+    return code
+
+
+def _answer(layout: Layout, request: Request, caller: Caller, hooks: Path) -> int:
+    if isinstance(request, CliRequest):
+        from receiver.cli.main import run
+
+        return run(request.words, caller, layout)
+    if isinstance(request, GitRequest):
+        from receiver.gate import service
+
+        if request.service is Service.UPLOAD:
+            return service.upload(layout, request.app, caller)
+        from receiver import settings
+
+        return service.receive(layout, request.app, caller, settings.load(layout.settings), hooks)
+    return _greet(caller)
+
+
+def _verb(request: Request) -> str:
+    """What the audit line says: a known word, never what somebody typed."""
+    if isinstance(request, GitRequest):
+        return f"git {request.service.value}"
+    if isinstance(request, CliRequest):
+        from receiver.cli.main import ALIASES, COMMANDS
+
+        name = ALIASES.get(request.words[0], request.words[0])
+        return name if name in COMMANDS else "help" if name in ("-h", "--help") else "unknown"
+    return "greeting"
+
+
+def _greet(caller: Caller) -> int:
+    """Somebody typed `ssh shipit@host`: there is no shell, so say what there is."""
+    apps = "all apps" if caller.apps is None else ", ".join(caller.apps) or "no app"
+    host = os.uname().nodename
+    sys.stdout.write(
+        f"Hi {caller.name}, this is shipit: your key may {caller.role.value} {apps}. There is no shell here.\n"
+        f"Put a commit live:   git push ssh://shipit@{host}/APP main\n"
+        f"See what there is:   ssh shipit@{host} apps\n"
+        f"All commands:        ssh shipit@{host} shipit --help\n"
+    )
+    return 0
+
+
+def _refuse(failure: Failure, *, git: bool) -> None:
+    """Say why not. git's client shows a refusal as its own error when it comes as an ERR packet (gitprotocol-pack(5)),
+    and would add misleading advice about access rights otherwise."""
+    lines = failure.lines()
+    if git:
+        body = ("ERR " + "\n".join(lines)).encode()[:60000]
+        sys.stdout.buffer.write(b"%04x" % (len(body) + 4) + body)
+        sys.stdout.buffer.flush()
+        return
+    for line in lines:
+        sys.stderr.write(f" !     {line}\n")
+
+
+def _ended(number: int, frame: FrameType | None) -> None:
+    # What was begun goes on: git and its hooks hold the turn, the worker makes the release.
+    raise SystemExit(128 + number)

@@ -1,0 +1,150 @@
+"""What happens when a push has arrived: pre-receive refuses, post-receive has the commit made a release.
+
+git runs `hooks/*`, three lines of shell that ask the gateway, which answers from here: it waits for git anyway and has
+imported all this meanwhile, so a push pays for no further start of Python. What is written to the hook's standard
+error the client shows with `remote: ` before it. The release itself is made by the worker: killing a hook, git, the
+gateway or the client stops nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from receiver.errors import Failure, HostFault, Rejected, full_disk
+from receiver.gate import refs
+from receiver.gate.push import Options, options
+from receiver.gate.refs import Update
+from receiver.gate.sideband import Sideband
+from receiver.ledger.follow import follow
+from receiver.ledger.ledger import Ledger
+from receiver.manifest import read_manifest
+from receiver.model import Release, Source
+from receiver.names import Branch, Oid
+from receiver.paths import Layout
+from receiver.root.client import Agent
+from receiver.settings import Settings
+from receiver.sources.git.repository import quarantine
+from receiver.sources.git.source import GitSource
+from receiver.story import worker
+
+# Beside the files of the commit itself: what a build and the ledger need.
+SPARE_INODES = 10_000
+
+
+class Hooks:
+    """The hooks of one push. `release` is what post-receive opened, as it was last seen."""
+
+    def __init__(self, layout: Layout, ledger: Ledger, settings: Settings, by: str, agent: Agent) -> None:
+        self.release: Release | None = None
+        self._layout = layout
+        self._ledger = ledger
+        self._settings = settings
+        self._by = by
+        self._agent = agent
+
+    def answer(self, name: str, pid: int, lines: Sequence[bytes]) -> int:
+        """Do what the hook `name`, a process that waits, is for; returns its exit code."""
+        act: Callable[[Sideband, Options, Mapping[str, str], list[Update]], None]
+        act = self._pre_receive if name == "pre-receive" else self._post_receive
+        with Sideband.of(pid) as side:
+            try:
+                env = environment(pid)
+                act(side, options(env), env, refs.parse(lines))
+            except Failure as failure:
+                side.failure(failure)
+                return 1
+            except OSError as error:
+                side.failure(full_disk(error) or self._untaken(error))
+                return 1
+        return 0
+
+    def _untaken(self, error: OSError) -> HostFault:
+        return HostFault(
+            f"The server could not take the push ({error.strerror or error}).",
+            holds=self._ledger.still_holds(),
+            hint="Push again; the server's administrator looks with: sudo shipit doctor",
+        )
+
+    def _pre_receive(self, side: Sideband, wish: Options, env: Mapping[str, str], updates: list[Update]) -> None:
+        state = self._ledger.state()
+        if state.locked:
+            raise Rejected(
+                f"{state.app} is locked: {state.locked}",
+                holds="Nothing was received.",
+                hint=f"Unlock it: shipit apps:unlock {state.app}",
+            )
+        with GitSource(self._ledger.paths.repo, quarantine(env, self._ledger.paths.repo)) as source:
+            refs.check(updates, state, wish, source.git)
+            found = refs.deployed(updates, state)
+            if found is not None and found[1].new is not None:
+                self._check_commit(source, found[1].new)
+
+    def _check_commit(self, source: GitSource, commit: Oid) -> None:
+        """Refuse early what the build would fail on: no room, a tree bomb, a manifest with a mistake."""
+        disk = os.statvfs(self._ledger.paths.dir)
+        free, keep = disk.f_bavail * disk.f_frsize, self._settings.min_free * 2**20
+        if free < keep:
+            raise HostFault(
+                f"The disk of the server is nearly full: {free // 2**20} MiB are free, {keep // 2**20} MiB must stay.",
+                holds="Nothing was received.",
+                hint="Keep fewer releases, or make room on the server; see: shipit doctor",
+            )
+        tree = source.tree(commit, max_files=self._settings.max_files, max_size=free - keep)
+        if disk.f_files and disk.f_favail < len(tree.entries()) + SPARE_INODES:
+            raise HostFault(
+                f"The server's disk has only {disk.f_favail} inodes left.",
+                holds="Nothing was received.",
+                hint="Keep fewer releases, or make room on the server; see: shipit doctor",
+            )
+        read_manifest(tree)
+
+    def _post_receive(self, side: Sideband, wish: Options, env: Mapping[str, str], updates: list[Update]) -> None:
+        state = self._ledger.state()
+        found = refs.deployed(updates, state)
+        if found is None:
+            side.tell("-----> Stored. Tags are not deployed.")
+            return
+        branch, update = found
+        with GitSource(self._ledger.paths.repo) as source:
+            if update.new is None:
+                self._ledger.change_state(lambda s: replace(s, branch=None))
+                side.tell(f"-----> {branch} is gone. The next branch that is pushed becomes the deploy branch.")
+                return
+            if state.branch is None:
+                self._ledger.change_state(lambda s: replace(s, branch=branch))
+                source.git.point_head_at(branch)
+            if not wish.deploy:
+                source.git.store(update.new)
+                side.tell(f"-----> Stored {update.new[:8]}, not deployed. Deploy it: git push")
+                return
+            self._deploy(side, wish, source, branch, update.new)
+
+    def _deploy(self, side: Sideband, wish: Options, source: GitSource, branch: Branch, oid: Oid) -> None:
+        """Open the release, start its worker, and show its log until the verdict."""
+        commit = source.commit(oid)
+        release = self.release = self._ledger.open_release(
+            Source.GIT,
+            self._by,
+            builds=True,
+            commit=oid,
+            branch=branch,
+            subject=commit.subject,
+            author=commit.author,
+            message=wish.message,
+            fresh=wish.force,
+        )
+        source.git.pin(release.number, oid)
+        ended = worker.begin(self._layout, self._ledger, release, self._agent)
+        host = os.uname().nodename
+        side.tell(f"       Ctrl-C detaches. Watch: ssh shipit@{host} releases:output {release.app} -f")
+        side.tell(f"       Stop: ssh shipit@{host} cancel {release.app}")
+        self.release = follow(self._ledger, release.number, side.fd, worker=ended)
+
+
+def environment(pid: int) -> dict[str, str]:
+    """What git gave its hook: the environment of a process of our own user."""
+    with open(f"/proc/{pid}/environ", "rb") as file:  # noqa: PTH123 - not a path of ours
+        pairs = (item.partition(b"=") for item in file.read().split(b"\0"))
+        return {name.decode(errors="replace"): value.decode(errors="replace") for name, _, value in pairs}

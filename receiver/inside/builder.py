@@ -1,0 +1,202 @@
+"""The builder: from a tar stream to a slug. Runs as build-APP in a cage that may write its slug and its cache only.
+
+    builder APP N < source.tar
+
+Reads releases/vN/build.json (story/build.py, encode_plan) and, as the credential `config`, the config vars that the app
+asked for at build time. Works in the slug, its working directory. Its exit code is the verdict: 0, or that of
+the step that failed. `--root=DIR` puts all paths below DIR (tests). Only the standard library: started with -I -S.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+if False:  # typing is slow to import
+    from typing import Any
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# Group: what the processes run as, which reads and executes. Others: nothing.
+UMASK = 0o027
+ENVIRONMENT = ".venv"
+TELL_FROM = 0.5  # seconds; shorter steps need no timing
+
+
+def main(argv: list[str]) -> None:
+    """Build the slug in the working directory; always ends by SystemExit with the verdict."""
+    root = next((word.partition("=")[2] for word in argv if word.startswith("--root=")), "")
+    app, number = [word for word in argv if not word.startswith("--")]
+    home = Path(f"{root}/var/lib/shipit/apps/{app}")
+    os.umask(UMASK)
+    # systemd takes a program that one of these killed for one that succeeded; a verdict is an exit code.
+    for asked in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(asked, give_up)
+    plan = json.loads((home / f"releases/v{number}/build.json").read_bytes())
+    base = {"PATH": PATH, "LANG": "C.UTF-8", "HOME": str(home / "cache"), **plan["environment"], **wanted_config()}
+    code = unpack(plan["root"])
+    code = code or make_environment(plan, base) or run_steps(plan["following"], base)
+    if not plan["link"] or plan["following"]:
+        bound_cache(home / "cache", plan["cache"])
+    if code == 0:
+        make_readable()
+    else:
+        for line in limits_reached():
+            print(line, flush=True)
+    raise SystemExit(code)
+
+
+def give_up(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)
+
+
+def wanted_config() -> dict[str, str]:
+    """The config vars that the manifest names as needed by the build."""
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+    if not credentials:
+        return {}
+    config: dict[str, str] = json.loads((Path(credentials) / "config").read_bytes())
+    return config
+
+
+def unpack(root: str) -> int:
+    """Unpack what lies below `root` of standard input here ("": all); whoever owned it, it is ours now."""
+    options = ["--no-same-owner", "--no-same-permissions", "--no-acls", "--no-xattrs"]
+    if root:
+        options += [f"--strip-components={len(Path(root).parts)}", "--", root]
+    return verdict(subprocess.call(["tar", "--extract", "--file=-", *options]))
+
+
+def make_environment(plan: Any, base: dict[str, str]) -> int:
+    """Make `.venv`: a link, or from a copy of an earlier release's, or of nothing; returns the exit code of its steps."""
+    if plan["link"]:
+        os.symlink(plan["link"], ENVIRONMENT)  # noqa: PTH211
+    if plan["seed"]:
+        from receiver.inside.environment import copy_bytecode, copy_environment
+
+        target = os.path.abspath(ENVIRONMENT)  # noqa: PTH100
+        try:
+            copy_environment(plan["seed"], target)
+            code = complete(plan, base)
+            if code == 0:
+                copy_bytecode(plan["seed"], target)
+        except OSError as error:
+            print(f"{error.filename}: {error.strerror}", flush=True)
+            code = 1
+        if code == 0:
+            return 0
+        print("This was from a copy of the last release's environment. Again, from nothing:", flush=True)
+        subprocess.call(["rm", "-rf", "--", ENVIRONMENT])
+    return run_steps(plan["installing"], base)
+
+
+def complete(plan: Any, base: dict[str, str]) -> int:
+    """Make a copy what it should be: add to it, or, when that is not enough or has changed what was there, all of it."""
+    from receiver.inside.environment import distributions
+
+    if plan["adding"]:
+        before = distributions(ENVIRONMENT)
+        code = run_steps(plan["adding"], base)
+        if code or before <= distributions(ENVIRONMENT):
+            return code
+        # Something was replaced: what only that needed would stay.
+        print("Other packages changed with it; once more for all:", flush=True)
+    return run_steps(plan["seeding"], base)
+
+
+def bound_cache(cache: Path, limit: int) -> None:
+    """Empty the cache once it is larger than `limit` bytes: the next build fetches what it needs again.
+
+    Whole, because what uv, pip or npm keep is a whole: a part that is missing may be taken for one that is broken.
+    """
+    # Somebody waits for this: du counts 10,000 files in 25 ms, where a loop of ours takes 42.
+    told = subprocess.run(["du", "-sx", "--block-size=1", "--", cache], stdout=subprocess.PIPE, check=False).stdout
+    size = int(told.split()[0]) if told else 0
+    if size > limit:
+        print(f"The build cache had {size // 2**20} MiB, more than `cache` in the server's settings; it was emptied.")
+        for name in os.listdir(cache):  # noqa: PTH208
+            subprocess.call(["rm", "-rf", "--", cache / name])
+
+
+def run_steps(steps: Any, base: dict[str, str]) -> int:
+    """Run the steps until one fails; returns its exit code, or 0."""
+    for step in steps:
+        if code := run_step(step, base):
+            return code
+    return 0
+
+
+def run_step(step: Any, base: dict[str, str]) -> int:
+    """Run one step to its end and tell how long it took if that was long."""
+    print(step["title"], flush=True)
+    began = time.monotonic()
+    try:
+        code = verdict(
+            subprocess.call(
+                step["argv"], cwd=step["cwd"], env={**base, **step["environment"]}, stdin=subprocess.DEVNULL
+            )
+        )
+    except OSError as error:
+        print(f"{step['argv'][0]}: {error.strerror}", flush=True)
+        return 127
+    seconds = time.monotonic() - began
+    if seconds > TELL_FROM:
+        print(f"({seconds:.1f} s)", flush=True)
+    return code
+
+
+def limits_reached() -> list[str]:
+    """Which limits of the cage the build ran into, as the kernel has counted; nothing where no control group tells."""
+    told = []
+    if counted("pids", "pids.events", "max"):
+        told.append(
+            "It wanted more processes and threads than a build may have (build_tasks in the server's settings)."
+        )
+    if counted("memory", "memory.events", "oom_kill") or counted("memory", "memory.oom_control", "oom_kill"):
+        told.append("It wanted more memory than a build may have (build_memory in the server's settings).")
+    return told
+
+
+def counted(controller: str, file: str, event: str) -> int:
+    """A counter of this process's control group, of version 1 or 2 (cgroups(7)); 0 when it is not there."""
+    try:
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, group = line.split(":", 2)
+            if controllers in ("", controller):
+                path = Path("/sys/fs/cgroup", controllers, group.lstrip("/"), file)
+                if path.exists():
+                    return int(dict(row.split() for row in path.read_text().splitlines())[event])
+    except (OSError, ValueError, KeyError):
+        return 0
+    return 0
+
+
+def verdict(code: int) -> int:
+    """128 + the signal for a program that one has killed, as a shell reports it."""
+    return code if code >= 0 else 128 - code
+
+
+def make_readable() -> None:
+    """The processes can read and execute all of the slug and write none of it, whatever modes a step has set."""
+    todo = ["."]
+    while todo:
+        with os.scandir(todo.pop()) as entries:
+            for entry in entries:
+                if entry.is_symlink():
+                    continue
+                # Without the set-group-id bit that directories inherit here: the cage forbids asking for it.
+                mode = stat.S_IMODE(entry.stat(follow_symlinks=False).st_mode) & 0o777
+                wanted = mode & ~0o027 | 0o040 | (mode & 0o100) >> 3
+                if mode != wanted:
+                    os.chmod(entry.path, wanted)  # noqa: PTH101
+                if entry.is_dir(follow_symlinks=False):
+                    todo.append(entry.path)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,109 @@
+"""The front of a process that only knows $PORT: a unix socket like every other process has, passed on to that port.
+
+The launcher starts it, as a child of the process it stands before, so both end together. It listens at once, but
+takes no connection before the process does: until then they wait in the socket's backlog and none is refused.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import random
+import resource
+import signal
+import socket
+import sys
+import time
+
+PR_SET_PDEATHSIG = 1
+PROXYD = ("/usr/lib/systemd/systemd-socket-proxyd", "/lib/systemd/systemd-socket-proxyd")
+# Below Linux's default range for outgoing connections (32768 on), so that none of those takes the port in between.
+PORTS = range(20_000, 32_000)
+BACKLOG = 1024
+TICK = 0.01
+
+
+def start_front(path: str, port_file: str) -> int:
+    """Bind the socket `path`, start the front, and return the TCP port on which the caller must listen.
+
+    The port is free now and written to `port_file`. Should another user's program take it first, the caller is
+    killed (SIGTERM), and its manager starts it again with another one.
+    """
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(path)
+    listener.listen(BACKLOG)
+    port = free_port()
+    with open(port_file, "w") as file:  # noqa: PTH123
+        file.write(f"{port}\n")
+    caller = os.getpid()
+    if os.fork() == 0:
+        code = 1
+        try:
+            stand_before(caller, listener, port)
+        except BaseException as error:  # noqa: BLE001 - a fork must never return into its caller's code
+            print(f"shipit: the front failed: {error}", file=sys.stderr, flush=True)
+            os.kill(caller, signal.SIGTERM)
+        finally:
+            os._exit(code)
+    listener.close()
+    return port
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 on which nobody listens."""
+    for _ in range(200):
+        port = random.choice(PORTS)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise OSError("no free port between 20000 and 32000")
+
+
+def stand_before(caller: int, listener: socket.socket, port: int) -> None:
+    """In the child: wait until the caller's user listens on the port, then pass connections on until it is killed."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    while (host := listens_at(port, os.getuid())) is None:
+        if os.getppid() != caller:
+            os._exit(0)
+        time.sleep(TICK)
+    # A connection takes up to six descriptors.
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    program = next((found for found in PROXYD if os.access(found, os.X_OK)), None)
+    if program is None:
+        from receiver.inside.relay import relay
+
+        relay(listener, host.strip("[]"), port)
+        return
+    if listener.fileno() == 3:
+        os.set_inheritable(3, True)
+    else:
+        os.dup2(listener.fileno(), 3)
+    env = {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid()), "LANG": "C.UTF-8"}
+    os.execve(program, [program, f"--connections-max={hard // 8}", f"{host}:{port}"], env)
+
+
+def listens_at(port: int, uid: int) -> str | None:
+    """The local address at which `uid` listens on a port, as a program reaches it; None when nobody listens yet.
+
+    Asked of the kernel (proc(5), /proc/net/tcp) and not by connecting: a connection tells neither who answers nor
+    leaves the app undisturbed. Raises PermissionError when somebody else has the port (threat row 46).
+    """
+    for table, host in (("/proc/self/net/tcp", "127.0.0.1"), ("/proc/self/net/tcp6", "[::1]")):
+        try:
+            with open(table) as lines:  # noqa: PTH123
+                next(lines)
+                for row in map(str.split, lines):
+                    # The kernel lists all listeners before any connection, of which there may be many thousands.
+                    if row[3] != "0A":
+                        break
+                    if int(row[1].rpartition(":")[2], 16) == port:
+                        if int(row[7]) != uid:
+                            raise PermissionError(f"port {port} was taken by the user {row[7]}")
+                        return host
+        except FileNotFoundError:
+            continue
+    return None

@@ -1,0 +1,202 @@
+"""The launcher: becomes one process of an app. Runs as the app's user, before every process and every one-off command.
+
+    launch APP vN TYPE INDEX            the process TYPE.INDEX of release vN
+    launch --check APP N TYPE INDEX     the command healthcheck of that process, beside it
+    launch --release APP N              the release command
+    launch --run=ID APP N               the one-off command releases/runs/ID.json
+
+The config vars come as systemd's credential `config`; with `--stdin` on standard input, of which nothing is left to the
+command; with `--user` (embedded manager) it is started as root, reads their file and becomes the app's user for good.
+`--root=DIR` puts all paths below DIR (tests). Only the standard library, and only its fast parts, because the user
+waits for it: it is started with -I -S.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+# json and signal import re and enum, 8 of 18 ms; these are what they are made of.
+from _json import make_scanner
+from _signal import SIG_DFL, SIGPIPE, SIGXFSZ
+from _signal import signal as handle
+
+if False:  # typing is slow to import
+    from typing import Any
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+PASSED_ON = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "TERM")
+PR_SET_NO_NEW_PRIVS = 38
+
+
+def main(argv: list[str]) -> None:
+    """Replace this program with the wanted command, run by bash; returns only by an exception."""
+    flags = [word for word in argv if word.startswith("--")]
+    app, number, *process = [word for word in argv if not word.startswith("--")]
+    number = number.removeprefix("v")  # as a unit has it of its own name
+    given = dict(flag.partition("=")[::2] for flag in flags)
+    root = given.get("--root", "")
+    apps = f"{root}/var/lib/shipit/apps/{app}"
+    sockets = f"{root}/run/shipit/{app}/v{number}"
+
+    config = read_config(f"{apps}/config/v{number}.json", "--stdin" in given)
+    if "--user" in given:
+        become(f"app-{app}")
+    release = read_json(f"{apps}/releases/v{number}/release.json")
+    name = ".".join(process) if process else "run.1" if "--run" in given else "release.1"
+    slug = f"{apps}/slugs/v{release['slug']}"
+    config = {**dict(release["env"]), **config}
+    env = environment(config, slug, f"{apps}/data", app, number, release["commit"] or "", name)
+    os.chdir(slug)
+
+    if "--run" in given:
+        command = read_json(f"{apps}/releases/runs/{given['--run']}.json")["command"]
+    elif "--release" in given:
+        command = release["release_command"]
+    else:
+        found = next(entry for entry in release["processes"] if entry["type"] == process[0])
+        socket, port = f"{sockets}/{name}.sock", f"{sockets}/{name}.port"
+        if "--check" in given:
+            command = found["check"]["command"]
+            env |= {"SOCKET": socket} | ({"PORT": read_text(port)} if found["listen"] == "port" else {})
+        else:
+            command = found["command"]
+            env |= listen(found["listen"], socket, port, env)
+    if given.keys() & {"--check", "--release", "--run"}:
+        raise SystemExit(watch(command, env))
+    become_program(command, env)
+
+
+def become_program(command: str, env: dict[str, str]) -> None:
+    """Replace this program by bash and the command, with the signals as a program expects to find them."""
+    # Python ignores these, and what is ignored stays so across execve(2).
+    for number in (SIGPIPE, SIGXFSZ):
+        handle(number, SIG_DFL)
+    os.execve("/bin/bash", ["bash", "-c", command], env)
+
+
+def watch(command: str, env: dict[str, str]) -> int:
+    """Run a one-off command to its end and return its exit code, 128 + the signal if one killed it.
+
+    Not by exec: systemd takes a program that SIGTERM, SIGINT, SIGHUP or SIGPIPE killed for one that succeeded.
+    """
+    import signal
+
+    asked = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+    for number in asked:
+        signal.signal(number, signal.SIG_IGN)
+    child = os.fork()
+    if child == 0:
+        for number in asked:
+            signal.signal(number, signal.SIG_DFL)
+        become_program(command, env)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return code if code >= 0 else 128 - code
+
+
+def read_config(path: str, given: bool) -> dict[str, str]:
+    """The config vars: given on standard input, systemd's credential `config`, or the file itself for root."""
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+    config: dict[str, str] = (
+        parse(read_stdin()) if given else read_json(f"{credentials}/config" if credentials else path)
+    )
+    return config
+
+
+def read_stdin() -> str:
+    """All of standard input, which from then on is /dev/null."""
+    parts = []
+    while part := os.read(0, 1 << 20):
+        parts.append(part)
+    null = os.open("/dev/null", os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    return b"".join(parts).decode()
+
+
+def environment(
+    config: dict[str, str], slug: str, data: str, app: str, number: str, commit: str, process: str
+) -> dict[str, str]:
+    """All that the command finds in its environment; nothing of the launcher's own gets through but PASSED_ON."""
+    user = f"app-{app}"
+    return {
+        # A config var may say otherwise.
+        "LANG": "C.UTF-8",
+        "DATA_DIR": data,
+        # Else Python's output waits in a buffer, and the log shows it minutes late.
+        "PYTHONUNBUFFERED": "1",
+        **({"VIRTUAL_ENV": f"{slug}/.venv"} if os.path.isdir(f"{slug}/.venv") else {}),  # noqa: PTH112
+        **config,
+        **{name: os.environ[name] for name in PASSED_ON if name in os.environ},
+        "PATH": f"{slug}/.venv/bin:{slug}/node_modules/.bin:{PATH}",
+        "HOME": data,
+        "USER": user,
+        "LOGNAME": user,
+        "SHIPIT_APP": app,
+        "SHIPIT_RELEASE": f"v{number}",
+        "SHIPIT_COMMIT": commit,
+        "SHIPIT_PROCESS": process,
+    }
+
+
+def listen(kind: str, path: str, port_file: str, env: dict[str, str]) -> dict[str, str]:
+    """Prepare the place where the process takes requests; returns the variables that tell it."""
+    if kind == "none":
+        return {}
+    # The directory's set-group-id bit and group come from its parent: who may connect is the proxy.
+    try:  # noqa: SIM105 - contextlib is slow to import
+        os.mkdir(os.path.dirname(path), 0o750)  # noqa: PTH102, PTH120
+    except FileExistsError:
+        pass
+    try:  # noqa: SIM105
+        os.unlink(path)  # noqa: PTH108
+    except FileNotFoundError:
+        pass
+    if kind == "port":
+        # Beside this package's modules, not inside them: it is imported only where it is needed.
+        from receiver.inside.front import start_front
+
+        return {"PORT": str(start_front(path, port_file))}
+    # gunicorn takes its command line over these, these over its configuration file; uvicorn reads UVICORN_*.
+    arguments = f"--bind=unix:{path} {env.get('GUNICORN_CMD_ARGS', '')}".rstrip()
+    return {"SOCKET": path, "GUNICORN_CMD_ARGS": arguments, "UVICORN_UDS": path}
+
+
+def become(user: str) -> None:
+    """Give up root for good: groups, ids, and no program started from here can gain any (no_new_privs)."""
+    import ctypes
+    import pwd
+
+    entry = pwd.getpwnam(user)
+    os.initgroups(user, entry.pw_gid)
+    os.setgid(entry.pw_gid)
+    os.setuid(entry.pw_uid)
+    os.umask(0o007)
+    if ctypes.CDLL(None).prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
+        raise OSError("prctl(PR_SET_NO_NEW_PRIVS) failed")
+
+
+class Decoder:
+    """What the scanner asks of a JSONDecoder (json/decoder.py)."""
+
+    strict = True
+    object_hook = object_pairs_hook = None
+    parse_float, parse_int, parse_constant = float, int, float
+
+
+def read_json(path: str) -> Any:
+    return parse(read_text(path))
+
+
+def parse(text: str) -> Any:
+    decoder: Any = Decoder
+    return make_scanner(decoder)(text, 0)[0]
+
+
+def read_text(path: str) -> str:
+    with open(path, encoding="utf-8") as file:  # noqa: PTH123
+        return file.read().strip()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

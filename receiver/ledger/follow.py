@@ -1,0 +1,214 @@
+"""Relay the log of a release to whoever watches, without ever blocking on them, until the release is decided.
+
+A client that went away is not noticed by git's hooks: nobody empties the pipe any more, and a hook that writes on
+blocks for ever, with the app's lock held (threats E6, E9). So writes never block; the log file itself is the buffer.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from receiver.errors import HostFault
+from receiver.ledger.ledger import Ledger
+from receiver.model import Release, Source, Status
+from receiver.system import disk
+
+# Seconds. How long a reader may take no byte at all before the rest is kept from them.
+PATIENCE = 5.0
+# How long the worker may take to say its last words after it recorded a failure.
+LAST_WORDS = 10.0
+# How long a worker may need to be started by systemd before it counts as dead.
+GRACE = 20.0
+# Changes are told by dnotify (fcntl(2), F_NOTIFY); this bounds the wait where the file system tells nothing.
+TICK = 0.25
+
+
+def follow(ledger: Ledger, number: int, out: int, *, worker: int | None = None) -> Release:
+    """Copy the log of release `number` to the file descriptor `out` until the release is live, failed or cancelled.
+
+    `worker` is a descriptor that is at its end when the worker is (story/worker.py), so that is noticed at once;
+    without it the lock `vN/alive` is asked. Raises HostFault if the worker died before its verdict. Main thread only (signals).
+    """
+    paths = ledger.paths.release(number)
+    with watching(paths.dir) as changes, nonblocking(out), paths.log.open("rb", buffering=0) as log:
+        relay = Relay(log.fileno(), out)
+        seen = Seen(ledger, number, worker)
+        decided = 0.0
+        while True:
+            release, gone = seen.look()
+            relay.pump()
+            if release.status is Status.LIVE or (release.status.final and gone):
+                break
+            if gone and ledger.current_number() == number:
+                # Killed after the commit: the release is live, and only putting the old one away was left.
+                release = replace(release, status=Status.LIVE)
+                break
+            if gone:
+                relay.finish()
+                raise died(ledger, release)
+            if release.status.final:
+                decided = decided or time.monotonic()
+                if time.monotonic() - decided > LAST_WORDS:
+                    break
+            changes.wait(out if relay.pending() else None, worker)
+        relay.finish()
+    return release
+
+
+def died(ledger: Ledger, release: Release) -> HostFault:
+    """What is said when the worker ended without a verdict."""
+    holds = ledger.still_holds()
+    again = "Push again." if release.source is Source.GIT else "Give the same command again."
+    if disk.is_full(ledger.paths.releases):
+        # It could not even write down that it failed.
+        return HostFault(
+            f"The disk of the server is full; {release.name} was not made live.",
+            holds=holds,
+            hint=f"Make room on the server (look with: shipit doctor). {again}",
+        )
+    return HostFault(
+        f"The worker that made {release.name} live died half way.",
+        holds=holds,
+        hint=f"{again} The server's administrator finds the cause with: journalctl -t shipit -n 50",
+    )
+
+
+class Seen:
+    """The release's record and whether its worker is gone, read again only when they may have changed."""
+
+    def __init__(self, ledger: Ledger, number: int, worker: int | None) -> None:
+        self._ledger = ledger
+        self._number = number
+        self._worker = worker
+        self._stamp = (0, 0)
+        self._release: Release | None = None
+        self._began = time.monotonic()
+        self._lived = False
+
+    def look(self) -> tuple[Release, bool]:
+        release = self._read()
+        if not self._gone():
+            return release, False
+        # It may have recorded its verdict after the first look and before it ended.
+        return self._read(), True
+
+    def _read(self) -> Release:
+        stat = self._ledger.paths.release(self._number).record.stat()
+        stamp = (stat.st_ino, stat.st_mtime_ns)
+        if self._release is None or stamp != self._stamp:
+            self._release = self._ledger.release(self._number)
+            self._stamp = stamp
+        return self._release
+
+    def _gone(self) -> bool:
+        if self._worker is not None:
+            return bool(select.select([self._worker], [], [], 0)[0])
+        if self._ledger.worker_lives(self._number):
+            self._lived = True
+            return False
+        return self._lived or time.monotonic() - self._began > GRACE or self._begun_long_ago()
+
+    def _begun_long_ago(self) -> bool:
+        release = self._release
+        return release is not None and (release.status.final or time.time() - release.created > GRACE)
+
+
+class Relay:
+    """Copies a growing file to a file descriptor that may take nothing, or be closed."""
+
+    def __init__(self, log: int, out: int) -> None:
+        self._log = log
+        self._out = out
+        self._at = 0
+        self._deaf = False
+        self._progress = time.monotonic()
+
+    def pending(self) -> bool:
+        return not self._deaf and self._at < os.fstat(self._log).st_size
+
+    def pump(self) -> None:
+        """Copy what can be copied now."""
+        while not self._deaf and (chunk := os.pread(self._log, 65536, self._at)):
+            try:
+                written = os.write(self._out, chunk)
+            except BlockingIOError:
+                return
+            except OSError:
+                self._deaf = True
+                return
+            self._at += written
+            self._progress = time.monotonic()
+        self._progress = time.monotonic()
+
+    def finish(self) -> None:
+        """Copy the rest as long as the reader takes some of it every PATIENCE seconds."""
+        self.pump()
+        while self.pending() and (left := self._progress + PATIENCE - time.monotonic()) > 0:
+            writable = select.poll()
+            writable.register(self._out, select.POLLOUT)
+            writable.poll(left * 1000)
+            self.pump()
+
+
+class Changes:
+    """Wakes up when something in a directory changes."""
+
+    def __init__(self, pipe: int) -> None:
+        self._pipe = pipe
+
+    def wait(self, out: int | None, worker: int | None) -> None:
+        """Return at a change, when `out` takes bytes again, when `worker` ends, or after a tick."""
+        poll = select.poll()
+        poll.register(self._pipe, select.POLLIN)
+        if worker is not None:
+            poll.register(worker, select.POLLIN)
+        if out is not None:
+            poll.register(out, select.POLLOUT)
+        for fd, event in poll.poll(TICK * 1000):
+            if fd == self._pipe:
+                os.read(self._pipe, 65536)
+            elif event & (select.POLLERR | select.POLLNVAL):
+                # A reader that hung up stays "ready"; do not spin on it.
+                time.sleep(0.05)
+
+
+@contextmanager
+def watching(directory: Path) -> Iterator[Changes]:
+    """Have the kernel signal changes in `directory` (dnotify, SIGIO) and turn the signals into bytes of a pipe."""
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    os.set_blocking(writer, False)
+    before = signal.signal(signal.SIGIO, lambda *_: None)
+    wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    watched = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        # Where the file system has no dnotify the tick is all there is.
+        with suppress(OSError):
+            events = fcntl.DN_MODIFY | fcntl.DN_CREATE | fcntl.DN_RENAME | fcntl.DN_MULTISHOT
+            fcntl.fcntl(watched, fcntl.F_NOTIFY, events)
+        yield Changes(reader)
+    finally:
+        os.close(watched)
+        signal.set_wakeup_fd(wakeup)
+        signal.signal(signal.SIGIO, before)
+        os.close(reader)
+        os.close(writer)
+
+
+@contextmanager
+def nonblocking(fd: int) -> Iterator[None]:
+    """Writes to `fd` do not block inside the block. The flag is shared with whoever else has the file open."""
+    before = os.get_blocking(fd)
+    os.set_blocking(fd, False)
+    try:
+        yield
+    finally:
+        os.set_blocking(fd, before)

@@ -1,0 +1,104 @@
+"""Whether a new process may take requests: asked over its own socket, before anything is switched."""
+
+from __future__ import annotations
+
+import pwd
+import time
+from collections.abc import Callable
+
+from receiver.errors import Unhealthy
+from receiver.model import Check, CheckKind, Listen, Process, Release
+from receiver.paths import AppPaths, app_user
+from receiver.proxy import probe
+
+# A start of 0.3 s is not rounded up, one of a minute is not pestered: a pause is a twentieth of the wait so far (s).
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.01, 0.25
+# Asking the manager costs more than asking the process, at a time when the process needs the processor (s).
+FIRST_LOOK, LOOK_EVERY = 0.4, 0.1
+# One request may take this long (s): an app's first answer often loads half of it.
+ANSWER = 10.0
+
+
+def wait_until_healthy(
+    release: Release,
+    process: Process,
+    index: int,
+    paths: AppPaths,
+    *,
+    crashed: Callable[[], str | None],
+    command: Callable[[], int],
+    ready: Callable[[], int],
+    say: Callable[[str], None],
+    host: str = "localhost",
+    uid: int | None = None,
+) -> None:
+    """Return as soon as the process passes its healthcheck; raises Unhealthy at the check's timeout or a crash.
+
+    `crashed` tells why it can no longer become healthy, `command` runs the command healthcheck and returns its exit
+    code, `ready` returns the pid (or True) while the manager says that it runs, else 0. They may block for a moment;
+    any number of processes can be checked at once, a thread each. `host` is the Host header of an HTTP check, `uid`
+    who must own what listens (default: the app's user).
+    """
+    check, name = process.check, f"{process.type}.{index}"
+    uid = pwd.getpwnam(app_user(release.app)).pw_uid if uid is None and process.listen is not Listen.NONE else uid
+    place = probe.Place(paths.release(release.runs_as).run_dir, name, process.listen, uid or 0)
+    ask = _question(check, place, host, command, ready)
+    began = time.monotonic()
+    deadline, look = began + check.timeout, began + FIRST_LOOK
+    while True:
+        answer = ask(min(ANSWER, max(0.05, deadline - time.monotonic())))
+        if not answer:
+            say(f"{name} is healthy ({time.monotonic() - began:.1f} s)")
+            return
+        now = time.monotonic()
+        if now >= look or now >= deadline:
+            look = now + LOOK_EVERY
+            if why := crashed():
+                raise Unhealthy(f"{name} did not become healthy: {why} (last answer: {answer}).")
+        if now >= deadline:
+            raise Unhealthy(f"{name} {_expectation(check)} within {check.timeout} s (last answer: {answer}).")
+        time.sleep(min(max((now - began) / 20, SHORTEST_PAUSE), LONGEST_PAUSE, deadline - now))
+
+
+def _question(
+    check: Check, place: probe.Place, host: str, command: Callable[[], int], ready: Callable[[], int]
+) -> Callable[[float], str]:
+    """One try of the check: takes the seconds it may last, returns "" or what was wrong."""
+    if check.kind is CheckKind.HTTP:
+        return lambda seconds: place.http(host, check.path, check.status, check.content, seconds)
+    if check.kind is CheckKind.TCP:
+        return place.accepts
+    if check.kind is CheckKind.COMMAND:
+        return lambda _: f"exit code {code}" if (code := command()) else ""
+    if check.kind is CheckKind.NOTIFY:
+        return lambda _: "" if ready() else "still starting"
+    return _Uptime(check.settle, ready)
+
+
+def _expectation(check: Check) -> str:
+    if check.kind is CheckKind.HTTP:
+        wanted = f" {check.status}" if check.status else ""
+        content = " with the wanted content" if check.content else ""
+        return f"did not answer{wanted} on {check.path}{content}"
+    return {
+        CheckKind.TCP: "did not accept a connection",
+        CheckKind.COMMAND: "did not pass its command healthcheck",
+        CheckKind.NOTIFY: "did not report that it is ready (sd_notify)",
+        CheckKind.UPTIME: f"did not stay up for {check.settle} s",
+    }[check.kind]
+
+
+class _Uptime:
+    """Up without a break for `settle` seconds, as one and the same process."""
+
+    def __init__(self, settle: int, ready: Callable[[], int]) -> None:
+        self._settle, self._ready = settle, ready
+        self._pid, self._since = 0, 0.0
+
+    def __call__(self, _: float) -> str:
+        pid, now = int(self._ready()), time.monotonic()
+        if not pid or pid != self._pid:
+            self._pid, self._since = pid, now
+        if not pid:
+            return "not running"
+        return "" if now - self._since >= self._settle else f"up for {now - self._since:.1f} s"

@@ -1,0 +1,189 @@
+"""nginx follows the ledger: one file an app, the whole validated, the reload confirmed, or all as before.
+
+Only names, the number of web processes and a stop need this; a release goes live without it (docs/proxy.md).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from receiver.errors import HostFault
+from receiver.ledger.ledger import Ledger
+from receiver.names import AppName
+from receiver.paths import Layout, share
+from receiver.proxy.vhost import vhost
+from receiver.settings import Settings
+from receiver.system import disk
+from receiver.system.rendered import Rendered
+from receiver.system.run import run
+
+# How long nginx may take to read its configuration and start new workers (s).
+RELOAD_TIMEOUT = 10.0
+PAGES = ("502.html", "503.html", "504.html")
+
+
+def apply(layout: Layout, settings: Settings, app: AppName) -> bool:
+    """Make nginx serve `app` as its ledger says; True if that took a reload. Repeatable; needs root.
+
+    When it returns, every new connection meets the new configuration. Raises HostFault with nginx's words, the old
+    file being back in place; or when nginx does not run, the new file then being read at its start.
+    """
+    return _put(layout, app, wanted(layout, settings, app))
+
+
+def is_right(layout: Layout, settings: Settings, app: AppName) -> bool:
+    """Whether nginx's file for `app` is what its ledger says, and was confirmed. Changes nothing."""
+    path = layout.app(app).vhost
+    return _content(path) == wanted(layout, settings, app) and not path.with_suffix(".undo").exists()
+
+
+def wanted(layout: Layout, settings: Settings, app: AppName) -> bytes:
+    """The vhost of `app` as its ledger says; empty for an app that takes no requests."""
+    ledger = Ledger(layout.app(app))
+    text = vhost(
+        app,
+        ledger.state(),
+        ledger.current(),
+        settings,
+        layout,
+        pages=pages(layout),
+        ipv6=Path("/proc/net/if_inet6").exists(),
+        render=Rendered(layout, app).render,
+    )
+    return text.encode()
+
+
+def remove(layout: Layout, app: AppName) -> bool:
+    """Take the app's vhost away; True if that took a reload. Raises as `apply` does."""
+    return _put(layout, app, b"")
+
+
+def pages(layout: Layout) -> Path:
+    """The directory of the error pages: the administrator's, when all of them are there, else ours."""
+    own = layout.etc / "templates/pages"
+    return own if all((own / name).is_file() for name in PAGES) else share("templates") / "pages"
+
+
+def _put(layout: Layout, app: AppName, text: bytes) -> bool:
+    """Replace the vhost (b"": none).
+
+    Beside the vhost lies `APP.undo`, the last configuration that nginx confirmed, from before the replacement until
+    the reload is confirmed. Whoever finds it knows that a crash came between, and does not trust the vhost.
+    """
+    path = layout.app(app).vhost
+    undo = path.with_suffix(".undo")
+    if _content(path) == text and not undo.exists():
+        return False
+    with disk.locked(layout.nginx / ".lock", wait=True):
+        if not undo.exists():
+            disk.write_atomically(undo, _content(path), 0o644)
+        try:
+            _replace(path, text)
+            _validate(layout)
+            master = _master(layout)
+            if master:
+                _reload(layout, master)
+        except BaseException:
+            _replace(path, undo.read_bytes())
+            disk.remove_file(undo)
+            raise
+        disk.remove_file(undo)
+        if not master:
+            raise HostFault(
+                "nginx does not run.",
+                holds=f"The configuration of {app} is valid and is read when nginx starts.",
+                hint="sudo systemctl start nginx",
+            )
+    return True
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def _replace(path: Path, text: bytes) -> None:
+    if text:
+        disk.write_atomically(path, text, 0o644)
+    elif disk.remove_file(path):
+        disk.fsync_dir(path.parent)
+
+
+def _validate(layout: Layout) -> None:
+    """nginx(8) -t on the whole: another site's mistake would make the reload fail as well."""
+    tested = run(["nginx", "-t", "-q", "-c", layout.root / "etc/nginx/nginx.conf"], timeout=60, check=False)
+    if tested.code:
+        raise HostFault(
+            "nginx refuses its configuration.",
+            holds="The old configuration stays in force.",
+            hint="sudo nginx -t",
+            details=tested.err.strip().splitlines()[-10:],
+        )
+
+
+def _master(layout: Layout) -> int:
+    """The pid of nginx's master process, 0 if it does not run."""
+    try:
+        pid = int((layout.root / "run/nginx.pid").read_text())
+        return pid if Path(f"/proc/{pid}/comm").read_text() == "nginx\n" else 0
+    except (OSError, ValueError):
+        return 0
+
+
+def _reload(layout: Layout, master: int) -> None:
+    """SIGHUP to the master, which is all that `systemctl reload nginx` does, and wait until it had its effect.
+
+    A master that cannot use the new configuration only logs that and goes on with the old. So: new children must
+    appear, and the old ones must have stopped accepting (their title says so, or they are gone).
+    """
+    log = layout.root / "var/log/nginx/error.log"
+    logged = log.stat().st_size if log.exists() else 0
+    old = _children(master)
+    os.kill(master, signal.SIGHUP)
+    deadline = time.monotonic() + RELOAD_TIMEOUT
+    while True:
+        time.sleep(0.01)
+        now = _children(master)
+        if now - old and not any(_accepts(pid) for pid in old & now):
+            return
+        if time.monotonic() > deadline:
+            raise HostFault(
+                "nginx did not take its new configuration.",
+                holds="The old configuration stays in force.",
+                hint="sudo tail /var/log/nginx/error.log",
+                details=_alarms(log, logged),
+            )
+
+
+def _children(parent: int) -> set[int]:
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError, ValueError):
+            # proc(5), stat: the name in parentheses may hold anything, what follows it not.
+            state, ppid = (process / "stat").read_text().rpartition(")")[2].split()[:2]
+            if int(ppid) == parent and state != "Z":
+                found.add(int(process.name))
+    return found
+
+
+def _accepts(worker: int) -> bool:
+    try:
+        return b"shutting down" not in Path(f"/proc/{worker}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+def _alarms(log: Path, since: int) -> list[str]:
+    """What nginx logged as [emerg] since its log had `since` bytes."""
+    try:
+        with log.open("rb") as lines:
+            lines.seek(since)
+            return [line.decode(errors="replace").rstrip() for line in lines if b"[emerg]" in line][-5:]
+    except OSError:
+        return []

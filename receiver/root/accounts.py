@@ -1,0 +1,120 @@
+"""An app's users and directories: made by root, given to their owners, removed before the users are.
+
+A uid is free again only when nothing on disk belongs to it, so no later app inherits a file (threat row 65).
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+from dataclasses import dataclass
+from pathlib import Path
+
+from receiver.engines.systemd.units import tmpfiles
+from receiver.errors import HostFault
+from receiver.paths import PROXY_GROUP, SHIPIT_USER, AppPaths, app_user, build_user
+from receiver.system import disk
+from receiver.system.run import run
+
+NOLOGIN = "/usr/sbin/nologin"
+# useradd(8) exits with 9 when the name is taken.
+TAKEN = 9
+
+
+@dataclass(frozen=True)
+class Ids:
+    """The numbers behind an app's names."""
+
+    app: int
+    app_group: int
+    build: int
+
+
+def create(paths: AppPaths) -> bool:
+    """Make the users and directories of an app, or repair owners and modes; True when the app was new.
+
+    Raises HostFault when a user of that name exists and is not ours.
+    """
+    ids = make_users(paths)
+    shipit = pwd.getpwnam(SHIPIT_USER)
+    with disk.opened_dir(paths.layout.apps) as apps:
+        new = disk.make_dir(apps, paths.name, 0o755, 0, 0)
+        with disk.opened_dir(paths.name, at=apps) as home:
+            for path, mode, uid, gid in (
+                (paths.repo, 0o700, shipit.pw_uid, shipit.pw_gid),
+                (paths.releases, 0o2751, shipit.pw_uid, ids.app_group),
+                (paths.slugs, 0o755, 0, 0),
+                (paths.config, 0o700, 0, 0),
+                (paths.data, 0o750, ids.app, ids.app_group),
+                (paths.cache, 0o700, ids.build, ids.app_group),
+            ):
+                disk.make_dir(home, path.name, mode, uid, gid)
+            os.fsync(home)
+        os.fsync(apps)
+    make_socket_dir(paths, ids)
+    return new
+
+
+def make_socket_dir(paths: AppPaths, ids: Ids) -> None:
+    """/run/shipit/APP now, and at every boot."""
+    proxy = grp.getgrnam(PROXY_GROUP).gr_gid
+    with disk.opened_dir(paths.layout.run) as run_dir:
+        disk.make_dir(run_dir, paths.name, 0o2750, ids.app, proxy)
+    line = tmpfiles(paths.name, paths.layout, app_user(paths.name), PROXY_GROUP)
+    if paths.layout.tmpfiles.is_dir():
+        disk.write_atomically(tmpfiles_file(paths), line.encode(), 0o644)
+
+
+def tmpfiles_file(paths: AppPaths) -> Path:
+    return paths.layout.tmpfiles / f"shipit-{paths.name}.conf"
+
+
+def make_users(paths: AppPaths) -> Ids:
+    """app-APP with a group of its own, and build-APP in that group: the processes read what the build made."""
+    app, build = app_user(paths.name), build_user(paths.name)
+    common = ["useradd", "--system", "--no-create-home", "--shell", NOLOGIN]
+    for name, home, group in (
+        (app, paths.data, ["--user-group"]),
+        (build, paths.cache, ["--no-user-group", "--gid", app]),
+    ):
+        comment = f"shipit app {paths.name}"
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            # useradd(8) waits 15 s for /etc/passwd and then gives up; many apps may be made at once.
+            with disk.locked(paths.layout.run / "accounts.lock", wait=True):
+                done = run([*common, "--comment", comment, "--home-dir", home, *group, name], check=False)
+            if done.code not in (0, TAKEN):
+                raise HostFault(
+                    f"The user {name} could not be made.", details=done.err.splitlines()[-5:], hint="sudo shipit doctor"
+                ) from None
+        else:
+            if entry.pw_dir != str(home):
+                raise HostFault(
+                    f"A user {name} exists that shipit did not make.", hint="Choose another name for the app."
+                )
+    return ids_of(paths)
+
+
+def ids_of(paths: AppPaths) -> Ids:
+    """The app's uids and gid; raises HostFault when its users are missing."""
+    try:
+        app, build = pwd.getpwnam(app_user(paths.name)), pwd.getpwnam(build_user(paths.name))
+    except KeyError as error:
+        raise HostFault(f"The users of {paths.name} are missing.", hint=f"sudo shipit doctor {paths.name}") from error
+    return Ids(app.pw_uid, app.pw_gid, build.pw_uid)
+
+
+def destroy(paths: AppPaths) -> None:
+    """Remove all files of an app, then its users; nothing of it runs any more. Repeatable after a crash."""
+    disk.remove_file(tmpfiles_file(paths))
+    disk.remove_tree(paths.sockets)
+    disk.remove_tree(paths.dir)
+    for name in (build_user(paths.name), app_user(paths.name)):
+        try:
+            pwd.getpwnam(name)
+        except KeyError:
+            continue
+        # Its group, which has the user's name and no other member by then, goes with it (USERGROUPS_ENAB).
+        run(["userdel", name])

@@ -1,0 +1,245 @@
+"""The agent: root's side of a connection, a fork for each. Reads requests of wire.py, has verbs.py do them, answers.
+
+Trusts nothing but the kernel's word on who is there (SO_PEERCRED, unix(7)) and the closed grammar of a request. What
+goes wrong unexpectedly is told in the journal, and to the peer only that it did.
+"""
+
+from __future__ import annotations
+
+import array
+import importlib
+import json
+import os
+import pwd
+import select
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import Any
+
+from receiver import wire
+from receiver.engines.base import Manager, choose
+from receiver.errors import Failure, HostFault, Rejected, full_disk
+from receiver.paths import SHIPIT_USER, Layout
+from receiver.root.verbs import Verbs
+from receiver.system.listener import FIRST_FD, IDLE, fork_for_each
+
+BACKLOG = 64
+# Seconds: what is not needed by all is imported when the login that woke this one has had the processors.
+PAUSE = 0.2
+# Who asks for nothing for so many seconds waits for git, which still takes the objects of a push.
+A_PUSH = 0.15
+MAX_FDS = max(wire.FDS.values())
+POLLRDHUP = getattr(select, "POLLRDHUP", 0x2000)
+
+
+def main(argv: list[str]) -> None:
+    """`agent` listens on the socket that systemd passed, `--listen` on one of its own; `--reconcile-all` does just that."""
+    layout = Layout()
+    # What the agent writes is root's unless a mode says otherwise; locks in the ledger stay usable by its owner.
+    os.umask(0o022)
+    if argv == ["--reconcile-all"]:
+        from receiver.root.reconcile import reconcile_all
+
+        raise SystemExit(reconcile_all(layout, choose()))
+    own = argv == ["--listen"]
+    manager, ahead = choose(), imports()
+    # So that no fork has to load the name service again (nsswitch.conf(5)).
+    with suppress(KeyError):
+        pwd.getpwnam(SHIPIT_USER)
+    with bound(layout) if own else socket.socket(fileno=FIRST_FD) as server:
+        fork_for_each(
+            server,
+            lambda connection: serve(layout, connection, manager, ahead),
+            ahead=ahead,
+            pause=PAUSE,
+            idle=None if own else IDLE,
+        )
+    raise SystemExit(0)
+
+
+def serve(layout: Layout, connection: socket.socket, manager: Manager, ahead: Iterator[None]) -> int:
+    """Answer requests until the peer closes; returns an exit code. `ahead`: what to do before the first one is here."""
+    os.set_inheritable(connection.fileno(), False)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    if not allowed(connection):
+        log(verb="connect", result="refused", uid=peer(connection)[1])
+        return 1
+    while not asked(connection) and next(ahead, "over") is None:
+        pass
+    if not asked(connection, A_PUSH):
+        manager.expect_jobs()
+    verbs = Verbs(layout, manager, lambda job: stopped_when_gone(connection, manager, job))
+    while True:
+        try:
+            received = receive(connection)
+            if received is None:
+                return 0
+            line, fds, sender = received
+        except Rejected as failure:
+            send(connection, {"error": wire.encode_error(failure)})
+            return 1
+        try:
+            answer = respond(verbs, line, fds, sender)
+        finally:
+            for fd in fds:
+                os.close(fd)
+        try:
+            send(connection, answer)
+        except OSError:
+            return 0
+        verbs.ahead()
+
+
+def allowed(connection: socket.socket) -> bool:
+    """Whether the other end is `shipit` or root, by the kernel's word."""
+    uid = peer(connection)[1]
+    try:
+        return uid in (0, pwd.getpwnam(SHIPIT_USER).pw_uid)
+    except KeyError:
+        return uid == 0
+
+
+def peer(connection: socket.socket) -> tuple[int, int, int]:
+    """Pid, uid and gid of the other end when it connected."""
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, wire.CREDENTIALS.size)
+    pid, uid, gid = wire.CREDENTIALS.unpack(raw)
+    return pid, uid, gid
+
+
+def asked(connection: socket.socket, seconds: float = 0) -> bool:
+    """Whether there is something to read within so many seconds."""
+    return bool(select.select([connection], [], [], seconds)[0])
+
+
+def imports() -> Iterator[None]:
+    """Import what most requests need, and then what a build needs, a part a step."""
+    for name in ("hashlib", "receiver.proxy.nginx", "receiver.engines.systemd.units", "yaml", "jinja2"):
+        importlib.import_module(name)
+        yield
+    import jinja2
+
+    from receiver.system.render import environment
+
+    # A template that an administrator broke is told to whoever needs it.
+    with suppress(jinja2.TemplateError):
+        environment().get_template("systemd/job.service.j2")
+
+
+def receive(connection: socket.socket) -> tuple[bytes, list[int], int] | None:
+    """One line, the descriptors that came with it, and who sent it (a pid); None when the peer has closed.
+
+    Strictly one request at a time: anything after the line's end is a protocol error (Rejected), as is a line longer
+    than MAX_REQUEST.
+    """
+    parts: list[bytes] = []
+    size, fds, sender = 0, array.array("i"), 0
+    room = socket.CMSG_SPACE(MAX_FDS * fds.itemsize) + socket.CMSG_SPACE(wire.CREDENTIALS.size)
+    try:
+        while True:
+            part, ancillary, _, _ = connection.recvmsg(65536, room)
+            for level, kind, data in ancillary:
+                if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                    fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+                elif level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
+                    sender = wire.CREDENTIALS.unpack(data)[0]
+            if not part:
+                if parts:
+                    raise Rejected("The request was cut off.")
+                return None
+            parts.append(part)
+            size += len(part)
+            if size > wire.MAX_REQUEST:
+                raise Rejected(f"The request is larger than {wire.MAX_REQUEST // 1024} KiB.")
+            if b"\n" in part:
+                line, _, rest = b"".join(parts).partition(b"\n")
+                if rest:
+                    raise Rejected("More than one request at a time.")
+                for fd in fds:
+                    os.set_inheritable(fd, False)
+                return line, list(fds), sender
+    except BaseException:
+        for fd in fds:
+            os.close(fd)
+        raise
+
+
+def respond(verbs: Verbs, line: bytes, fds: Sequence[int], sender: int = 0) -> dict[str, Any]:
+    """Decode, do, and say how it went, here and in the journal; never raises."""
+    began = time.monotonic()
+    known: dict[str, Any] = {"verb": "?"}
+    try:
+        request = replace(wire.decode_request(line), sender=sender)
+        known = {"verb": request.verb.value, "app": request.app, "release": request.release}
+        if len(fds) != wire.FDS.get(request.verb, 0):
+            raise Rejected(f"{request.verb.value}: wrong number of descriptors.")
+        answer = {"ok": verbs.do(request, fds)}
+        result = "ok"
+    except Failure as failure:
+        answer = {"error": wire.encode_error(failure)}
+        result = f"{type(failure).__name__}: {failure.message}"
+    except Exception as error:  # noqa: BLE001 - the one place where the unexpected ends
+        traceback.print_exc()
+        answer = {"error": wire.encode_error(unexpected(error))}
+        result = type(error).__name__
+    log(**known, seconds=round(time.monotonic() - began, 4), result=result)
+    return answer
+
+
+def unexpected(error: Exception) -> Failure:
+    if full := full_disk(error):
+        return full
+    if isinstance(error, OSError) and error.strerror:
+        # What the machine says of itself (no space, read-only) helps; which file it was stays in the journal.
+        return HostFault(f"The server could not do it: {error.strerror}.", hint="sudo shipit doctor")
+    return HostFault("The agent failed.", hint="The server's administrator finds why: journalctl -t shipit-agent -n 50")
+
+
+def send(connection: socket.socket, message: dict[str, Any]) -> None:
+    connection.sendall(json.dumps(message).encode() + b"\n")
+
+
+def log(**known: Any) -> None:
+    """One JSON line for the journal; only verbs, names and numbers, never a value."""
+    print(json.dumps(known), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def stopped_when_gone(connection: socket.socket, manager: Manager, job: str) -> Iterator[None]:
+    """Stop the job as soon as the peer hangs up: nobody reads it then, and nobody else would end it."""
+    over = threading.Event()
+
+    def watch() -> None:
+        poll = select.poll()
+        poll.register(connection, POLLRDHUP)
+        while not over.wait(0.1):
+            if poll.poll(0):
+                # It may not have begun: asked again until it is over.
+                manager.stop_job(job)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+
+
+def bound(layout: Layout) -> socket.socket:
+    """The socket where no systemd makes it, for `shipit` and root as in shipit-agent.socket."""
+    group = pwd.getpwnam(SHIPIT_USER).pw_gid
+    layout.agent_socket.unlink(missing_ok=True)
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    os.umask(0o177)
+    server.bind(os.fspath(layout.agent_socket))
+    os.umask(0o022)
+    os.chown(layout.agent_socket, 0, group)
+    layout.agent_socket.chmod(0o660)
+    server.listen(BACKLOG)
+    return server

@@ -1,0 +1,68 @@
+"""The ledger is the truth: make the processes, boot links and vhost of an app equal to it. Repeatable.
+
+For whoever holds the app's lock: no release is being made, so whatever runs beside the live one is a remainder.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+from receiver import settings
+from receiver.engines.base import Manager, ProcessState
+from receiver.errors import Failure
+from receiver.ledger import ledger
+from receiver.ledger.ledger import Ledger
+from receiver.names import AppName
+from receiver.paths import Layout
+from receiver.proxy import nginx
+from receiver.system import disk
+
+UP = (ProcessState.RUNNING, ProcessState.STARTING)
+
+
+def reconcile(layout: Layout, manager: Manager, app: AppName) -> list[str]:
+    """Returns what was done, a line each; nothing if all was as it should be."""
+    book = Ledger(layout.app(app))
+    current = None if book.state().stopped else book.current()
+    done = []
+    manager.prepare(app)
+    running = manager.processes(app)
+    if current is not None and current.slug:
+        up = {(p.process, p.index) for p in running if p.release == current.runs_as and p.state in UP}
+        missing = [f"{p.type}.{i}" for p, i in current.running() if (p.type, i) not in up]
+        if missing:
+            manager.start(current)
+            done.append(f"started {', '.join(missing)} of {current.name}")
+    manager.boot_with(app, current)
+    # What a reboot ended between the switch and its retiring has only its definitions left.
+    remainders = {p.release for p in running} | manager.defined(app)
+    wanted = {current.runs_as, *manager.warm(app)} if current else set()
+    for number in sorted(remainders - wanted):
+        manager.stop(app, number, wait=False)
+        done.append(f"stopped v{number}")
+    if nginx.apply(layout, settings.load(layout.settings), app):
+        done.append("reloaded nginx")
+    return done
+
+
+def held(layout: Layout, app: AppName) -> AbstractContextManager[object]:
+    """The app's lock, or BlockingIOError. Root must not be the one who makes its file: `shipit` could not take it."""
+    lock = layout.app(app).app_lock
+    return disk.locked(lock, wait=False) if lock.exists() else nullcontext()
+
+
+def reconcile_all(layout: Layout, manager: Manager) -> int:
+    """Reconcile every app that nobody is changing, at boot; one that fails does not keep the others from it."""
+    code = 0
+    for app in ledger.apps(layout):
+        try:
+            with held(layout, app):
+                for line in reconcile(layout, manager, app):
+                    print(f"{app}: {line}", flush=True)
+        except BlockingIOError:
+            print(f"{app}: a release is being made", flush=True)
+        except Exception as error:  # noqa: BLE001 - told and counted; the next app must come up all the same
+            for line in error.lines() if isinstance(error, Failure) else [repr(error)]:
+                print(f"{app}: {line}", flush=True)
+            code = 1
+    return code

@@ -1,0 +1,328 @@
+"""What each verb of the agent does. Root's work: every path, name and id is derived here from typed fields.
+
+A slug and what an app wrote are never opened; the ledger's records are decoded strictly (model.py) before use.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import asdict
+from typing import Any
+
+from receiver import settings
+from receiver.engines.base import Job, Manager
+from receiver.engines.systemd.units import BUILDER, LAUNCH, app_word
+from receiver.errors import Failure, HostFault, NotFound, Rejected
+from receiver.ledger.ledger import Ledger
+from receiver.model import CheckKind, Release
+from receiver.names import AppName, ConfigKey, build_may_see
+from receiver.paths import PYTHON, AppPaths, Layout, app_user, build_user
+from receiver.root import accounts, reconcile
+from receiver.system import disk
+from receiver.system.rendered import Rendered
+from receiver.wire import Request
+
+CONFIG_MODE = 0o600
+# execve(2): one string of the environment has 128 KiB with its name; systemd: all credentials of a unit 1 MiB.
+MAX_VALUE, MAX_CONFIG = 2**17 - 200, 2**20 - 2**16
+MAX_TREE = 2_000_000  # entries of a slug, environment included
+FRESH = 2.0  # seconds in which a start may follow a look at its files
+
+Answer = dict[str, Any]
+# Runs while a job does; stops the job when whoever asked for it has gone.
+Watch = Callable[[str], AbstractContextManager[None]]
+
+
+class Verbs:
+    """One verb a method, each with a request that has been decoded; returns what goes into `ok`, or raises Failure."""
+
+    def __init__(self, layout: Layout, manager: Manager, watch: Watch) -> None:
+        self.layout, self.manager, self.watch = layout, manager, watch
+        # What to do when the answer is out.
+        self._then: Callable[[], None] | None = None
+        self._found_whole: tuple[AppName, Collection[int], float] = AppName(""), (), 0.0
+
+    def do(self, request: Request, fds: Sequence[int]) -> Answer:
+        """Do what is asked; `fds` are as many as wire.FDS says."""
+        work: Callable[[Request, Sequence[int]], Answer] = getattr(self, f"do_{request.verb.value}")
+        return work(request, fds)
+
+    def ahead(self) -> None:
+        """After an answer: do of the next request what its sender would have to wait for."""
+        then, self._then = self._then, None
+        # What is wrong is told by that request.
+        with suppress(Failure, OSError):
+            if then:
+                then()
+
+    def do_ping(self, request: Request, fds: Sequence[int]) -> Answer:
+        return {}
+
+    def do_adopt(self, request: Request, fds: Sequence[int]) -> Answer:
+        self.manager.adopt(request.app, request.release, request.sender)
+        return {}
+
+    def do_create_app(self, request: Request, fds: Sequence[int]) -> Answer:
+        new = accounts.create(self.layout.app(request.app))
+        self.manager.prepare(request.app)
+        return {"created": new}
+
+    def do_destroy_app(self, request: Request, fds: Sequence[int]) -> Answer:
+        from receiver.proxy import nginx
+
+        self.manager.forget(request.app)
+        Rendered(self.layout, request.app).forget()
+        try:
+            nginx.remove(self.layout, request.app)
+        finally:
+            accounts.destroy(self.layout.app(request.app))
+        return {}
+
+    def do_snapshot_config(self, request: Request, fds: Sequence[int]) -> Answer:
+        paths = self._app(request.app)
+        if self._ledger(request.app).current_number() == request.release:
+            raise Rejected(f"The config vars of the live release v{request.release} do not change.")
+        base = read_config(paths, request.base)
+        config = {key: value for key, value in base.items() if key not in request.unset} | dict(request.set)
+        for key, value in config.items():
+            if len(value.encode(errors="surrogatepass")) > MAX_VALUE:
+                raise Rejected(f"The value of {key} is larger than {MAX_VALUE // 1024} KiB.")
+        data = json.dumps(config, sort_keys=True).encode()
+        if len(data) > MAX_CONFIG:
+            raise Rejected(f"The config vars together are larger than {MAX_CONFIG // 1024} KiB.")
+        disk.write_atomically(paths.release(request.release).config, data, CONFIG_MODE)
+        self._then = lambda: self._make_ready(request)
+        changed = {key for key in {*base, *config} if base.get(key) != config.get(key)}
+        return {"changed": sorted(changed)}
+
+    def do_read_config(self, request: Request, fds: Sequence[int]) -> Answer:
+        return {"config": read_config(self._app(request.app), request.release)}
+
+    def do_build(self, request: Request, fds: Sequence[int]) -> Answer:
+        release = self._release(request)
+        paths = self._app(request.app)
+        of = paths.release(release.number)
+        if not release.builds:
+            raise Rejected(f"{release.name} runs the slug of v{release.slug}; there is nothing to build.")
+        ids = accounts.ids_of(paths)
+        disk.remove_tree(of.slug)
+        with disk.opened_dir(paths.slugs) as slugs:
+            disk.make_dir(slugs, of.slug.name, 0o2750, ids.build, ids.app_group)
+        config = self._build_config(paths, release)
+        job = Job(
+            name=job_name("build", release), app=release.app, user=build_user(release.app),
+            argv=(str(PYTHON), "-IS", str(BUILDER), release.app, str(release.number)), cwd=of.slug,
+            writable=(of.slug, paths.cache), timeout=settings.load(self.layout.settings).build_timeout,
+            config=of.config.with_suffix(".build") if config is not None else None, build=True,
+        )  # fmt: skip
+        try:
+            if job.config:
+                disk.write_atomically(job.config, json.dumps(config).encode(), CONFIG_MODE, lasts=disk.Lasts.LATER)
+            code = self._run(job, fds[0], fds[1])
+        finally:
+            if job.config:
+                disk.remove_file(job.config)
+        return {"code": code, "digest": "" if code else disk.digest_tree(of.slug, MAX_TREE)}
+
+    def do_release_command(self, request: Request, fds: Sequence[int]) -> Answer:
+        release = self._release(request)
+        timeout = settings.load(self.layout.settings).release_command_timeout
+        job = self._job(job_name("release", release), release, ["--release"], [], timeout)
+        return {"code": self._run(job, None, fds[0])}
+
+    def do_check_command(self, request: Request, fds: Sequence[int]) -> Answer:
+        release = self._release(request)
+        process = release.process(request.process)
+        if process.check.kind is not CheckKind.COMMAND or request.index > release.count(process.type):
+            raise Rejected(f"{process.type}.{request.index} of {release.name} has no command healthcheck.")
+        words = [process.type, str(request.index)]
+        job = self._job(check_name(release, *words), release, ["--check"], words, process.check.timeout)
+        return {"code": self._run(job, None, fds[0])}
+
+    def do_run(self, request: Request, fds: Sequence[int]) -> Answer:
+        release = self._release(request)
+        name = f"{job_name('run', release)}-{request.run}"
+        job = self._job(name, release, [f"--run={request.run}"], [], 0)
+        with self.watch(job.name):
+            return {"code": self.manager.run_job(job, fds[0], fds[1], fds[2], tty=request.tty)}
+
+    def do_check_files(self, request: Request, fds: Sequence[int]) -> Answer:
+        self._then = lambda: self._check_files(request)
+        return {}
+
+    def do_start(self, request: Request, fds: Sequence[int]) -> Answer:
+        release = self._release(request)
+        app, files, when = self._found_whole
+        self._found_whole = AppName(""), (), 0.0
+        known = app == release.app and release.runs_from <= {*files} and time.monotonic() - when < FRESH
+        if not known and not release.builds and (number := self._damaged(release.app, release.runs_from)):
+            raise HostFault(
+                f"The files of v{number}, which {release.name} runs, are not those that were built.",
+                holds="Nothing was started or stopped.",
+                hint=f"Push the commit again, or build the live one anew: shipit deploy {release.app}",
+            )
+        live = self._ledger(release.app).current()
+        if live and live.warm and not release.took_over:
+            # No more than two releases of an app are in memory.
+            self.manager.cool(release.app, {live.runs_as, release.number})
+        self.manager.start(release)
+        return {}
+
+    def do_boot_with(self, request: Request, fds: Sequence[int]) -> Answer:
+        self.manager.boot_with(request.app, self._release(request) if request.release else None)
+        return {}
+
+    def do_stop(self, request: Request, fds: Sequence[int]) -> Answer:
+        self.manager.stop(request.app, self._release(request).runs_as, wait=request.wait)
+        return {}
+
+    def do_keep_warm(self, request: Request, fds: Sequence[int]) -> Answer:
+        release = self._release(request)
+        previous = self._ledger(request.app).release(release.previous) if release.warm and release.previous else None
+        return {"kept": previous is not None and self.manager.keep_warm(previous, release.warm)}
+
+    def do_warm(self, request: Request, fds: Sequence[int]) -> Answer:
+        return {"releases": sorted(self.manager.warm(request.app))}
+
+    def do_cool(self, request: Request, fds: Sequence[int]) -> Answer:
+        live = self._ledger(request.app).current()
+        self.manager.cool(request.app, {live.runs_as} if live else ())
+        return {}
+
+    def do_restart(self, request: Request, fds: Sequence[int]) -> Answer:
+        release = self._release(request)
+        if request.process:
+            release.process(request.process)
+        self.manager.restart(release, request.process or None)
+        return {}
+
+    def do_processes(self, request: Request, fds: Sequence[int]) -> Answer:
+        running = [asdict(status) for status in self.manager.processes(request.app)]
+        return {"processes": running, "defined": sorted(self.manager.defined(request.app))}
+
+    def do_proxy(self, request: Request, fds: Sequence[int]) -> Answer:
+        from receiver.proxy import nginx
+
+        return {"reloaded": nginx.apply(self.layout, settings.load(self.layout.settings), request.app)}
+
+    def do_prune(self, request: Request, fds: Sequence[int]) -> Answer:
+        paths = self._app(request.app)
+        ledger = self._ledger(request.app)
+        gone = set(request.releases)
+        needed = needed_slugs(ledger, gone)
+        if wanted := sorted(gone & needed):
+            raise Rejected(f"v{wanted[0]} of {request.app} is still needed and was not removed.")
+        for number in sorted(gone):
+            self.manager.stop(request.app, number, wait=False)
+            of = paths.release(number)
+            for path in (of.slug, of.run_dir):
+                disk.remove_tree(path)
+            disk.remove_file(of.config)
+        return {}
+
+    def do_cancel(self, request: Request, fds: Sequence[int]) -> Answer:
+        stop_jobs(self.manager, self._release(request))
+        return {}
+
+    def do_reconcile(self, request: Request, fds: Sequence[int]) -> Answer:
+        return {"done": reconcile.reconcile(self.layout, self.manager, request.app)}
+
+    def _app(self, app: AppName) -> AppPaths:
+        paths = self.layout.app(app)
+        if not paths.config.is_dir():
+            raise NotFound(f"There is no app {app!r}.", hint="List the apps: shipit apps")
+        return paths
+
+    def _ledger(self, app: AppName) -> Ledger:
+        return Ledger(self._app(app))
+
+    def _release(self, request: Request) -> Release:
+        return self._ledger(request.app).release(request.release)
+
+    def _job(self, name: str, release: Release, flags: list[str], words: list[str], timeout: int) -> Job:
+        """A command of the app in a release: its user, its data, its config vars."""
+        paths = self._app(release.app)
+        return Job(
+            name=name, app=release.app, user=app_user(release.app),
+            argv=(str(PYTHON), "-IS", str(LAUNCH), *flags, release.app, str(release.runs_as), *words),
+            cwd=paths.data, writable=(paths.data, paths.sockets), timeout=timeout,
+            config=paths.release(release.runs_as).config,
+        )  # fmt: skip
+
+    def _run(self, job: Job, stdin: int | None, output: int) -> int:
+        with self.watch(job.name):
+            return self.manager.run_job(job, stdin, output, output)
+
+    def _build_config(self, paths: AppPaths, release: Release) -> Mapping[str, str] | None:
+        """The config vars that the build may see; the release's own snapshot comes after it."""
+        known = read_config(paths, release.config_base)
+        return {key: value for key, value in known.items() if build_may_see(key, release.build_config)} or None
+
+    def _check_files(self, request: Request) -> None:
+        if not self._ledger(request.app).state().stopped and not self._damaged(request.app, request.releases):
+            self._found_whole = request.app, request.releases, time.monotonic()
+
+    def _make_ready(self, request: Request) -> None:
+        release = self._release(request)
+        # What was built is asked to start at once, and what is stopped is not.
+        if not release.builds and not self._ledger(release.app).state().stopped:
+            self.manager.expect_start(release)
+
+    def _damaged(self, app: AppName, releases: Collection[int]) -> int:
+        """The first of these releases whose slug lost files since it was built, 0 if none did."""
+        paths = self._app(app)
+        ledger = self._ledger(app)
+        for number in releases:
+            slug = paths.release(number).slug
+            try:
+                expected = ledger.release(number).digest
+            except NotFound:
+                continue
+            if not slug.is_dir() or (expected and disk.digest_tree(slug, MAX_TREE) != expected):
+                return number
+        return 0
+
+
+def read_config(paths: AppPaths, number: int) -> dict[ConfigKey, str]:
+    """The config vars of a release, none for 0; raises NotFound."""
+    if not number:
+        return {}
+    try:
+        config: dict[ConfigKey, str] = json.loads(paths.release(number).config.read_bytes())
+    except FileNotFoundError:
+        raise NotFound(f"The config vars of {paths.name} v{number} are not kept any more.") from None
+    return config
+
+
+def needed_slugs(ledger: Ledger, gone: set[int]) -> set[int]:
+    """The releases whose slugs must stay when those of `gone` go: the live one, and what a kept one runs from."""
+    kept = ledger.kept() - gone
+    current = ledger.current_number()
+    used: set[int] = set()
+    for number in (kept | {current}) - {0}:
+        with suppress(NotFound):
+            release = ledger.release(number)
+            used |= release.needs
+    return used | ({current} if current else set())
+
+
+def job_name(kind: str, release: Release) -> str:
+    return f"{kind}-{app_word(release.app)}-v{release.number}"
+
+
+def check_name(release: Release, kind: str, index: str) -> str:
+    return f"{job_name('check', release)}-{kind}-{index}"
+
+
+def stop_jobs(manager: Manager, release: Release) -> None:
+    """Stop a build, release command or check of the release, whichever runs."""
+    checks = [
+        check_name(release, process.type, str(index))
+        for process, index in release.running()
+        if process.check.kind is CheckKind.COMMAND
+    ]
+    for name in (job_name("build", release), job_name("release", release), *checks):
+        manager.stop_job(name)

@@ -1,0 +1,31 @@
+"""What a story acts on: the effects, bundled, made in the entry points and passed down."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from receiver.ledger.ledger import Ledger
+from receiver.ledger.say import Say
+from receiver.model import Release, Source
+from receiver.paths import AppPaths, Layout
+from receiver.root.client import Agent
+from receiver.settings import Settings
+
+
+@dataclass(frozen=True)
+class Host:
+    """One app on this server, as a worker sees it while it holds the app's lock."""
+
+    layout: Layout
+    settings: Settings
+    ledger: Ledger
+    agent: Agent
+    say: Say
+
+    def keeps_stopped(self, release: Release) -> bool:
+        """A stopped app stays stopped through a config change, a scale or a rollback; a push starts it again."""
+        return self.ledger.state().stopped and release.source not in (Source.GIT, Source.REBUILD)
+
+    @property
+    def paths(self) -> AppPaths:
+        return self.ledger.paths
