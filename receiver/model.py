@@ -17,12 +17,12 @@ from typing import Any, TypeVar
 
 from receiver import names
 from receiver.errors import Failure, HostFault, NotFound
-from receiver.names import AppName, Branch, ConfigKey, Domain, Oid, ProcessType
+from receiver.names import AppName, Branch, ConfigKey, Domain, Oid, TypeName
 from receiver.settings import LONGEST_WARM
 
 T = TypeVar("T")
 
-WEB = ProcessType("web")
+WEB = TypeName("web")
 # What a file with a checksum begins with; eight hexadecimal digits follow, and the end of that line.
 _SUM = b'{\n "sum": "'
 
@@ -99,10 +99,10 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Process:
+class ProcessType:
     """A line of the Procfile and what shipit.yml adds. `drain`: seconds (0–3600) between SIGTERM and SIGKILL."""
 
-    type: ProcessType
+    type: TypeName
     command: str
     listen: Listen
     check: Check
@@ -145,8 +145,8 @@ class Release:
     runtime: str = ""
     previous: int = 0
     release_command: str = ""
-    processes: tuple[Process, ...] = ()
-    formation: tuple[tuple[ProcessType, int], ...] = ()
+    processes: tuple[ProcessType, ...] = ()
+    formation: tuple[tuple[TypeName, int], ...] = ()
     build_config: tuple[str, ...] = ()
     env: tuple[tuple[ConfigKey, str], ...] = ()
     digest: str = ""
@@ -178,17 +178,17 @@ class Release:
         """The release that its processes were started as: their units, sockets and config vars have this number."""
         return self.took_over or self.number
 
-    def process(self, kind: ProcessType) -> Process:
+    def process(self, kind: TypeName) -> ProcessType:
         for process in self.processes:
             if process.type == kind:
                 return process
         known = ", ".join(p.type for p in self.processes) or "none"
         raise NotFound(f"{self.app} has no process type {kind!r}.", hint=f"It has: {known}")
 
-    def count(self, kind: ProcessType) -> int:
+    def count(self, kind: TypeName) -> int:
         return dict(self.formation).get(kind, 0)
 
-    def running(self) -> list[tuple[Process, int]]:
+    def running(self) -> list[tuple[ProcessType, int]]:
         """Every process of the formation as (process, index from 1)."""
         return [(p, i) for p in self.processes for i in range(1, self.count(p.type) + 1)]
 
@@ -203,7 +203,7 @@ class AppState:
     domains: tuple[Domain, ...] = ()
     keep: int = 5
     pinned: tuple[int, ...] = ()
-    formation: tuple[tuple[ProcessType, int], ...] = ()
+    formation: tuple[tuple[TypeName, int], ...] = ()
     stopped: bool = False
     allow_force_push: bool = False
     allow_delete: bool = False
@@ -308,15 +308,15 @@ def _pairs(value: list[Any], kind: type) -> tuple[tuple[Any, Any], ...]:
     return tuple(out)
 
 
-def decode_formation(value: list[Any]) -> tuple[tuple[ProcessType, int], ...]:
+def decode_formation(value: list[Any]) -> tuple[tuple[TypeName, int], ...]:
     """Parse `[["web", 2], ...]`: known names, counts 0–100."""
     pairs = _pairs(value, int)
     if any(count > 100 for _, count in pairs):
         raise Corrupt("The ledger holds a count above 100.")
-    return tuple((names.process_type(kind), count) for kind, count in pairs)
+    return tuple((names.type_name(kind), count) for kind, count in pairs)
 
 
-def _process(data: object) -> Process:
+def _process(data: object) -> ProcessType:
     r = _Reader(data, "process")
     c = _Reader(r.take("check", dict), "check")
     check = Check(
@@ -331,8 +331,8 @@ def _process(data: object) -> Process:
         tasks=m.take("tasks", int, high=2**22),
     )  # fmt: skip
     m.done()
-    process = Process(
-        type=names.process_type(r.take("type", str)), command=r.take("command", str),
+    process = ProcessType(
+        type=names.type_name(r.take("type", str)), command=r.take("command", str),
         listen=Listen(r.take("listen", str)), check=check, drain=r.take("drain", int, high=3600), limits=limits,
     )  # fmt: skip
     r.done()

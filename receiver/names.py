@@ -9,7 +9,7 @@ from typing import NewType
 from receiver.errors import Rejected
 
 AppName = NewType("AppName", str)
-ProcessType = NewType("ProcessType", str)
+TypeName = NewType("TypeName", str)
 ConfigKey = NewType("ConfigKey", str)
 Domain = NewType("Domain", str)
 KeyName = NewType("KeyName", str)
@@ -52,14 +52,14 @@ def app_name(text: str) -> AppName:
     return AppName(text)
 
 
-def process_type(text: str) -> ProcessType:
+def type_name(text: str) -> TypeName:
     """Parse a process type (`web`, `worker`); raises Rejected with the rule."""
     if not _PROCESS.fullmatch(text):
         raise Rejected(
             f"{_shown(text)} is not a process type.",
             hint="A process type is a lower-case letter, then letters, digits and single dashes, 40 at most.",
         )
-    return ProcessType(text)
+    return TypeName(text)
 
 
 def config_key(text: str) -> ConfigKey:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from receiver.names import AppName, ProcessType
+from receiver.names import AppName, TypeName
 
 # Fixed, because units, sshd's match block and every key line name it; an upgrade moves the link.
 PREFIX = Path("/usr/lib/shipit/current")
@@ -272,7 +272,7 @@ class ReleasePaths:
         """Where the processes of this release listen: /run/shipit/APP/vN."""
         return self.app.sockets / f"v{self.number}"
 
-    def socket(self, process: ProcessType, index: int) -> Path:
+    def socket(self, process: TypeName, index: int) -> Path:
         return self.run_dir / f"{process}.{index}.sock"
 
     @property

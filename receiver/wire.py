@@ -15,7 +15,7 @@ from typing import Any
 
 from receiver import names
 from receiver.errors import Failure, HostFault, Rejected
-from receiver.names import AppName, ConfigKey, ProcessType
+from receiver.names import AppName, ConfigKey, TypeName
 
 VERSION = 1
 CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: struct ucred of unix(7)
@@ -123,7 +123,7 @@ class Request:
     app: AppName = AppName("")
     release: int = 0
     base: int = 0
-    process: ProcessType = ProcessType("")
+    process: TypeName = TypeName("")
     index: int = 1
     set: Mapping[ConfigKey, str] = field(default_factory=dict, repr=False)
     unset: tuple[ConfigKey, ...] = ()
@@ -163,7 +163,7 @@ def _field(name: str, value: Any) -> Any:
     if name == APP and type(value) is str:
         return names.app_name(value)
     if name == PROCESS and type(value) is str:
-        return names.process_type(value) if value else ProcessType("")
+        return names.type_name(value) if value else TypeName("")
     if name in _INTS and type(value) is int:
         low, high = _INTS[name]
         if low <= value <= high:

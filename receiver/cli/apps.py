@@ -11,7 +11,7 @@ from receiver.cli import out
 from receiver.cli.args import app_argument, json_option, ledger_of
 from receiver.cli.main import Context
 from receiver.errors import Busy, Rejected
-from receiver.ledger import ledger
+from receiver.ledger import ledger as ledgers
 from receiver.ledger.queue import queued
 from receiver.names import AppName, branch
 from receiver.settings import url
@@ -42,11 +42,11 @@ def create(ctx: Context, app: AppName) -> None:
 def list_apps(ctx: Context, form: str) -> None:
     """List the apps of this server."""
     rows = []
-    for app in ledger.apps(ctx.layout):
+    for app in ledgers.apps(ctx.layout):
         if not ctx.caller.sees(app):
             continue
-        book = ledger.Ledger(ctx.layout.app(app))
-        current, state = book.current(), book.state()
+        ledger = ledgers.Ledger(ctx.layout.app(app))
+        current, state = ledger.current(), ledger.state()
         rows.append(
             {
                 "app": app,
@@ -73,7 +73,7 @@ def list_apps(ctx: Context, form: str) -> None:
 @click.pass_obj
 def exists(ctx: Context, app: AppName) -> int:
     """Exit 0 if the app exists, 1 if not."""
-    return 0 if ledger.Ledger(ctx.layout.app(app)).exists() else 1
+    return 0 if ledgers.Ledger(ctx.layout.app(app)).exists() else 1
 
 
 @click.command()
@@ -86,7 +86,7 @@ def destroy(ctx: Context, app: AppName, force: bool) -> None:
     \b
     Example: shipit apps:destroy blog
     """
-    book = ledger_of(ctx, app)
+    ledger = ledger_of(ctx, app)
     if not force:
         sys.stdout.write(f"This removes {app} with all its releases and its data. Type its name to go on: ")
         sys.stdout.flush()
@@ -94,9 +94,9 @@ def destroy(ctx: Context, app: AppName, force: bool) -> None:
             raise Rejected(
                 "The name was not typed.", holds="Nothing was removed.", hint=f"Without asking: --force {app}"
             )
-    with queued(book, ctx.caller.name, push=False, say=tell):
+    with queued(ledger, ctx.caller.name, push=False, say=tell):
         try:
-            with disk.locked(book.paths.app_lock, wait=False), ctx.connect_agent() as agent:
+            with disk.locked(ledger.paths.app_lock, wait=False), ctx.connect_agent() as agent:
                 agent.destroy_app(app)
         except BlockingIOError:
             raise Busy(f"A release of {app} is being made.", hint=f"Stop it first: shipit cancel {app}") from None
@@ -136,14 +136,14 @@ def git_set(ctx: Context, app: AppName, setting: str, value: str) -> None:
       shipit git:set blog deploy-branch production
       shipit git:set blog force-push on
     """
-    book = ledger_of(ctx, app)
+    ledger = ledger_of(ctx, app)
     if setting == "deploy-branch":
         name = branch(value)
-        book.change_state(lambda state: replace(state, branch=name))
+        ledger.change_state(lambda state: replace(state, branch=name))
     elif value not in ("on", "off"):
         raise Rejected(f"{setting} is on or off, not {value!r}.")
     elif setting == "force-push":
-        book.change_state(lambda state: replace(state, allow_force_push=value == "on"))
+        ledger.change_state(lambda state: replace(state, allow_force_push=value == "on"))
     else:
-        book.change_state(lambda state: replace(state, allow_delete=value == "on"))
+        ledger.change_state(lambda state: replace(state, allow_delete=value == "on"))
     out.say(f"{app}: {setting} is {value}.")

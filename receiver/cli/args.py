@@ -38,7 +38,7 @@ class AppParam(Name):
 APP = AppParam("app", names.app_name)
 KEY = Name("key", names.config_key)
 DOMAIN = Name("domain", names.domain)
-PROCESS = Name("process", names.process_type)
+PROCESS = Name("process", names.type_name)
 RELEASE = Name("release", names.release_number)
 
 app_argument = click.argument("app", type=APP)

@@ -112,9 +112,9 @@ def parse_pairs(pairs: tuple[str, ...]) -> dict[ConfigKey, str]:
 
 def submit(ctx: Context, app: AppName, change: dict[ConfigKey, str], unset: list[ConfigKey]) -> int:
     """One new release with the change; nothing happens when nothing would change."""
-    book = ledger_of(ctx, app)
-    with Submission(ctx.layout, book, ctx.caller.name) as submission:
-        current = book.current()
+    ledger = ledger_of(ctx, app)
+    with Submission(ctx.layout, ledger, ctx.caller.name) as submission:
+        current = ledger.current()
         today = submission.agent.read_config(app, current.number) if current else {}
         missing = [key for key in unset if key not in today]
         if missing:

@@ -10,7 +10,7 @@ from receiver.cli import out
 from receiver.cli.args import json_option
 from receiver.cli.main import Context, become_shipit
 from receiver.errors import Busy, HostFault
-from receiver.ledger import ledger
+from receiver.ledger.ledger import Ledger, apps
 from receiver.ledger.queue import queued
 from receiver.model import Corrupt
 from receiver.names import AppName
@@ -41,7 +41,7 @@ def doctor(ctx: Context, fix: bool, form: str) -> int:
     mended: list[str] = []
     try:
         with ctx.connect_agent() as agent:
-            for app in ledger.apps(ctx.layout):
+            for app in apps(ctx.layout):
                 before = list(app_findings(ctx.layout, app, agent))
                 if fix and not all(f.well for f in before):
                     mended += [f"{app}: {line}" for line in mend_in_turn(ctx, app, agent)]
@@ -60,7 +60,7 @@ def doctor(ctx: Context, fix: bool, form: str) -> int:
 def mend_in_turn(ctx: Context, app: AppName, agent: Agent) -> list[str]:
     """Mend the app while nobody changes it: a release that was just opened looks like one whose worker was killed."""
     try:
-        with queued(ledger.Ledger(ctx.layout.app(app)), ctx.caller.name, push=False, say=tell, wait=PATIENCE):
+        with queued(Ledger(ctx.layout.app(app)), ctx.caller.name, push=False, say=tell, wait=PATIENCE):
             return mend(ctx.layout, app, agent)
     except Busy as busy:
         return [f"left alone: {busy.message}"]

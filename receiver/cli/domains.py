@@ -65,16 +65,16 @@ def change(
     ctx: Context, app: AppName, new: Callable[[tuple[Domain, ...]], tuple[Domain, ...]], claimed: tuple[Domain, ...]
 ) -> None:
     """Write the domains and let the proxy follow; put back when the proxy refuses them."""
-    book = ledger_of(ctx, app)
+    ledger = ledger_of(ctx, app)
     with (
-        queued(book, ctx.caller.name, push=False, say=tell),
+        queued(ledger, ctx.caller.name, push=False, say=tell),
         claiming(ctx.layout, app, claimed, ctx.settings),
         ctx.connect_agent() as agent,
     ):
-        before = book.state().domains
-        book.change_state(lambda state: replace(state, domains=new(before)))
+        before = ledger.state().domains
+        ledger.change_state(lambda state: replace(state, domains=new(before)))
         try:
             agent.proxy(app)
         except Failure:
-            book.change_state(lambda state: replace(state, domains=before))
+            ledger.change_state(lambda state: replace(state, domains=before))
             raise

@@ -7,7 +7,7 @@ import click
 from receiver.cli.args import PROCESS, RELEASE, app_argument, ledger_of
 from receiver.cli.main import Context
 from receiver.engines import logs
-from receiver.names import AppName, ProcessType
+from receiver.names import AppName, TypeName
 
 
 @click.command()
@@ -21,7 +21,7 @@ from receiver.names import AppName, ProcessType
 @click.option("-q", "--quiet", is_flag=True, help="Only the text, without time and process.")
 @click.pass_obj
 def show(
-    ctx: Context, app: AppName, tail: bool, num: int, process: ProcessType | None, release: int | None, since: str,
+    ctx: Context, app: AppName, tail: bool, num: int, process: TypeName | None, release: int | None, since: str,
     grep: str, quiet: bool,
 ) -> int:  # fmt: skip
     """Show what the processes of an app printed.
@@ -32,9 +32,9 @@ def show(
       shipit logs blog -p worker --since '1 hour ago'
       shipit logs blog --release v7
     """
-    book = ledger_of(ctx, app)
+    ledger = ledger_of(ctx, app)
     if release:
         # What took over warm processes prints where they do.
-        release = book.release(release).runs_as
+        release = ledger.release(release).runs_as
     wanted = logs.Wanted(app, process, release, num, tail, since, grep, quiet)
     return logs.show(ctx.layout, wanted)

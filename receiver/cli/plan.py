@@ -31,18 +31,23 @@ def plan(ctx: Context, app: AppName, release: int | None, form: str) -> None:
     from receiver.runtimes.build import build_plan
     from receiver.sources.git.source import GitSource
 
-    book = ledger_of(ctx, app)
-    found = book.release(release) if release else book.current()
+    ledger = ledger_of(ctx, app)
+    found = ledger.release(release) if release else ledger.current()
     if found is None or found.commit is None:
         raise Rejected(f"{app} has no release yet.", hint="Look at a tree before its first push: shipit check DIR")
-    tree = GitSource(book.paths.repo).tree(found.commit)
-    paths = book.paths.release(found.number)
+    tree = GitSource(ledger.paths.repo).tree(found.commit)
+    paths = ledger.paths.release(found.number)
     built = build_plan(
-        read_manifest(tree), tree, slug=paths.slug, cache=book.paths.cache, uv=PREFIX / "bin/uv", settings=ctx.settings
+        read_manifest(tree),
+        tree,
+        slug=paths.slug,
+        cache=ledger.paths.cache,
+        uv=PREFIX / "bin/uv",
+        settings=ctx.settings,
     )
     files = dict(unit_files(found, ctx.layout))
-    files[str(book.paths.vhost)] = vhost(
-        app, book.state(), found, ctx.settings, ctx.layout, pages=share("templates") / "pages"
+    files[str(ledger.paths.vhost)] = vhost(
+        app, ledger.state(), found, ctx.settings, ctx.layout, pages=share("templates") / "pages"
     )
     if form == "json":
         out.show_json(

@@ -15,7 +15,7 @@ from receiver.cli.main import Context
 from receiver.errors import Failure, Rejected
 from receiver.ledger.queue import queued
 from receiver.model import AppState, Source
-from receiver.names import AppName, ProcessType, process_type
+from receiver.names import AppName, TypeName, type_name
 from receiver.root.client import Agent
 from receiver.story.submit import Submission, inherited, scaled, tell
 from receiver.system import disk
@@ -69,9 +69,9 @@ def scale(ctx: Context, app: AppName, counts: tuple[str, ...], form: str) -> int
       shipit ps:scale blog
       shipit ps:scale blog web=3 worker=1
     """
-    book = ledger_of(ctx, app)
+    ledger = ledger_of(ctx, app)
     if not counts:
-        current = book.current()
+        current = ledger.current()
         rows = [{"process": kind, "count": count} for kind, count in (current.formation if current else ())]
         if form == "json":
             out.show_json(rows)
@@ -79,7 +79,7 @@ def scale(ctx: Context, app: AppName, counts: tuple[str, ...], form: str) -> int
             out.table(rows, {"process": "PROCESS", "count": "COUNT"}, empty=f"{app} has no release yet.")
         return 0
     wish = dict(parse_count(text) for text in counts)
-    with Submission(ctx.layout, book, ctx.caller.name) as submission:
+    with Submission(ctx.layout, ledger, ctx.caller.name) as submission:
         current = submission.current()
         for kind in wish:
             current.process(kind)
@@ -87,27 +87,27 @@ def scale(ctx: Context, app: AppName, counts: tuple[str, ...], form: str) -> int
         if formation == current.formation:
             out.say("Nothing changes: that many run already.")
             return 0
-        new = tuple(sorted({**dict(book.state().formation), **wish}.items()))
+        new = tuple(sorted({**dict(ledger.state().formation), **wish}.items()))
         what = "scale " + " ".join(f"{kind}={count}" for kind, count in wish.items())
         values = {**inherited(current), "formation": formation, "message": what}
         return submit_with(submission, lambda state: replace(state, formation=new), Source.SCALE, values)
 
 
-def parse_count(text: str) -> tuple[ProcessType, int]:
+def parse_count(text: str) -> tuple[TypeName, int]:
     """`web=3` as (web, 3); raises Rejected."""
     name, equals, count = text.partition("=")
     if not equals or not count.isascii() or not count.isdigit() or int(count) > MAX_COUNT:
         raise Rejected(
             f"{text[:40]!a} is not TYPE=COUNT with a count of 0–{MAX_COUNT}.", hint="shipit ps:scale APP web=2"
         )
-    return process_type(name), int(count)
+    return type_name(name), int(count)
 
 
 @click.command()
 @app_argument
 @click.argument("process", type=PROCESS, required=False)
 @click.pass_obj
-def restart(ctx: Context, app: AppName, process: ProcessType | None) -> int:
+def restart(ctx: Context, app: AppName, process: TypeName | None) -> int:
     """Restart an app without losing a request (as a new release), or one process type in place.
 
     \b
@@ -115,13 +115,13 @@ def restart(ctx: Context, app: AppName, process: ProcessType | None) -> int:
       shipit ps:restart blog
       shipit ps:restart blog worker
     """
-    book = ledger_of(ctx, app)
+    ledger = ledger_of(ctx, app)
     if process is None:
-        with Submission(ctx.layout, book, ctx.caller.name) as submission:
+        with Submission(ctx.layout, ledger, ctx.caller.name) as submission:
             current = submission.current()
             return submission.submit(Source.RESTART, **{**inherited(current), "message": "restart"})
     with held(ctx, app) as (agent, number):
-        book.release(number).process(process)
+        ledger.release(number).process(process)
         agent.restart(app, number, process)
     out.say(f"Restarted {process} of {app}.")
     return 0
@@ -146,11 +146,11 @@ def stop(ctx: Context, app: AppName) -> None:
 @click.pass_obj
 def start(ctx: Context, app: AppName) -> int:
     """Start a stopped app; its processes are checked like those of a release."""
-    book = ledger_of(ctx, app)
-    if not book.state().stopped:
+    ledger = ledger_of(ctx, app)
+    if not ledger.state().stopped:
         out.say(f"{app} is not stopped.")
         return 0
-    with Submission(ctx.layout, book, ctx.caller.name) as submission:
+    with Submission(ctx.layout, ledger, ctx.caller.name) as submission:
         values = {**inherited(submission.current()), "message": "start"}
         return submit_with(submission, lambda state: replace(state, stopped=False), Source.RESTART, values)
 
@@ -162,12 +162,12 @@ def submit_with(
 
     A client that leaves half way takes nothing back: the worker goes on, and the release goes live.
     """
-    book = submission.ledger
-    before = book.state()
-    book.change_state(change)
+    ledger = submission.ledger
+    before = ledger.state()
+    ledger.change_state(change)
 
     def take_back() -> None:
-        book.change_state(lambda state: replace(state, formation=before.formation, stopped=before.stopped))
+        ledger.change_state(lambda state: replace(state, formation=before.formation, stopped=before.stopped))
 
     try:
         code = submission.submit(source, **values)
@@ -183,17 +183,19 @@ class held:
     """The app's locks and the agent, for what changes processes without making a release."""
 
     def __init__(self, ctx: Context, app: AppName) -> None:
-        self.ctx, self.book = ctx, ledger_of(ctx, app)
+        self.ctx, self.ledger = ctx, ledger_of(ctx, app)
 
     def __enter__(self) -> tuple[Agent, int]:
         from contextlib import ExitStack
 
-        number = self.book.current_number()
+        number = self.ledger.current_number()
         if not number:
-            raise Rejected(f"{self.book.app} has no release yet.", hint=f"Push one: git push HOST:{self.book.app} main")
+            raise Rejected(
+                f"{self.ledger.app} has no release yet.", hint=f"Push one: git push HOST:{self.ledger.app} main"
+            )
         with ExitStack() as stack:
-            stack.enter_context(queued(self.book, self.ctx.caller.name, push=False, say=tell))
-            stack.enter_context(disk.locked(self.book.paths.app_lock, wait=True))
+            stack.enter_context(queued(self.ledger, self.ctx.caller.name, push=False, say=tell))
+            stack.enter_context(disk.locked(self.ledger.paths.app_lock, wait=True))
             agent = stack.enter_context(self.ctx.connect_agent())
             self._stack = stack.pop_all()
         sys.stdout.flush()

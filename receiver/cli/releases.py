@@ -23,14 +23,14 @@ from receiver.story.rollback import changed_config, changes, target_of, warm
 from receiver.story.submit import Submission, exit_code, inherited, scaled
 
 
-def row(book: Ledger, release: Release, current: int, pinned: tuple[int, ...]) -> dict[str, Any]:
+def row(ledger: Ledger, release: Release, current: int, pinned: tuple[int, ...]) -> dict[str, Any]:
     """A release as the list shows it and JSON gives it."""
     status = release.status.value
     if release.number == current:
         status = "live"
     elif release.status is Status.LIVE:
-        status = "superseded" if book.is_whole(release) or not release.slug else "pruned"
-    elif not release.status.final and not book.worker_lives(release.number):
+        status = "superseded" if ledger.is_whole(release) or not release.slug else "pruned"
+    elif not release.status.final and not ledger.worker_lives(release.number):
         status = "interrupted"
     return {
         "release": release.name,
@@ -61,12 +61,12 @@ def list_releases(ctx: Context, app: AppName, num: int, form: str) -> None:
     \b
     Example: shipit releases blog
     """
-    book = ledger_of(ctx, app)
-    state, current = book.state(), book.current_number()
-    shown = list(islice(book.newest_first(), num))
+    ledger = ledger_of(ctx, app)
+    state, current = ledger.state(), ledger.current_number()
+    shown = list(islice(ledger.newest_first(), num))
     if current and all(release.number != current for release in shown):
-        shown.append(book.release(current))
-    rows = [row(book, release, current, state.pinned) for release in shown]
+        shown.append(ledger.release(current))
+    rows = [row(ledger, release, current, state.pinned) for release in shown]
     if form == "json":
         out.show_json(rows)
         return
@@ -87,10 +87,10 @@ def list_releases(ctx: Context, app: AppName, num: int, form: str) -> None:
 @click.pass_obj
 def info(ctx: Context, app: AppName, release: int, form: str) -> None:
     """Show all that is known of one release."""
-    book = ledger_of(ctx, app)
-    found = book.release(release)
+    ledger = ledger_of(ctx, app)
+    found = ledger.release(release)
     shown = {
-        **row(book, found, book.current_number(), book.state().pinned),
+        **row(ledger, found, ledger.current_number(), ledger.state().pinned),
         "commit": found.commit or "",
         "branch": found.branch or "",
         "subject": found.subject,
@@ -116,14 +116,14 @@ def info(ctx: Context, app: AppName, release: int, form: str) -> None:
 @click.pass_obj
 def output(ctx: Context, app: AppName, release: int | None, follow_: bool) -> int:
     """Print the log of a release as it was built and put live (default: the newest)."""
-    book = ledger_of(ctx, app)
-    number = release or max([0, *book.numbers()])
+    ledger = ledger_of(ctx, app)
+    number = release or max([0, *ledger.numbers()])
     if not number:
         raise NotFound(f"{app} has no releases yet.")
-    book.release(number)
+    ledger.release(number)
     if follow_:
-        return exit_code(follow(book, number, sys.stdout.fileno()))
-    sys.stdout.buffer.write(book.paths.release(number).log.read_bytes())
+        return exit_code(follow(ledger, number, sys.stdout.fileno()))
+    sys.stdout.buffer.write(ledger.paths.release(number).log.read_bytes())
     return 0
 
 
@@ -133,10 +133,10 @@ def output(ctx: Context, app: AppName, release: int | None, follow_: bool) -> in
 @click.pass_obj
 def pin(ctx: Context, app: AppName, release: int) -> None:
     """Keep a release from being pruned."""
-    book = ledger_of(ctx, app)
-    if not book.is_whole(book.release(release)):
+    ledger = ledger_of(ctx, app)
+    if not ledger.is_whole(ledger.release(release)):
         raise Rejected(f"v{release} was pruned already.", hint=f"See which are kept: shipit releases {app}")
-    book.change_state(lambda state: replace(state, pinned=tuple(sorted({*state.pinned, release}))))
+    ledger.change_state(lambda state: replace(state, pinned=tuple(sorted({*state.pinned, release}))))
     out.say(f"Pinned v{release} of {app}.")
 
 
@@ -163,16 +163,16 @@ def rollback(ctx: Context, app: AppName, release: int | None, keep_config: bool)
       shipit rollback blog
       shipit rollback blog v7 --keep-config
     """
-    book = ledger_of(ctx, app)
-    with Submission(ctx.layout, book, ctx.caller.name) as submission:
+    ledger = ledger_of(ctx, app)
+    with Submission(ctx.layout, ledger, ctx.caller.name) as submission:
         current = submission.current()
-        target = target_of(book, release)
+        target = target_of(ledger, release)
         if keep_config:
             config = ["  config  today's is kept"]
         else:
             now, then = (submission.agent.read_config(app, number) for number in (current.number, target.number))
             config = changed_config(now, then)
-        formation = scaled(target.formation, dict(book.state().formation))
+        formation = scaled(target.formation, dict(ledger.state().formation))
         out.say(f"Rolling {app} back from {current.name} to {target.name}")
         code = submission.submit(
             Source.ROLLBACK,
@@ -186,7 +186,7 @@ def rollback(ctx: Context, app: AppName, release: int | None, keep_config: bool)
             },
         )
         # Afterwards: nobody waits for the list while the broken release serves.
-        for line in changes(book, current, target, config) if code == 0 else ():
+        for line in changes(ledger, current, target, config) if code == 0 else ():
             out.say(line)
         return code
 
@@ -197,8 +197,8 @@ def rollback(ctx: Context, app: AppName, release: int | None, keep_config: bool)
 @click.pass_obj
 def deploy(ctx: Context, app: AppName, fresh: bool) -> int:
     """Build the live commit again and put it live as a new release."""
-    book = ledger_of(ctx, app)
-    with Submission(ctx.layout, book, ctx.caller.name) as submission:
+    ledger = ledger_of(ctx, app)
+    with Submission(ctx.layout, ledger, ctx.caller.name) as submission:
         current = submission.current()
         if current.commit is None:
             raise Rejected(f"{app} has no commit to build.", hint=f"Push one: git push HOST:{app} main")
@@ -211,12 +211,12 @@ def deploy(ctx: Context, app: AppName, fresh: bool) -> int:
 @click.pass_obj
 def cancel(ctx: Context, app: AppName) -> int:
     """Stop the release that is being made; the one that serves goes on serving."""
-    book = ledger_of(ctx, app)
-    for release in book.unfinished():
-        if not book.worker_lives(release.number):
+    ledger = ledger_of(ctx, app)
+    for release in ledger.unfinished():
+        if not ledger.worker_lives(release.number):
             continue
-        pid = book.paths.release(release.number).alive.read_text().strip()
+        pid = ledger.paths.release(release.number).alive.read_text().strip()
         os.kill(int(pid), signal.SIGTERM)
-        return 0 if follow(book, release.number, sys.stdout.fileno()).status is Status.CANCELLED else 1
+        return 0 if follow(ledger, release.number, sys.stdout.fileno()).status is Status.CANCELLED else 1
     out.say(f"Nothing is being made of {app}.")
     return 0

@@ -32,16 +32,16 @@ def run_command(ctx: Context, app: AppName, command: tuple[str, ...]) -> int:
       shipit run blog python manage.py migrate
       ssh -t prod shipit run blog python
     """
-    book = ledger_of(ctx, app)
-    current = book.current()
+    ledger = ledger_of(ctx, app)
+    current = ledger.current()
     if current is None or not current.slug:
         raise Rejected(f"{app} has no release to run in yet.", hint=f"Push one: git push HOST:{app} main")
     command = command[1:] if command[0] == "--" else command
     run_id = secrets.token_hex(20)
     # One word is a line for the shell, as it was typed; several are words to be kept apart.
     line = command[0] if len(command) == 1 else shlex.join(command)
-    book.paths.runs.mkdir(exist_ok=True)
-    path = book.paths.runs / f"{run_id}.json"
+    ledger.paths.runs.mkdir(exist_ok=True)
+    path = ledger.paths.runs / f"{run_id}.json"
     disk.write_atomically(path, json.dumps({"command": line}).encode(), 0o640)
     try:
         with ctx.connect_agent() as agent:

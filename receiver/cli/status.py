@@ -22,14 +22,14 @@ from receiver.settings import url
 @click.pass_obj
 def status(ctx: Context, app: AppName, form: str) -> int:
     """Say how an app is: what serves, what is being made, what runs. Exit 1 when it does not run as it should."""
-    book = ledger_of(ctx, app)
-    state, current = book.state(), book.current()
+    ledger = ledger_of(ctx, app)
+    state, current = ledger.state(), ledger.current()
     with ctx.connect_agent() as agent:
         processes = [p for p in agent.processes(app) if current and p.release == current.runs_as]
     up = sum(p.state.value == "running" for p in processes)
     wanted = len(current.running()) if current else 0
-    newest = list(islice(book.newest_first(), 5))
-    making = [r for r in newest if not r.status.final and book.worker_lives(r.number)]
+    newest = list(islice(ledger.newest_first(), 5))
+    making = [r for r in newest if not r.status.final and ledger.worker_lives(r.number)]
     failed = [r for r in newest[:1] if r.status in (Status.FAILED, Status.CANCELLED)]
     well = state.stopped or up == wanted
     shown = {

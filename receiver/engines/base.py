@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from receiver.model import Limits, Release
-from receiver.names import AppName, ProcessType
+from receiver.names import AppName, TypeName
 
 
 class ProcessState(str, Enum):
@@ -31,7 +31,7 @@ class ProcessStatus:
     """One process as it is now. `since`: epoch seconds, `memory`: bytes (0 = unknown)."""
 
     release: int
-    process: ProcessType
+    process: TypeName
     index: int
     state: ProcessState
     pid: int = 0
@@ -105,7 +105,7 @@ class Manager(Protocol):
     def boot_with(self, app: AppName, release: Release | None) -> None:
         """Make this release, and no other, come up when the machine does."""
 
-    def restart(self, release: Release, kind: ProcessType | None) -> None:
+    def restart(self, release: Release, kind: TypeName | None) -> None:
         """Restart the processes (of one type) in place, one after another."""
 
     def processes(self, app: AppName) -> Sequence[ProcessStatus]:

@@ -13,12 +13,12 @@ from receiver.engines.base import booted_with_systemd
 from receiver.engines.systemd.units import unit_name, unit_pattern
 from receiver.errors import Rejected
 from receiver.model import Release
-from receiver.names import AppName, ProcessType
+from receiver.names import AppName, TypeName
 from receiver.paths import Layout
 from receiver.system.run import passthrough, run
 
 
-def last_lines(layout: Layout, release: Release, process: ProcessType, index: int, count: int) -> list[str]:
+def last_lines(layout: Layout, release: Release, process: TypeName, index: int, count: int) -> list[str]:
     """The last lines that one process of one release printed; empty when there are none."""
     if booted_with_systemd():
         unit = unit_name(release.app, process, release.runs_as, index)
@@ -41,7 +41,7 @@ class Wanted:
     """What `shipit logs` was asked for."""
 
     app: AppName
-    process: ProcessType | None
+    process: TypeName | None
     release: int | None
     lines: int
     follow: bool

@@ -13,48 +13,48 @@ from receiver.model import Corrupt, Status, decode_app_state, decode_release
 from receiver.system import disk
 
 
-def repair(book: Ledger) -> list[str]:
+def repair(ledger: Ledger) -> list[str]:
     """Make every file of the ledger readable again; returns what was done. The caller has the app's turn.
 
     Raises Corrupt when the live release's record or app.json is damaged and so is its copy.
     """
-    damaged = [number for number in book.numbers() if is_damaged(book, number)]
-    done = restore_state(book)
-    done += [told for number in damaged if (told := restore_record(book, number))]
-    done += find_current(book)
-    done += [put_aside(book, number) for number in damaged if is_damaged(book, number)]
+    damaged = [number for number in ledger.numbers() if is_damaged(ledger, number)]
+    done = restore_state(ledger)
+    done += [told for number in damaged if (told := restore_record(ledger, number))]
+    done += find_current(ledger)
+    done += [put_aside(ledger, number) for number in damaged if is_damaged(ledger, number)]
     return done
 
 
-def is_damaged(book: Ledger, number: int) -> bool:
+def is_damaged(ledger: Ledger, number: int) -> bool:
     """Whether the record cannot be read, or is gone although the release was live."""
     try:
-        book.release(number)
+        ledger.release(number)
     except NotFound:
-        return book.paths.release(number).record_copy.exists()
+        return ledger.paths.release(number).record_copy.exists()
     except Corrupt:
         return True
     return False
 
 
-def restore_state(book: Ledger) -> list[str]:
+def restore_state(ledger: Ledger) -> list[str]:
     """Put back app.json from its copy; raises Corrupt when that is damaged too."""
     try:
-        book.state()
+        ledger.state()
     except Corrupt as damage:
         try:
-            raw = book.paths.state_copy.read_bytes()
+            raw = ledger.paths.state_copy.read_bytes()
         except FileNotFoundError:
             raise damage from None
         decode_app_state(raw)
-        disk.write_atomically(book.paths.state, raw, FILE_MODE)
+        disk.write_atomically(ledger.paths.state, raw, FILE_MODE)
         return ["app.json was damaged and is restored from its copy"]
     return []
 
 
-def restore_record(book: Ledger, number: int) -> str:
+def restore_record(ledger: Ledger, number: int) -> str:
     """Put back a record from its copy; "" if there is no good one."""
-    paths = book.paths.release(number)
+    paths = ledger.paths.release(number)
     try:
         raw = paths.record_copy.read_bytes()
         decode_release(raw)
@@ -64,26 +64,26 @@ def restore_record(book: Ledger, number: int) -> str:
     return f"the record of v{number} was damaged and is restored from its copy"
 
 
-def find_current(book: Ledger) -> list[str]:
+def find_current(ledger: Ledger) -> list[str]:
     """Point `current`, where it leads nowhere, at the newest release that was live: that is the one it pointed at."""
     try:
-        book.current_number()
+        ledger.current_number()
     except Corrupt:
-        for number in reversed(book.numbers()):
+        for number in reversed(ledger.numbers()):
             with suppress(Failure):
-                release = book.release(number)
-                if release.status is Status.LIVE and (book.is_whole(release) or not release.slug):
-                    book.commit(release)
+                release = ledger.release(number)
+                if release.status is Status.LIVE and (ledger.is_whole(release) or not release.slug):
+                    ledger.commit(release)
                     return [f"`current` was lost and points at {release.name} again, which was live last"]
         raise
     return []
 
 
-def put_aside(book: Ledger, number: int) -> str:
+def put_aside(ledger: Ledger, number: int) -> str:
     """Take a damaged record out of the history; its number stays used, its file lies beside. Never the live one's."""
-    paths = book.paths.release(number)
-    if number == book.current_number():
-        raise Corrupt(f"The record of {book.app} v{number}, which is live, is damaged, and it has no good copy.")
+    paths = ledger.paths.release(number)
+    if number == ledger.current_number():
+        raise Corrupt(f"The record of {ledger.app} v{number}, which is live, is damaged, and it has no good copy.")
     aside = paths.record.with_name("release.json.damaged")
     paths.record.rename(aside)
     disk.fsync_dir(paths.dir)

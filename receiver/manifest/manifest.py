@@ -11,8 +11,8 @@ from receiver.manifest.problems import Problems, nearest
 from receiver.manifest.procfile import Line, Procfile
 from receiver.manifest.shipit_yml import ProcessSettings, ShipitYml
 from receiver.manifest.tree import Tree, subtree
-from receiver.model import WEB, Check, CheckKind, Listen, Process
-from receiver.names import ConfigKey, Domain, ProcessType
+from receiver.model import WEB, Check, CheckKind, Listen, ProcessType
+from receiver.names import ConfigKey, Domain, TypeName
 
 # What the build makes inside the slug.
 OURS = (".venv", ".python")
@@ -24,8 +24,8 @@ class Manifest:
     scales, every process type is in it. `keep`: 0 = the server's, `warm`: None = the server's. `env`: defaults of config vars. `python`: a
     version or specifier, "" = any. `notices`: lines the pusher should see."""
 
-    processes: tuple[Process, ...]
-    formation: tuple[tuple[ProcessType, int], ...]
+    processes: tuple[ProcessType, ...]
+    formation: tuple[tuple[TypeName, int], ...]
     release_command: str = ""
     domains: tuple[Domain, ...] = ()
     build_config: tuple[ConfigKey, ...] = ()
@@ -117,17 +117,17 @@ def _check_types(lines: Procfile, said: ShipitYml, dokku: AppJson, problems: Pro
             problems.add(where, message, f"It has: {', '.join(lines.processes)}")
 
 
-def _process(kind: ProcessType, line: Line, said: ShipitYml, dokku: AppJson, problems: Problems) -> Process:
+def _process(kind: TypeName, line: Line, said: ShipitYml, dokku: AppJson, problems: Problems) -> ProcessType:
     settings = said.processes.get(kind, ProcessSettings(line.where))
     listen = settings.listen or (command.listen_mode(line.command) if kind == WEB else Listen.NONE)
     check = _check(kind, listen, settings, dokku.checks, problems)
     if kind == WEB and settings.listen is None:
         _check_address(line, problems)
-    return Process(kind, line.command, listen, check, settings.drain, settings.limits)
+    return ProcessType(kind, line.command, listen, check, settings.drain, settings.limits)
 
 
 def _check(
-    kind: ProcessType,
+    kind: TypeName,
     listen: Listen,
     settings: ProcessSettings,
     dokku: Mapping[str, tuple[Check, str]],
@@ -158,7 +158,7 @@ def _check_address(line: Line, problems: Problems) -> None:
                      "Leave the address out of the command: shipit tells gunicorn and uvicorn where to listen.")  # fmt: skip
 
 
-def _count(kind: ProcessType, said: ShipitYml, dokku: AppJson) -> int:
+def _count(kind: TypeName, said: ShipitYml, dokku: AppJson) -> int:
     settings = said.processes.get(kind)
     if settings and settings.count is not None:
         return settings.count

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from receiver.errors import Rejected
 from receiver.manifest.problems import Problems, decode, shown
 from receiver.manifest.tree import Tree
-from receiver.names import ProcessType, process_type
+from receiver.names import TypeName, type_name
 
 NAME = "Procfile"
 MAX_BYTES = 64 * 1024
@@ -50,7 +50,7 @@ class Line:
 class Procfile:
     """`release` is the command of the line `release:`; it is not a process type."""
 
-    processes: Mapping[ProcessType, Line]
+    processes: Mapping[TypeName, Line]
     release: Line | None
     wsgi: bool = False
 
@@ -67,7 +67,7 @@ def read(tree: Tree, problems: Problems) -> Procfile | None:
 
 def parse(text: str, problems: Problems) -> Procfile:
     """Read every line, so that all mistakes are told at once."""
-    found: dict[ProcessType, Line] = {}
+    found: dict[TypeName, Line] = {}
     wsgi = False
     for number, raw in enumerate(text.split("\n"), 1):
         content = _without_comment(raw.strip())
@@ -86,7 +86,7 @@ def parse(text: str, problems: Problems) -> Procfile:
         if kind == "wsgi":
             kind, command, wsgi = "web", f"gunicorn {command}", True
         try:
-            name = process_type(kind)
+            name = type_name(kind)
         except Rejected as error:
             problems.add(where, error.message, error.hint)
             continue
@@ -94,7 +94,7 @@ def parse(text: str, problems: Problems) -> Procfile:
             problems.add(where, f"{kind} is there twice; line {found[name].number} has it too.")
             continue
         found[name] = Line(command, number)
-    release = found.pop(ProcessType("release"), None)
+    release = found.pop(TypeName("release"), None)
     if not found and not problems:
         problems.add(NAME, "There is no process type in it.", "One line is enough, for example:  web: gunicorn app:app")
     return Procfile(found, release, wsgi)

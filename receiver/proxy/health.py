@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from receiver.errors import Unhealthy
-from receiver.model import Check, CheckKind, Listen, Process, Release
+from receiver.model import Check, CheckKind, Listen, ProcessType, Release
 from receiver.paths import AppPaths, app_user
 from receiver.proxy import probe
 
@@ -21,7 +21,7 @@ ANSWER = 10.0
 
 def wait_until_healthy(
     release: Release,
-    process: Process,
+    process: ProcessType,
     index: int,
     paths: AppPaths,
     *,

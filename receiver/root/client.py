@@ -17,7 +17,7 @@ from typing import Any
 from receiver import wire
 from receiver.engines.base import ProcessState, ProcessStatus
 from receiver.errors import HostFault
-from receiver.names import AppName, ConfigKey, ProcessType
+from receiver.names import AppName, ConfigKey, TypeName
 from receiver.wire import Request, Verb, decode_error, encode_request
 
 HINT = "sudo shipit doctor"
@@ -130,7 +130,7 @@ class Agent:
         """Start vN's formation beside whatever runs; returns when each process was executed."""
         self._call(Request(Verb.START, app, release))
 
-    def check_command(self, app: AppName, release: int, process: ProcessType, index: int, output: int) -> int:
+    def check_command(self, app: AppName, release: int, process: TypeName, index: int, output: int) -> int:
         """Run the command healthcheck of one process once; returns its exit code."""
         request = Request(Verb.CHECK_COMMAND, app, release, process=process, index=index)
         return int(self._call(request, (output,))["code"])
@@ -143,9 +143,9 @@ class Agent:
         """Stop vN's processes and remove their units; without `wait` the drain goes on behind it."""
         self._call(Request(Verb.STOP, app, release, wait=wait))
 
-    def restart(self, app: AppName, release: int, process: ProcessType | None = None) -> None:
+    def restart(self, app: AppName, release: int, process: TypeName | None = None) -> None:
         """Restart vN's processes (of one type) in place, one after another."""
-        self._call(Request(Verb.RESTART, app, release, process=process or ProcessType("")))
+        self._call(Request(Verb.RESTART, app, release, process=process or TypeName("")))
 
     def processes(self, app: AppName) -> list[ProcessStatus]:
         """All processes of all releases of the app that are not over."""

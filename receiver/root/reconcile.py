@@ -10,8 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from receiver import settings
 from receiver.engines.base import Manager, ProcessState
 from receiver.errors import Failure
-from receiver.ledger import ledger
-from receiver.ledger.ledger import Ledger
+from receiver.ledger.ledger import Ledger, apps
 from receiver.names import AppName
 from receiver.paths import Layout
 from receiver.proxy import nginx
@@ -22,8 +21,8 @@ UP = (ProcessState.RUNNING, ProcessState.STARTING)
 
 def reconcile(layout: Layout, manager: Manager, app: AppName) -> list[str]:
     """Returns what was done, a line each; nothing if all was as it should be."""
-    book = Ledger(layout.app(app))
-    current = None if book.state().stopped else book.current()
+    ledger = Ledger(layout.app(app))
+    current = None if ledger.state().stopped else ledger.current()
     done = []
     manager.prepare(app)
     running = manager.processes(app)
@@ -54,7 +53,7 @@ def held(layout: Layout, app: AppName) -> AbstractContextManager[object]:
 def reconcile_all(layout: Layout, manager: Manager) -> int:
     """Reconcile every app that nobody is changing, at boot; one that fails does not keep the others from it."""
     code = 0
-    for app in ledger.apps(layout):
+    for app in apps(layout):
         try:
             with held(layout, app):
                 for line in reconcile(layout, manager, app):

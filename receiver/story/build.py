@@ -16,49 +16,49 @@ from receiver.runtimes.build import BuildPlan, Step, adding, build_plan, followi
 from receiver.sources.git.source import GitSource
 from receiver.story import checkpoint, ended
 from receiver.story.build_queue import turn_to_build
-from receiver.story.context import Host
+from receiver.story.context import AppContext
 from receiver.story.domains import claim_domains
 from receiver.system import disk
 
 
-def build(host: Host, release: Release, commit: Oid) -> Release:
+def build(context: AppContext, release: Release, commit: Oid) -> Release:
     """Fill the release from its commit and build its slug."""
-    host.say.step(f"Building {release.name} from {release.branch} {commit[:8]} {release.subject}".rstrip())
-    source = GitSource(host.paths.repo)
-    with host.say.timed("plan"):
+    context.say.step(f"Building {release.name} from {release.branch} {commit[:8]} {release.subject}".rstrip())
+    source = GitSource(context.paths.repo)
+    with context.say.timed("plan"):
         tree = source.tree(commit)
         manifest = read_manifest(tree)
         for notice in manifest.notices:
-            host.say.line(notice)
-        paths = host.paths.release(release.number)
+            context.say.line(notice)
+        paths = context.paths.release(release.number)
         plan = build_plan(
-            manifest, tree, slug=paths.slug, cache=host.paths.cache, uv=PREFIX / "bin/uv", settings=host.settings
+            manifest, tree, slug=paths.slug, cache=context.paths.cache, uv=PREFIX / "bin/uv", settings=context.settings
         )
-        donor = find_environment(host, release, plan)
-        adopt(host, manifest)
-        release = host.ledger.save(filled(host, release, manifest, plan, donor))
-        seed, requires = (0, []) if donor else find_seed(host, release, plan)
-        text = encode_plan(host, plan, manifest.root, donor, seed, adding(plan, requires))
+        donor = find_environment(context, release, plan)
+        adopt(context, manifest)
+        release = context.ledger.save(filled(context, release, manifest, plan, donor))
+        seed, requires = (0, []) if donor else find_seed(context, release, plan)
+        text = encode_plan(context, plan, manifest.root, donor, seed, adding(plan, requires))
         disk.write_atomically(paths.build_plan, text, 0o640, lasts=disk.Lasts.LATER)
     with (
-        turn_to_build(host, release, wanted=not donor or bool(following(plan))),
-        host.say.timed("build"),
-        host.say.output() as output,
+        turn_to_build(context, release, wanted=not donor or bool(following(plan))),
+        context.say.timed("build"),
+        context.say.output() as output,
         source.archive(commit) as stream,
     ):
         checkpoint.reach("unpacking")
-        result = host.agent.build(release.app, release.number, stream.fileno(), output)
+        result = context.agent.build(release.app, release.number, stream.fileno(), output)
     if result.code:
-        how = ended.told(result.code, host.settings.build_timeout, host.settings)
+        how = ended.told(result.code, context.settings.build_timeout, context.settings)
         raise BuildFailed(f"The build of {release.name} {how}.")
-    release = host.ledger.save(replace(release, digest=result.digest))
+    release = context.ledger.save(replace(release, digest=result.digest))
     checkpoint.reach("built")
     return release
 
 
-def filled(host: Host, release: Release, manifest: Manifest, plan: BuildPlan, donor: int) -> Release:
+def filled(context: AppContext, release: Release, manifest: Manifest, plan: BuildPlan, donor: int) -> Release:
     """The release with what its commit says."""
-    scaled = dict(host.ledger.state().formation)
+    scaled = dict(context.ledger.state().formation)
     formation = tuple((kind, scaled.get(kind, count)) for kind, count in manifest.formation)
     return replace(
         release,
@@ -67,56 +67,56 @@ def filled(host: Host, release: Release, manifest: Manifest, plan: BuildPlan, do
         release_command=manifest.release_command,
         build_config=manifest.build_config,
         env=manifest.env,
-        warm=host.settings.warm if manifest.warm is None else manifest.warm,
+        warm=context.settings.warm if manifest.warm is None else manifest.warm,
         runtime=plan.runtime,
         environment_key=plan.environment_key,
         environment=donor or release.number,
     )
 
 
-def adopt(host: Host, manifest: Manifest) -> None:
+def adopt(context: AppContext, manifest: Manifest) -> None:
     """Take over what the manifest says of the app and not of the release: its domains, how many releases it keeps."""
-    claim_domains(host.layout, host.ledger, manifest.domains, host.settings)
+    claim_domains(context.layout, context.ledger, manifest.domains, context.settings)
     if manifest.keep:
-        host.ledger.change_state(lambda state: replace(state, keep=manifest.keep))
+        context.ledger.change_state(lambda state: replace(state, keep=manifest.keep))
 
 
-def find_environment(host: Host, release: Release, plan: BuildPlan) -> int:
+def find_environment(context: AppContext, release: Release, plan: BuildPlan) -> int:
     """The release whose `.venv` this one can use as it is, or 0: same key, whole, and still on disk."""
     if not plan.environment_key or release.fresh:
         return 0
-    same = (r.environment for r in built_before(host, release) if r.environment_key == plan.environment_key)
-    return next((number for number in same if host.paths.release(number).slug.is_dir()), 0)
+    same = (r.environment for r in built_before(context, release) if r.environment_key == plan.environment_key)
+    return next((number for number in same if context.paths.release(number).slug.is_dir()), 0)
 
 
-def find_seed(host: Host, release: Release, plan: BuildPlan) -> tuple[int, list[str]]:
+def find_seed(context: AppContext, release: Release, plan: BuildPlan) -> tuple[int, list[str]]:
     """The newest release with a `.venv` of its own of which a copy saves most of the installing, or 0; and what was
     required there, if nothing else has put anything into it."""
     if not plan.seed_key or release.fresh:
         return 0, []
-    for other in built_before(host, release):
+    for other in built_before(context, release):
         with suppress(OSError, ValueError, KeyError):
-            known = json.loads(host.paths.release(other.number).build_plan.read_bytes())
+            known = json.loads(context.paths.release(other.number).build_plan.read_bytes())
             if other.environment == other.number and known["seed_key"] == plan.seed_key:
                 return other.number, [] if known["following"] else known.get("requires", [])
     return 0, []
 
 
-def built_before(host: Host, release: Release) -> Iterator[Release]:
+def built_before(context: AppContext, release: Release) -> Iterator[Release]:
     """The releases whose slug was built and is still on disk, newest first."""
     # Only what is built still has a slug: the rest of a long history need not be read.
-    for number in sorted({*host.ledger.built()} - {release.number}, reverse=True):
+    for number in sorted({*context.ledger.built()} - {release.number}, reverse=True):
         with suppress(NotFound, Corrupt):
-            other = host.ledger.release(number)
+            other = context.ledger.release(number)
             if other.digest:
                 yield other
 
 
-def encode_plan(host: Host, plan: BuildPlan, root: str, donor: int, seed: int, added: Sequence[Step]) -> bytes:
+def encode_plan(context: AppContext, plan: BuildPlan, root: str, donor: int, seed: int, added: Sequence[Step]) -> bytes:
     """build.json as the builder reads it: `.venv` is a link to the donor's, or made of a copy of the seed's, or anew."""
 
     def environment_of(number: int) -> str:
-        return str(host.paths.release(number).slug / ".venv") if number else ""
+        return str(context.paths.release(number).slug / ".venv") if number else ""
 
     body = {
         "root": root,
@@ -129,7 +129,7 @@ def encode_plan(host: Host, plan: BuildPlan, root: str, donor: int, seed: int, a
         "following": encode_steps(following(plan)),
         "seed_key": plan.seed_key,
         "requires": plan.requires,
-        "cache": host.settings.cache * 2**20,
+        "cache": context.settings.cache * 2**20,
     }
     return json.dumps(body, indent=1).encode() + b"\n"
 

@@ -8,32 +8,32 @@ import time
 from receiver.engines import logs
 from receiver.engines.base import ProcessState, ProcessStatus
 from receiver.errors import Unhealthy
-from receiver.model import Process, Release
+from receiver.model import ProcessType, Release
 from receiver.proxy import health
 from receiver.proxy.vhost import domains
-from receiver.story.context import Host
+from receiver.story.context import AppContext
 
 LAST_LINES = 30
 
 
-def wait_until_healthy(host: Host, release: Release) -> None:
+def wait_until_healthy(context: AppContext, release: Release) -> None:
     """Wait for all processes of the formation at once; raises Unhealthy with the process's last log lines."""
     running = release.running()
-    if not running or host.keeps_stopped(release):
+    if not running or context.keeps_stopped(release):
         return
-    host.say.step(f"Checking {', '.join(f'{p.type}.{i}' for p, i in running)}")
-    watch = _Watch(host, release)
+    context.say.step(f"Checking {', '.join(f'{p.type}.{i}' for p, i in running)}")
+    watch = _Watch(context, release)
     failures: list[Exception] = []
 
-    def check(process: Process, index: int) -> None:
+    def check(process: ProcessType, index: int) -> None:
         try:
-            _check(host, release, process, index, watch)
+            _check(context, release, process, index, watch)
         except Exception as error:  # noqa: BLE001 - raised below, in the thread that waits
             failures.append(error)
 
     # Not concurrent.futures, which takes as long to import as a check takes.
     threads = [threading.Thread(target=check, args=which) for which in running]
-    with host.say.timed("check"):
+    with context.say.timed("check"):
         for thread in threads:
             thread.start()
         try:
@@ -48,19 +48,19 @@ def wait_until_healthy(host: Host, release: Release) -> None:
         raise watch.culprit or failures[0]
 
 
-def _check(host: Host, release: Release, process: Process, index: int, watch: _Watch) -> None:
+def _check(context: AppContext, release: Release, process: ProcessType, index: int, watch: _Watch) -> None:
     try:
         health.wait_until_healthy(
-            release, process, index, host.paths,
+            release, process, index, context.paths,
             crashed=lambda: watch.crashed(process, index),
             command=lambda: watch.command(process, index),
             ready=lambda: watch.pid(process, index),
-            say=host.say.line, host=watch.host_header,
+            say=context.say.line, host=watch.host_header,
         )  # fmt: skip
     except Unhealthy as failure:
         if watch.culprit:
             raise
-        last = logs.last_lines(host.layout, release, process.type, index, LAST_LINES)
+        last = logs.last_lines(context.layout, release, process.type, index, LAST_LINES)
         watch.culprit = Unhealthy(failure.message, hint=failure.hint, details=[*last, *failure.details])
         watch.give_up()
         raise watch.culprit from failure
@@ -69,30 +69,30 @@ def _check(host: Host, release: Release, process: Process, index: int, watch: _W
 class _Watch:
     """What the manager says of the processes, asked at most every 0.2 s for all of them together."""
 
-    def __init__(self, host: Host, release: Release) -> None:
-        self._host, self._release = host, release
+    def __init__(self, context: AppContext, release: Release) -> None:
+        self._context, self._release = context, release
         self._lock = threading.Lock()
         self._asked, self._known = 0.0, dict[tuple[str, int], ProcessStatus]()
         self._given_up = False
         # The first to fail; the others only stopped because of it.
         self.culprit: Unhealthy | None = None
         # An app that answers only to its own names (Django's ALLOWED_HOSTS) shall know this one.
-        names = domains(release.app, host.ledger.state(), host.settings)
+        names = domains(release.app, context.ledger.state(), context.settings)
         self.host_header = names[0].replace("*.", "www.")
 
     def give_up(self) -> None:
         """One process failed: the others need not go on to their own timeout."""
         self._given_up = True
 
-    def status(self, process: Process, index: int) -> ProcessStatus | None:
+    def status(self, process: ProcessType, index: int) -> ProcessStatus | None:
         with self._lock:
             if time.monotonic() - self._asked > 0.2:
-                found = self._host.agent.processes(self._release.app)
+                found = self._context.agent.processes(self._release.app)
                 self._known = {(s.process, s.index): s for s in found if s.release == self._release.runs_as}
                 self._asked = time.monotonic()
             return self._known.get((process.type, index))
 
-    def crashed(self, process: Process, index: int) -> str | None:
+    def crashed(self, process: ProcessType, index: int) -> str | None:
         """Why the process can no longer become healthy, or None."""
         if self._given_up:
             return "another process failed its check"
@@ -101,11 +101,13 @@ class _Watch:
             return "it ended"
         return f"it ended and was restarted {status.restarts} times" if status.restarts >= 2 else None
 
-    def pid(self, process: Process, index: int) -> int:
+    def pid(self, process: ProcessType, index: int) -> int:
         """The process's pid while the manager says that it runs, else 0."""
         status = self.status(process, index)
         return status.pid if status is not None and status.state is ProcessState.RUNNING else 0
 
-    def command(self, process: Process, index: int) -> int:
-        with self._lock, self._host.say.output() as output:
-            return self._host.agent.check_command(self._release.app, self._release.number, process.type, index, output)
+    def command(self, process: ProcessType, index: int) -> int:
+        with self._lock, self._context.say.output() as output:
+            return self._context.agent.check_command(
+                self._release.app, self._release.number, process.type, index, output
+            )

@@ -13,7 +13,7 @@ from receiver.settings import Settings
 
 
 @dataclass(frozen=True)
-class Host:
+class AppContext:
     """One app on this server, as a worker sees it while it holds the app's lock."""
 
     layout: Layout

@@ -77,20 +77,20 @@ def host_findings(layout: Layout) -> Iterator[Finding]:
 
 def app_findings(layout: Layout, app: AppName, agent: Agent) -> Iterator[Finding]:
     """Look at one app: ledger, slug, processes, branch."""
-    book = Ledger(layout.app(app))
+    ledger = Ledger(layout.app(app))
     try:
-        state, current, releases = book.state(), book.current(), book.releases()
+        state, current, releases = ledger.state(), ledger.current(), ledger.releases()
     except Failure as failure:
         yield Finding(app, failure.message, False, mends=True)
         return
     yield Finding(app, f"ledger of {len(releases)} releases", True)
     users = _user(app_user(app)) and _user(build_user(app))
     yield Finding(app, "users of the app", users, f"shipit apps:create {app} makes them anew", mends=True)
-    left = [r.name for r in releases if not r.status.final and not book.worker_lives(r.number)]
+    left = [r.name for r in releases if not r.status.final and not ledger.worker_lives(r.number)]
     yield Finding(app, f"interrupted releases: {', '.join(left) or 'none'}", not left, mends=True)
     if current is None:
         return
-    whole = not current.slug or book.is_whole(current)
+    whole = not current.slug or ledger.is_whole(current)
     yield Finding(
         app, f"{current.name} is live and whole", whole, f"Its files are gone; go back: shipit rollback {app}"
     )
@@ -103,29 +103,29 @@ def app_findings(layout: Layout, app: AppName, agent: Agent) -> Iterator[Finding
     strays = sorted({f"v{p.release}" for p in found if p.release != current.runs_as and p.state.value == "running"})
     yield Finding(app, f"processes of other releases: {', '.join(strays) or 'none'}", not strays, mends=True)
     if current.commit and current.branch:
-        there = Git(book.paths.repo).branch(current.branch)
+        there = Git(ledger.paths.repo).branch(current.branch)
         yield Finding(app, f"branch {current.branch} is the live commit", there == current.commit, mends=True)
 
 
 def mend(layout: Layout, app: AppName, agent: Agent) -> list[str]:
     """Make the world of one app equal to its ledger; returns what was done. Leaves alone what a worker is making."""
-    book = Ledger(layout.app(app))
-    done = repair(book)
+    ledger = Ledger(layout.app(app))
+    done = repair(ledger)
     agent.create_app(app)
-    for release in book.releases():
-        if release.status.final or book.worker_lives(release.number):
+    for release in ledger.releases():
+        if release.status.final or ledger.worker_lives(release.number):
             continue
-        live = release.number == book.current_number()
+        live = release.number == ledger.current_number()
         if not live:
             agent.prune(app, [release.number])
-        book.finish(release, Status.LIVE if live else Status.FAILED, "" if live else "The worker was killed.")
+        ledger.finish(release, Status.LIVE if live else Status.FAILED, "" if live else "The worker was killed.")
         done.append(f"{release.name} was left {'unfinished' if live else 'half made'}")
-    current = book.current()
+    current = ledger.current()
     if (
         current is not None
         and current.commit
         and current.branch
-        and Git(book.paths.repo).put_back(current.branch, current.commit)
+        and Git(ledger.paths.repo).put_back(current.branch, current.commit)
     ):
         done.append(f"branch {current.branch} put back to {current.commit[:8]}")
     return [*done, *agent.reconcile(app)]

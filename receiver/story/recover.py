@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from receiver.model import Release, Status
-from receiver.story.context import Host
+from receiver.story.context import AppContext
 
 
-def recover(host: Host, release: Release) -> None:
+def recover(context: AppContext, release: Release) -> None:
     """Make the ledger and the host whole again; `release` is the one that is about to be made."""
-    current = host.ledger.current_number()
+    current = context.ledger.current_number()
     settled = release.number - 1
-    for left in host.ledger.unfinished():
-        if left.number == release.number or host.ledger.worker_lives(left.number):
+    for left in context.ledger.unfinished():
+        if left.number == release.number or context.ledger.worker_lives(left.number):
             settled = min(settled, left.number - 1)
             continue
         if left.number == current:
-            host.say.warn(f"The worker of {left.name} was killed after it went live; finishing its work.")
-            host.ledger.finish(left, Status.LIVE)
-            host.agent.reconcile(host.ledger.app)
+            context.say.warn(f"The worker of {left.name} was killed after it went live; finishing its work.")
+            context.ledger.finish(left, Status.LIVE)
+            context.agent.reconcile(context.ledger.app)
         elif left.number < release.number:
-            host.say.warn(f"The worker of {left.name} was killed; removing what it left.")
-            host.agent.take_away(host.ledger.app, left.number)
-            host.ledger.finish(left, Status.FAILED, "The worker was killed.")
-    host.ledger.settle(settled)
+            context.say.warn(f"The worker of {left.name} was killed; removing what it left.")
+            context.agent.take_away(context.ledger.app, left.number)
+            context.ledger.finish(left, Status.FAILED, "The worker was killed.")
+    context.ledger.settle(settled)

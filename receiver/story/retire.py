@@ -11,7 +11,7 @@ from receiver.proxy.drain import wait_until_idle
 from receiver.sources.git import caches
 from receiver.sources.git.repository import Git
 from receiver.story import checkpoint
-from receiver.story.context import Host
+from receiver.story.context import AppContext
 
 # A release is kept warm while so much of the machine's memory is free.
 FREE_MEMORY = 0.25
@@ -19,7 +19,7 @@ FREE_MEMORY = 0.25
 RECENT = 200
 
 
-def retire(host: Host, release: Release) -> None:
+def retire(context: AppContext, release: Release) -> None:
     """Let every other release's processes finish their requests, then stop them; the last one's may be kept warm.
 
     Needs no lock, so the next push does not wait for a slow request of the last: it touches no release but older ones,
@@ -28,16 +28,16 @@ def retire(host: Host, release: Release) -> None:
     the next release's retiring, or reconcile, removes.
     """
     try:
-        others = host.agent.remainders(release.app) - {release.runs_as}
+        others = context.agent.remainders(release.app) - {release.runs_as}
         old = sorted(number for number in others if number < release.number)
-        if release.warm and memory_is_free() and host.agent.keep_warm(release.app, release.number):
-            old = [number for number in old if number != host.ledger.release(release.previous).runs_as]
+        if release.warm and memory_is_free() and context.agent.keep_warm(release.app, release.number):
+            old = [number for number in old if number != context.ledger.release(release.previous).runs_as]
         if old:
-            wait_until_idle(sockets(host, old), longest_drain(host, old))
+            wait_until_idle(sockets(context, old), longest_drain(context, old))
         for number in old:
-            host.agent.stop(release.app, number, wait=False)
+            context.agent.stop(release.app, number, wait=False)
     except Failure as failure:
-        host.say.warn(f"{release.name} is live, but the old release was not put away: {failure.message}")
+        context.say.warn(f"{release.name} is live, but the old release was not put away: {failure.message}")
     checkpoint.reach("retired")
 
 
@@ -47,55 +47,55 @@ def memory_is_free(told: Path = Path("/proc/meminfo")) -> bool:
     return int(known["MemAvailable:"]) >= FREE_MEMORY * int(known["MemTotal:"])
 
 
-def sockets(host: Host, numbers: Sequence[int]) -> list[Path]:
+def sockets(context: AppContext, numbers: Sequence[int]) -> list[Path]:
     """Where the processes of these releases take requests."""
     return [
-        host.paths.release(number).socket(process.type, index)
+        context.paths.release(number).socket(process.type, index)
         for number in numbers
-        for process, index in host.ledger.release(number).running()
+        for process, index in context.ledger.release(number).running()
         if process.listen is not Listen.NONE
     ]
 
 
-def longest_drain(host: Host, numbers: Sequence[int]) -> int:
+def longest_drain(context: AppContext, numbers: Sequence[int]) -> int:
     """How many seconds the slowest of these releases may take to finish its requests."""
-    return max([0, *(p.drain for n in numbers for p in host.ledger.release(n).processes)])
+    return max([0, *(p.drain for n in numbers for p in context.ledger.release(n).processes)])
 
 
-def prune(host: Host) -> None:
+def prune(context: AppContext) -> None:
     """Remove slugs, config and commits of releases that nothing points at; their records and logs stay.
 
     One that still finishes its requests, and may yet read its files, has its turn at a later prune: many pushes are
     made within one drain.
     """
-    numbers = host.ledger.numbers()
+    numbers = context.ledger.numbers()
     # What a prune left behind is looked for now and then in all of a long history, and always in what is new.
-    recent = numbers if numbers and numbers[-1] % 50 == 0 else {*numbers[-RECENT:], *host.ledger.built()}
-    stored = [number for number in sorted(recent, reverse=True) if is_stored(host, number)]
+    recent = numbers if numbers and numbers[-1] % 50 == 0 else {*numbers[-RECENT:], *context.ledger.built()}
+    stored = [number for number in sorted(recent, reverse=True) if is_stored(context, number)]
     try:
         # After that list, so that a release which is opened in between is on neither.
-        kept = host.ledger.kept()
+        kept = context.ledger.kept()
         gone = [number for number in stored if number not in kept]
         if gone:
-            busy = in_use(host)
+            busy = in_use(context)
             gone = [number for number in gone if number not in busy]
         if gone:
-            host.agent.prune(host.ledger.app, gone)
+            context.agent.prune(context.ledger.app, gone)
         for number in gone:
-            host.paths.release(number).sockets_link.unlink(missing_ok=True)
-            Git(host.paths.repo).unpin(number)
-        caches.trim(host.paths.repo, host.settings.cache * 2**20)
+            context.paths.release(number).sockets_link.unlink(missing_ok=True)
+            Git(context.paths.repo).unpin(number)
+        caches.trim(context.paths.repo, context.settings.cache * 2**20)
     except Failure as failure:
-        host.say.warn(f"Old releases were not pruned: {failure.message}")
+        context.say.warn(f"Old releases were not pruned: {failure.message}")
 
 
-def in_use(host: Host) -> set[int]:
+def in_use(context: AppContext) -> set[int]:
     """The releases that have a process, and those whose files it has."""
-    running = {process.release for process in host.agent.processes(host.ledger.app)}
-    return running.union(*(host.ledger.release(number).runs_from for number in running))
+    running = {process.release for process in context.agent.processes(context.ledger.app)}
+    return running.union(*(context.ledger.release(number).runs_from for number in running))
 
 
-def is_stored(host: Host, number: int) -> bool:
+def is_stored(context: AppContext, number: int) -> bool:
     """Whether anything of the release is left to prune: its sockets link goes last, so a cut-short prune goes on."""
-    paths = host.paths.release(number)
+    paths = context.paths.release(number)
     return paths.sockets_link.is_symlink() and paths.record.exists()

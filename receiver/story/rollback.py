@@ -15,26 +15,26 @@ from receiver.sources.git.source import GitSource
 MOST = 10
 
 
-def target_of(book: Ledger, number: int | None) -> Release:
+def target_of(ledger: Ledger, number: int | None) -> Release:
     """The release to return to, whole and once live; raises Rejected or NotFound before anything is touched."""
-    current = book.current_number()
+    current = ledger.current_number()
     if number is None:
-        target = book.previous_good()
+        target = ledger.previous_good()
         if target is None:
             raise Rejected(
-                f"There is no earlier good release of {book.app} to go back to.",
-                holds=f"v{current} is serving.", hint=f"See what there is: shipit releases {book.app}",
+                f"There is no earlier good release of {ledger.app} to go back to.",
+                holds=f"v{current} is serving.", hint=f"See what there is: shipit releases {ledger.app}",
             )  # fmt: skip
     else:
-        target = book.release(number)
+        target = ledger.release(number)
     if target.number == current:
         raise Rejected(f"{target.name} is live already.")
     if target.status is not Status.LIVE:
         raise Rejected(
             f"{target.name} was never live ({target.status.value}).",
-            holds=f"v{current} is serving.", hint=f"See which were: shipit releases {book.app}",
+            holds=f"v{current} is serving.", hint=f"See which were: shipit releases {ledger.app}",
         )  # fmt: skip
-    if not book.is_whole(target):
+    if not ledger.is_whole(target):
         commit = f" {(target.commit or '')[:8]}" if target.commit else ""
         raise Rejected(
             f"{target.name} was pruned: its files are gone.",
@@ -52,11 +52,11 @@ def warm(agent: Agent, current: Release, target: Release, formation: object) -> 
     return target.runs_as if target.runs_as in agent.warm(target.app) else 0
 
 
-def changes(book: Ledger, current: Release, target: Release, config: list[str]) -> list[str]:
+def changes(ledger: Ledger, current: Release, target: Release, config: list[str]) -> list[str]:
     """What going from `current` to `target` changed, as lines to print: the commits, and what `config` says."""
     lines: list[str] = []
     if current.commit and target.commit and current.commit != target.commit:
-        gone = GitSource(book.paths.repo).history(current.commit, target.commit, MOST + 1)
+        gone = GitSource(ledger.paths.repo).history(current.commit, target.commit, MOST + 1)
         lines += [f"  commit  - {commit.oid[:8]} {commit.subject}" for commit in gone[:MOST]]
         lines += ["  commit  - …"] if len(gone) > MOST else []
         lines.append(f"  commit  = {target.commit[:8]} {target.subject}")

@@ -11,7 +11,7 @@ from receiver.ledger.follow import follow
 from receiver.ledger.ledger import Ledger
 from receiver.ledger.queue import queued
 from receiver.model import Release, Source, Status
-from receiver.names import ConfigKey, ProcessType
+from receiver.names import ConfigKey, TypeName
 from receiver.paths import Layout
 from receiver.root.client import Agent
 from receiver.story import worker
@@ -26,7 +26,7 @@ def inherited(release: Release) -> dict[str, Any]:
     return {name: getattr(release, name) for name in kept}
 
 
-def scaled(formation: Sequence[tuple[ProcessType, int]], wish: Mapping[ProcessType, int]) -> Any:
+def scaled(formation: Sequence[tuple[TypeName, int]], wish: Mapping[TypeName, int]) -> Any:
     """A formation with the wished counts in place of its own; types it does not have are left out."""
     return tuple((kind, wish.get(kind, count)) for kind, count in formation)
 

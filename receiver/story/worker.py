@@ -24,7 +24,7 @@ from receiver.ledger.say import Say
 from receiver.model import Release, Source, Status
 from receiver.paths import Layout
 from receiver.root.client import Agent
-from receiver.story.context import Host
+from receiver.story.context import AppContext
 from receiver.story.deploy import deploy
 from receiver.story.retire import retire
 from receiver.system.audit import Audit
@@ -32,7 +32,7 @@ from receiver.system.audit import Audit
 NAME = "shipit-worker"  # in ps(1), where its command line is the gateway's; proc(5), comm: 15 letters at most
 
 
-def begin(layout: Layout, book: Ledger, release: Release, agent: Agent) -> int:
+def begin(layout: Layout, ledger: Ledger, release: Release, agent: Agent) -> int:
     """Start the worker that makes `release` live; returns a descriptor whose end of file is the worker's end.
 
     The caller has the app's turn. The worker takes over `agent`, which is closed here, and holds `app.lock` and the
@@ -41,21 +41,21 @@ def begin(layout: Layout, book: Ledger, release: Release, agent: Agent) -> int:
     reader, writer = os.pipe()
     held = [writer]
     try:
-        for path in (book.paths.app_lock, book.paths.release(release.number).alive):
+        for path in (ledger.paths.app_lock, ledger.paths.release(release.number).alive):
             held.append(locked(path))
         sys.stdout.flush()
         sys.stderr.flush()
         if os.fork() == 0:
-            leave(layout, book, release, agent, held)
+            leave(layout, ledger, release, agent, held)
     except OSError as error:
         os.close(reader)
         # What it was to start is written already. If this fails, too, the next worker or a boot puts it away.
         with suppress(Failure):
             agent.take_away(release.app, release.number)
-        book.finish(release, Status.FAILED, "The worker did not start.")
+        ledger.finish(release, Status.FAILED, "The worker did not start.")
         raise HostFault(
             f"The worker that makes releases did not start ({error.strerror}).",
-            holds=book.still_holds(),
+            holds=ledger.still_holds(),
             hint="Try again; the server's administrator looks with: sudo shipit doctor",
         ) from error
     finally:
@@ -77,18 +77,18 @@ def locked(path: Path) -> int:
     return fd
 
 
-def leave(layout: Layout, book: Ledger, release: Release, agent: Agent, held: list[int]) -> None:
+def leave(layout: Layout, ledger: Ledger, release: Release, agent: Agent, held: list[int]) -> None:
     """In the fork: be the worker, and never return into the gateway's code."""
     code = 70
     try:
-        code = serve(layout, book, release, agent, held)
+        code = serve(layout, ledger, release, agent, held)
     except BaseException as error:  # noqa: BLE001 - as above
         Audit("worker").bug(error)
     finally:
         os._exit(code)
 
 
-def serve(layout: Layout, book: Ledger, release: Release, agent: Agent, held: list[int]) -> int:
+def serve(layout: Layout, ledger: Ledger, release: Release, agent: Agent, held: list[int]) -> int:
     """Make the release live; returns an exit code. `held`: the pipe to whoever follows, `app.lock`, `alive`."""
     detach({agent.fileno(), *held})
     gc.freeze()
@@ -96,8 +96,10 @@ def serve(layout: Layout, book: Ledger, release: Release, agent: Agent, held: li
     _, lock, alive = held
     os.ftruncate(alive, 0)
     os.write(alive, f"{os.getpid()}\n".encode())
-    host = Host(layout, settings.load(layout.settings), book, agent, Say(book.paths.release(release.number).log))
-    return work(host, release, lock)
+    context = AppContext(
+        layout, settings.load(layout.settings), ledger, agent, Say(ledger.paths.release(release.number).log)
+    )
+    return work(context, release, lock)
 
 
 def detach(keep: set[int]) -> None:
@@ -115,56 +117,56 @@ def detach(keep: set[int]) -> None:
             os.dup2(null, fd, inheritable=fd < 3)
 
 
-def work(host: Host, release: Release, lock: int) -> int:
+def work(context: AppContext, release: Release, lock: int) -> int:
     """Deploy, and write the verdict into the log whatever happens. `lock` (app.lock) is given back after the switch."""
 
     def cancel(signum: int, frame: FrameType | None) -> None:
         # Past the commit there is nothing to cancel: the release is live and only housekeeping is left.
-        if host.ledger.current_number() != release.number:
+        if context.ledger.current_number() != release.number:
             raise Cancelled(f"{release.name} was cancelled.")
 
     signal.signal(signal.SIGTERM, cancel)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         try:
-            release = deploy(host, release)
+            release = deploy(context, release)
         finally:
             os.close(lock)
-        retire(host, release)
+        retire(context, release)
     except Failure as failure:
-        report(host, release, failure)
+        report(context, release, failure)
         return failure.exit_code
     except Exception as error:  # noqa: BLE001 - whatever it is, the pusher gets a verdict and never a traceback
         Audit("worker").bug(error)
-        report(host, release, bug(host, release, error))
+        report(context, release, bug(context, release, error))
         return 70
     return 0
 
 
-def bug(host: Host, release: Release, error: Exception) -> Failure:
+def bug(context: AppContext, release: Release, error: Exception) -> Failure:
     """An unexpected error as the user sees it; the traceback is in the journal."""
     told = full_disk(error) or Failure(
         f"This is a bug in shipit ({type(error).__name__}).",
         hint="The server's administrator finds it with: journalctl -t shipit -n 50",
     )
-    known = host.ledger.release(release.number)
-    if not known.status.final and host.ledger.current_number() != release.number:
-        host.ledger.finish(replace(known, seconds=tuple(host.say.seconds)), Status.FAILED, told.message)
+    known = context.ledger.release(release.number)
+    if not known.status.final and context.ledger.current_number() != release.number:
+        context.ledger.finish(replace(known, seconds=tuple(context.say.seconds)), Status.FAILED, told.message)
     return told
 
 
-def report(host: Host, release: Release, failure: Failure) -> None:
+def report(context: AppContext, release: Release, failure: Failure) -> None:
     """What failed, what still holds, what to type next: the last lines of the log."""
     for line in failure.details:
-        host.say.line(line)
+        context.say.line(line)
     for line in failure.message.splitlines():
-        host.say.warn(line)
-    if host.ledger.current_number() == release.number:
-        host.say.warn(f"{release.name} is live all the same.")
+        context.say.warn(line)
+    if context.ledger.current_number() == release.number:
+        context.say.warn(f"{release.name} is live all the same.")
     else:
-        host.say.warn(f"{release.name} was not made live; {host.ledger.still_holds()}")
+        context.say.warn(f"{release.name} was not made live; {context.ledger.still_holds()}")
     again = "push again" if release.source is Source.GIT else "the same command"
     see = f"See all of it: shipit releases:output {release.app} {release.name}"
     hint = failure.hint or f"{see}    Try again: {again}"
     for line in hint.splitlines():
-        host.say.warn(f"({line})")
+        context.say.warn(f"({line})")

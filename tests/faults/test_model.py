@@ -227,8 +227,8 @@ class World:
         elif party == "reboot":
             self.host.reboot()
         elif party in ("new process", "live process"):
-            book = self.book()
-            number = book.release(self.model.current).runs_as if party == "live process" else self.model.next_number()
+            ledger = self.ledger()
+            number = ledger.release(self.model.current).runs_as if party == "live process" else self.model.next_number()
             unit = f"shipit-{APP}-web-v{number}@*.service"
             self.host.run("systemctl", "kill", "--signal=KILL", unit, check=False)
         elif party == "worker":
@@ -242,7 +242,7 @@ class World:
         """Nobody is at work on the server any more, and the app answers."""
         work = "libexec/gateway [a-z]|receive-pack"
         wait_for("the work to end", lambda: not self.host.run("pgrep", "-f", work, check=False).ok, timeout=90)
-        if self.model.current or self.book().current_number():
+        if self.model.current or self.ledger().current_number():
             wait_for("the app to answer", self.answers, timeout=60)
 
     def answers(self) -> bool:
@@ -251,7 +251,7 @@ class World:
         except OSError:
             return False
 
-    def book(self) -> Ledger:
+    def ledger(self) -> Ledger:
         return Ledger(Layout(self.host.root).app(APP))
 
     def nginx_workers(self) -> str:
@@ -259,18 +259,18 @@ class World:
         return self.host.run("pgrep", "-f", "nginx: worker process$", check=False).out
 
     def look(self, code: int, killed: str, before: int, report: Report, *, reloaded: bool) -> Seen:
-        book = self.book()
-        records = {record.number: record for record in book.releases()}
-        current = book.current_number()
+        ledger = self.ledger()
+        records = {record.number: record for record in ledger.releases()}
+        current = ledger.current_number()
         went = {"live process": before, "new process": max([0, *self.model.records]) + 1}
         # A reload closes kept connections that are idle; who sends on one just then has to ask again (docs/proxy.md).
         lost = [str(one) for one in report.failures if not (reloaded and one.reused and one.what[:3].isalpha())]
         return Seen(
             current=current,
-            raw={number: book.paths.release(number).record.read_bytes() for number in records},
+            raw={number: ledger.paths.release(number).record.read_bytes() for number in records},
             records=records,
-            whole=frozenset(number for number, record in records.items() if record.slug and book.is_whole(record)),
-            scale=dict(book.state().formation).get("web", 0),
+            whole=frozenset(number for number, record in records.items() if record.slug and ledger.is_whole(record)),
+            scale=dict(ledger.state().formation).get("web", 0),
             answers=[body for body in report.by_body if before and not body.startswith("<")],
             code=code,
             disturbed=bool(killed),
@@ -284,8 +284,8 @@ class World:
 
         `pruned`: a release went live, and nobody was killed who would have pruned after it; else the next one does.
         """
-        book = self.book()
-        kept = {f"v{number}" for number in book.kept()}
+        ledger = self.ledger()
+        kept = {f"v{number}" for number in ledger.kept()}
         for place in ("slugs", "config"):
             there = set(self.host.run("ls", str(Layout().app(APP).dir / place)).out.split())
             left = {name.partition(".")[0] for name in there} - kept
@@ -294,8 +294,8 @@ class World:
                 raise Broken(f"left in {place}: {sorted(left)}; kept are {sorted(kept)}")
             self.left[place] = left
         units = self.host.sh(f"cd /etc/systemd/system; ls -d shipit-{APP}-web-v*@.service").out.split()
-        current = book.release(book.current_number())
-        warm = {f"v{book.release(current.previous).runs_as}"} if current.warm and current.previous else set()
+        current = ledger.release(ledger.current_number())
+        warm = {f"v{ledger.release(current.previous).runs_as}"} if current.warm and current.previous else set()
         wanted = {f"shipit-{APP}-web-{name}@.service" for name in {f"v{current.runs_as}", *warm}}
         if not set(units) <= wanted or f"shipit-{APP}-web-v{current.runs_as}@.service" not in units:
             raise Broken(f"units are left: {units}; wanted are {sorted(wanted)}")

@@ -54,14 +54,14 @@ def repo(laptop: Client) -> Repo:
 def cut(host: Host, laptop: Client, checkpoint: str, change: Background) -> str:
     """The power fails when the worker comes to its checkpoint; what the site answers after it came back."""
     assert wait_until_held(host, change), change.so_far()
-    book = Ledger(Layout(host.root).app(AppName("power")))
-    recorded = {release.number for release in book.releases()}
+    ledger = Ledger(Layout(host.root).app(AppName("power")))
+    recorded = {release.number for release in ledger.releases()}
     host.power_cut()
     change.kill()
     change.wait()
     wait_for("the site to answer", lambda: answers(laptop))
     assert unwell(host) == [], "nothing needs to be done by hand"
-    lost = recorded - {release.number for release in book.releases()}
+    lost = recorded - {release.number for release in ledger.releases()}
     # Its name is made to last while its processes load, and nobody counts on it before.
     assert lost <= ({max(recorded)} if checkpoint == "opened" else set()), "a record is lost"
     assert {row["release"] for row in asked(laptop, "ps", "power")} == {live(laptop, "power")}

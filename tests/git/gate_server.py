@@ -39,7 +39,7 @@ STAND_IN = """
 import os, socket
 from receiver.story import worker
 
-def stand_in(layout, book, release, agent, held):
+def stand_in(layout, ledger, release, agent, held):
     worker.detach({{agent.fileno(), *held}})
     os.write(held[-1], f"{{os.getpid()}}\\n".encode())
     with socket.socket(socket.AF_UNIX) as test:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from receiver.ledger.ledger import Ledger
-from receiver.model import WEB, AppState, Check, CheckKind, Listen, Process, Release, Source, Status
+from receiver.model import WEB, AppState, Check, CheckKind, Listen, ProcessType, Release, Source, Status
 from receiver.names import AppName
 from receiver.paths import Layout
 from receiver.proxy import vhost
@@ -151,7 +151,7 @@ class Site:
 def release(
     number: int, *, web: int = 1, app: AppName = APP, listen: Listen = Listen.SOCKET, check: Check | None = None
 ) -> Release:
-    process = Process(WEB, "run", listen, check or Check(CheckKind.HTTP))
+    process = ProcessType(WEB, "run", listen, check or Check(CheckKind.HTTP))
     return Release(
         app=app, number=number, source=Source.GIT, status=Status.LIVE, by="alice", created=0.0, slug=number,
         processes=(process,), formation=((WEB, web),),

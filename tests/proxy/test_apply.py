@@ -14,8 +14,8 @@ import pytest
 
 from receiver.errors import HostFault
 from receiver.ledger.ledger import Ledger
-from receiver.model import AppState, Check, CheckKind, Listen, Process, Source
-from receiver.names import AppName, Domain, ProcessType
+from receiver.model import AppState, Check, CheckKind, Listen, ProcessType, Source
+from receiver.names import AppName, Domain, TypeName
 from receiver.proxy import nginx
 from receiver.proxy.vhost import PREPARED, vhost
 
@@ -171,7 +171,7 @@ def test_a_removed_app_is_an_unknown_name(site: Site) -> None:
 def test_an_app_that_stops_taking_requests_loses_its_vhost(site: Site) -> None:
     apply(site)
     ledger = Ledger(site.layout.app(APP))
-    worker = Process(ProcessType("worker"), "run", Listen.NONE, Check(CheckKind.UPTIME))
+    worker = ProcessType(TypeName("worker"), "run", Listen.NONE, Check(CheckKind.UPTIME))
     only = replace(release(1), processes=(worker,), formation=((worker.type, 1),))
     (ledger.paths.releases / "v1").mkdir()
     ledger.commit(ledger.save(only))

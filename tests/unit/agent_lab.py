@@ -12,13 +12,13 @@ from typing import Any
 
 from receiver.engines.base import Job, ProcessStatus
 from receiver.ledger.ledger import Ledger
-from receiver.model import Check, CheckKind, Listen, Process, Release, Source, Status
-from receiver.names import AppName, ConfigKey, ProcessType
+from receiver.model import Check, CheckKind, Listen, ProcessType, Release, Source, Status
+from receiver.names import AppName, ConfigKey, TypeName
 from receiver.paths import Layout
 from receiver.root import agent
 from receiver.root.client import Agent
 
-BLOG, WEB = AppName("blog"), ProcessType("web")
+BLOG, WEB = AppName("blog"), TypeName("web")
 A, B, C = ConfigKey("A"), ConfigKey("B"), ConfigKey("C")
 
 
@@ -70,7 +70,7 @@ class FakeManager:
     def boot_with(self, app: AppName, release: Release | None) -> None:
         self.calls.append(("boot_with", release.number if release else 0))
 
-    def restart(self, release: Release, kind: ProcessType | None) -> None:
+    def restart(self, release: Release, kind: TypeName | None) -> None:
         self.calls.append(("restart", release.number, kind))
 
     def processes(self, app: AppName) -> Sequence[ProcessStatus]:
@@ -109,7 +109,7 @@ class Lab:
             agent.serve(self.layout, connection, self.manager, iter(()))
 
     def release(self, **values: Any) -> Release:
-        web = Process(WEB, "run", Listen.SOCKET, Check(CheckKind.COMMAND, command="check"))
+        web = ProcessType(WEB, "run", Listen.SOCKET, Check(CheckKind.COMMAND, command="check"))
         known = {"processes": (web,), "formation": ((WEB, 2),), "release_command": "migrate", **values}
         made = self.ledger.open_release(Source.GIT, "alice", **known)
         made = self.ledger.save(

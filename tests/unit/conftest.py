@@ -17,12 +17,12 @@ from receiver.root import accounts, agent
 
 
 @pytest.fixture
-def book(tmp_path: Path) -> Ledger:
+def ledger(tmp_path: Path) -> Ledger:
     """The ledger of an app `blog` that has no release yet."""
-    book = Ledger(Layout(tmp_path).app(AppName("blog")))
-    book.paths.releases.mkdir(parents=True)
-    book.create()
-    return book
+    ledger = Ledger(Layout(tmp_path).app(AppName("blog")))
+    ledger.paths.releases.mkdir(parents=True)
+    ledger.create()
+    return ledger
 
 
 @pytest.fixture

@@ -81,25 +81,25 @@ def test_bad_input_gets_one_clear_error_and_changes_nothing(
 
 
 def test_the_list_of_releases_says_what_serves(layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
-    book = Ledger(layout.app(BLOG))
+    ledger = Ledger(layout.app(BLOG))
     for number in (1, 2):
-        release = book.open_release(Source.GIT, "alice", builds=True, subject=f"change {number}")
-        book.paths.release(number).slug.mkdir()
-        book.commit(release)
-        book.finish(release, Status.LIVE)
-    book.finish(book.open_release(Source.GIT, "bob", builds=True), Status.FAILED, "no")
+        release = ledger.open_release(Source.GIT, "alice", builds=True, subject=f"change {number}")
+        ledger.paths.release(number).slug.mkdir()
+        ledger.commit(release)
+        ledger.finish(release, Status.LIVE)
+    ledger.finish(ledger.open_release(Source.GIT, "bob", builds=True), Status.FAILED, "no")
     assert run(["releases", "blog", "--format", "json"], LOCAL_ADMIN, layout) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [(row["release"], row["status"]) for row in rows] == [("v3", "failed"), ("v2", "live"), ("v1", "superseded")]
 
 
 def test_what_serves_is_listed_however_many_failed_since(layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
-    book = Ledger(layout.app(BLOG))
-    release = book.open_release(Source.GIT, "alice", builds=True)
-    book.commit(release)
-    book.finish(release, Status.LIVE)
+    ledger = Ledger(layout.app(BLOG))
+    release = ledger.open_release(Source.GIT, "alice", builds=True)
+    ledger.commit(release)
+    ledger.finish(release, Status.LIVE)
     for _ in range(4):
-        book.finish(book.open_release(Source.GIT, "bob", builds=True), Status.FAILED, "no")
+        ledger.finish(ledger.open_release(Source.GIT, "bob", builds=True), Status.FAILED, "no")
     assert run(["releases", "blog", "-n", "2", "--format", "json"], LOCAL_ADMIN, layout) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [(row["release"], row["status"]) for row in rows] == [("v5", "failed"), ("v4", "failed"), ("v1", "live")]

@@ -18,8 +18,8 @@ from receiver.errors import Busy, Unhealthy
 from receiver.ledger.follow import follow
 from receiver.ledger.ledger import Ledger
 from receiver.ledger.queue import queued
-from receiver.model import Check, CheckKind, Listen, Process, Release, Source, Status
-from receiver.names import AppName, ProcessType
+from receiver.model import Check, CheckKind, Listen, ProcessType, Release, Source, Status
+from receiver.names import AppName, TypeName
 from receiver.proxy.health import wait_until_healthy
 
 YEARS = 10 * 365 * 24 * 3600.0
@@ -36,63 +36,63 @@ def jumping(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
 
 
-def live(book: Ledger) -> Release:
-    release = book.open_release(Source.GIT, "alice", builds=True)
-    book.paths.release(release.number).slug.mkdir(parents=True)
-    book.commit(release)
-    return book.finish(release, Status.LIVE)
+def live(ledger: Ledger) -> Release:
+    release = ledger.open_release(Source.GIT, "alice", builds=True)
+    ledger.paths.release(release.number).slug.mkdir(parents=True)
+    ledger.commit(release)
+    return ledger.finish(release, Status.LIVE)
 
 
-def test_releases_are_in_the_order_of_their_numbers(book: Ledger) -> None:
-    made = [live(book) for _ in range(8)]
+def test_releases_are_in_the_order_of_their_numbers(ledger: Ledger) -> None:
+    made = [live(ledger) for _ in range(8)]
     created = [release.created for release in made]
     assert created != sorted(created), "the clock did jump"
-    assert [release.number for release in book.releases()] == [8, 7, 6, 5, 4, 3, 2, 1]
-    previous = book.previous_good()
+    assert [release.number for release in ledger.releases()] == [8, 7, 6, 5, 4, 3, 2, 1]
+    previous = ledger.previous_good()
     assert previous is not None and previous.number == 7
-    assert book.kept() == {4, 5, 6, 7, 8}
+    assert ledger.kept() == {4, 5, 6, 7, 8}
     assert {out.age(release.created)[:1] for release in made} <= set("0123456789jn"), "no age is negative"
 
 
-def test_who_waits_for_a_turn_waits_as_long_as_was_said(book: Ledger) -> None:
-    with queued(book, "alice", push=False, say=lambda line: None):
+def test_who_waits_for_a_turn_waits_as_long_as_was_said(ledger: Ledger) -> None:
+    with queued(ledger, "alice", push=False, say=lambda line: None):
         began = time.monotonic()
-        with pytest.raises(Busy), queued(book, "bob", push=False, say=lambda line: None, wait=0.3):
+        with pytest.raises(Busy), queued(ledger, "bob", push=False, say=lambda line: None, wait=0.3):
             pass
         assert 0.3 <= time.monotonic() - began < GUARD
-    with queued(book, "bob", push=False, say=lambda line: None, wait=0.3):
+    with queued(ledger, "bob", push=False, say=lambda line: None, wait=0.3):
         pass
 
 
-def test_a_healthcheck_has_the_time_that_was_said(book: Ledger) -> None:
+def test_a_healthcheck_has_the_time_that_was_said(ledger: Ledger) -> None:
     check = Check(CheckKind.HTTP, timeout=1)
-    process = Process(ProcessType("web"), "run", Listen.SOCKET, check)
+    process = ProcessType(TypeName("web"), "run", Listen.SOCKET, check)
     release = Release(AppName("blog"), 1, Source.GIT, Status.STARTING, "alice", 0.0, processes=(process,))
     began = time.monotonic()
     with pytest.raises(Unhealthy):
         wait_until_healthy(
-            release, process, 1, book.paths, crashed=lambda: None, command=lambda: 0, ready=lambda: 1,
+            release, process, 1, ledger.paths, crashed=lambda: None, command=lambda: 0, ready=lambda: 1,
             say=lambda line: None, uid=os.getuid(),
         )  # fmt: skip
     assert 0.9 <= time.monotonic() - began < GUARD
 
 
-def test_who_follows_a_release_follows_it_to_its_end(book: Ledger) -> None:
-    release = book.open_release(Source.GIT, "alice", builds=True)
-    alive = book.paths.release(1).alive.open("r+")
+def test_who_follows_a_release_follows_it_to_its_end(ledger: Ledger) -> None:
+    release = ledger.open_release(Source.GIT, "alice", builds=True)
+    alive = ledger.paths.release(1).alive.open("r+")
     fcntl.flock(alive, fcntl.LOCK_EX)
 
     def work() -> None:
         time.sleep(0.5)
-        book.commit(release)
-        book.finish(release, Status.LIVE)
+        ledger.commit(release)
+        ledger.finish(release, Status.LIVE)
         alive.close()
 
     worker = threading.Thread(target=work)
     worker.start()
     out_fd = os.open(os.devnull, os.O_WRONLY)
     try:
-        assert follow(book, 1, out_fd).status is Status.LIVE
+        assert follow(ledger, 1, out_fd).status is Status.LIVE
     finally:
         os.close(out_fd)
         worker.join()

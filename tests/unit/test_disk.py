@@ -55,27 +55,27 @@ def test_what_may_last_later_waits_for_no_disk(tmp_path: Path, monkeypatch: pyte
 
 
 def test_the_name_of_a_release_is_kept_when_it_is_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    book = Ledger(Layout(tmp_path).app(AppName("blog")))
-    book.paths.releases.mkdir(parents=True)
-    book.create()
+    ledger = Ledger(Layout(tmp_path).app(AppName("blog")))
+    ledger.paths.releases.mkdir(parents=True)
+    ledger.create()
     calls = record(monkeypatch)
-    release = book.open_release(Source.GIT, "alice")
+    release = ledger.open_release(Source.GIT, "alice")
     assert calls == ["write", "fsync file", "rename"], "whoever pushes waits for no more than it takes to be whole"
-    book.keep_name(release)
+    ledger.keep_name(release)
     assert calls[3:] == ["fsync dir", "fsync dir"], "its record in it, and it among the releases"
 
 
 def test_a_commit_is_one_rename_of_a_link_and_durable_when_it_returns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    book = Ledger(Layout(tmp_path).app(AppName("blog")))
-    book.paths.releases.mkdir(parents=True)
-    book.create()
-    release = book.open_release(Source.GIT, "alice")
+    ledger = Ledger(Layout(tmp_path).app(AppName("blog")))
+    ledger.paths.releases.mkdir(parents=True)
+    ledger.create()
+    release = ledger.open_release(Source.GIT, "alice")
     calls = record(monkeypatch)
-    book.commit(release)
+    ledger.commit(release)
     assert calls == ["rename", "fsync dir"]
-    book.finish(release, Status.LIVE)
+    ledger.finish(release, Status.LIVE)
     assert calls[2:] == ["write", "fsync file", "rename", "fsync dir"]
 
 

@@ -9,7 +9,7 @@ import pytest
 from faults.model import Broken, Content, Model, Seen, Wish
 
 from receiver.model import Release, Source, Status
-from receiver.names import AppName, Oid, ProcessType
+from receiver.names import AppName, Oid, TypeName
 
 ONE, TWO = Content("one", "plain", "1" * 40), Content("two", "plain", "2" * 40)
 PUSH = Wish("push", ("push",), TWO, 1)
@@ -17,7 +17,7 @@ BROKEN = Wish("push a mistake", ("push",))
 
 
 def record(number: int, content: Content, status: Status = Status.LIVE, web: int = 1) -> Release:
-    formation = ((ProcessType("web"), web),)
+    formation = ((TypeName("web"), web),)
     commit = Oid(content.commit)
     return Release(
         AppName("model"), number, Source.GIT, status, "a", 1.0, slug=number, commit=commit, formation=formation

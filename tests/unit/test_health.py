@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from receiver.errors import Unhealthy
-from receiver.model import WEB, Check, CheckKind, Listen, Process, Release, Source, Status
+from receiver.model import WEB, Check, CheckKind, Listen, ProcessType, Release, Source, Status
 from receiver.names import AppName
 from receiver.paths import AppPaths, Layout
 from receiver.proxy import probe
@@ -84,7 +84,7 @@ def wait(
     index: int = 1,
 ) -> float:
     """Run the check; the seconds it took."""
-    process = Process(WEB, "run", listen, asked)
+    process = ProcessType(WEB, "run", listen, asked)
     release = Release(
         app=BLOG, number=8, source=Source.GIT, status=Status.STARTING, by="alice", created=0.0,
         processes=(process,), formation=((WEB, 1),),

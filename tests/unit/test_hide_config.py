@@ -12,7 +12,7 @@ from receiver.ledger.ledger import Ledger
 from receiver.model import Source
 from receiver.names import AppName
 from receiver.paths import Layout
-from receiver.story.context import Host
+from receiver.story.context import AppContext
 from receiver.story.deploy import hide_config
 
 BLOG = AppName("blog")
@@ -24,13 +24,13 @@ CONFIG = {1: {"TOKEN": "the old one"}, 2: {"TOKEN": "the new one"}}
     [(Source.CONFIG, False, "the new one"), (Source.GIT, True, "the old one"), (Source.SCALE, False, "the new one")],
 )
 def test_what_its_processes_will_have_is_hidden(tmp_path: Path, source: Source, builds: bool, hidden: str) -> None:
-    book = Ledger(Layout(tmp_path).app(BLOG))
-    book.paths.releases.mkdir(parents=True)
-    book.create()
-    book.open_release(Source.GIT, "alice", builds=True)
-    release = book.open_release(source, "alice", builds=builds, config_base=1)
+    ledger = Ledger(Layout(tmp_path).app(BLOG))
+    ledger.paths.releases.mkdir(parents=True)
+    ledger.create()
+    ledger.open_release(Source.GIT, "alice", builds=True)
+    release = ledger.open_release(source, "alice", builds=builds, config_base=1)
     said: list[str] = []
     agent = SimpleNamespace(read_config=lambda app, number: CONFIG[number])
     host: Any = SimpleNamespace(agent=agent, say=SimpleNamespace(hide=said.extend))
-    hide_config(cast(Host, host), release)
+    hide_config(cast(AppContext, host), release)
     assert said == [hidden]

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from receiver.inside import front
-from receiver.model import Check, CheckKind, Listen, Process, Release, Source, Status, encode
-from receiver.names import AppName, Oid, ProcessType
+from receiver.model import Check, CheckKind, Listen, ProcessType, Release, Source, Status, encode
+from receiver.names import AppName, Oid, TypeName
 from receiver.paths import Layout
 
 LAUNCH = Path(__file__).resolve().parents[2] / "libexec/launch"
@@ -44,7 +44,7 @@ class Place:
         (self.paths.release(7).slug / ".venv/bin").mkdir(parents=True)
 
     def write(self, command: str, listen: Listen = Listen.NONE, config: dict[str, str] | None = None) -> None:
-        web = Process(ProcessType("web"), command, listen, Check(CheckKind.COMMAND, command=command))
+        web = ProcessType(TypeName("web"), command, listen, Check(CheckKind.COMMAND, command=command))
         release = Release(
             app=BLOG, number=8, source=Source.CONFIG, status=Status.STARTING, by="a", created=0.0, slug=7, environment=7,
             commit=COMMIT, processes=(web,), formation=((web.type, 1),), release_command=command,
@@ -166,7 +166,7 @@ def test_a_process_is_the_command_itself_and_no_launcher_stays(place: Place) -> 
 
 
 def test_a_process_on_a_socket_is_told_it_in_gunicorns_and_uvicorns_way(place: Place) -> None:
-    path = place.release.socket(ProcessType("web"), 1)
+    path = place.release.socket(TypeName("web"), 1)
     place.release.run_dir.mkdir()
     path.write_text("a stale one")
     place.write(SHOW, Listen.SOCKET, {"GUNICORN_CMD_ARGS": "--workers 3"})
@@ -208,7 +208,7 @@ def test_a_request_that_comes_before_the_app_listens_on_its_port_waits_for_it(
         pytest.skip("no systemd on this machine")
     else:
         place.start(*PROCESS, stderr=subprocess.DEVNULL)
-    path = place.release.socket(ProcessType("web"), 1)
+    path = place.release.socket(TypeName("web"), 1)
     began = time.monotonic()
     assert b"200 OK" in ask(path)
     assert time.monotonic() - began > 0.5, "it was asked before it listened"
@@ -220,7 +220,7 @@ def test_a_request_that_comes_before_the_app_listens_on_its_port_waits_for_it(
 def test_the_front_ends_with_its_process(place: Place) -> None:
     place.write(f'exec {sys.executable} -c "{SERVER}"', Listen.PORT)
     child = place.start(*PROCESS, stderr=subprocess.DEVNULL)
-    path = place.release.socket(ProcessType("web"), 1)
+    path = place.release.socket(TypeName("web"), 1)
     assert b"200 OK" in ask(path)
     child.kill()
     child.wait()
@@ -281,7 +281,7 @@ def test_a_one_off_command_that_is_told_to_stop_reports_the_signal(place: Place)
 
 def test_a_command_check_finds_the_process_it_asks(place: Place) -> None:
     place.write(SHOW, Listen.PORT)
-    path = place.release.socket(ProcessType("web"), 1)
+    path = place.release.socket(TypeName("web"), 1)
     place.release.run_dir.mkdir()
     path.with_suffix(".port").write_text("20123\n")
     found = place.environment("--check", *PROCESS)

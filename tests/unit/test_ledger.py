@@ -18,7 +18,7 @@ APP = AppName("blog")
 
 
 @pytest.fixture
-def book(tmp_path: Path) -> Ledger:
+def ledger(tmp_path: Path) -> Ledger:
     ledger = Ledger(Layout(tmp_path).app(APP))
     ledger.paths.releases.mkdir(parents=True)
     ledger.paths.slugs.mkdir()
@@ -26,41 +26,41 @@ def book(tmp_path: Path) -> Ledger:
     return ledger
 
 
-def live(book: Ledger, *, slug: bool = True, **values: object) -> Release:
+def live(ledger: Ledger, *, slug: bool = True, **values: object) -> Release:
     """A release that went live: with a slug of its own unless it shares another's."""
-    release = book.open_release(Source.GIT, "alice", builds=slug, **values)
+    release = ledger.open_release(Source.GIT, "alice", builds=slug, **values)
     if slug:
-        book.paths.release(release.number).slug.mkdir()
-        release = book.save(replace(release, environment=release.environment or release.number))
-    book.commit(release)
-    return book.finish(release, Status.LIVE)
+        ledger.paths.release(release.number).slug.mkdir()
+        release = ledger.save(replace(release, environment=release.environment or release.number))
+    ledger.commit(release)
+    return ledger.finish(release, Status.LIVE)
 
 
-def test_numbers_only_grow(book: Ledger) -> None:
-    first = book.open_release(Source.GIT, "alice")
-    book.finish(first, Status.FAILED, "no")
-    assert book.open_release(Source.GIT, "bob").number == first.number + 1
+def test_numbers_only_grow(ledger: Ledger) -> None:
+    first = ledger.open_release(Source.GIT, "alice")
+    ledger.finish(first, Status.FAILED, "no")
+    assert ledger.open_release(Source.GIT, "bob").number == first.number + 1
 
 
-def test_an_opening_that_was_cut_short_burns_its_number_and_harms_nothing(book: Ledger) -> None:
-    book.paths.release(1).dir.mkdir()
-    assert book.open_release(Source.GIT, "alice").number == 2
-    assert [r.number for r in book.releases()] == [2]
+def test_an_opening_that_was_cut_short_burns_its_number_and_harms_nothing(ledger: Ledger) -> None:
+    ledger.paths.release(1).dir.mkdir()
+    assert ledger.open_release(Source.GIT, "alice").number == 2
+    assert [r.number for r in ledger.releases()] == [2]
 
 
-def test_the_current_release_is_the_committed_one(book: Ledger) -> None:
-    assert book.current() is None
-    first = live(book)
-    book.open_release(Source.GIT, "bob")
-    current = book.current()
+def test_the_current_release_is_the_committed_one(ledger: Ledger) -> None:
+    assert ledger.current() is None
+    first = live(ledger)
+    ledger.open_release(Source.GIT, "bob")
+    current = ledger.current()
     assert current is not None and current.number == first.number
 
 
-def test_a_record_of_another_app_is_not_believed(book: Ledger) -> None:
-    release = live(book)
-    book.paths.release(release.number).record.write_bytes(encode(replace(release, app=AppName("shop"))))
+def test_a_record_of_another_app_is_not_believed(ledger: Ledger) -> None:
+    release = live(ledger)
+    ledger.paths.release(release.number).record.write_bytes(encode(replace(release, app=AppName("shop"))))
     with pytest.raises(Corrupt, match="belongs to shop"):
-        book.release(release.number)
+        ledger.release(release.number)
 
 
 def test_an_app_that_does_not_exist_is_not_found(tmp_path: Path) -> None:
@@ -68,32 +68,32 @@ def test_an_app_that_does_not_exist_is_not_found(tmp_path: Path) -> None:
         Ledger(Layout(tmp_path).app(APP)).state()
 
 
-def test_a_rollback_without_a_number_goes_back_and_not_to_and_fro(book: Ledger) -> None:
-    one, two, three = live(book), live(book), live(book)
-    previous = book.previous_good()
+def test_a_rollback_without_a_number_goes_back_and_not_to_and_fro(ledger: Ledger) -> None:
+    one, two, three = live(ledger), live(ledger), live(ledger)
+    previous = ledger.previous_good()
     assert previous is not None and previous.number == two.number
-    live(book, slug=False, target=two.number, config_base=two.number)
-    current = book.current()
+    live(ledger, slug=False, target=two.number, config_base=two.number)
+    current = ledger.current()
     assert current is not None
-    book.save(replace(current, source=Source.ROLLBACK, slug=two.number, environment=two.number))
-    previous = book.previous_good()
+    ledger.save(replace(current, source=Source.ROLLBACK, slug=two.number, environment=two.number))
+    previous = ledger.previous_good()
     assert previous is not None and previous.number == one.number
     assert three.number not in (one.number, two.number)
 
 
-def test_what_was_pruned_is_gone_even_if_another_release_runs_its_slug(book: Ledger) -> None:
-    one = live(book)
-    two = live(book)
-    book.save(replace(two, slug=one.number, environment=one.number))
-    book.paths.release(one.number).sockets_link.unlink()
-    assert not book.is_whole(one) and book.is_whole(book.release(two.number))
+def test_what_was_pruned_is_gone_even_if_another_release_runs_its_slug(ledger: Ledger) -> None:
+    one = live(ledger)
+    two = live(ledger)
+    ledger.save(replace(two, slug=one.number, environment=one.number))
+    ledger.paths.release(one.number).sockets_link.unlink()
+    assert not ledger.is_whole(one) and ledger.is_whole(ledger.release(two.number))
 
 
-def test_a_failed_release_is_never_what_a_rollback_returns_to(book: Ledger) -> None:
-    one = live(book)
-    book.finish(book.open_release(Source.GIT, "alice", builds=True), Status.FAILED, "no")
-    live(book)
-    previous = book.previous_good()
+def test_a_failed_release_is_never_what_a_rollback_returns_to(ledger: Ledger) -> None:
+    one = live(ledger)
+    ledger.finish(ledger.open_release(Source.GIT, "alice", builds=True), Status.FAILED, "no")
+    live(ledger)
+    previous = ledger.previous_good()
     assert previous is not None and previous.number == one.number
 
 
@@ -106,55 +106,55 @@ def test_a_failed_release_is_never_what_a_rollback_returns_to(book: Ledger) -> N
 def test_nothing_that_a_kept_release_points_at_is_ever_pruned(
     tmp_path_factory: pytest.TempPathFactory, history: list[tuple[bool, int, bool]], keep: int, pinned: set[int]
 ) -> None:
-    book = Ledger(Layout(tmp_path_factory.mktemp("ledger")).app(APP))
-    book.paths.releases.mkdir(parents=True)
-    book.paths.slugs.mkdir()
-    book.create()
+    ledger = Ledger(Layout(tmp_path_factory.mktemp("ledger")).app(APP))
+    ledger.paths.releases.mkdir(parents=True)
+    ledger.paths.slugs.mkdir()
+    ledger.create()
     for builds, shared, good in history:
-        number = len(book.numbers()) + 1
+        number = len(ledger.numbers()) + 1
         point = 1 + shared % (number - 1) if number > 1 and not builds else number
-        release = book.open_release(Source.GIT, "a", builds=point == number)
-        release = book.save(replace(release, slug=point, environment=1 + shared % number))
+        release = ledger.open_release(Source.GIT, "a", builds=point == number)
+        release = ledger.save(replace(release, slug=point, environment=1 + shared % number))
         if good:
-            book.commit(release)
-        book.finish(release, Status.LIVE if good else Status.FAILED)
-    book.change_state(lambda s: replace(s, keep=keep, pinned=tuple(p for p in pinned if p <= len(history))))
-    kept, current = book.kept(), book.current()
+            ledger.commit(release)
+        ledger.finish(release, Status.LIVE if good else Status.FAILED)
+    ledger.change_state(lambda s: replace(s, keep=keep, pinned=tuple(p for p in pinned if p <= len(history))))
+    kept, current = ledger.kept(), ledger.current()
     if current is not None:
         assert {current.number, current.slug, current.environment} <= kept
-    for release in book.releases():
-        if release.number in book.state().pinned and release.status is Status.LIVE:
+    for release in ledger.releases():
+        if release.number in ledger.state().pinned and release.status is Status.LIVE:
             assert {release.number, release.slug, release.environment} <= kept
-    newest = [r for r in book.releases() if r.status is Status.LIVE][:keep]
+    newest = [r for r in ledger.releases() if r.status is Status.LIVE][:keep]
     assert {r.number for r in newest if current and r.number <= current.number} <= kept
 
 
-def test_a_change_of_state_is_whole_or_not_at_all(book: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = book.paths.state.read_bytes()
+def test_a_change_of_state_is_whole_or_not_at_all(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = ledger.paths.state.read_bytes()
 
     def full(fd: int, data: bytes) -> int:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "write", full)
     with pytest.raises(OSError, match="No space"):
-        book.change_state(lambda state: replace(state, keep=9))
+        ledger.change_state(lambda state: replace(state, keep=9))
     monkeypatch.undo()
-    assert book.paths.state.read_bytes() == before
-    assert isinstance(book.state(), AppState)
-    assert not list(book.paths.releases.glob(".*.new"))
+    assert ledger.paths.state.read_bytes() == before
+    assert isinstance(ledger.state(), AppState)
+    assert not list(ledger.paths.releases.glob(".*.new"))
 
 
-def test_a_long_history_costs_a_push_next_to_nothing(book: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_history_costs_a_push_next_to_nothing(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(100):
-        live(book)
-    book.change_state(lambda state: replace(state, pinned=(3,)))
-    hung = book.open_release(Source.GIT, "bob")
+        live(ledger)
+    ledger.change_state(lambda state: replace(state, pinned=(3,)))
+    hung = ledger.open_release(Source.GIT, "bob")
     read = []
     real = Ledger.release
     monkeypatch.setattr(Ledger, "release", lambda self, number: read.append(number) or real(self, number))
-    assert [r.number for r in book.unfinished()] == [hung.number]
-    assert book.kept() == {3, *range(96, 101), hung.number}
-    assert book.previous_good() is not None
+    assert [r.number for r in ledger.unfinished()] == [hung.number]
+    assert ledger.kept() == {3, *range(96, 101), hung.number}
+    assert ledger.previous_good() is not None
     assert len(read) < 20
 
 
@@ -166,12 +166,12 @@ def test_what_a_subject_says_is_no_verdict(subject: str) -> None:
         assert any(word in encode(replace(release, status=Status.FAILED)) for word in FINAL)
 
 
-def test_what_is_settled_is_not_read_again(book: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_settled_is_not_read_again(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     """A push must not pay for a history of ten thousand releases."""
     for _ in range(SETTLE_EVERY + 3):
-        live(book)
-    hung = book.open_release(Source.GIT, "alice")
-    book.settle(hung.number - 1)
+        live(ledger)
+    hung = ledger.open_release(Source.GIT, "alice")
+    ledger.settle(hung.number - 1)
     read: list[str] = []
     original = Path.read_bytes
 
@@ -180,13 +180,13 @@ def test_what_is_settled_is_not_read_again(book: Ledger, monkeypatch: pytest.Mon
         return original(path)
 
     monkeypatch.setattr(Path, "read_bytes", noted)
-    assert [r.number for r in book.unfinished()] == [hung.number]
+    assert [r.number for r in ledger.unfinished()] == [hung.number]
     assert set(read) == {"releases", hung.name}
 
 
 @pytest.mark.parametrize("found", [b"", b"1", b"x\n"])
-def test_a_damaged_note_of_what_is_settled_hides_nothing(book: Ledger, found: bytes) -> None:
-    live(book)
-    hung = book.open_release(Source.GIT, "alice")
-    book.paths.settled.write_bytes(found)
-    assert [r.number for r in book.unfinished()] == [hung.number]
+def test_a_damaged_note_of_what_is_settled_hides_nothing(ledger: Ledger, found: bytes) -> None:
+    live(ledger)
+    hung = ledger.open_release(Source.GIT, "alice")
+    ledger.paths.settled.write_bytes(found)
+    assert [r.number for r in ledger.unfinished()] == [hung.number]

@@ -15,16 +15,18 @@ import pytest
 from receiver.ledger.tickets import drawn
 from receiver.settings import Settings
 from receiver.story.build_queue import turn_to_build
-from receiver.story.context import Host
+from receiver.story.context import AppContext
 
 
-def host(path: Path, said: list[str], builds: int = 2) -> Host:
+def host(path: Path, said: list[str], builds: int = 2) -> AppContext:
     @contextmanager
     def timed(name: str) -> Any:
         yield
 
     say = SimpleNamespace(line=said.append, timed=timed)
-    return cast(Host, SimpleNamespace(settings=Settings(builds=builds), layout=SimpleNamespace(builds=path), say=say))
+    return cast(
+        AppContext, SimpleNamespace(settings=Settings(builds=builds), layout=SimpleNamespace(builds=path), say=say)
+    )
 
 
 RELEASE: Any = SimpleNamespace(app="blog", name="v1")

@@ -15,7 +15,7 @@ from receiver.model import (
     Corrupt,
     Limits,
     Listen,
-    Process,
+    ProcessType,
     Release,
     Source,
     Status,
@@ -23,13 +23,13 @@ from receiver.model import (
     decode_release,
     encode,
 )  # fmt: skip
-from receiver.names import AppName, Branch, ConfigKey, Domain, Oid, ProcessType
+from receiver.names import AppName, Branch, ConfigKey, Domain, Oid, TypeName
 
-WEB = ProcessType("web")
+WEB = TypeName("web")
 RELEASE = Release(
     app=AppName("blog"), number=8, source=Source.GIT, status=Status.LIVE, by="alice", created=1.5, slug=8, environment=7,
     commit=Oid("a" * 40), branch=Branch("main"), subject="é <b>", author="Al", processes=(
-        Process(WEB, "gunicorn app:app", Listen.SOCKET, Check(CheckKind.HTTP, path="/up"), 30, Limits(memory=256)),
+        ProcessType(WEB, "gunicorn app:app", Listen.SOCKET, Check(CheckKind.HTTP, path="/up"), 30, Limits(memory=256)),
     ), formation=((WEB, 2),), build_config=("PIP_INDEX_URL",), digest="d", finished=2.5, seconds=(("build", 0.25),),
 )  # fmt: skip
 STATE = AppState(app=AppName("blog"), created=1.0, domains=(Domain("a.example"),), pinned=(3,), formation=((WEB, 2),))

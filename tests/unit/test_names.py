@@ -25,7 +25,7 @@ def test_a_good_app_name_comes_back_as_it_is(text: str) -> None:
 
 @given(st.text())
 def test_any_text_is_a_name_or_one_refusal(text: str) -> None:
-    for parse in (names.app_name, names.process_type, names.config_key, names.domain, names.key_name, names.branch):
+    for parse in (names.app_name, names.type_name, names.config_key, names.domain, names.key_name, names.branch):
         try:
             assert parse(text) == text
         except Rejected as refusal:

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from receiver.engines.base import ProcessState, ProcessStatus
 from receiver.ledger.ledger import Ledger
 from receiver.model import Source, Status
-from receiver.names import AppName, ProcessType
+from receiver.names import AppName, TypeName
 from receiver.paths import Layout
 from receiver.settings import Settings
 from receiver.sources.git.repository import Git
-from receiver.story.context import Host
+from receiver.story.context import AppContext
 from receiver.story.retire import prune
 
 APP = AppName("blog")
@@ -28,11 +28,11 @@ APP = AppName("blog")
 class Agent:
     """Removes as the real one does, and knows which processes run."""
 
-    def __init__(self, book: Ledger, running: set[int]) -> None:
-        self._book, self._running = book, running
+    def __init__(self, ledger: Ledger, running: set[int]) -> None:
+        self._book, self._running = ledger, running
 
     def processes(self, app: AppName) -> list[ProcessStatus]:
-        return [ProcessStatus(number, ProcessType("web"), 1, ProcessState.STOPPING) for number in self._running]
+        return [ProcessStatus(number, TypeName("web"), 1, ProcessState.STOPPING) for number in self._running]
 
     def prune(self, app: AppName, releases: Sequence[int]) -> None:
         for number in releases:
@@ -62,35 +62,39 @@ def test_nothing_that_something_points_at_or_runs_from_is_pruned(
 ) -> None:
     monkeypatch.setattr(Git, "unpin", lambda self, number: None)
     monkeypatch.setattr(os, "fsync", lambda fd: None)
-    book = Ledger(Layout(tmp_path_factory.mktemp("ledger")).app(APP))
-    book.paths.releases.mkdir(parents=True)
-    book.create()
+    ledger = Ledger(Layout(tmp_path_factory.mktemp("ledger")).app(APP))
+    ledger.paths.releases.mkdir(parents=True)
+    ledger.create()
     for shares, slug, environment, taken, status in past:
-        release = book.open_release(Source.GIT, "a", builds=True)
+        release = ledger.open_release(Source.GIT, "a", builds=True)
         number = release.number
         slug = 1 + slug % (number - 1) if shares and number > 1 else number
         taken = taken % number if shares else 0
-        release = book.save(replace(release, slug=slug, environment=1 + environment % number, took_over=taken))
-        book.paths.release(number).slug.mkdir(parents=True)
+        release = ledger.save(replace(release, slug=slug, environment=1 + environment % number, took_over=taken))
+        ledger.paths.release(number).slug.mkdir(parents=True)
         if status is Status.LIVE:
-            book.commit(release)
+            ledger.commit(release)
         if status.final:
-            book.finish(release, status)
-    book.change_state(lambda s: replace(s, keep=keep, pinned=tuple(pinned)))
+            ledger.finish(release, status)
+    ledger.change_state(lambda s: replace(s, keep=keep, pinned=tuple(pinned)))
     # What took over another's processes has none of its own.
-    running &= {release.number for release in book.releases() if not release.took_over}
-    previous = book.previous_good()
+    running &= {release.number for release in ledger.releases() if not release.took_over}
+    previous = ledger.previous_good()
 
-    prune(Host(book.paths.layout, Settings(), book, cast(Any, Agent(book, running)), cast(Any, SimpleNamespace())))
+    prune(
+        AppContext(
+            ledger.paths.layout, Settings(), ledger, cast(Any, Agent(ledger, running)), cast(Any, SimpleNamespace())
+        )
+    )
 
-    current = book.current_number()
-    good = [r.number for r in book.releases() if r.status is Status.LIVE]
-    pointing = {*running, *good[: max(keep, 2)], *(pinned & set(good)), *(r.number for r in book.unfinished())}
+    current = ledger.current_number()
+    good = [r.number for r in ledger.releases() if r.status is Status.LIVE]
+    pointing = {*running, *good[: max(keep, 2)], *(pinned & set(good)), *(r.number for r in ledger.unfinished())}
     pointing |= ({current} if current else set()) | ({previous.number} if previous else set())
     for number in pointing:
-        release = book.release(number)
+        release = ledger.release(number)
         for used in {release.slug, release.environment, release.took_over} - {0}:
-            assert book.paths.release(used).slug.is_dir(), f"v{number} has lost what is v{used}'s"
-    left = {number for number in book.numbers() if book.paths.release(number).slug.is_dir()}
-    used = {n for number in pointing for n in book.release(number).needs}
+            assert ledger.paths.release(used).slug.is_dir(), f"v{number} has lost what is v{used}'s"
+    left = {number for number in ledger.numbers() if ledger.paths.release(number).slug.is_dir()}
+    used = {n for number in pointing for n in ledger.release(number).needs}
     assert left <= used, "what nothing points at is gone"

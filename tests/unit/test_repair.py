@@ -13,7 +13,7 @@ from receiver.errors import Failure
 from receiver.ledger.ledger import Ledger, apps
 from receiver.ledger.repair import repair
 from receiver.model import Corrupt, Release, Source, Status
-from receiver.names import AppName, ProcessType
+from receiver.names import AppName, TypeName
 from receiver.paths import Layout
 
 APP = AppName("blog")
@@ -26,34 +26,34 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def book(tmp_path: Path) -> Ledger:
+def ledger(tmp_path: Path) -> Ledger:
     """v1 was live, v2 failed, v3 is live, v4 is being made."""
-    book = Ledger(Layout(tmp_path).app(APP))
-    book.paths.releases.mkdir(parents=True)
-    book.create()
-    live(book)
-    book.finish(opened(book), Status.FAILED, "It did not start.")
-    live(book)
-    opened(book)
-    return book
+    ledger = Ledger(Layout(tmp_path).app(APP))
+    ledger.paths.releases.mkdir(parents=True)
+    ledger.create()
+    live(ledger)
+    ledger.finish(opened(ledger), Status.FAILED, "It did not start.")
+    live(ledger)
+    opened(ledger)
+    return ledger
 
 
-def opened(book: Ledger) -> Release:
-    release = book.open_release(Source.GIT, "alice", builds=True, commit="a" * 40, branch="main")
-    book.paths.release(release.number).slug.mkdir(parents=True)
-    return book.save(replace(release, environment=release.number, formation=((ProcessType("web"), 2),)))
+def opened(ledger: Ledger) -> Release:
+    release = ledger.open_release(Source.GIT, "alice", builds=True, commit="a" * 40, branch="main")
+    ledger.paths.release(release.number).slug.mkdir(parents=True)
+    return ledger.save(replace(release, environment=release.number, formation=((TypeName("web"), 2),)))
 
 
-def live(book: Ledger) -> None:
-    release = opened(book)
-    book.commit(release)
-    book.keep_copy(book.finish(release, Status.LIVE))
+def live(ledger: Ledger) -> None:
+    release = opened(ledger)
+    ledger.commit(release)
+    ledger.keep_copy(ledger.finish(release, Status.LIVE))
 
 
-def contents(book: Ledger) -> dict[str, bytes | str]:
+def contents(ledger: Ledger) -> dict[str, bytes | str]:
     """The whole ledger, by path."""
     found: dict[str, bytes | str] = {}
-    for path in sorted(book.paths.releases.rglob("*")):
+    for path in sorted(ledger.paths.releases.rglob("*")):
         if path.is_symlink():
             found[str(path)] = str(path.readlink())
         elif path.is_file():
@@ -61,12 +61,12 @@ def contents(book: Ledger) -> dict[str, bytes | str]:
     return found
 
 
-def readable(book: Ledger) -> None:
-    book.state()
-    book.current()
-    book.releases()
-    book.kept()
-    book.previous_good()
+def readable(ledger: Ledger) -> None:
+    ledger.state()
+    ledger.current()
+    ledger.releases()
+    ledger.kept()
+    ledger.previous_good()
 
 
 Damage = Callable[[bytes], list[bytes]]
@@ -85,106 +85,106 @@ def changed(raw: bytes) -> list[bytes]:
 @pytest.mark.parametrize("damage", [cut, changed])
 @pytest.mark.parametrize("number", [1, 3])
 def test_a_record_cut_or_changed_at_any_byte_is_told_and_comes_back_as_it_was(
-    book: Ledger, number: int, damage: Damage
+    ledger: Ledger, number: int, damage: Damage
 ) -> None:
-    record = book.paths.release(number).record
-    before = contents(book)
+    record = ledger.paths.release(number).record
+    before = contents(ledger)
     for raw in damage(record.read_bytes()):
         record.write_bytes(raw)
         with pytest.raises(Corrupt, match=f"The record of blog v{number} is damaged") as told:
-            book.release(number)
+            ledger.release(number)
         assert told.value.hint == "Mend it: sudo shipit doctor --fix"
-        assert book.current_number() == 3, "the live release is found without any record"
-        assert repair(book) == [f"the record of v{number} was damaged and is restored from its copy"]
-        assert contents(book) == before
-    assert repair(book) == []
+        assert ledger.current_number() == 3, "the live release is found without any record"
+        assert repair(ledger) == [f"the record of v{number} was damaged and is restored from its copy"]
+        assert contents(ledger) == before
+    assert repair(ledger) == []
 
 
 @pytest.mark.parametrize("damage", [cut, changed])
 @pytest.mark.parametrize("number", [2, 4])
 def test_a_record_that_never_went_live_cut_or_changed_at_any_byte_is_put_aside_and_not_thrown_away(
-    book: Ledger, number: int, damage: Damage
+    ledger: Ledger, number: int, damage: Damage
 ) -> None:
-    paths = book.paths.release(number)
+    paths = ledger.paths.release(number)
     whole, aside = paths.record.read_bytes(), paths.dir / "release.json.damaged"
     for raw in damage(whole):
         paths.record.write_bytes(raw)
         with pytest.raises(Corrupt):
-            book.releases()
-        assert repair(book) == [f"the record of v{number} was damaged and is put aside: {aside}"]
-        readable(book)
+            ledger.releases()
+        assert repair(ledger) == [f"the record of v{number} was damaged and is put aside: {aside}"]
+        readable(ledger)
         assert aside.read_bytes() == raw
-        assert [r.number for r in book.releases()] == [n for n in (4, 3, 2, 1) if n != number]
+        assert [r.number for r in ledger.releases()] == [n for n in (4, 3, 2, 1) if n != number]
         aside.unlink()
         paths.record.write_bytes(whole)
     paths.record.write_bytes(b"")
-    repair(book)
-    assert opened(book).number == 5, "the number stays used"
+    repair(ledger)
+    assert opened(ledger).number == 5, "the number stays used"
 
 
 @pytest.mark.parametrize("damage", [cut, changed])
-def test_app_json_cut_or_changed_at_any_byte_is_told_and_comes_back_as_it_was(book: Ledger, damage: Damage) -> None:
-    book.change_state(lambda state: replace(state, keep=7, stopped=True))
-    before = contents(book)
-    for raw in damage(book.paths.state.read_bytes()):
-        book.paths.state.write_bytes(raw)
+def test_app_json_cut_or_changed_at_any_byte_is_told_and_comes_back_as_it_was(ledger: Ledger, damage: Damage) -> None:
+    ledger.change_state(lambda state: replace(state, keep=7, stopped=True))
+    before = contents(ledger)
+    for raw in damage(ledger.paths.state.read_bytes()):
+        ledger.paths.state.write_bytes(raw)
         with pytest.raises(Corrupt, match=r"app\.json of blog is damaged"):
-            book.state()
-        assert repair(book) == ["app.json was damaged and is restored from its copy"]
-        assert contents(book) == before
+            ledger.state()
+        assert repair(ledger) == ["app.json was damaged and is restored from its copy"]
+        assert contents(ledger) == before
 
 
-def test_an_app_json_that_is_gone_is_no_app_that_never_was(book: Ledger) -> None:
-    before = contents(book)
-    book.paths.state.unlink()
-    assert apps(book.paths.layout) == [APP], "doctor looks at it"
+def test_an_app_json_that_is_gone_is_no_app_that_never_was(ledger: Ledger) -> None:
+    before = contents(ledger)
+    ledger.paths.state.unlink()
+    assert apps(ledger.paths.layout) == [APP], "doctor looks at it"
     with pytest.raises(Corrupt, match="is gone"):
-        book.state()
-    repair(book)
-    assert contents(book) == before
+        ledger.state()
+    repair(ledger)
+    assert contents(ledger) == before
 
 
 @pytest.mark.parametrize("target", [None, "v9", "nowhere", "v3x"])
-def test_a_current_that_leads_nowhere_is_told_and_found_again(book: Ledger, target: str | None) -> None:
-    before = contents(book)
-    book.paths.current.unlink()
+def test_a_current_that_leads_nowhere_is_told_and_found_again(ledger: Ledger, target: str | None) -> None:
+    before = contents(ledger)
+    ledger.paths.current.unlink()
     if target:
-        book.paths.current.symlink_to(target)
+        ledger.paths.current.symlink_to(target)
     with pytest.raises(Corrupt):
-        book.current_number()
+        ledger.current_number()
     with pytest.raises(Corrupt):
-        book.open_release(Source.GIT, "bob")
-    assert repair(book) == ["`current` was lost and points at v3 again, which was live last"]
-    assert contents(book) == before
+        ledger.open_release(Source.GIT, "bob")
+    assert repair(ledger) == ["`current` was lost and points at v3 again, which was live last"]
+    assert contents(ledger) == before
 
 
-def test_a_damaged_record_does_not_hide_which_release_is_live(book: Ledger) -> None:
-    book.paths.current.unlink()
-    book.paths.release(3).record.write_bytes(b"{")
-    repair(book)
-    readable(book)
-    assert book.current_number() == 3
+def test_a_damaged_record_does_not_hide_which_release_is_live(ledger: Ledger) -> None:
+    ledger.paths.current.unlink()
+    ledger.paths.release(3).record.write_bytes(b"{")
+    repair(ledger)
+    readable(ledger)
+    assert ledger.current_number() == 3
 
 
 def test_an_app_that_was_never_live_has_no_current_and_that_is_no_damage(tmp_path: Path) -> None:
-    book = Ledger(Layout(tmp_path).app(APP))
-    book.paths.releases.mkdir(parents=True)
-    book.create()
-    book.finish(opened(book), Status.FAILED)
-    assert book.current_number() == 0 and book.current() is None
-    assert repair(book) == []
+    ledger = Ledger(Layout(tmp_path).app(APP))
+    ledger.paths.releases.mkdir(parents=True)
+    ledger.create()
+    ledger.finish(opened(ledger), Status.FAILED)
+    assert ledger.current_number() == 0 and ledger.current() is None
+    assert repair(ledger) == []
 
 
 @pytest.mark.parametrize("damage", [cut, changed])
-def test_where_nothing_good_is_left_nothing_is_touched(book: Ledger, damage: Damage) -> None:
-    paths = book.paths.release(3)
+def test_where_nothing_good_is_left_nothing_is_touched(ledger: Ledger, damage: Damage) -> None:
+    paths = ledger.paths.release(3)
     for path in (paths.record, paths.record_copy):
         path.write_bytes(damage(path.read_bytes())[50])
-    before = contents(book)
+    before = contents(ledger)
     with pytest.raises(Failure, match="v3, which is live, is damaged, and it has no good copy"):
-        repair(book)
-    assert contents(book) == before
-    for path in (book.paths.state, book.paths.state_copy):
+        repair(ledger)
+    assert contents(ledger) == before
+    for path in (ledger.paths.state, ledger.paths.state_copy):
         path.write_bytes(damage(path.read_bytes())[0])
     with pytest.raises(Corrupt):
-        repair(book)
+        repair(ledger)

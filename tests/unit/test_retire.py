@@ -11,12 +11,12 @@ import pytest
 
 from receiver.ledger.ledger import Ledger
 from receiver.model import Release, Source, Status
-from receiver.names import AppName, ProcessType
+from receiver.names import AppName, TypeName
 from receiver.settings import Settings
 from receiver.story import retire as story
-from receiver.story.context import Host
+from receiver.story.context import AppContext
 
-APP, WEB = AppName("blog"), ProcessType("web")
+APP, WEB = AppName("blog"), TypeName("web")
 
 
 class Agent:
@@ -36,15 +36,16 @@ class Agent:
         self.asked.append(("stop", number))
 
 
-def live(book: Ledger, **values: Any) -> Release:
-    release = book.finish(book.open_release(Source.GIT, "a", **values), Status.LIVE)
-    book.commit(release)
+def live(ledger: Ledger, **values: Any) -> Release:
+    release = ledger.finish(ledger.open_release(Source.GIT, "a", **values), Status.LIVE)
+    ledger.commit(release)
     return release
 
 
-def retire(book: Ledger, release: Release, agent: Agent) -> list[tuple[str, int]]:
+def retire(ledger: Ledger, release: Release, agent: Agent) -> list[tuple[str, int]]:
     story.retire(
-        Host(book.paths.layout, Settings(), book, cast(Any, agent), cast(Any, SimpleNamespace(warn=print))), release
+        AppContext(ledger.paths.layout, Settings(), ledger, cast(Any, agent), cast(Any, SimpleNamespace(warn=print))),
+        release,
     )
     return agent.asked
 
@@ -54,35 +55,35 @@ def room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(story, "memory_is_free", lambda: True)
 
 
-def test_every_other_release_is_stopped_and_none_that_is_newer(book: Ledger) -> None:
+def test_every_other_release_is_stopped_and_none_that_is_newer(ledger: Ledger) -> None:
     for _ in range(3):
-        live(book)
-    assert retire(book, book.release(2), Agent(1, 2, 3)) == [("stop", 1)]
+        live(ledger)
+    assert retire(ledger, ledger.release(2), Agent(1, 2, 3)) == [("stop", 1)]
 
 
-def test_only_the_release_that_was_replaced_is_kept_warm(book: Ledger) -> None:
+def test_only_the_release_that_was_replaced_is_kept_warm(ledger: Ledger) -> None:
     for _ in range(2):
-        live(book)
-    new = live(book, warm=600)
-    assert retire(book, new, Agent(1, 2, 3)) == [("keep_warm", 3), ("stop", 1)]
+        live(ledger)
+    new = live(ledger, warm=600)
+    assert retire(ledger, new, Agent(1, 2, 3)) == [("keep_warm", 3), ("stop", 1)]
 
 
-def test_what_the_live_release_took_over_is_not_stopped_and_what_the_last_one_did_is_kept(book: Ledger) -> None:
+def test_what_the_live_release_took_over_is_not_stopped_and_what_the_last_one_did_is_kept(ledger: Ledger) -> None:
     for _ in range(2):
-        live(book)
-    third = live(book, took_over=1, warm=600)
-    assert retire(book, third, Agent(1, 2)) == [("keep_warm", 3)]
-    fourth = live(book, warm=600)
-    assert retire(book, fourth, Agent(1, 4)) == [("keep_warm", 4)], "v1 are the processes of v3, which v4 replaced"
+        live(ledger)
+    third = live(ledger, took_over=1, warm=600)
+    assert retire(ledger, third, Agent(1, 2)) == [("keep_warm", 3)]
+    fourth = live(ledger, warm=600)
+    assert retire(ledger, fourth, Agent(1, 4)) == [("keep_warm", 4)], "v1 are the processes of v3, which v4 replaced"
 
 
-def test_where_it_cannot_be_kept_it_is_stopped(book: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    live(book)
-    new = live(book, warm=600)
-    assert retire(book, new, Agent(1, 2, can=False)) == [("keep_warm", 2), ("stop", 1)]
+def test_where_it_cannot_be_kept_it_is_stopped(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    live(ledger)
+    new = live(ledger, warm=600)
+    assert retire(ledger, new, Agent(1, 2, can=False)) == [("keep_warm", 2), ("stop", 1)]
     monkeypatch.setattr(story, "memory_is_free", lambda: False)
-    assert retire(book, new, Agent(1, 2)) == [("stop", 1)]
-    assert retire(book, replace(new, warm=0), Agent(1, 2)) == [("stop", 1)]
+    assert retire(ledger, new, Agent(1, 2)) == [("stop", 1)]
+    assert retire(ledger, replace(new, warm=0), Agent(1, 2)) == [("stop", 1)]
 
 
 @pytest.mark.parametrize(("available", "free"), [(25, True), (24, False)])

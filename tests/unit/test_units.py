@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from receiver.engines.systemd import units
 from receiver.engines.systemd.engine import SystemdManager, hasten_moves
 from receiver.errors import HostFault, Rejected
-from receiver.model import Check, CheckKind, Limits, Listen, Process, Release, Source, Status
-from receiver.names import AppName, ProcessType, app_name, process_type
+from receiver.model import Check, CheckKind, Limits, Listen, ProcessType, Release, Source, Status
+from receiver.names import AppName, TypeName, app_name, type_name
 from receiver.paths import Layout, share
 from receiver.system import render
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden/units"
-BLOG, WEB, MAIL = AppName("blog"), ProcessType("web"), ProcessType("mail-out")
+BLOG, WEB, MAIL = AppName("blog"), TypeName("web"), TypeName("mail-out")
 LAYOUT = Layout()
 NASTY = [
     "x\nExecStartPre=+/bin/sh -c id\nUser=root", "%i %n %%", "$HOME ${PATH}", "a\\x20b \\", "; rm -rf /", "+/bin/sh",
@@ -32,8 +32,8 @@ NASTY = [
 
 
 def release(app: AppName = BLOG, command: str = "gunicorn app", number: int = 8) -> Release:
-    web = Process(WEB, command, Listen.SOCKET, Check(CheckKind.HTTP))
-    mail = Process(
+    web = ProcessType(WEB, command, Listen.SOCKET, Check(CheckKind.HTTP))
+    mail = ProcessType(
         MAIL, command, Listen.NONE, Check(CheckKind.NOTIFY, timeout=90), drain=120, limits=Limits(256, 150, 64)
     )
     return Release(
@@ -105,19 +105,19 @@ def test_a_template_that_names_what_is_not_there_fails() -> None:
 
 
 APPS = st.from_regex(r"[a-z][a-z0-9]{0,4}(-[a-z0-9]{1,4}){0,3}", fullmatch=True).map(app_name)
-TYPES = st.from_regex(r"[a-z][a-z0-9]{0,4}(-(v[0-9]|[a-z0-9]{1,4})){0,3}", fullmatch=True).map(process_type)
+TYPES = st.from_regex(r"[a-z][a-z0-9]{0,4}(-(v[0-9]|[a-z0-9]{1,4})){0,3}", fullmatch=True).map(type_name)
 PROCESSES = st.tuples(APPS, TYPES, st.integers(1, 999), st.integers(1, 100))
 
 
 @given(PROCESSES)
-def test_a_unit_name_says_whose_it_is(which: tuple[AppName, ProcessType, int, int]) -> None:
+def test_a_unit_name_says_whose_it_is(which: tuple[AppName, TypeName, int, int]) -> None:
     parsed = units.parse_unit_name(units.unit_name(*which))
     assert parsed == units.UnitName(*which)
 
 
 @given(PROCESSES, PROCESSES)
 def test_no_two_processes_share_a_unit_name(
-    one: tuple[AppName, ProcessType, int, int], other: tuple[AppName, ProcessType, int, int]
+    one: tuple[AppName, TypeName, int, int], other: tuple[AppName, TypeName, int, int]
 ) -> None:
     assert (units.unit_name(*one) == units.unit_name(*other)) == (one == other)
 
@@ -126,8 +126,8 @@ def test_an_app_whose_name_begins_with_another_apps_is_not_below_it() -> None:
     a, b = units.app_slice(AppName("blog")), units.app_slice(AppName("blog-eu"))
     # systemd.slice(5): the parent of a-b.slice is a.slice.
     assert not b.startswith(a.removesuffix(".slice") + "-")
-    assert units.unit_name(AppName("blog"), ProcessType("eu-web"), 1, 1) != units.unit_name(
-        AppName("blog-eu"), ProcessType("web"), 1, 1
+    assert units.unit_name(AppName("blog"), TypeName("eu-web"), 1, 1) != units.unit_name(
+        AppName("blog-eu"), TypeName("web"), 1, 1
     )
 
 

@@ -16,7 +16,7 @@ from receiver.engines.base import Job, ProcessState, ProcessStatus
 from receiver.errors import Failure
 from receiver.ledger.ledger import Ledger
 from receiver.model import Source
-from receiver.names import AppName, ConfigKey, ProcessType
+from receiver.names import AppName, ConfigKey, TypeName
 from receiver.root.reconcile import reconcile_all
 from receiver.system import disk
 
@@ -95,7 +95,7 @@ def test_a_release_command_runs_as_the_app_with_its_config_and_writes_its_data_o
 def test_only_a_process_of_the_formation_with_a_command_check_is_checked_so(lab: Lab) -> None:
     lab.release()
     assert lab.agent.check_command(BLOG, 1, WEB, 2, 1) == 0
-    for index, kind in ((3, WEB), (1, ProcessType("worker"))):
+    for index, kind in ((3, WEB), (1, TypeName("worker"))):
         with pytest.raises(Failure):
             lab.agent.check_command(BLOG, 1, kind, index, 1)
     assert len(lab.manager.jobs) == 1

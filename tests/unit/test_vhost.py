@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from receiver.errors import Rejected
-from receiver.model import AppState, Check, CheckKind, Listen, Process, Release, Source, Status
-from receiver.names import AppName, Domain, ProcessType
+from receiver.model import AppState, Check, CheckKind, Listen, ProcessType, Release, Source, Status
+from receiver.names import AppName, Domain, TypeName
 from receiver.paths import PREFIX, Layout
 from receiver.proxy.vhost import PREPARED, domains, shipit_conf, vhost
 from receiver.settings import Settings
@@ -21,7 +21,7 @@ SETTINGS = Settings(domain="apps.example.org")
 
 
 def release(web: int = 1, kind: str = "web", listen: Listen = Listen.SOCKET) -> Release:
-    process = Process(ProcessType(kind), "run", listen, Check(CheckKind.UPTIME))
+    process = ProcessType(TypeName(kind), "run", listen, Check(CheckKind.UPTIME))
     return Release(
         app=BLOG, number=8, source=Source.GIT, status=Status.LIVE, by="alice", created=0.0, slug=8,
         processes=(process,), formation=((process.type, web),),

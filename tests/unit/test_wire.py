@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from receiver import wire
 from receiver.errors import Failure, HostFault, Rejected
-from receiver.names import AppName, ConfigKey, ProcessType
+from receiver.names import AppName, ConfigKey, TypeName
 from receiver.root.verbs import Verbs
 from receiver.wire import Request, Verb, decode_error, decode_request, encode_error, encode_request
 
@@ -26,10 +26,10 @@ REQUESTS = [
     Request(Verb.RELEASE_COMMAND, BLOG, 8),
     Request(Verb.CHECK_FILES, BLOG, releases=(5, 8)),
     Request(Verb.START, BLOG, 8),
-    Request(Verb.CHECK_COMMAND, BLOG, 8, process=ProcessType("web"), index=2),
+    Request(Verb.CHECK_COMMAND, BLOG, 8, process=TypeName("web"), index=2),
     Request(Verb.BOOT_WITH, BLOG, 0),
     Request(Verb.STOP, BLOG, 8, wait=False),
-    Request(Verb.RESTART, BLOG, 8, process=ProcessType("")),
+    Request(Verb.RESTART, BLOG, 8, process=TypeName("")),
     Request(Verb.PROCESSES, BLOG),
     Request(Verb.KEEP_WARM, BLOG, 8),
     Request(Verb.WARM, BLOG),
@@ -87,7 +87,7 @@ def test_a_request_that_lacks_a_field_is_refused(request_: Request) -> None:
     ],
 )  # fmt: skip
 def test_a_field_of_another_form_is_refused(name: str, value: object) -> None:
-    good = body(Request(Verb.CHECK_COMMAND, BLOG, 8, process=ProcessType("web"), index=1))
+    good = body(Request(Verb.CHECK_COMMAND, BLOG, 8, process=TypeName("web"), index=1))
     with pytest.raises(Rejected):
         decode_request(json.dumps({**good, name: value}).encode())
 

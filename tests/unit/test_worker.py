@@ -22,9 +22,9 @@ BLOG = AppName("blog")
 
 
 def test_a_release_without_a_worker_has_failed_and_leaves_nothing(
-    book: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    release = book.open_release(Source.CONFIG, "alice")
+    release = ledger.open_release(Source.CONFIG, "alice")
     asked: list[Any] = []
     agent: Any = SimpleNamespace(take_away=lambda *what: asked.append(what), close=lambda: asked.append("close"))
 
@@ -33,21 +33,21 @@ def test_a_release_without_a_worker_has_failed_and_leaves_nothing(
 
     monkeypatch.setattr(os, "fork", full)
     with pytest.raises(HostFault, match="did not start") as told:
-        worker.begin(Layout(tmp_path), book, release, agent)
+        worker.begin(Layout(tmp_path), ledger, release, agent)
     assert told.value.holds and told.value.hint
     assert asked == [(BLOG, 1), "close"]
-    assert book.release(1).status is Status.FAILED
+    assert ledger.release(1).status is Status.FAILED
 
 
 def test_the_name_of_a_release_lasts_before_it_can_go_live_but_its_processes_do_not_wait_for_it(
-    book: Ledger, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    release = book.open_release(Source.CONFIG, "alice")
+    release = ledger.open_release(Source.CONFIG, "alice")
     order: list[str] = []
     monkeypatch.setattr(Ledger, "keep_name", lambda self, release: order.append("keep_name"))
     monkeypatch.setattr(type(release), "running", lambda self: [(SimpleNamespace(type="web"), 1)])
     say = SimpleNamespace(step=lambda line: None, timed=lambda what: nullcontext())
     agent = SimpleNamespace(start=lambda app, number: order.append("start"))
-    host: Any = SimpleNamespace(ledger=book, say=say, agent=agent, keeps_stopped=lambda release: False)
+    host: Any = SimpleNamespace(ledger=ledger, say=say, agent=agent, keeps_stopped=lambda release: False)
     deploy.start(host, release)
     assert order == ["start", "keep_name"]

@@ -23,8 +23,8 @@ from receiver.engines.base import Job, ProcessState, ProcessStatus
 from receiver.engines.embedded import family, jobs, supervisord
 from receiver.engines.embedded.supervisord import Program, Supervisor
 from receiver.errors import HostFault, Rejected
-from receiver.model import Listen, Process, Release
-from receiver.names import AppName, ProcessType
+from receiver.model import Listen, ProcessType, Release
+from receiver.names import AppName, TypeName
 from receiver.paths import PREFIX, PYTHON, SHIPIT_USER, Layout, app_user, build_user
 from receiver.system import disk
 
@@ -50,7 +50,7 @@ class Name:
 
     app: AppName
     release: int
-    process: ProcessType
+    process: TypeName
     index: int
 
     def __str__(self) -> str:
@@ -62,7 +62,7 @@ class Name:
         words = text.split(".")
         try:
             app, release, process, index = words
-            return cls(names.app_name(app), names.release_number(release), names.process_type(process), int(index))
+            return cls(names.app_name(app), names.release_number(release), names.type_name(process), int(index))
         except (ValueError, Rejected):
             return None
 
@@ -145,7 +145,7 @@ class EmbeddedManager:
             if changed != text:
                 disk.write_atomically(path, changed.encode(), 0o644)
 
-    def restart(self, release: Release, kind: ProcessType | None) -> None:
+    def restart(self, release: Release, kind: TypeName | None) -> None:
         for process, index in release.running():
             if kind in (None, process.type):
                 name = str(Name(release.app, release.runs_as, process.type, index))
@@ -173,7 +173,7 @@ class EmbeddedManager:
 
     # -- one program
 
-    def _program(self, release: Release, process: Process, index: int) -> Program:
+    def _program(self, release: Release, process: ProcessType, index: int) -> Program:
         name = Name(release.app, release.runs_as, process.type, index)
         words = [str(PYTHON), "-IS", str(SUPERVISED), f"--memory={process.limits.memory}"]
         words += [f"--tasks={process.limits.tasks}", f"--notify={process.check.kind.value}"]

@@ -21,7 +21,7 @@ from receiver.engines.base import Job, ProcessState, ProcessStatus
 from receiver.engines.systemd import bus, units
 from receiver.errors import HostFault
 from receiver.model import CheckKind, Limits, Listen, Release
-from receiver.names import AppName, ProcessType
+from receiver.names import AppName, TypeName
 from receiver.paths import Layout
 from receiver.system import disk
 from receiver.system.rendered import Rendered
@@ -166,7 +166,7 @@ class SystemdManager:
                 link.unlink()
         disk.fsync_dir(wants)
 
-    def restart(self, release: Release, kind: ProcessType | None) -> None:
+    def restart(self, release: Release, kind: TypeName | None) -> None:
         paths = self._layout.app(release.app).release(release.runs_as)
         for process, index in release.running():
             if kind in (None, process.type):
@@ -263,7 +263,7 @@ class SystemdManager:
                 disk.write_atomically(path, text.encode(), 0o644, lasts=lasts)
         return changed
 
-    def _names(self, release: Release) -> list[tuple[str, ProcessType]]:
+    def _names(self, release: Release) -> list[tuple[str, TypeName]]:
         return [
             (units.unit_name(release.app, process.type, release.runs_as, index), process.type)
             for process, index in release.running()

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from receiver import names
 from receiver.errors import Rejected
-from receiver.model import CheckKind, Limits, Process, Release
-from receiver.names import AppName, ProcessType
+from receiver.model import CheckKind, Limits, ProcessType, Release
+from receiver.names import AppName, TypeName
 from receiver.paths import PREFIX, PYTHON, Layout, app_user
 from receiver.system.render import Render, render
 
@@ -34,7 +34,7 @@ class UnitName:
     """A process's unit name, taken apart."""
 
     app: AppName
-    process: ProcessType
+    process: TypeName
     release: int
     index: int
 
@@ -52,17 +52,17 @@ def app_target(app: AppName) -> str:
     return f"shipit-{app_word(app)}.target"
 
 
-def unit_template(app: AppName, process: ProcessType, number: int) -> str:
+def unit_template(app: AppName, process: TypeName, number: int) -> str:
     """The name of the unit file of one process type of one release; its instances are the processes."""
     return f"shipit-{app_word(app)}-{process}-v{number}@.service"
 
 
-def unit_name(app: AppName, process: ProcessType, number: int, index: int) -> str:
+def unit_name(app: AppName, process: TypeName, number: int, index: int) -> str:
     return f"shipit-{app_word(app)}-{process}-v{number}@{index}.service"
 
 
 def unit_pattern(
-    app: AppName, process: ProcessType | None = None, number: int | None = None, index: int | None = None
+    app: AppName, process: TypeName | None = None, number: int | None = None, index: int | None = None
 ) -> str:
     """A glob for systemctl and journalctl that matches this app's processes and no other's; None means any."""
     return f"shipit-{app_word(app)}-{process or '*'}-v{number or '*'}@{index or '*'}.service"
@@ -76,7 +76,7 @@ def parse_unit_name(text: str) -> UnitName | None:
     try:
         return UnitName(
             names.app_name(match[1].replace("_", "-")),
-            names.process_type(match[2]),
+            names.type_name(match[2]),
             names.release_number(match[3]),
             int(match[4]),
         )
@@ -103,7 +103,7 @@ def unit_files(release: Release, layout: Layout, render: Render = render) -> dic
     }
 
 
-def _process(release: Release, process: Process, layout: Layout, render: Render) -> str:
+def _process(release: Release, process: ProcessType, layout: Layout, render: Render) -> str:
     app = layout.app(release.app)
     return render(
         "systemd/process.service.j2",
