@@ -97,47 +97,79 @@ def _no_lfs() -> Rejected:
     )
 
 
+TWICE = (
+    "ssh takes one pair of quotes off. Quote the command as a whole: ssh HOST \"config:set APP 'NAME=value'\"\n"
+    "or send the value over standard input: ssh HOST config:set APP NAME - < FILE"
+)
+
+
 def split(text: str) -> list[str]:
     """Words as a POSIX shell would split them, quotes and backslashes only: no variable, glob, pipe or list.
 
-    Stricter than shlex: an unquoted shell operator is refused, because who types one expects it to work.
+    Stricter than shlex, because the client's shell and ssh have read the text before: whatever shows that they changed
+    it is refused. These are an unquoted shell operator, a quote within a word (`J={"a":1}`), and a backslash before a
+    letter (`a\\nb`).
     """
     words: list[str] = []
-    word: list[str] | None = None
     at = 0
     while at < len(text):
-        c = text[at]
-        if c == " ":
-            if word is not None:
-                words.append("".join(word))
-            word = None
+        if text[at] == " ":
             at += 1
             continue
-        if c in ";&|<>`()":
-            raise Rejected(f"There is no shell here, so {c} means nothing.", hint="Quote it if it belongs to a value.")
-        word = [] if word is None else word
-        if c == "'":
-            end = text.find("'", at + 1)
-            if end < 0:
-                raise Rejected("A quote ' is not closed.")
-            word.append(text[at + 1 : end])
-            at = end
-        elif c == '"':
-            quoted, at = _double(text, at + 1)
-            word.append(quoted)
+        word, at = _word(text, at)
+        words.append(word)
+    if len(words) > WORDS_MAX:
+        raise Rejected(f"The command has more than {WORDS_MAX} words.")
+    return words
+
+
+def _word(text: str, at: int) -> tuple[str, int]:
+    """One word from `at`, and the index behind it: bare, or quoted from its beginning, or single-quoted from its first
+    `=` on."""
+    parts: list[str] = []
+    bare = ""
+    quoted = False
+    while at < len(text) and text[at] != " ":
+        c = text[at]
+        if c in "'\"":
+            # After NAME= a double quote is JSON's as likely as the shell's.
+            if bare and (c == '"' or not (bare.endswith("=") and bare.count("=") == 1)):
+                raise Rejected(f"A quote in the middle of a word: {_beginning(bare + text[at:])}", hint=TWICE)
+            part, at = _single(text, at + 1) if c == "'" else _double(text, at + 1)
+            parts.append(bare + part)
+            bare, quoted = "", True
+        elif quoted and c == "\\" and text[at + 1 : at + 2] in ("'", "!"):
+            # As shells' own quoting writes a quote within quotes: 'it'\\''s'.
+            parts.append(text[at + 1])
+            at += 1
+        elif c in ";&|<>`()":
+            raise Rejected(f"There is no shell here, so {c} means nothing.", hint=TWICE)
+        elif quoted:
+            raise Rejected(f"Something behind a closing quote: {_beginning(text[at:])}", hint=TWICE)
         elif c == "\\":
             at += 1
             if at == len(text):
                 raise Rejected("The command ends with a backslash.")
-            word.append(text[at])
+            if text[at].isalnum():
+                raise Rejected(f"A backslash before a letter: {_beginning(bare + text[at - 1 :])}", hint=TWICE)
+            bare += text[at]
         else:
-            word.append(c)
+            bare += c
         at += 1
-    if word is not None:
-        words.append("".join(word))
-    if len(words) > WORDS_MAX:
-        raise Rejected(f"The command has more than {WORDS_MAX} words.")
-    return words
+    return "".join(parts) + bare, at
+
+
+def _beginning(text: str) -> str:
+    """What a user recognises the place by; the rest may be a secret."""
+    return ascii(text[:20])
+
+
+def _single(text: str, at: int) -> tuple[str, int]:
+    """The text inside single quotes from `at`, and the index of the closing quote."""
+    end = text.find("'", at)
+    if end < 0:
+        raise Rejected("A quote ' is not closed.")
+    return text[at:end], end
 
 
 def _double(text: str, at: int) -> tuple[str, int]:

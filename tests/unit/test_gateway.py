@@ -98,9 +98,20 @@ def test_shipit_in_front_may_be_left_out() -> None:
 
 
 def test_quotes_hold_a_value_together() -> None:
-    assert parse(b"""config:set blog A='x; y' B="$HOME \\"q\\"" C=a\\ b ''""") == CliRequest(
+    assert parse(b"""config:set blog A='x; y' "B=$HOME \\"q\\"" C=a\\ b ''""") == CliRequest(
         ("config:set", "blog", "A=x; y", 'B=$HOME "q"', "C=a b", "")
     )
+
+
+@pytest.mark.parametrize(
+    "typed", ['J={"a":1,"b":"two"}', "B=a\\nb", 'J="two"', 'J="two words"', 'L=["a","b"]', "U=http://a/?b=1&c=2", "P=C:\\new", 'K="a"b']
+)
+def test_a_value_that_ssh_has_laid_bare_is_refused_with_the_way_that_works(typed: str) -> None:
+    """`ssh HOST config:set blog 'J={"a":1}'`: the client's shell has taken the quotes off, and ssh joins the words."""
+    with pytest.raises(Rejected) as refused:
+        parse(f"config:set blog {typed}".encode())
+    assert "NAME - < FILE" in refused.value.hint
+    assert parse(f"config:set blog {shlex.quote(typed)}".encode()) == CliRequest(("config:set", "blog", typed))
 
 
 WORDS = st.lists(
