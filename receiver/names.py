@@ -18,10 +18,11 @@ Branch = NewType("Branch", str)
 
 # 26 letters: `build-` and the app's name must fit a Linux user name (useradd(8): at most 32).
 APP_MAX = 26
-_APP = re.compile(rf"[a-z](?:[a-z0-9]|-(?=[a-z0-9])){{0,{APP_MAX - 1}}}", re.ASCII)
-# RFC 1123 label, as Dokku's strict Procfile; 40 letters leave room for `shipit-APP-TYPE-vN@1.service` (255).
-_PROCESS = re.compile(r"[a-z](?:[a-z0-9]|-(?=[a-z0-9])){0,39}", re.ASCII)
-_KEY = re.compile(r"[A-Z_][A-Z0-9_]{0,127}", re.ASCII)
+_APP = re.compile(rf"[a-z0-9](?:[a-z0-9]|-(?=[a-z0-9])){{0,{APP_MAX - 1}}}", re.ASCII)
+# Heroku's, in lower case; 40 letters leave room for `shipit-APP-TYPE-vN@1.service` (255).
+_PROCESS = re.compile(r"[a-z](?:[a-z0-9]|[-_](?=[a-z0-9])){0,39}", re.ASCII)
+# POSIX (XBD 8.1) leaves lower-case names to applications: http_proxy, no_proxy.
+_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _DOMAIN = re.compile(rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*", re.ASCII)
 _KEYNAME = re.compile(r"[a-z][a-z0-9_-]{0,31}", re.ASCII)
@@ -30,11 +31,12 @@ _OID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?", re.ASCII)
 _BRANCH = re.compile(r"(?!.*(?:\.\.|//|/\.|\.lock(?:/|$)))[A-Za-z0-9_][A-Za-z0-9._/-]{0,199}(?<![./])", re.ASCII)
 _RELEASE = re.compile(r"v?([1-9][0-9]{0,8})", re.ASCII)
 
-# Words that would change how the launcher, the loader or the sandbox behave rather than configure the app.
+# Words that shipit or the system sets, or that would change how a shell reads the app's command. LD_PRELOAD and its
+# like are the app's business: the launcher sets them when it becomes the app's own process, and nothing before.
 RESERVED_CONFIG = frozenset(
     {"HOME", "USER", "LOGNAME", "SHELL", "PATH", "IFS", "ENV", "BASH_ENV", "PORT", "SOCKET", "CREDENTIALS_DIRECTORY"}
 )
-RESERVED_CONFIG_PREFIXES = ("LD_", "SHIPIT_", "LISTEN_")
+RESERVED_CONFIG_PREFIXES = ("SHIPIT_", "LISTEN_")
 # Where packages come from: a build always sees these, and beside them what the manifest lists.
 BUILD_CONFIG_PREFIXES = ("PIP_", "UV_", "POETRY_")
 RESERVED_APPS = frozenset({"all", "shipit", "agent", "build", "deploy", "reconcile"})
@@ -45,11 +47,20 @@ def app_name(text: str) -> AppName:
     if not _APP.fullmatch(text):
         raise Rejected(
             f"{_shown(text)} is not an app name.",
-            hint=f"An app name is a lower-case letter, then letters, digits and single dashes, {APP_MAX} at most.",
+            hint=_app_rule(text),
         )
     if text in RESERVED_APPS:
         raise Rejected(f"The name {text!r} is reserved.", hint="Choose another name for the app.")
     return AppName(text)
+
+
+def _app_rule(text: str) -> str:
+    """What an app name is, and why not this one: it is a label of the app's address and part of a Linux user's name."""
+    rule = f"Lower-case letters, digits and single dashes, {APP_MAX} at most: my-app"
+    if len(text) > APP_MAX:
+        return f"{rule}\nIts user on the server is build-NAME, and Linux allows 32 characters."
+    near = re.sub(r"[._\s]+", "-", text.lower())
+    return f"{rule}\nFor example: {near}" if near != text and _APP.fullmatch(near) else rule
 
 
 def type_name(text: str) -> TypeName:
@@ -57,7 +68,7 @@ def type_name(text: str) -> TypeName:
     if not _PROCESS.fullmatch(text):
         raise Rejected(
             f"{_shown(text)} is not a process type.",
-            hint="A process type is a lower-case letter, then letters, digits and single dashes, 40 at most.",
+            hint="A process type is a lower-case letter, then letters, digits, single dashes and _, 40 at most.",
         )
     return TypeName(text)
 
@@ -67,7 +78,7 @@ def config_key(text: str) -> ConfigKey:
     if not _KEY.fullmatch(text):
         raise Rejected(
             f"{_shown(text)} is not the name of a config var.",
-            hint="Upper-case letters, digits and _, not beginning with a digit: DATABASE_URL",
+            hint="Letters, digits and _, not beginning with a digit: DATABASE_URL",
         )
     if text in RESERVED_CONFIG or text.startswith(RESERVED_CONFIG_PREFIXES):
         raise Rejected(f"The config var {text} is set by shipit or the system.", hint="Choose another name.")

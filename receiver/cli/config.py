@@ -12,7 +12,7 @@ from receiver.cli.main import Context
 from receiver.errors import NotFound, Rejected
 from receiver.model import Source
 from receiver.names import AppName, ConfigKey, config_key
-from receiver.story.submit import Submission, inherited
+from receiver.story.submit import Submission, inherited, tell
 
 MASK = "••••••"
 
@@ -116,12 +116,13 @@ def submit(ctx: Context, app: AppName, change: dict[ConfigKey, str], unset: list
     with Submission(ctx.layout, ledger, ctx.caller.name) as submission:
         current = ledger.current()
         today = submission.agent.read_config(app, current.number) if current else {}
-        missing = [key for key in unset if key not in today]
-        if missing:
-            raise NotFound(f"{app} has no config var {missing[0]}.", holds="Nothing was changed.")
+        for key in unset:
+            if key not in today:
+                tell(f"{app} has no config var {key}.")
+        unset = [key for key in unset if key in today]
         change = {key: value for key, value in change.items() if today.get(key) != value}
         if not change and not unset:
-            out.say("Nothing changes: the config vars have these values already.")
+            out.say("Nothing changes: the config vars are so already.")
             return 0
         what = " ".join([*(f"set {k}" for k in change), *(f"unset {k}" for k in unset)])
         values = inherited(current) if current else {}

@@ -111,13 +111,9 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if name not in COMMANDS and name not in ALIASES and not name.startswith("-"):
-            import difflib
+            from receiver.cli.suggest import instead
 
-            near = difflib.get_close_matches(name, [*COMMANDS, *ALIASES], 1)
-            raise Rejected(
-                f"There is no command {name!a}.",
-                hint=f"Did you mean: shipit {near[0]}" if near else "All commands: shipit --help",
-            )
+            raise Rejected(f"There is no command {name!a}.", hint=instead(name, list(COMMANDS), ALIASES))
         if isinstance(ctx.obj, Context):
             ctx.obj.caller.require(COMMANDS[ALIASES.get(name, name)][2])
         return super().resolve_command(ctx, args)

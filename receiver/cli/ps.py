@@ -80,7 +80,12 @@ def scale(ctx: Context, app: AppName, counts: tuple[str, ...], form: str) -> int
         return 0
     wish = dict(parse_count(text) for text in counts)
     with Submission(ctx.layout, ledger, ctx.caller.name) as submission:
-        current = submission.current()
+        current = ledger.current()
+        if current is None or not current.slug:
+            new = tuple(sorted({**dict(ledger.state().formation), **wish}.items()))
+            ledger.change_state(lambda state: replace(state, formation=new))
+            out.say(f"Kept for the first push of {app}: {' '.join(f'{kind}={count}' for kind, count in new)}")
+            return 0
         for kind in wish:
             current.process(kind)
         formation = scaled(current.formation, wish)

@@ -139,7 +139,7 @@ def _word(text: str, at: int) -> tuple[str, int]:
             parts.append(bare + part)
             bare, quoted = "", True
         elif quoted and c == "\\" and text[at + 1 : at + 2] in ("'", "!"):
-            # As shells' own quoting writes a quote within quotes: 'it'\\''s'.
+            # As shells' own quoting writes a quote within quotes: 'it'\''s'.
             parts.append(text[at + 1])
             at += 1
         elif c in ";&|<>`()":

@@ -1,4 +1,4 @@
-"""JSON with the line of every part."""
+"""JSON with the line of every part. Comments and trailing commas are no mistake: Dokku reads app.json as HuJSON."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from receiver.manifest.problems import decode, reject, shown
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 32
 
+# A string, a comment (one that is not closed takes all that follows), or one other character.
+_PIECE = re.compile(r'"(?:[^"\\\n]|\\.)*"|//[^\n]*|/\*(?s:.*?)(?:\*/|\Z)|\S')
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+')
 
 
@@ -21,7 +23,7 @@ class _Twice(ValueError):
 
 def parse(name: str, raw: bytes) -> Document:
     """Parse a JSON file; raises Rejected with file and line, also for a key that is there twice."""
-    text = decode(name, raw, MAX_BYTES)
+    text = _plain(decode(name, raw, MAX_BYTES))
     try:
         data = json.loads(text, object_pairs_hook=_unique)
     except json.JSONDecodeError as error:
@@ -31,6 +33,24 @@ def parse(name: str, raw: bytes) -> Document:
     except (RecursionError, ValueError) as error:
         raise reject(name, "This JSON is nested too deep or holds a number that is too long.") from error
     return Document(name, data, _lines(name, text), {})
+
+
+def _plain(text: str) -> str:
+    """The text with blanks in place of comments and trailing commas, so that every line stays where it is."""
+    blanks: list[tuple[int, int]] = []
+    comma: tuple[int, int] | None = None
+    for piece in _PIECE.finditer(text):
+        if piece[0].startswith(("//", "/*")):
+            blanks.append(piece.span())
+            continue
+        if comma and piece[0] in "]}":
+            blanks.append(comma)
+        comma = piece.span() if piece[0] == "," else None
+    done, parts = 0, []
+    for start, end in sorted(blanks):
+        parts += [text[done:start], re.sub(r"[^\n]", " ", text[start:end])]
+        done = end
+    return "".join([*parts, text[done:]])
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

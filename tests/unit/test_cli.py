@@ -44,6 +44,19 @@ def test_every_command_above_a_role_is_refused_to_it(
             assert "role" in capsys.readouterr().err
 
 
+def test_a_scale_before_the_first_push_is_kept_for_it(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class NoAgent:
+        connect = classmethod(lambda cls, socket: cls())
+        reopen = close = lambda self: None
+
+    monkeypatch.setattr("receiver.story.submit.Agent", NoAgent)
+    assert run(["ps:scale", "blog", "web=2", "worker=3"], LOCAL_ADMIN, layout) == 0
+    assert "first push" in capsys.readouterr().out
+    assert Ledger(layout.app(BLOG)).state().formation == (("web", 2), ("worker", 3))
+
+
 def test_a_key_for_one_app_cannot_even_look_at_another(layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
     eve = Caller("eve", "", Role.ADMIN, (SHOP,))
     for name in ("status", "releases", "config:show", "logs", "ps", "domains:list", "apps:lock", "apps:exists"):
@@ -63,7 +76,7 @@ def test_a_key_for_one_app_cannot_even_look_at_another(layout: Layout, capsys: p
         (["releases:info", "blog", "v9"], 2, "no release v9"),
         (["ps:scale", "blog", "web=101"], 2, "TYPE=COUNT"),
         (["config:set", "blog", "A"], 2, "NAME=value"),
-        (["config:set", "blog", "LD_PRELOAD=x"], 2, "set by shipit"),
+        (["config:set", "blog", "SHIPIT_APP=x"], 2, "set by shipit"),
         (["domains:add", "blog", "a b"], 2, "not a domain"),
         (["git:set", "blog", "deploy-branch", "a..b"], 2, "not a branch"),
         (["git:set", "blog", "force-push", "maybe"], 2, "on or off"),

@@ -104,7 +104,17 @@ def test_quotes_hold_a_value_together() -> None:
 
 
 @pytest.mark.parametrize(
-    "typed", ['J={"a":1,"b":"two"}', "B=a\\nb", 'J="two"', 'J="two words"', 'L=["a","b"]', "U=http://a/?b=1&c=2", "P=C:\\new", 'K="a"b']
+    "typed",
+    [
+        'J={"a":1,"b":"two"}',
+        "B=a\\nb",
+        'J="two"',
+        'J="two words"',
+        'L=["a","b"]',
+        "U=http://a/?b=1&c=2",
+        "P=C:\\new",
+        'K="a"b',
+    ],
 )
 def test_a_value_that_ssh_has_laid_bare_is_refused_with_the_way_that_works(typed: str) -> None:
     """`ssh HOST config:set blog 'J={"a":1}'`: the client's shell has taken the quotes off, and ssh joins the words."""

@@ -25,6 +25,23 @@ def test_quantities_are_the_formation() -> None:
     assert {kind: count for kind, (count, _) in found.counts.items()} == {"web": 2, "worker": 0}
 
 
+def test_comments_and_trailing_commas_are_read_as_dokku_reads_them_and_lines_stay_true() -> None:
+    text = """{
+      // what runs
+      "formation": {
+        "web": {"quantity": 2,}, /* two
+                                    of them */
+        "worker": {"quantity": 1}, // "b": 1
+      },
+      "name": "a // b, /* c */, }",
+    }"""
+    found = read(text)
+    assert {kind: count for kind, (count, _) in found.counts.items()} == {"web": 2, "worker": 1}
+    assert found.counts["worker"][1] == "app.json:6"
+    with pytest.raises(Rejected):
+        read('{"formation": /* ' + "/*" * 100_000)
+
+
 @pytest.mark.parametrize(
     ("said", "check"),
     [

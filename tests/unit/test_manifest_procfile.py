@@ -61,8 +61,8 @@ def test_every_bad_line_is_told_at_once_with_its_number() -> None:
     assert "merge conflict" in told[3] and "line 5 has it too" in told[4]
 
 
-@pytest.mark.parametrize("name", ["under_score", "-a", "a-", "9lives", "a" * 41, "a--b"])
-def test_a_process_type_is_a_dns_label(name: str) -> None:
+@pytest.mark.parametrize("name", ["under__score", "-a", "a-", "9lives", "a" * 41, "a--b"])
+def test_what_is_no_process_type_is_refused(name: str) -> None:
     assert "Procfile:1: " in refused(f"{name}: run").message
 
 

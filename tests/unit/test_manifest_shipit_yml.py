@@ -88,7 +88,7 @@ def test_an_empty_file_says_nothing() -> None:
         ("domains: [UPPER.example.org]", "shipit.yml:1: 'UPPER.example.org' is not a domain."),
         ("build: {root: ../other}", "must be a directory inside the repository"),
         ("build: {root: /etc}", "must be a directory inside the repository"),
-        ("build: {config: [lower]}", "'lower' is not the name of a config var."),
+        ("build: {config: [1lower]}", "'1lower' is not the name of a config var."),
         ("env: {PATH: /bin}", "The config var PATH is set by shipit or the system."),
         ("env: {A: [1]}", "env.A must be text."),
         ("- a list", "shipit.yml:1: The file must be a mapping of keys."),

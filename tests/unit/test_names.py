@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from receiver import names
 from receiver.errors import Rejected
 
-BAD_APPS = ["", "-c", "--upload-pack=x", "..", ".", "a..b", "a/../b", "é", "a" * 27, "x.lock", "A", "1a", "a-", "a--b",
+BAD_APPS = ["", "-c", "--upload-pack=x", "..", ".", "a..b", "a/../b", "é", "a" * 27, "x.lock", "A", "-1", "a-", "a--b",
             "a\n", "a b", "a;id", "$(id)", "a_b"]  # fmt: skip
 
 
@@ -17,7 +17,7 @@ def test_a_bad_app_name_is_refused_and_never_cleaned(text: str) -> None:
         names.app_name(text)
 
 
-@pytest.mark.parametrize("text", ["a", "blog", "my-app2", "a" * 26])
+@pytest.mark.parametrize("text", ["a", "blog", "my-app2", "2048", "a" * 26])
 def test_a_good_app_name_comes_back_as_it_is(text: str) -> None:
     assert names.app_name(text) == text
     assert len(f"build-{text}") <= 32
@@ -32,10 +32,27 @@ def test_any_text_is_a_name_or_one_refusal(text: str) -> None:
             assert "\n" not in refusal.message
 
 
-@pytest.mark.parametrize("text", ["LD_PRELOAD", "PATH", "path", "A=B", "1A", "", "SHIPIT_APP", "A\n", "PORT"])
+@pytest.mark.parametrize("text", ["PATH", "A=B", "1A", "", "SHIPIT_APP", "A\n", "PORT"])
 def test_a_config_var_that_would_change_the_machinery_is_refused(text: str) -> None:
     with pytest.raises(Rejected):
         names.config_key(text)
+
+
+@pytest.mark.parametrize("text", ["LD_PRELOAD", "http_proxy", "no_proxy", "_x", "DATABASE_URL"])
+def test_what_other_receivers_take_as_a_config_var_is_taken(text: str) -> None:
+    assert names.config_key(text) == text
+
+
+@pytest.mark.parametrize("text", ["web", "celery_beat", "a-b_c", "x" * 40])
+def test_what_other_receivers_take_as_a_process_type_is_taken(text: str) -> None:
+    assert names.type_name(text) == text
+
+
+@pytest.mark.parametrize(("text", "says"), [("my.app", "my-app"), ("My_App", "my-app"), ("a" * 27, "32 characters")])
+def test_an_app_name_that_is_refused_says_why_and_what_instead(text: str, says: str) -> None:
+    with pytest.raises(Rejected) as refused:
+        names.app_name(text)
+    assert says in refused.value.hint
 
 
 @pytest.mark.parametrize("text", ["-x", "a..b", "a.lock", "/a", "a/", "a//b", "HEAD~1", "a b", "@{", "a/.b"])
