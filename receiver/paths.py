@@ -15,6 +15,8 @@ from receiver.names import AppName, TypeName
 # Fixed, because units, sshd's match block and every key line name it; an upgrade moves the link.
 PREFIX = Path("/usr/lib/shipit/current")
 PYTHON = PREFIX / "bin/python"
+LIBEXEC = PREFIX / "share/shipit/libexec"
+LAUNCH, BUILDER = LIBEXEC / "launch", LIBEXEC / "builder"
 
 SHIPIT_USER = "shipit"
 PROXY_GROUP = "shipit-proxy"
@@ -110,7 +112,7 @@ class Layout:
 
     @property
     def log(self) -> Path:
-        """Logs of the embedded manager only; systemd keeps its own in the journal."""
+        """Logs where no systemd runs, which keeps its own in the journal."""
         return self.root / "var/log/shipit"
 
     @property

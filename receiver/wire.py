@@ -84,7 +84,7 @@ FIELDS: Mapping[Verb, frozenset[str]] = {
     Verb.RESTART: frozenset({APP, RELEASE, PROCESS}),
     # {"processes": [{"release": 8, "process": "web", "index": 1, "state": "running", "pid": 9, "since": 1.0,
     #   "restarts": 0, "memory": 0}], "defined": [8]}; state: running | warm | starting | stopping | failed | stopped;
-    # defined: the releases whose processes the manager would know how to start
+    # defined: the releases whose processes the engine would know how to start
     Verb.PROCESSES: frozenset({APP}),
     # The processes of the release that vN replaced go on running for a while, those that take requests. {"kept": bool}
     Verb.KEEP_WARM: frozenset({APP, RELEASE}),

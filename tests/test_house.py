@@ -58,10 +58,22 @@ def test_imports_go_only_downwards(path: Path) -> None:
         assert layer(name) <= own, f"{path.name} (layer {own}) imports {name} (layer {layer(name)})"
 
 
+def test_only_engines_and_setup_know_which_engine_runs_here() -> None:
+    """Everybody else asks engines/all.py, so an engine is one folder and one row."""
+    for path in SOURCES:
+        room = path.relative_to(ROOT / "receiver").parts[0]
+        if room not in ("engines", "setup"):
+            inside = {name for name in imported(path) if name.startswith(("engines.systemd", "engines.embedded"))}
+            assert not inside, f"{path} imports {inside}"
+        if path != ROOT / "receiver/engines/systemd/__init__.py":
+            assert "/run/systemd/system" not in path.read_text(), f"{path} asks by itself which engine runs here"
+
+
 def test_plans_touch_nothing() -> None:
     forbidden = {"subprocess", "socket", "shutil"}
     plans = (
         "engines/systemd/units.py",
+        "engines/embedded/programs.py",
         "proxy/vhost.py",
         *(f"runtimes/{name}.py" for name in ("all", "base", "build")),
     )

@@ -6,7 +6,8 @@ import click
 
 from receiver.cli.args import PROCESS, RELEASE, app_argument, ledger_of
 from receiver.cli.main import Context
-from receiver.engines import logs
+from receiver.engines import all as engines
+from receiver.engines.base import Wanted
 from receiver.names import AppName, TypeName
 
 
@@ -33,8 +34,7 @@ def show(
       shipit logs blog --release v7
     """
     ledger = ledger_of(ctx, app)
-    if release:
-        # What took over warm processes prints where they do.
-        release = ledger.release(release).runs_as
-    wanted = logs.Wanted(app, process, release, num, tail, since, grep, quiet)
-    return logs.show(ctx.layout, wanted)
+    found = ledger.release(release) if release else None
+    # What took over warm processes prints where they do.
+    wanted = Wanted(app, process, found.runs_as if found else None, num, tail, since, grep, quiet)
+    return engines.here(ctx.layout).show(wanted, found)

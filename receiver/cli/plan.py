@@ -24,7 +24,7 @@ def plan(ctx: Context, app: AppName, release: int | None, form: str) -> None:
     \b
     Example: shipit plan blog
     """
-    from receiver.engines.systemd.units import unit_files
+    from receiver.engines import all as engines
     from receiver.manifest import read_manifest
     from receiver.paths import PREFIX, share
     from receiver.proxy.vhost import vhost
@@ -45,7 +45,7 @@ def plan(ctx: Context, app: AppName, release: int | None, form: str) -> None:
         uv=PREFIX / "bin/uv",
         settings=ctx.settings,
     )
-    files = dict(unit_files(found, ctx.layout))
+    files = engines.here(ctx.layout).files(found)
     files[str(ledger.paths.vhost)] = vhost(
         app, ledger.state(), found, ctx.settings, ctx.layout, pages=share("templates") / "pages"
     )

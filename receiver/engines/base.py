@@ -1,15 +1,16 @@
-"""What supervises the processes: systemd, or the embedded supervisord where systemd is not running.
+"""What runs the processes of releases: the protocol of an engine, and what an engine may be able to do beyond it.
 
-Only the agent holds a manager. Nothing outside this package knows which one it is.
+An engine keeps the promises of `Engine`. Whoever wants more asks with isinstance: `Warm`, `Early`, `Adopts`, `Logs`,
+`Plans`, `Machine`. Only the agent starts and stops; nothing outside this package knows which engine it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from receiver.model import Limits, Release
 from receiver.names import AppName, TypeName
@@ -58,49 +59,48 @@ class Job:
     config: Path | None = None
     build: bool = False
     limits: Limits = Limits()
+    # Whose slug it runs in, and so which engine runs it; a build has none yet.
+    release: Release | None = None
 
 
-class Manager(Protocol):
-    """The two implementations keep the same promises; `tests/` runs the same tests against both."""
+def app_word(app: AppName) -> str:
+    """The app's name where a dash separates words: no dash of its own, so where it ends is never in doubt."""
+    return app.replace("-", "_")
 
-    name: str
+
+def job_name(kind: str, app: AppName, number: int, *more: str) -> str:
+    """The name of a job of one release: `build-my_blog-v8`."""
+    return "-".join((kind, app_word(app), f"v{number}", *more))
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """What every engine can do. tests/contract runs the same promises against each."""
+
+    @property
+    def name(self) -> str: ...
+
+    def takes(self, release: Release) -> bool:
+        """Whether it can run what this release is made of."""
 
     def prepare(self, app: AppName) -> None:
-        """Whatever the manager needs once for an app (slice, target). Repeatable."""
-
-    def adopt(self, app: AppName, number: int, pid: int) -> None:
-        """Move the process, which makes vN of the app, into a unit of its own. Returns at once; what fails is logged."""
-
-    def expect_jobs(self) -> None:
-        """Begin what this process needs before its first job, which would otherwise wait for it; returns at once."""
+        """Whatever the engine needs once for an app (slice, target). Repeatable."""
 
     def forget(self, app: AppName) -> None:
-        """Stop every process of the app and remove all the manager knows of it."""
-
-    def expect_start(self, release: Release) -> None:
-        """Begin what the start of this release would otherwise wait for; returns at once. No start needs it."""
+        """Stop every process of the app and remove all the engine knows of it."""
 
     def start(self, release: Release) -> None:
         """Define and start every process of the release's formation, beside whatever runs; raises HostFault.
 
-        Returns when each has been executed, not when it is healthy. Repeatable.
+        Returns when each has been executed, not when it is healthy. Repeatable. Where a process takes requests it is
+        reached by the socket `ReleasePaths.socket`, whatever runs it.
         """
 
     def stop(self, app: AppName, number: int, *, wait: bool) -> None:
         """Stop the processes of release `number` (SIGTERM, drain seconds, SIGKILL) and remove their definitions.
 
-        With wait=False it returns at once and the drain goes on behind it.
+        With wait=False it returns at once and the drain goes on behind it. Nothing happens if there are none.
         """
-
-    def keep_warm(self, release: Release, seconds: int) -> bool:
-        """Let the release's processes that take requests run on for so long, and stop the others; False, with nothing
-        done, where the manager cannot. A `stop` ends it early."""
-
-    def warm(self, app: AppName) -> set[int]:
-        """The releases that are kept warm (as `Release.runs_as` has them)."""
-
-    def cool(self, app: AppName, but: Collection[int]) -> None:
-        """Stop all that is kept warm but these, and forget what no longer is."""
 
     def boot_with(self, app: AppName, release: Release | None) -> None:
         """Make this release, and no other, come up when the machine does."""
@@ -109,7 +109,7 @@ class Manager(Protocol):
         """Restart the processes (of one type) in place, one after another."""
 
     def processes(self, app: AppName) -> Sequence[ProcessStatus]:
-        """All processes of all releases of the app that the manager knows."""
+        """All processes of all releases of the app that the engine knows."""
 
     def defined(self, app: AppName) -> set[int]:
         """The releases that it has definitions of, whether they run or not; `stop` removes them."""
@@ -121,17 +121,100 @@ class Manager(Protocol):
         """Kill a running job with everything it started. Nothing happens if there is none."""
 
 
-def booted_with_systemd() -> bool:
-    """Whether systemd is the init system of this machine (sd_booted(3))."""
-    return Path("/run/systemd/system").is_dir()
+@runtime_checkable
+class Warm(Protocol):
+    """It can let the processes of a release that was replaced run on."""
+
+    def keep_warm(self, release: Release, seconds: int) -> bool:
+        """Let the release's processes that take requests run on for so long, and stop the others; False, with nothing
+        done, where that failed. A `stop` ends it early."""
+
+    def warm(self, app: AppName) -> set[int]:
+        """The releases that are kept warm (as `Release.runs_as` has them)."""
+
+    def cool(self, app: AppName, but: Collection[int]) -> None:
+        """Stop all that is kept warm but these, and forget what no longer is."""
 
 
-def choose() -> Manager:
-    """The manager of this machine."""
-    if booted_with_systemd():
-        from receiver.engines.systemd.engine import SystemdManager
+@runtime_checkable
+class Early(Protocol):
+    """It can do before it is asked what a start or a job would otherwise wait for. Neither needs it."""
 
-        return SystemdManager()
-    from receiver.engines.embedded.engine import EmbeddedManager
+    def ahead(self) -> Iterator[None]:
+        """Load what a start and a job need, a part a step."""
 
-    return EmbeddedManager()
+    def expect_jobs(self) -> None:
+        """Begin what this process needs before its first job; returns at once."""
+
+    def expect_start(self, release: Release) -> None:
+        """Begin what the start of this release would otherwise wait for; returns at once."""
+
+
+@runtime_checkable
+class Adopts(Protocol):
+    """It can keep a process that it did not start."""
+
+    def adopt(self, app: AppName, number: int, pid: int) -> None:
+        """Move the process, which makes vN of the app, into a unit of its own. Returns at once; what fails is logged."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What `shipit logs` was asked for."""
+
+    app: AppName
+    process: TypeName | None
+    release: int | None
+    lines: int
+    follow: bool
+    since: str
+    grep: str
+    quiet: bool
+
+
+@runtime_checkable
+class Logs(Protocol):
+    """It knows what the processes printed. Asked by `shipit`, without root's rights."""
+
+    def last_lines(self, release: Release, process: TypeName, index: int, count: int) -> list[str]:
+        """The last lines that one process of one release printed; empty when there are none."""
+
+    def show(self, wanted: Wanted) -> int:
+        """Copy the log to standard output, following it until interrupted when asked; returns an exit code."""
+
+
+@runtime_checkable
+class Plans(Protocol):
+    """It can say what it would write."""
+
+    def files(self, release: Release) -> dict[str, str]:
+        """The text of each file that a start of the release needs, by name; nothing is written."""
+
+
+@dataclass(frozen=True)
+class Hints:
+    """What an administrator types on a machine that this engine keeps running."""
+
+    start_proxy: str
+    start_agent: str
+    agent_log: str
+
+
+@dataclass(frozen=True)
+class Service:
+    """One of shipit's own services, as doctor shows it; `hint` is what to type when it is not well."""
+
+    what: str
+    well: bool
+    hint: str
+
+
+@runtime_checkable
+class Machine(Protocol):
+    """It also keeps shipit's own services running: one engine of each machine does."""
+
+    @property
+    def hints(self) -> Hints: ...
+
+    def services(self) -> Sequence[Service]:
+        """How shipit's own services are. Needs root."""

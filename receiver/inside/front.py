@@ -27,7 +27,7 @@ def start_front(path: str, port_file: str) -> int:
     """Bind the socket `path`, start the front, and return the TCP port on which the caller must listen.
 
     The port is free now and written to `port_file`. Should another user's program take it first, the caller is
-    killed (SIGTERM), and its manager starts it again with another one.
+    killed (SIGTERM), and its engine starts it again with another one.
     """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(path)

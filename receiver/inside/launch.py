@@ -6,7 +6,7 @@
     launch --run=ID APP N               the one-off command releases/runs/ID.json
 
 The config vars come as systemd's credential `config`; with `--stdin` on standard input, of which nothing is left to the
-command; with `--user` (embedded manager) it is started as root, reads their file and becomes the app's user for good.
+command; with `--user` (embedded engine) it is started as root, reads their file and becomes the app's user for good.
 `--root=DIR` puts all paths below DIR (tests). Only the standard library, and only its fast parts, because the user
 waits for it: it is started with -I -S.
 """

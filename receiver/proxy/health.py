@@ -13,7 +13,7 @@ from receiver.proxy import probe
 
 # A start of 0.3 s is not rounded up, one of a minute is not pestered: a pause is a twentieth of the wait so far (s).
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.01, 0.25
-# Asking the manager costs more than asking the process, at a time when the process needs the processor (s).
+# Asking the engine costs more than asking the process, at a time when the process needs the processor (s).
 FIRST_LOOK, LOOK_EVERY = 0.4, 0.1
 # One request may take this long (s): an app's first answer often loads half of it.
 ANSWER = 10.0
@@ -35,7 +35,7 @@ def wait_until_healthy(
     """Return as soon as the process passes its healthcheck; raises Unhealthy at the check's timeout or a crash.
 
     `crashed` tells why it can no longer become healthy, `command` runs the command healthcheck and returns its exit
-    code, `ready` returns the pid (or True) while the manager says that it runs, else 0. They may block for a moment;
+    code, `ready` returns the pid (or True) while the engine says that it runs, else 0. They may block for a moment;
     any number of processes can be checked at once, a thread each. `host` is the Host header of an HTTP check, `uid`
     who must own what listens (default: the app's user).
     """

@@ -9,9 +9,7 @@ import grp
 import os
 import pwd
 from dataclasses import dataclass
-from pathlib import Path
 
-from receiver.engines.systemd.units import tmpfiles
 from receiver.errors import HostFault
 from receiver.paths import PROXY_GROUP, SHIPIT_USER, AppPaths, app_user, build_user
 from receiver.system import disk
@@ -57,17 +55,10 @@ def create(paths: AppPaths) -> bool:
 
 
 def make_socket_dir(paths: AppPaths, ids: Ids) -> None:
-    """/run/shipit/APP now, and at every boot."""
+    """/run/shipit/APP, which the app's engine makes again at every boot."""
     proxy = grp.getgrnam(PROXY_GROUP).gr_gid
     with disk.opened_dir(paths.layout.run) as run_dir:
         disk.make_dir(run_dir, paths.name, 0o2750, ids.app, proxy)
-    line = tmpfiles(paths.name, paths.layout, app_user(paths.name), PROXY_GROUP)
-    if paths.layout.tmpfiles.is_dir():
-        disk.write_atomically(tmpfiles_file(paths), line.encode(), 0o644)
-
-
-def tmpfiles_file(paths: AppPaths) -> Path:
-    return paths.layout.tmpfiles / f"shipit-{paths.name}.conf"
 
 
 def make_users(paths: AppPaths) -> Ids:
@@ -108,7 +99,6 @@ def ids_of(paths: AppPaths) -> Ids:
 
 def destroy(paths: AppPaths) -> None:
     """Remove all files of an app, then its users; nothing of it runs any more. Repeatable after a crash."""
-    disk.remove_file(tmpfiles_file(paths))
     disk.remove_tree(paths.sockets)
     disk.remove_tree(paths.dir)
     for name in (build_user(paths.name), app_user(paths.name)):

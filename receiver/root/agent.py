@@ -20,10 +20,12 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 from receiver import wire
-from receiver.engines.base import Manager, choose
+from receiver.engines import all as all_engines
+from receiver.engines.all import Engines
 from receiver.errors import Failure, HostFault, Rejected, full_disk
 from receiver.paths import SHIPIT_USER, Layout
 from receiver.root.verbs import Verbs
@@ -46,16 +48,17 @@ def main(argv: list[str]) -> None:
     if argv == ["--reconcile-all"]:
         from receiver.root.reconcile import reconcile_all
 
-        raise SystemExit(reconcile_all(layout, choose()))
+        raise SystemExit(reconcile_all(layout, all_engines.here(layout)))
     own = argv == ["--listen"]
-    manager, ahead = choose(), imports()
+    engines = all_engines.here(layout)
+    ahead = chain(imports(), engines.ahead())
     # So that no fork has to load the name service again (nsswitch.conf(5)).
     with suppress(KeyError):
         pwd.getpwnam(SHIPIT_USER)
     with bound(layout) if own else socket.socket(fileno=FIRST_FD) as server:
         fork_for_each(
             server,
-            lambda connection: serve(layout, connection, manager, ahead),
+            lambda connection: serve(layout, connection, engines, ahead),
             ahead=ahead,
             pause=PAUSE,
             idle=None if own else IDLE,
@@ -63,7 +66,7 @@ def main(argv: list[str]) -> None:
     raise SystemExit(0)
 
 
-def serve(layout: Layout, connection: socket.socket, manager: Manager, ahead: Iterator[None]) -> int:
+def serve(layout: Layout, connection: socket.socket, engines: Engines, ahead: Iterator[None]) -> int:
     """Answer requests until the peer closes; returns an exit code. `ahead`: what to do before the first one is here."""
     os.set_inheritable(connection.fileno(), False)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
@@ -73,8 +76,8 @@ def serve(layout: Layout, connection: socket.socket, manager: Manager, ahead: It
     while not asked(connection) and next(ahead, "over") is None:
         pass
     if not asked(connection, A_PUSH):
-        manager.expect_jobs()
-    verbs = Verbs(layout, manager, lambda job: stopped_when_gone(connection, manager, job))
+        engines.expect_jobs()
+    verbs = Verbs(layout, engines, lambda job: stopped_when_gone(connection, engines, job))
     while True:
         try:
             received = receive(connection)
@@ -118,17 +121,10 @@ def asked(connection: socket.socket, seconds: float = 0) -> bool:
 
 
 def imports() -> Iterator[None]:
-    """Import what most requests need, and then what a build needs, a part a step."""
-    for name in ("hashlib", "receiver.proxy.nginx", "receiver.engines.systemd.units", "yaml", "jinja2"):
+    """Import what most requests need, a part a step."""
+    for name in ("hashlib", "receiver.proxy.nginx", "yaml"):
         importlib.import_module(name)
         yield
-    import jinja2
-
-    from receiver.system.render import environment
-
-    # A template that an administrator broke is told to whoever needs it.
-    with suppress(jinja2.TemplateError):
-        environment().get_template("systemd/job.service.j2")
 
 
 def receive(connection: socket.socket) -> tuple[bytes, list[int], int] | None:
@@ -185,19 +181,19 @@ def respond(verbs: Verbs, line: bytes, fds: Sequence[int], sender: int = 0) -> d
         result = f"{type(failure).__name__}: {failure.message}"
     except Exception as error:  # noqa: BLE001 - the one place where the unexpected ends
         traceback.print_exc()
-        answer = {"error": wire.encode_error(unexpected(error))}
+        answer = {"error": wire.encode_error(unexpected(error, verbs.engines.hints.agent_log))}
         result = type(error).__name__
     log(**known, seconds=round(time.monotonic() - began, 4), result=result)
     return answer
 
 
-def unexpected(error: Exception) -> Failure:
+def unexpected(error: Exception, log_hint: str) -> Failure:
     if full := full_disk(error):
         return full
     if isinstance(error, OSError) and error.strerror:
         # What the machine says of itself (no space, read-only) helps; which file it was stays in the journal.
         return HostFault(f"The server could not do it: {error.strerror}.", hint="sudo shipit doctor")
-    return HostFault("The agent failed.", hint="The server's administrator finds why: journalctl -t shipit-agent -n 50")
+    return HostFault("The agent failed.", hint=f"The server's administrator finds why: {log_hint}")
 
 
 def send(connection: socket.socket, message: dict[str, Any]) -> None:
@@ -210,7 +206,7 @@ def log(**known: Any) -> None:
 
 
 @contextmanager
-def stopped_when_gone(connection: socket.socket, manager: Manager, job: str) -> Iterator[None]:
+def stopped_when_gone(connection: socket.socket, engines: Engines, job: str) -> Iterator[None]:
     """Stop the job as soon as the peer hangs up: nobody reads it then, and nobody else would end it."""
     over = threading.Event()
 
@@ -220,7 +216,7 @@ def stopped_when_gone(connection: socket.socket, manager: Manager, job: str) -> 
         while not over.wait(0.1):
             if poll.poll(0):
                 # It may not have begun: asked again until it is over.
-                manager.stop_job(job)
+                engines.stop_job(job)
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()

@@ -153,7 +153,7 @@ class Agent:
         return [ProcessStatus(**{**entry, "state": ProcessState(entry["state"])}) for entry in found]
 
     def remainders(self, app: AppName) -> set[int]:
-        """The releases of which the manager has anything: processes, or definitions that a cut off stop has left."""
+        """The releases of which the engine has anything: processes, or definitions that a cut off stop has left."""
         found = self._call(Request(Verb.PROCESSES, app))
         return {*found["defined"], *(entry["release"] for entry in found["processes"])}
 

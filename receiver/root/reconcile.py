@@ -8,7 +8,8 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 
 from receiver import settings
-from receiver.engines.base import Manager, ProcessState
+from receiver.engines.all import Engines
+from receiver.engines.base import ProcessState
 from receiver.errors import Failure
 from receiver.ledger.ledger import Ledger, apps
 from receiver.names import AppName
@@ -19,25 +20,25 @@ from receiver.system import disk
 UP = (ProcessState.RUNNING, ProcessState.STARTING)
 
 
-def reconcile(layout: Layout, manager: Manager, app: AppName) -> list[str]:
+def reconcile(layout: Layout, engines: Engines, app: AppName) -> list[str]:
     """Returns what was done, a line each; nothing if all was as it should be."""
     ledger = Ledger(layout.app(app))
     current = None if ledger.state().stopped else ledger.current()
     done = []
-    manager.prepare(app)
-    running = manager.processes(app)
+    engines.prepare(app)
+    running = engines.processes(app)
     if current is not None and current.slug:
         up = {(p.process, p.index) for p in running if p.release == current.runs_as and p.state in UP}
         missing = [f"{p.type}.{i}" for p, i in current.running() if (p.type, i) not in up]
         if missing:
-            manager.start(current)
+            engines.start(current)
             done.append(f"started {', '.join(missing)} of {current.name}")
-    manager.boot_with(app, current)
+    engines.boot_with(app, current)
     # What a reboot ended between the switch and its retiring has only its definitions left.
-    remainders = {p.release for p in running} | manager.defined(app)
-    wanted = {current.runs_as, *manager.warm(app)} if current else set()
+    remainders = {p.release for p in running} | engines.defined(app)
+    wanted = {current.runs_as, *engines.warm(app)} if current else set()
     for number in sorted(remainders - wanted):
-        manager.stop(app, number, wait=False)
+        engines.stop(app, number, wait=False)
         done.append(f"stopped v{number}")
     if nginx.apply(layout, settings.load(layout.settings), app):
         done.append("reloaded nginx")
@@ -50,13 +51,13 @@ def held(layout: Layout, app: AppName) -> AbstractContextManager[object]:
     return disk.locked(lock, wait=False) if lock.exists() else nullcontext()
 
 
-def reconcile_all(layout: Layout, manager: Manager) -> int:
+def reconcile_all(layout: Layout, engines: Engines) -> int:
     """Reconcile every app that nobody is changing, at boot; one that fails does not keep the others from it."""
     code = 0
     for app in apps(layout):
         try:
             with held(layout, app):
-                for line in reconcile(layout, manager, app):
+                for line in reconcile(layout, engines, app):
                     print(f"{app}: {line}", flush=True)
         except BlockingIOError:
             print(f"{app}: a release is being made", flush=True)

@@ -13,13 +13,13 @@ from dataclasses import asdict
 from typing import Any
 
 from receiver import settings
-from receiver.engines.base import Job, Manager
-from receiver.engines.systemd.units import BUILDER, LAUNCH, app_word
+from receiver.engines.all import Engines
+from receiver.engines.base import Job, job_name
 from receiver.errors import Failure, HostFault, NotFound, Rejected
 from receiver.ledger.ledger import Ledger
 from receiver.model import CheckKind, Release
 from receiver.names import AppName, ConfigKey, build_may_see
-from receiver.paths import PYTHON, AppPaths, Layout, app_user, build_user
+from receiver.paths import BUILDER, LAUNCH, PYTHON, AppPaths, Layout, app_user, build_user
 from receiver.root import accounts, reconcile
 from receiver.system import disk
 from receiver.system.rendered import Rendered
@@ -39,8 +39,8 @@ Watch = Callable[[str], AbstractContextManager[None]]
 class Verbs:
     """One verb a method, each with a request that has been decoded; returns what goes into `ok`, or raises Failure."""
 
-    def __init__(self, layout: Layout, manager: Manager, watch: Watch) -> None:
-        self.layout, self.manager, self.watch = layout, manager, watch
+    def __init__(self, layout: Layout, engines: Engines, watch: Watch) -> None:
+        self.layout, self.engines, self.watch = layout, engines, watch
         # What to do when the answer is out.
         self._then: Callable[[], None] | None = None
         self._found_whole: tuple[AppName, Collection[int], float] = AppName(""), (), 0.0
@@ -62,18 +62,18 @@ class Verbs:
         return {}
 
     def do_adopt(self, request: Request, fds: Sequence[int]) -> Answer:
-        self.manager.adopt(request.app, request.release, request.sender)
+        self.engines.adopt(request.app, request.release, request.sender)
         return {}
 
     def do_create_app(self, request: Request, fds: Sequence[int]) -> Answer:
         new = accounts.create(self.layout.app(request.app))
-        self.manager.prepare(request.app)
+        self.engines.prepare(request.app)
         return {"created": new}
 
     def do_destroy_app(self, request: Request, fds: Sequence[int]) -> Answer:
         from receiver.proxy import nginx
 
-        self.manager.forget(request.app)
+        self.engines.forget(request.app)
         Rendered(self.layout, request.app).forget()
         try:
             nginx.remove(self.layout, request.app)
@@ -113,7 +113,7 @@ class Verbs:
             disk.make_dir(slugs, of.slug.name, 0o2750, ids.build, ids.app_group)
         config = self._build_config(paths, release)
         job = Job(
-            name=job_name("build", release), app=release.app, user=build_user(release.app),
+            name=job_name("build", release.app, release.number), app=release.app, user=build_user(release.app),
             argv=(str(PYTHON), "-IS", str(BUILDER), release.app, str(release.number)), cwd=of.slug,
             writable=(of.slug, paths.cache), timeout=settings.load(self.layout.settings).build_timeout,
             config=of.config.with_suffix(".build") if config is not None else None, build=True,
@@ -130,7 +130,7 @@ class Verbs:
     def do_release_command(self, request: Request, fds: Sequence[int]) -> Answer:
         release = self._release(request)
         timeout = settings.load(self.layout.settings).release_command_timeout
-        job = self._job(job_name("release", release), release, ["--release"], [], timeout)
+        job = self._job(job_name("release", release.app, release.number), release, ["--release"], [], timeout)
         return {"code": self._run(job, None, fds[0])}
 
     def do_check_command(self, request: Request, fds: Sequence[int]) -> Answer:
@@ -144,10 +144,10 @@ class Verbs:
 
     def do_run(self, request: Request, fds: Sequence[int]) -> Answer:
         release = self._release(request)
-        name = f"{job_name('run', release)}-{request.run}"
+        name = job_name("run", release.app, release.number, request.run)
         job = self._job(name, release, [f"--run={request.run}"], [], 0)
         with self.watch(job.name):
-            return {"code": self.manager.run_job(job, fds[0], fds[1], fds[2], tty=request.tty)}
+            return {"code": self.engines.run_job(job, fds[0], fds[1], fds[2], tty=request.tty)}
 
     def do_check_files(self, request: Request, fds: Sequence[int]) -> Answer:
         self._then = lambda: self._check_files(request)
@@ -167,41 +167,41 @@ class Verbs:
         live = self._ledger(release.app).current()
         if live and live.warm and not release.took_over:
             # No more than two releases of an app are in memory.
-            self.manager.cool(release.app, {live.runs_as, release.number})
-        self.manager.start(release)
+            self.engines.cool(release.app, {live.runs_as, release.number})
+        self.engines.start(release)
         return {}
 
     def do_boot_with(self, request: Request, fds: Sequence[int]) -> Answer:
-        self.manager.boot_with(request.app, self._release(request) if request.release else None)
+        self.engines.boot_with(request.app, self._release(request) if request.release else None)
         return {}
 
     def do_stop(self, request: Request, fds: Sequence[int]) -> Answer:
-        self.manager.stop(request.app, self._release(request).runs_as, wait=request.wait)
+        self.engines.stop(request.app, self._release(request).runs_as, wait=request.wait)
         return {}
 
     def do_keep_warm(self, request: Request, fds: Sequence[int]) -> Answer:
         release = self._release(request)
         previous = self._ledger(request.app).release(release.previous) if release.warm and release.previous else None
-        return {"kept": previous is not None and self.manager.keep_warm(previous, release.warm)}
+        return {"kept": previous is not None and self.engines.keep_warm(previous, release.warm)}
 
     def do_warm(self, request: Request, fds: Sequence[int]) -> Answer:
-        return {"releases": sorted(self.manager.warm(request.app))}
+        return {"releases": sorted(self.engines.warm(request.app))}
 
     def do_cool(self, request: Request, fds: Sequence[int]) -> Answer:
         live = self._ledger(request.app).current()
-        self.manager.cool(request.app, {live.runs_as} if live else ())
+        self.engines.cool(request.app, {live.runs_as} if live else ())
         return {}
 
     def do_restart(self, request: Request, fds: Sequence[int]) -> Answer:
         release = self._release(request)
         if request.process:
             release.process(request.process)
-        self.manager.restart(release, request.process or None)
+        self.engines.restart(release, request.process or None)
         return {}
 
     def do_processes(self, request: Request, fds: Sequence[int]) -> Answer:
-        running = [asdict(status) for status in self.manager.processes(request.app)]
-        return {"processes": running, "defined": sorted(self.manager.defined(request.app))}
+        running = [asdict(status) for status in self.engines.processes(request.app)]
+        return {"processes": running, "defined": sorted(self.engines.defined(request.app))}
 
     def do_proxy(self, request: Request, fds: Sequence[int]) -> Answer:
         from receiver.proxy import nginx
@@ -216,7 +216,7 @@ class Verbs:
         if wanted := sorted(gone & needed):
             raise Rejected(f"v{wanted[0]} of {request.app} is still needed and was not removed.")
         for number in sorted(gone):
-            self.manager.stop(request.app, number, wait=False)
+            self.engines.stop(request.app, number, wait=False)
             of = paths.release(number)
             for path in (of.slug, of.run_dir):
                 disk.remove_tree(path)
@@ -224,11 +224,11 @@ class Verbs:
         return {}
 
     def do_cancel(self, request: Request, fds: Sequence[int]) -> Answer:
-        stop_jobs(self.manager, self._release(request))
+        stop_jobs(self.engines, self._release(request))
         return {}
 
     def do_reconcile(self, request: Request, fds: Sequence[int]) -> Answer:
-        return {"done": reconcile.reconcile(self.layout, self.manager, request.app)}
+        return {"done": reconcile.reconcile(self.layout, self.engines, request.app)}
 
     def _app(self, app: AppName) -> AppPaths:
         paths = self.layout.app(app)
@@ -249,12 +249,12 @@ class Verbs:
             name=name, app=release.app, user=app_user(release.app),
             argv=(str(PYTHON), "-IS", str(LAUNCH), *flags, release.app, str(release.runs_as), *words),
             cwd=paths.data, writable=(paths.data, paths.sockets), timeout=timeout,
-            config=paths.release(release.runs_as).config,
+            config=paths.release(release.runs_as).config, release=release,
         )  # fmt: skip
 
     def _run(self, job: Job, stdin: int | None, output: int) -> int:
         with self.watch(job.name):
-            return self.manager.run_job(job, stdin, output, output)
+            return self.engines.run_job(job, stdin, output, output)
 
     def _build_config(self, paths: AppPaths, release: Release) -> Mapping[str, str] | None:
         """The config vars that the build may see; the release's own snapshot comes after it."""
@@ -269,7 +269,7 @@ class Verbs:
         release = self._release(request)
         # What was built is asked to start at once, and what is stopped is not.
         if not release.builds and not self._ledger(release.app).state().stopped:
-            self.manager.expect_start(release)
+            self.engines.expect_start(release)
 
     def _damaged(self, app: AppName, releases: Collection[int]) -> int:
         """The first of these releases whose slug lost files since it was built, 0 if none did."""
@@ -309,20 +309,20 @@ def needed_slugs(ledger: Ledger, gone: set[int]) -> set[int]:
     return used | ({current} if current else set())
 
 
-def job_name(kind: str, release: Release) -> str:
-    return f"{kind}-{app_word(release.app)}-v{release.number}"
-
-
 def check_name(release: Release, kind: str, index: str) -> str:
-    return f"{job_name('check', release)}-{kind}-{index}"
+    return job_name("check", release.app, release.number, kind, index)
 
 
-def stop_jobs(manager: Manager, release: Release) -> None:
+def stop_jobs(engines: Engines, release: Release) -> None:
     """Stop a build, release command or check of the release, whichever runs."""
     checks = [
         check_name(release, process.type, str(index))
         for process, index in release.running()
         if process.check.kind is CheckKind.COMMAND
     ]
-    for name in (job_name("build", release), job_name("release", release), *checks):
-        manager.stop_job(name)
+    for name in (
+        job_name("build", release.app, release.number),
+        job_name("release", release.app, release.number),
+        *checks,
+    ):
+        engines.stop_job(name)

@@ -8,13 +8,11 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from types import ModuleType
 
-from receiver.engines.base import booted_with_systemd
 from receiver.errors import Failure, Rejected
 from receiver.paths import Layout
 from receiver.settings import Settings
-from receiver.setup import accounts, places, remove
+from receiver.setup import accounts, machine, places, remove
 from receiver.setup.report import Step, step
 
 
@@ -56,7 +54,7 @@ def install(layout: Layout, options: argparse.Namespace) -> None:
     if options.http_port and not 0 < options.http_port < 65536:
         raise Rejected("--http-port is not a port.", holds="Nothing was changed.", hint="A number from 1 to 65535")
     given = ssh.read_keys(options.key)
-    services = services_here()
+    services = machine.services()
     previous = places.current_version(layout)
     record = places.Record.read(layout)
     http_port = services.choose_http_port(layout, options.http_port)
@@ -92,24 +90,13 @@ def install(layout: Layout, options: argparse.Namespace) -> None:
     finish.tell(layout, settings, taken, seconds=time.time() - options.started / 1e6, demo=options.demo == "yes")
 
 
-def back(layout: Layout, services: ModuleType, settings: Settings, previous: str, failure: Failure) -> None:
+def back(layout: Layout, services: machine.Services, settings: Settings, previous: str, failure: Failure) -> None:
     """Let the previous version receive again, because the new one does not; says so in the failure."""
     unseen = Step()
     places.switch(layout, previous, unseen)
     with suppress(Failure):
         services.start(layout, settings, unseen, ssh_changed=False, web_changed=False)
         failure.holds = f"The previous version, {previous}, receives again; apps did not notice."
-
-
-def services_here() -> ModuleType:
-    """The module with choose_http_port, ssh_port and start for this machine."""
-    if booted_with_systemd():
-        from receiver.setup import services
-
-        return services
-    from receiver.setup import embedded
-
-    return embedded
 
 
 if __name__ == "__main__":

@@ -9,22 +9,23 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from receiver import settings
 from receiver.engines.embedded import family, keeper, supervisord
-from receiver.engines.embedded.supervisord import Program, Supervisor
+from receiver.engines.embedded.programs import Program
+from receiver.engines.embedded.supervisord import BAD_NAME, NOT_RUNNING, Supervisor
 from receiver.errors import HostFault
-from receiver.paths import PREFIX, PYTHON, Layout
+from receiver.paths import LIBEXEC, PYTHON, Layout
 from receiver.settings import Settings
-from receiver.setup import ssh
+from receiver.setup import accounts, ssh
 from receiver.setup.ports import Listener, free_port, listener
 from receiver.setup.report import Step
 from receiver.system import disk
 from receiver.system.render import render
 from receiver.system.run import run
 
-LIBEXEC = PREFIX / "share/shipit/libexec"
 SUPERVISE = LIBEXEC / "supervise"
 
 
@@ -72,7 +73,7 @@ def start(layout: Layout, known: Settings, step: Step, *, ssh_changed: bool, web
     reconcile = Program(
         "shipit-reconcile", f"{PYTHON} -IS {LIBEXEC / 'agent'} --reconcile-all", layout.log / "reconcile.log", once=True
     )
-    reconcile.write(layout)
+    supervisord.write(layout, reconcile)
     if foreign["nginx"] is None:
         command = f"{PYTHON} -IS {LIBEXEC / 'webserver'} -g 'daemon off;'"
         programs.append(Program("shipit-nginx", command, layout.log / "nginx.log", stop_signal="QUIT"))
@@ -83,7 +84,7 @@ def start(layout: Layout, known: Settings, step: Step, *, ssh_changed: bool, web
     for name in ("nginx", "sshd"):
         if foreign[name] is not None and disk.remove_file(layout.supervisor / f"shipit-{name}.conf") and not first:
             supervisor.drop(f"shipit-{name}")
-    changed = {program.name for program in programs if program.write(layout)}
+    changed = {program.name for program in programs if supervisord.write(layout, program)}
     if first:
         # What does not start is named, with its log, by _await.
         run([SUPERVISE, "start"], timeout=60, check=False)
@@ -102,6 +103,30 @@ def start(layout: Layout, known: Settings, step: Step, *, ssh_changed: bool, web
             supervisor.call("signalProcess", f"shipit-{name}", "HUP")
             step.did(f"{name} reloaded")
     _await(layout, supervisor, [program.name for program in programs])
+
+
+def reload_ssh(layout: Layout, step: Step) -> None:
+    if keeper.keeper_pid(layout):
+        Supervisor(layout).call("signalProcess", "shipit-sshd", "HUP", ignore=[BAD_NAME, NOT_RUNNING])
+
+
+def reload_proxy(layout: Layout, step: Step) -> None:
+    with suppress(OSError, ValueError):
+        os.kill(int((layout.root / "run/nginx.pid").read_text()), signal.SIGHUP)
+        step.did("nginx reloaded")
+
+
+def remove(layout: Layout, step: Step) -> None:
+    for name in ("shipit-agent", "shipit-reconcile"):
+        if disk.remove_file(layout.supervisor / f"{name}.conf"):
+            step.did(f"removed {name}")
+            if keeper.keeper_pid(layout):
+                Supervisor(layout).drop(name)
+
+
+def remove_apps(layout: Layout, step: Step) -> None:
+    keeper.stop(layout)
+    family.kill(family.of_users(user.pw_uid for user in accounts.app_accounts(layout)))
 
 
 def _write_config(layout: Layout) -> None:

@@ -1,4 +1,4 @@
-"""shipit's own services: socket-activated units on a systemd machine, programs of the embedded supervisor elsewhere."""
+"""shipit's own services on a machine that systemd runs: socket-activated units. See machine.Services."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def ssh_port(layout: Layout) -> int:
 def start(layout: Layout, known: Settings, step: Step, *, ssh_changed: bool, web_changed: bool) -> None:
     """Start everything, or make what runs read what has changed. `known` is not needed here."""
     install_units(layout, step)
-    reload_ssh(ssh_changed, step)
-    reload_nginx(web_changed, step)
+    start_ssh(ssh_changed, step)
+    start_nginx(web_changed, step)
 
 
 def install_units(layout: Layout, step: Step) -> None:
@@ -88,7 +88,7 @@ def of_login(layout: Layout) -> tuple[Path, list[Path]]:
     return layout.units / f"user-{uid}.slice.d/{DROPIN}", [layout.units / f"{name}{uid}.service" for name in unneeded]
 
 
-def remove_units(layout: Layout, step: Step) -> None:
+def remove(layout: Layout, step: Step) -> None:
     """Stop and remove the server's own units; those of apps stay."""
     names = [source.name for source in unit_sources() if (layout.units / source.name).exists()]
     if names:
@@ -105,8 +105,36 @@ def remove_units(layout: Layout, step: Step) -> None:
         step.did(f"{len(names)} units removed")
 
 
-def reload_ssh(changed: bool, step: Step) -> None:
-    """Make sshd run and read its configuration; sessions stay."""
+def remove_apps(layout: Layout, step: Step) -> None:
+    """Kill and remove every unit of every app."""
+    mine = ["shipit-*.service", "shipit-*.target", "shipit-*.slice", "shipit-*.socket", "shipit-*.timer"]
+    run(["systemctl", "stop", "--no-block", *mine], check=False)
+    run(["systemctl", "kill", "--signal=SIGKILL", "shipit-*.service"], check=False)
+    run(["systemctl", "stop", *mine, "shipit.slice"], check=False)
+    for path in sorted(layout.units.rglob("shipit*"), reverse=True):
+        if path.is_dir() and not path.is_symlink():
+            disk.remove_tree(path)
+        else:
+            disk.remove_file(path)
+    with suppress(OSError):
+        (layout.units / "nginx.service.d").rmdir()
+    run(["systemctl", "daemon-reload"], timeout=60)
+    run(["systemctl", "reset-failed", *mine], check=False)
+    step.did("all units are gone")
+
+
+def reload_ssh(layout: Layout, step: Step) -> None:
+    start_ssh(True, step)
+
+
+def reload_proxy(layout: Layout, step: Step) -> None:
+    if _active("nginx.service"):
+        run(["systemctl", "reload", "nginx.service"], check=False)
+        step.did("nginx reloaded")
+
+
+def start_ssh(changed: bool, step: Step) -> None:
+    """Make sshd run, and read its configuration if that has changed; sessions stay."""
     unit = "ssh.service"
     if _active(unit):
         if changed:
@@ -117,7 +145,7 @@ def reload_ssh(changed: bool, step: Step) -> None:
         step.did("sshd started")
 
 
-def reload_nginx(changed: bool, step: Step) -> None:
+def start_nginx(changed: bool, step: Step) -> None:
     """Make nginx run, now and at boot, and read its configuration without dropping a connection."""
     if _active("nginx.service"):
         if changed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from receiver.engines import logs
+from receiver.engines import all as engines
 from receiver.engines.base import ProcessState, ProcessStatus
 from receiver.errors import Unhealthy
 from receiver.model import ProcessType, Release
@@ -60,14 +60,14 @@ def _check(context: AppContext, release: Release, process: ProcessType, index: i
     except Unhealthy as failure:
         if watch.culprit:
             raise
-        last = logs.last_lines(context.layout, release, process.type, index, LAST_LINES)
+        last = engines.here(context.layout).last_lines(release, process.type, index, LAST_LINES)
         watch.culprit = Unhealthy(failure.message, hint=failure.hint, details=[*last, *failure.details])
         watch.give_up()
         raise watch.culprit from failure
 
 
 class _Watch:
-    """What the manager says of the processes, asked at most every 0.2 s for all of them together."""
+    """What the engine says of the processes, asked at most every 0.2 s for all of them together."""
 
     def __init__(self, context: AppContext, release: Release) -> None:
         self._context, self._release = context, release
@@ -102,7 +102,7 @@ class _Watch:
         return f"it ended and was restarted {status.restarts} times" if status.restarts >= 2 else None
 
     def pid(self, process: ProcessType, index: int) -> int:
-        """The process's pid while the manager says that it runs, else 0."""
+        """The process's pid while the engine says that it runs, else 0."""
         status = self.status(process, index)
         return status.pid if status is not None and status.state is ProcessState.RUNNING else 0
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from receiver.engines.base import booted_with_systemd
+from receiver.engines import all as engines
 from receiver.errors import Failure
 from receiver.ledger.ledger import Ledger
 from receiver.ledger.repair import repair
@@ -42,13 +42,13 @@ class Finding:
 def host_findings(layout: Layout) -> Iterator[Finding]:
     """Look at the installation itself."""
     again = "Run the installer again: sudo ./install.sh"
-    settings = load(layout.settings)
+    settings, machine = load(layout.settings), engines.here(layout)
     yield Finding(
         "host", f"installation at {PREFIX.resolve()}", PYTHON.exists() and (PREFIX / "bin/uv").exists(), again
     )
     yield Finding("host", f"user {SHIPIT_USER}", _user(SHIPIT_USER), again)
     yield Finding("host", f"group {PROXY_GROUP}", _group(PROXY_GROUP), again)
-    yield _answers(layout)
+    yield _answers(layout, machine.hints.start_agent)
     effective = run(["/usr/sbin/sshd", "-T", "-C", f"user={SHIPIT_USER},host=localhost,addr=127.0.0.1"], check=False)
     keys = f"authorizedkeysfile {layout.authorized_keys}" in effective.out.lower()
     yield Finding("host", "sshd sends the user shipit to the gateway", keys, again)
@@ -57,7 +57,7 @@ def host_findings(layout: Layout) -> Iterator[Finding]:
         "host", "nginx accepts its configuration", proxy.code == 0, f"See why: sudo nginx -t\n{proxy.err.strip()}"
     )
     yield Finding(
-        "host", "nginx runs", _pid_lives(layout.root / "run/nginx.pid"), "Start it: sudo systemctl start nginx"
+        "host", "nginx runs", _pid_lives(layout.root / "run/nginx.pid"), f"Start it: {machine.hints.start_proxy}"
     )
     free = shutil.disk_usage(layout.state).free // 2**20
     yield Finding(
@@ -69,10 +69,8 @@ def host_findings(layout: Layout) -> Iterator[Finding]:
         "host", "the kernel protects hard links (fs.protected_hardlinks)",
         not links.exists() or links.read_text().strip() == "1", "sudo sysctl -w fs.protected_hardlinks=1",
     )  # fmt: skip
-    if booted_with_systemd():
-        for unit in ("shipit-agent.socket", "shipit-gateway.socket"):
-            state = run(["systemctl", "is-active", unit], check=False).out.strip()
-            yield Finding("host", f"{unit} is {state}", state == "active", f"sudo systemctl start {unit}")
+    for service in machine.services():
+        yield Finding("host", service.what, service.well, service.hint)
 
 
 def app_findings(layout: Layout, app: AppName, agent: Agent) -> Iterator[Finding]:
@@ -131,14 +129,12 @@ def mend(layout: Layout, app: AppName, agent: Agent) -> list[str]:
     return [*done, *agent.reconcile(app)]
 
 
-def _answers(layout: Layout) -> Finding:
+def _answers(layout: Layout, hint: str) -> Finding:
     try:
         with Agent.connect(layout.agent_socket) as agent:
             agent.ping()
     except Failure as failure:
-        return Finding(
-            "host", f"the agent does not answer: {failure.message}", False, "sudo systemctl restart shipit-agent.socket"
-        )
+        return Finding("host", f"the agent does not answer: {failure.message}", False, hint)
     return Finding("host", "the agent answers", True)
 
 

@@ -1,4 +1,4 @@
-"""The embedded manager, where systemd is not running: the same promises, and nothing that runs twice."""
+"""The embedded engine, where systemd is not running: the same promises, and nothing that runs twice."""
 
 from __future__ import annotations
 

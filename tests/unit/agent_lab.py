@@ -1,16 +1,17 @@
-"""An agent in a directory of its own, with a manager that only remembers what it was asked."""
+"""An agent in a directory of its own, with a engine that only remembers what it was asked."""
 
 from __future__ import annotations
 
 import json
 import socket
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from receiver.engines.base import Job, ProcessStatus
+from receiver.engines.all import Engines
+from receiver.engines.base import Hints, Job, ProcessStatus, Service
 from receiver.ledger.ledger import Ledger
 from receiver.model import Check, CheckKind, Listen, ProcessType, Release, Source, Status
 from receiver.names import AppName, ConfigKey, TypeName
@@ -22,10 +23,11 @@ BLOG, WEB = AppName("blog"), TypeName("web")
 A, B, C = ConfigKey("A"), ConfigKey("B"), ConfigKey("C")
 
 
-class FakeManager:
+class FakeEngine:
     """Writes down what it was asked and does none of it; `job` is what running one does."""
 
     name = "fake"
+    hints = Hints("start nginx", "start the agent", "the agent's log")
 
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
@@ -38,6 +40,15 @@ class FakeManager:
 
     def adopt(self, app: AppName, number: int, pid: int) -> None:
         self.calls.append(("adopt", number, pid))
+
+    def takes(self, release: Release) -> bool:
+        return True
+
+    def services(self) -> list[Service]:
+        return []
+
+    def ahead(self) -> Iterator[None]:
+        return iter(())
 
     def expect_jobs(self) -> None:
         """Whether it is called depends on who is quicker."""
@@ -92,7 +103,8 @@ class Lab:
     """An app with a ledger below a directory, and an agent that serves one connection."""
 
     def __init__(self, root: Path) -> None:
-        self.layout, self.manager = Layout(root), FakeManager()
+        self.layout, self.engine = Layout(root), FakeEngine()
+        self.engines = Engines((self.engine,))
         self.paths = self.layout.app(BLOG)
         for path in (self.paths.releases, self.paths.config, self.paths.slugs, self.paths.data, self.layout.run):
             path.mkdir(parents=True)
@@ -106,7 +118,7 @@ class Lab:
 
     def serve(self, connection: socket.socket) -> None:
         with connection:
-            agent.serve(self.layout, connection, self.manager, iter(()))
+            agent.serve(self.layout, connection, self.engines, iter(()))
 
     def release(self, **values: Any) -> Release:
         web = ProcessType(WEB, "run", Listen.SOCKET, Check(CheckKind.COMMAND, command="check"))

@@ -1,4 +1,4 @@
-"""The agent over a real socket, with its real client; the manager is one that writes down what it was asked."""
+"""The agent over a real socket, with its real client; the engine is one that writes down what it was asked."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from agent_lab import BLOG, A, FakeManager, Lab, answer_to
+from agent_lab import BLOG, A, FakeEngine, Lab, answer_to
 
 from receiver import wire
+from receiver.engines.all import Engines
 from receiver.engines.base import Job
 from receiver.errors import Failure, HostFault, NotFound, Rejected
 from receiver.model import encode
@@ -33,7 +34,7 @@ def test_a_failed_call_leaves_the_connection_for_the_next(lab: Lab) -> None:
 @pytest.mark.parametrize("line", [b"\n", b"{}\n", b"[]\n", b'{"v":1,"verb":"shell"}\n', b"GET / HTTP/1.1\n", b"\xff\n"])
 def test_what_is_no_request_is_refused_and_nothing_is_done(lab: Lab, line: bytes) -> None:
     assert answer_to(lab, line)["error"]["exit"] == Rejected.exit_code
-    assert lab.manager.calls == []
+    assert lab.engine.calls == []
 
 
 def test_a_request_without_an_end_is_cut_off_at_the_limit(lab: Lab) -> None:
@@ -60,7 +61,7 @@ def test_a_request_with_descriptors_too_many_or_too_few_is_refused(lab: Lab) -> 
     for fds in ((), (0, 1)):
         with pytest.raises(Failure, match="number of descriptors"):
             lab.agent._call(request, fds)
-    assert lab.manager.jobs == []
+    assert lab.engine.jobs == []
 
 
 def test_descriptors_that_were_passed_do_not_pile_up(lab: Lab) -> None:
@@ -83,7 +84,7 @@ def test_an_unexpected_error_is_told_in_the_journal_and_not_to_the_peer(
     def bug(job: Job) -> int:
         raise ZeroDivisionError("the value is hunter2")
 
-    lab.manager.job = bug
+    lab.engine.job = bug
     with pytest.raises(Failure) as caught:
         lab.agent.release_command(BLOG, 1, 1)
     assert "hunter2" not in "\n".join(caught.value.lines()) and caught.value.exit_code == HostFault.exit_code
@@ -105,7 +106,7 @@ def test_each_call_is_one_line_in_the_journal_without_any_value(lab: Lab, capfd:
 
 def test_the_worker_is_moved_by_the_kernels_word_on_who_asks(lab: Lab) -> None:
     lab.agent.adopt(BLOG, 3)
-    assert lab.manager.calls == [("adopt", 3, os.getpid())]
+    assert lab.engine.calls == [("adopt", 3, os.getpid())]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
@@ -117,7 +118,7 @@ def test_nobody_can_have_another_process_moved(lab: Lab, monkeypatch: pytest.Mon
             lab.agent.adopt(BLOG, 3)
     finally:
         os.seteuid(0)
-    assert lab.manager.calls == []
+    assert lab.engine.calls == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
@@ -138,7 +139,7 @@ def test_only_shipit_and_root_are_answered(tmp_path: Path, capfd: pytest.Capture
         stranger._send(wire.encode_request(wire.Request(wire.Verb.PING)), (), ())
         stranger._connection.shutdown(socket.SHUT_WR)
         with connection:
-            assert agent.serve(Layout(tmp_path), connection, FakeManager(), iter(())) == 1
+            assert agent.serve(Layout(tmp_path), connection, Engines([FakeEngine()]), iter(())) == 1
         with stranger, pytest.raises(OSError, match=r"closed|reset"):
             stranger._line()
     assert json.loads(capfd.readouterr().err)["uid"] == 65534
@@ -162,7 +163,7 @@ def test_a_record_of_another_app_is_not_believed(lab: Lab) -> None:
     lab.paths.release(1).record.write_bytes(encode(replace(release, app=AppName("other"))))
     with pytest.raises(Failure, match="belongs to"):
         lab.agent.start(BLOG, 1)
-    assert lab.manager.calls == []
+    assert lab.engine.calls == []
 
 
 def test_closing_the_connection_ends_the_agents_process(lab: Lab) -> None:

@@ -1,4 +1,4 @@
-"""The parts of the embedded manager that need no supervisord: its files, names, jobs; and install.sh's small decisions."""
+"""The parts of the embedded engine that need no supervisord: its files, names, jobs; and install.sh's small decisions."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import pytest
 from receiver import settings
 from receiver.engines.base import Job
 from receiver.engines.embedded import family, jobs
-from receiver.engines.embedded.engine import Name
-from receiver.engines.embedded.supervisord import Program, control_socket
+from receiver.engines.embedded.programs import Name, Program
+from receiver.engines.embedded.supervisord import control_socket, write
 from receiver.model import Limits
 from receiver.names import app_name
 from receiver.paths import Layout
@@ -32,8 +32,8 @@ def test_a_program_is_written_as_supervisord_reads_it(tmp_path: Path) -> None:
     program = Program("blog.v8.web.1", "/bin/sh -c 'sleep 9'", tmp_path / "log/web.1.log", boot=False, drain=45)
     layout = Layout(tmp_path)
     layout.supervisor.mkdir(parents=True)
-    assert program.write(layout) is True
-    assert program.write(layout) is False, "writing it again changes nothing"
+    assert write(layout, program) is True
+    assert write(layout, program) is False, "writing it again changes nothing"
     config = tmp_path / "supervisord.conf"
     config.write_text(f"[supervisord]\nnodaemon=true\n[include]\nfiles={layout.supervisor}/*.conf\n")
     options = ServerOptions()

@@ -251,7 +251,7 @@ def test_a_command_is_repeated_until_it_succeeds(paths: AppPaths) -> None:
     assert told == "web.1 did not pass its command healthcheck within 0.2 s (last answer: exit code 3)."
 
 
-def test_notify_waits_until_the_manager_says_so(paths: AppPaths) -> None:
+def test_notify_waits_until_the_engine_says_so(paths: AppPaths) -> None:
     began = time.monotonic()
     wait(paths, Check(CheckKind.NOTIFY), ready=lambda: int(time.monotonic() - began > 0.3))
     assert time.monotonic() - began < 2

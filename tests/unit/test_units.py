@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receiver.engines.systemd import units
-from receiver.engines.systemd.engine import SystemdManager, hasten_moves
+from receiver.engines.systemd.engine import SystemdEngine, hasten_moves
 from receiver.errors import HostFault, Rejected
 from receiver.model import Check, CheckKind, Limits, Listen, ProcessType, Release, Source, Status
 from receiver.names import AppName, TypeName, app_name, type_name
@@ -205,9 +205,9 @@ def test_what_a_boot_starts_is_on_the_disk_before_anything_counts_on_it(
         fsync(fd)
 
     monkeypatch.setattr(os, "fsync", recorded)
-    SystemdManager(layout).boot_with(BLOG, release())
+    SystemdEngine(layout).boot_with(BLOG, release())
     synced.clear()
-    SystemdManager(layout).boot_with(BLOG, release())
+    SystemdEngine(layout).boot_with(BLOG, release())
     templates = {units.unit_template(BLOG, kind, 8) for kind in (WEB, MAIL)}
     wants = f"{units.app_target(BLOG)}.wants"
     assert len(synced) == 4, "each template once, however many processes it is for"
@@ -223,12 +223,12 @@ def test_what_an_older_version_wrote_of_an_app_is_written_anew_before_a_boot_rea
     layout.units.mkdir(parents=True)
     asked: list[tuple[str, ...]] = []
     monkeypatch.setattr("receiver.engines.systemd.engine.systemctl", lambda *words, check=True: asked.append(words))
-    SystemdManager(layout).boot_with(BLOG, release())
+    SystemdEngine(layout).boot_with(BLOG, release())
     assert asked == [], "nothing that systemd has read has changed"
     slice_file = layout.units / units.app_slice(BLOG)
     wanted = slice_file.read_text()
     slice_file.write_text("[Slice]\n")
-    SystemdManager(layout).boot_with(BLOG, release())
+    SystemdEngine(layout).boot_with(BLOG, release())
     assert (slice_file.read_text(), asked) == (wanted, [("daemon-reload",)])
 
 

@@ -1,4 +1,4 @@
-"""What the agent does for each verb, through its socket, against a manager that only remembers."""
+"""What the agent does for each verb, through its socket, against a engine that only remembers."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_config_vars_that_no_program_could_be_started_with_are_refused(lab: Lab,
 def test_a_build_runs_as_the_builder_and_may_write_its_slug_and_cache_only(lab: Lab) -> None:
     release = lab.release()
     result = lab.agent.build(BLOG, 1, 0, 1)
-    (job,) = lab.manager.jobs
+    (job,) = lab.engine.jobs
     of = lab.paths.release(release.number)
     assert (job.user, job.cwd, job.build, job.config) == ("build-blog", of.slug, True, None)
     assert job.writable == (of.slug, lab.paths.cache) and job.argv[-2:] == ("blog", "1") and job.timeout == 1800
@@ -68,7 +68,7 @@ def test_a_build_gets_the_config_vars_that_the_manifest_names_and_no_other(lab: 
         seen.append((json.loads(job.config.read_bytes()), stat.S_IMODE(job.config.stat().st_mode)))
         return 5
 
-    lab.manager.job = build
+    lab.engine.job = build
     result = lab.agent.build(BLOG, release.number, 0, 1)
     assert (result.code, result.digest) == (5, "")
     assert seen == [({"A": "1"}, 0o600)]
@@ -85,9 +85,9 @@ def test_a_release_that_shares_a_slug_is_not_built(lab: Lab) -> None:
 
 def test_a_release_command_runs_as_the_app_with_its_config_and_writes_its_data_only(lab: Lab) -> None:
     lab.release()
-    lab.manager.job = lambda job: 3
+    lab.engine.job = lambda job: 3
     assert lab.agent.release_command(BLOG, 1, 1) == 3
-    (job,) = lab.manager.jobs
+    (job,) = lab.engine.jobs
     assert (job.user, job.build, job.config) == ("app-blog", False, lab.paths.release(1).config)
     assert set(job.writable) == {lab.paths.data, lab.paths.sockets} and "migrate" not in " ".join(job.argv)
 
@@ -98,7 +98,7 @@ def test_only_a_process_of_the_formation_with_a_command_check_is_checked_so(lab:
     for index, kind in ((3, WEB), (1, TypeName("worker"))):
         with pytest.raises(Failure):
             lab.agent.check_command(BLOG, 1, kind, index, 1)
-    assert len(lab.manager.jobs) == 1
+    assert len(lab.engine.jobs) == 1
 
 
 def test_a_job_is_stopped_when_whoever_asked_for_it_hangs_up(lab: Lab) -> None:
@@ -107,9 +107,9 @@ def test_a_job_is_stopped_when_whoever_asked_for_it_hangs_up(lab: Lab) -> None:
 
     def wait(job: Job) -> int:
         begun.set()
-        return 0 if lab.manager.stopped.wait(10) else 1
+        return 0 if lab.engine.stopped.wait(10) else 1
 
-    lab.manager.job = wait
+    lab.engine.job = wait
 
     def ask() -> None:
         with pytest.raises(Failure):
@@ -120,14 +120,14 @@ def test_a_job_is_stopped_when_whoever_asked_for_it_hangs_up(lab: Lab) -> None:
     assert begun.wait(10)
     lab.raw.shutdown(socket.SHUT_RDWR)
     asker.join(10)
-    assert lab.manager.stopped.wait(10)
-    assert ("stop_job", "release-blog-v1") in lab.manager.calls
+    assert lab.engine.stopped.wait(10)
+    assert ("stop_job", "release-blog-v1") in lab.engine.calls
 
 
 def test_cancel_stops_every_job_of_the_release(lab: Lab) -> None:
     lab.release()
     lab.agent.cancel(BLOG, 1)
-    assert [name for _, name in lab.manager.calls] == [
+    assert [name for _, name in lab.engine.calls] == [
         "build-blog-v1", "release-blog-v1", "check-blog-v1-web-1", "check-blog-v1-web-2",
     ]  # fmt: skip
 
@@ -139,10 +139,10 @@ def test_a_release_whose_slug_lost_a_file_is_not_started(lab: Lab) -> None:
     rollback = lab.ledger.open_release(Source.ROLLBACK, "alice", slug=1, environment=1)
     lab.agent.start(BLOG, rollback.number)
     (lab.paths.release(1).slug / "lost").write_text("")
-    lab.manager.calls.clear()
+    lab.engine.calls.clear()
     with pytest.raises(Failure, match="not those that were built"):
         lab.agent.start(BLOG, rollback.number)
-    assert lab.manager.calls == []
+    assert lab.engine.calls == []
 
 
 def test_the_files_are_looked_at_while_the_release_is_opened_and_a_later_start_looks_again(
@@ -159,7 +159,7 @@ def test_the_files_are_looked_at_while_the_release_is_opened_and_a_later_start_l
     lab.agent.snapshot_config(BLOG, change.number, 0, {A: "1"}, [])
     lab.agent.start(BLOG, change.number)
     assert len(looked) == 1
-    assert [call[0] for call in lab.manager.calls[-2:]] == ["expect_start", "start"]
+    assert [call[0] for call in lab.engine.calls[-2:]] == ["expect_start", "start"]
     (lab.paths.release(1).slug / "lost").write_text("")
     with pytest.raises(Failure, match="not those that were built"):
         lab.agent.start(BLOG, change.number)
@@ -184,7 +184,7 @@ def test_nothing_is_made_ready_to_start_of_a_stopped_app(lab: Lab) -> None:
     lab.agent.snapshot_config(BLOG, change.number, 0, {A: "1"}, [])
     # Its answer comes after what the one before it left to do.
     lab.agent.ping()
-    assert "expect_start" not in [call[0] for call in lab.manager.calls]
+    assert "expect_start" not in [call[0] for call in lab.engine.calls]
 
 
 def test_pruning_removes_slug_and_config_of_the_named_releases_only(lab: Lab) -> None:
@@ -208,7 +208,7 @@ def test_pruning_refuses_what_a_kept_release_needs(lab: Lab) -> None:
     with pytest.raises(Failure, match="still needed"):
         lab.agent.prune(BLOG, [1, 2, 3])
     assert all(lab.paths.release(number).slug.exists() for number in (1, 2))
-    assert lab.manager.calls == []
+    assert lab.engine.calls == []
 
 
 def test_a_failed_release_can_be_pruned_before_its_end_is_recorded(lab: Lab) -> None:
@@ -225,9 +225,9 @@ def up(number: int, index: int, state: ProcessState = ProcessState.RUNNING) -> P
 def test_reconcile_starts_what_is_missing_and_stops_what_is_not_live(lab: Lab) -> None:
     lab.live()
     lab.live()
-    lab.manager.running = [up(1, 1), up(2, 1), up(2, 2, ProcessState.FAILED)]
+    lab.engine.running = [up(1, 1), up(2, 1), up(2, 2, ProcessState.FAILED)]
     done = lab.agent.reconcile(BLOG)
-    assert lab.manager.calls == [("prepare", BLOG), ("start", 2), ("boot_with", 2), ("stop", 1, False)]
+    assert lab.engine.calls == [("prepare", BLOG), ("start", 2), ("boot_with", 2), ("stop", 1, False)]
     assert done == ["started web.2 of v2", "stopped v1", "reloaded nginx"]
 
 
@@ -235,26 +235,26 @@ def test_reconcile_removes_what_is_defined_and_does_not_run(lab: Lab) -> None:
     """As a power cut between switch and retiring leaves the old release: no later one looks for it."""
     lab.live()
     lab.live()
-    lab.manager.running = [up(2, 1), up(2, 2)]
-    lab.manager.definitions = {1, 2}
+    lab.engine.running = [up(2, 1), up(2, 2)]
+    lab.engine.definitions = {1, 2}
     assert lab.agent.reconcile(BLOG) == ["stopped v1", "reloaded nginx"]
-    assert lab.manager.calls == [("prepare", BLOG), ("boot_with", 2), ("stop", 1, False)]
+    assert lab.engine.calls == [("prepare", BLOG), ("boot_with", 2), ("stop", 1, False)]
 
 
 def test_reconcile_leaves_a_stopped_app_stopped(lab: Lab) -> None:
     lab.live()
     lab.ledger.change_state(lambda state: replace(state, stopped=True))
-    lab.manager.running = [up(1, 1)]
+    lab.engine.running = [up(1, 1)]
     lab.agent.reconcile(BLOG)
-    assert lab.manager.calls == [("prepare", BLOG), ("boot_with", 0), ("stop", 1, False)]
+    assert lab.engine.calls == [("prepare", BLOG), ("boot_with", 0), ("stop", 1, False)]
 
 
 def test_reconcile_leaves_alone_what_is_kept_warm_and_what_the_live_release_took_over(lab: Lab) -> None:
     for _ in range(3):
         lab.live()
     lab.live(slug=2, environment=2, took_over=2)
-    lab.manager.running = [up(number, index) for number in (1, 2, 3) for index in (1, 2)]
-    lab.manager.kept, lab.manager.definitions = {3}, {1, 2, 3}
+    lab.engine.running = [up(number, index) for number in (1, 2, 3) for index in (1, 2)]
+    lab.engine.kept, lab.engine.definitions = {3}, {1, 2, 3}
     assert lab.agent.reconcile(BLOG) == ["stopped v1", "reloaded nginx"]
     lab.ledger.change_state(lambda state: replace(state, stopped=True))
     assert [line for line in lab.agent.reconcile(BLOG) if "stopped" in line] == [
@@ -269,10 +269,10 @@ def test_what_a_release_took_over_is_stopped_with_it_and_pruned_by_itself(lab: L
     lab.live()
     failed = lab.release(slug=1, environment=1, took_over=1)
     lab.agent.take_away(BLOG, failed.number)
-    assert ("stop", 1, False) in lab.manager.calls, "its processes are those of v1"
-    lab.manager.calls.clear()
+    assert ("stop", 1, False) in lab.engine.calls, "its processes are those of v1"
+    lab.engine.calls.clear()
     lab.agent.prune(BLOG, [failed.number])
-    assert lab.manager.calls == [("stop", failed.number, False)], "v1 may serve again by now"
+    assert lab.engine.calls == [("stop", failed.number, False)], "v1 may serve again by now"
 
 
 def test_what_the_live_release_needs_of_another_is_not_pruned(lab: Lab) -> None:
@@ -292,7 +292,7 @@ def test_the_release_that_was_replaced_is_kept_warm_for_as_long_as_the_new_one_s
     assert lab.agent.keep_warm(BLOG, 2)
     lab.live()
     assert not lab.agent.keep_warm(BLOG, 3), "it does not ask for it"
-    assert lab.manager.calls == [("keep_warm", 1, 600)]
+    assert lab.engine.calls == [("keep_warm", 1, 600)]
 
 
 def test_what_is_kept_warm_makes_room_for_a_new_release_but_not_for_one_that_takes_it_over(lab: Lab) -> None:
@@ -301,28 +301,28 @@ def test_what_is_kept_warm_makes_room_for_a_new_release_but_not_for_one_that_tak
     lab.live(slug=1, environment=1, took_over=1, warm=600)
     lab.release()
     lab.agent.start(BLOG, 4)
-    assert lab.manager.calls == [("cool", [1, 4]), ("start", 4)]
-    lab.manager.calls.clear()
+    assert lab.engine.calls == [("cool", [1, 4]), ("start", 4)]
+    lab.engine.calls.clear()
     lab.release(slug=2, environment=2, took_over=2)
     lab.agent.start(BLOG, 5)
-    assert lab.manager.calls == [("start", 5)]
+    assert lab.engine.calls == [("start", 5)]
     lab.agent.cool(BLOG)
-    assert lab.manager.calls[-1] == ("cool", [1])
+    assert lab.engine.calls[-1] == ("cool", [1])
 
 
 def test_at_boot_every_app_is_reconciled_but_one_that_is_being_changed(
     lab: Lab, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lab.live()
-    lab.manager.running = [up(1, 1), up(1, 2)]
+    lab.engine.running = [up(1, 1), up(1, 2)]
     lab.paths.app_lock.unlink(missing_ok=True)
-    assert reconcile_all(lab.layout, lab.manager) == 0
-    assert lab.manager.calls == [("prepare", BLOG), ("boot_with", 1)]
+    assert reconcile_all(lab.layout, lab.engines) == 0
+    assert lab.engine.calls == [("prepare", BLOG), ("boot_with", 1)]
     assert not lab.paths.app_lock.exists(), "made by root, it would be no lock for shipit"
-    lab.manager.calls.clear()
+    lab.engine.calls.clear()
     with disk.locked(lab.paths.app_lock, wait=False):
-        assert reconcile_all(lab.layout, lab.manager) == 0
-    assert lab.manager.calls == [] and "being made" in capsys.readouterr().out
+        assert reconcile_all(lab.layout, lab.engines) == 0
+    assert lab.engine.calls == [] and "being made" in capsys.readouterr().out
 
 
 def test_an_app_that_cannot_be_reconciled_does_not_keep_the_next_from_it(
@@ -333,15 +333,15 @@ def test_an_app_that_cannot_be_reconciled_does_not_keep_the_next_from_it(
     other.create()
     other.paths.current.symlink_to("v9")
     lab.live()
-    assert reconcile_all(lab.layout, lab.manager) == 1
-    assert ("boot_with", 1) in lab.manager.calls and "v9" in capsys.readouterr().out
+    assert reconcile_all(lab.layout, lab.engines) == 1
+    assert ("boot_with", 1) in lab.engine.calls and "v9" in capsys.readouterr().out
 
 
 def test_what_the_manager_knows_of_processes_arrives_whole(lab: Lab) -> None:
     known = [ProcessStatus(8, WEB, 1, ProcessState.STARTING, pid=9, since=1.5, restarts=2, memory=2**31)]
-    lab.manager.running = known
+    lab.engine.running = known
     assert lab.agent.processes(BLOG) == known
-    lab.manager.definitions = {7, 8}
+    lab.engine.definitions = {7, 8}
     assert lab.agent.remainders(BLOG) == {7, 8}
-    lab.manager.running = [ProcessStatus(6, WEB, 1, ProcessState.STOPPING)]
+    lab.engine.running = [ProcessStatus(6, WEB, 1, ProcessState.STOPPING)]
     assert lab.agent.remainders(BLOG) == {6, 7, 8}

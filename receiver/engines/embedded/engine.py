@@ -1,4 +1,4 @@
-"""The manager of machines without systemd (containers): supervisord, with the same promises about releases.
+"""The engine of machines without systemd (containers): supervisord, with the same promises about releases.
 
 What it does not give, and docs/installing.md says so: a sandbox, limits on the sum of an app's processes, timers.
 A program of supervisord's is one process: `blog.v8.web.1`. Its file exists as long as it is wanted; what supervisord
@@ -12,23 +12,23 @@ import re
 import shutil
 import socket
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from receiver import names, settings
-from receiver.engines.base import Job, ProcessState, ProcessStatus
-from receiver.engines.embedded import family, jobs, supervisord
-from receiver.engines.embedded.supervisord import Program, Supervisor
+from receiver.engines.base import Hints, Job, ProcessState, ProcessStatus, Service
+from receiver.engines.embedded import NAME, family, jobs, programs, supervisord
+from receiver.engines.embedded.logs import LogFiles
+from receiver.engines.embedded.programs import Name, Program
+from receiver.engines.embedded.supervisord import Supervisor
 from receiver.errors import HostFault, Rejected
-from receiver.model import Listen, ProcessType, Release
+from receiver.model import Listen, Release
 from receiver.names import AppName, TypeName
-from receiver.paths import PREFIX, PYTHON, SHIPIT_USER, Layout, app_user, build_user
+from receiver.paths import SHIPIT_USER, Layout, app_user, build_user
 from receiver.system import disk
 
-SUPERVISED = PREFIX / "share/shipit/libexec/supervised"
 KEPT_LOGS = 10  # releases of an app whose logs stay
 LISTENS_WITHIN = 10.0  # seconds that a restart waits for one process before it goes on to the next
 STATES: Mapping[int, ProcessState] = {
@@ -44,37 +44,37 @@ STATES: Mapping[int, ProcessState] = {
 ENDED = (supervisord.STOPPED, supervisord.EXITED, supervisord.FATAL)
 
 
-@dataclass(frozen=True)
-class Name:
-    """A program's name, taken apart."""
+class EmbeddedEngine(LogFiles):
+    """See `Engine`. Needs root and a running `shipit-supervisord`; raises HostFault when that does not answer.
 
-    app: AppName
-    release: int
-    process: TypeName
-    index: int
+    Not `Warm`: there are no timers here, and nothing that stays up would end it. Not `Early`: nothing is slow about a
+    start here, and a job's keeper dies with the agent by itself. Not `Adopts`: nothing here ends sessions.
+    """
 
-    def __str__(self) -> str:
-        return f"{self.app}.v{self.release}.{self.process}.{self.index}"
+    name = NAME
+    hints = Hints(
+        start_proxy="sudo shipit-supervisord start",
+        start_agent="sudo shipit-supervisord start",
+        agent_log="sudo tail -n 50 /var/log/shipit/agent.log",
+    )
 
-    @classmethod
-    def parse(cls, text: str) -> Name | None:
-        """None for what is not a process of an app."""
-        words = text.split(".")
+    def __init__(self, layout: Layout) -> None:
+        super().__init__(layout)
+        self._supervisor = Supervisor(layout)
+
+    def takes(self, release: Release) -> bool:
+        return True
+
+    def services(self) -> list[Service]:
         try:
-            app, release, process, index = words
-            return cls(names.app_name(app), names.release_number(release), names.type_name(process), int(index))
-        except (ValueError, Rejected):
-            return None
-
-
-class EmbeddedManager:
-    """See `Manager`. Needs root and a running `shipit-supervisord`; raises HostFault when that does not answer."""
-
-    name = "embedded"
-
-    def __init__(self, layout: Layout | None = None) -> None:
-        self._layout = layout or Layout()
-        self._supervisor = Supervisor(self._layout)
+            known = self._supervisor.programs()
+        except HostFault as failure:
+            return [Service("the process supervisor runs", False, failure.hint)]
+        named = sorted(name for name in known if name.startswith("shipit-") and name != "shipit-reconcile")
+        return [
+            Service(name, known[name]["state"] == supervisord.RUNNING, f"sudo tail {known[name]['stdout_logfile']}")
+            for name in named
+        ]
 
     def prepare(self, app: AppName) -> None:
         """The directory of the app's logs, which `shipit` may read and other apps may not."""
@@ -82,15 +82,6 @@ class EmbeddedManager:
         path.mkdir(parents=True, exist_ok=True)
         shutil.chown(path, "root", SHIPIT_USER)
         path.chmod(0o2750)
-
-    def adopt(self, app: AppName, number: int, pid: int) -> None:
-        """There are no units here, and nothing that ends sessions."""
-
-    def expect_jobs(self) -> None:
-        """A job's keeper dies with the agent by itself (jobs.py)."""
-
-    def expect_start(self, release: Release) -> None:
-        """Nothing is slow about it here."""
 
     def forget(self, app: AppName) -> None:
         for release in {name.release for name in self._known(app)}:
@@ -106,10 +97,10 @@ class EmbeddedManager:
     def start(self, release: Release) -> None:
         self._sweep(release.app)
         self._prune_logs(release.app, release.number)
-        programs = [self._program(release, process, index) for process, index in release.running()]
-        for program in programs:
-            program.write(self._layout)
-        wanted = [program.name for program in programs]
+        defined = self._programs(release)
+        for program in defined:
+            supervisord.write(self._layout, program)
+        wanted = [program.name for program in defined]
         self._supervisor.load(wanted)
         for name in wanted:
             self._supervisor.start(name)
@@ -125,16 +116,6 @@ class EmbeddedManager:
             while any(name.release == number for name in self._running(app)):
                 time.sleep(0.1)
         self._sweep(app)
-
-    def keep_warm(self, release: Release, seconds: int) -> bool:
-        """There are no timers here, and nothing that stays up would end it."""
-        return False
-
-    def warm(self, app: AppName) -> set[int]:
-        return set()
-
-    def cool(self, app: AppName, but: Collection[int]) -> None:
-        """Nothing is."""
 
     def boot_with(self, app: AppName, release: Release | None) -> None:
         number = release.runs_as if release else 0
@@ -171,21 +152,17 @@ class EmbeddedManager:
     def stop_job(self, name: str) -> None:
         jobs.stop(self._layout, name)
 
+    def files(self, release: Release) -> dict[str, str]:
+        return {f"{program.name}.conf": program.text() for program in self._programs(release)}
+
     # -- one program
 
-    def _program(self, release: Release, process: ProcessType, index: int) -> Program:
-        name = Name(release.app, release.runs_as, process.type, index)
-        words = [str(PYTHON), "-IS", str(SUPERVISED), f"--memory={process.limits.memory}"]
-        words += [f"--tasks={process.limits.tasks}", f"--notify={process.check.kind.value}"]
-        words += [release.app, str(release.runs_as), process.type, str(index)]
-        return Program(
-            str(name),
-            " ".join(words),
-            self._layout.log / release.app / f"v{release.runs_as}" / f"{process.type}.{index}.log",
-            boot="autostart = true\n" in self._text(name),
-            drain=process.drain,
-            kill_group=True,
-        )
+    def _programs(self, release: Release) -> list[Program]:
+        return [
+            programs.program(self._layout, release, process, index, boot="autostart = true\n" in self._text(name))
+            for process, index in release.running()
+            if (name := Name(release.app, release.runs_as, process.type, index))
+        ]
 
     def _text(self, name: Name) -> str:
         try:

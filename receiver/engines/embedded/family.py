@@ -1,4 +1,4 @@
-"""Processes and what they started, read from proc(5): the embedded manager's stand-in for control groups."""
+"""Processes and what they started, read from proc(5): the embedded engine's stand-in for control groups."""
 
 from __future__ import annotations
 

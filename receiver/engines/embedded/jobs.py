@@ -1,4 +1,4 @@
-"""Jobs of the embedded manager: a program that runs once, as another user, and leaves no process behind.
+"""Jobs of the embedded engine: a program that runs once, as another user, and leaves no process behind.
 
 Between the agent and the job stands a keeper, a fork of the agent in a session of its own. It is the subreaper of all
 that the job starts, so at the end it can kill that to the last process, daemons included. What systemd's cage gives

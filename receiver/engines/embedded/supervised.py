@@ -45,7 +45,7 @@ def count(path: str) -> None:
 
 
 def listen_for_ready(path: str, user: str) -> str:
-    """Leave a child that waits for READY=1 on the socket `path` and removes it then; the manager looks at that."""
+    """Leave a child that waits for READY=1 on the socket `path` and removes it then; the engine looks at that."""
     import pwd
 
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)

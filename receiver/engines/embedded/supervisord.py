@@ -1,8 +1,4 @@
-"""Talking to supervisord: programs as values, their files, and its XML-RPC interface over a unix socket.
-
-A program's file holds names, numbers and paths of shipit's own only. What an app wrote (its command, its config vars)
-never gets there: supervisor's files know no escapes, and a bad one keeps the whole supervisord from starting.
-"""
+"""Talking to supervisord: its files, and its XML-RPC interface over a unix socket."""
 
 from __future__ import annotations
 
@@ -11,14 +7,13 @@ import socket
 import time
 import xmlrpc.client
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from receiver.engines.embedded.programs import Program
 from receiver.errors import HostFault
 from receiver.paths import Layout
 from receiver.system import disk
-from receiver.system.render import render
 
 # supervisor/process.py, ProcessStates
 STOPPED, STARTING, RUNNING, BACKOFF, STOPPING, EXITED, FATAL = 0, 10, 20, 30, 40, 100, 200
@@ -28,39 +23,14 @@ BAD_NAME, ALREADY_STARTED, NOT_RUNNING, ALREADY_ADDED, STILL_RUNNING = 10, 60, 7
 DROP_WITHIN = 30.0  # seconds
 
 
-@dataclass(frozen=True)
-class Program:
-    """What supervisord keeps running. `command` is split like a shell would, so its words are quoted where needed.
-
-    `once`: it runs when supervisord starts and is not started again. `startsecs`: how long it must stay up to count as started. `drain`: seconds from `stop_signal` to SIGKILL, which
-    with `kill_group` goes to its whole process group. `retries`: failed starts in a row before it is given up.
-    """
-
-    name: str
-    command: str
-    log: Path
-    boot: bool = True
-    startsecs: int = 1
-    drain: int = 10
-    retries: int = 10
-    stop_signal: str = "TERM"
-    kill_group: bool = False
-    once: bool = False
-
-    def text(self) -> str:
-        return render("supervisor/program.conf.j2", **self.__dict__)
-
-    def file(self, layout: Layout) -> Path:
-        return layout.supervisor / f"{self.name}.conf"
-
-    def write(self, layout: Layout) -> bool:
-        """Put its file and its log's directory in place; True if the file changed."""
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        path, data = self.file(layout), self.text().encode()
-        if path.exists() and path.read_bytes() == data:
-            return False
-        disk.write_atomically(path, data, 0o644)
-        return True
+def write(layout: Layout, program: Program) -> bool:
+    """Put a program's file and its log's directory in place; True if the file changed."""
+    program.log.parent.mkdir(parents=True, exist_ok=True)
+    path, data = layout.supervisor / f"{program.name}.conf", program.text().encode()
+    if path.exists() and path.read_bytes() == data:
+        return False
+    disk.write_atomically(path, data, 0o644)
+    return True
 
 
 def config(layout: Layout) -> Path:

@@ -1,4 +1,4 @@
-"""The manager of a systemd host: unit files in /etc/systemd/system, calls (bus.py), systemctl(1), systemd-run(1).
+"""The engine of a systemd host: unit files in /etc/systemd/system, calls (bus.py), systemctl(1), systemd-run(1).
 
 A unit name carries its release, so a unit file is new or unchanged and needs no daemon-reload (which takes longer
 than all the rest of a start). What somebody waits for on every deploy is a call, which spares a program (9 ms).
@@ -11,18 +11,19 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 from receiver import settings
-from receiver.engines.base import Job, ProcessState, ProcessStatus
-from receiver.engines.systemd import bus, units
+from receiver.engines.base import Hints, Job, ProcessState, ProcessStatus, Service, app_word
+from receiver.engines.systemd import NAME, bus, units
+from receiver.engines.systemd.logs import Journal
 from receiver.errors import HostFault
 from receiver.model import CheckKind, Limits, Listen, Release
 from receiver.names import AppName, TypeName
-from receiver.paths import Layout
+from receiver.paths import PROXY_GROUP, Layout, app_user
 from receiver.system import disk
 from receiver.system.rendered import Rendered
 from receiver.system.run import CLEAN, Result, run, start
@@ -36,15 +37,43 @@ SHOWN = (
 LISTENS_WITHIN = 10.0  # seconds that a restart waits for one process before it goes on to the next
 
 
-class SystemdManager:
-    """See Manager for the promises."""
+class SystemdEngine(Journal):
+    """See `Engine`, `Warm`, `Early`, `Adopts`, `Plans` and `Machine` for the promises.
 
-    def __init__(self, layout: Layout | None = None) -> None:
-        self.name = "systemd"
-        self._layout = layout or Layout()
+    An engine whose processes are units as well (of a container, of a virtual machine) is one of these with other
+    `files`; the rest (start, drain, boot, warm, journal) holds for any unit of this name.
+    """
+
+    name = NAME
+    hints = Hints(
+        start_proxy="sudo systemctl start nginx",
+        start_agent="sudo systemctl restart shipit-agent.socket",
+        agent_log="journalctl -t shipit-agent -n 50",
+    )
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
         self._own: str | None = None
 
+    def takes(self, release: Release) -> bool:
+        return True
+
+    def files(self, release: Release) -> dict[str, str]:
+        return units.unit_files(release, self._layout, Rendered(self._layout, release.app).render)
+
+    def services(self) -> list[Service]:
+        states = {
+            name: run(["systemctl", "is-active", name], check=False).out.strip()
+            for name in ("shipit-agent.socket", "shipit-gateway.socket")
+        }
+        return [
+            Service(f"{name} is {state}", state == "active", f"sudo systemctl start {name}")
+            for name, state in states.items()
+        ]
+
     def prepare(self, app: AppName) -> None:
+        if self._layout.tmpfiles.is_dir():
+            self._write({self._tmpfiles(app): units.tmpfiles(app, self._layout, app_user(app), PROXY_GROUP)})
         if self._write(units.app_units(app, Rendered(self._layout, app).render)):
             systemctl("daemon-reload")
         enabled = self._layout.units / "multi-user.target.wants" / units.app_target(app)
@@ -56,6 +85,16 @@ class SystemdManager:
         with _logged(), bus.connect() as systemd:
             systemd.start_transient(units.worker_scope(app, number, pid))
 
+    def ahead(self) -> Iterator[None]:
+        import jinja2
+
+        from receiver.system.render import environment
+
+        yield
+        # A template that an administrator broke is told to whoever needs it.
+        with suppress(jinja2.TemplateError):
+            environment().get_template("systemd/job.service.j2")
+
     def expect_jobs(self) -> None:
         if self._own is None:
             scope = units.agent_scope(os.getpid())
@@ -64,7 +103,7 @@ class SystemdManager:
                 self._own = scope.name
 
     def forget(self, app: AppName) -> None:
-        word = units.app_word(app)
+        word = app_word(app)
         mine = [units.unit_pattern(app), *(f"shipit-{kind}-{word}-v*.service" for kind in JOB_KINDS)]
         mine.append(units.warm_name(app, None))
         # No drain for what is being destroyed: the stop is asked for, so that nothing restarts, then all is killed.
@@ -77,6 +116,7 @@ class SystemdManager:
             disk.remove_file(self._layout.units / name)
             disk.remove_file(self._layout.units / "multi-user.target.wants" / name)
         disk.remove_tree(self._wants(app))
+        disk.remove_file(self._tmpfiles(app))
         systemctl("reset-failed", *mine, check=False)
         # The dependency of multi-user.target on the app's is forgotten only by this.
         systemctl("daemon-reload")
@@ -244,13 +284,13 @@ class SystemdManager:
 
     def _define(self, release: Release) -> None:
         """Write the release's units, if they are not there already."""
-        files = units.unit_files(release, self._layout, Rendered(self._layout, release.app).render)
+        files = self.files(release)
         # boot_with makes them last; a boot before that starts another release, and removes these.
         if self._write(files, disk.Lasts.LATER):
             systemctl("daemon-reload")
 
-    def _write(self, files: dict[str, str], lasts: disk.Lasts = disk.Lasts.WHOLE) -> bool:
-        """Put unit files in place; True when one that systemd may have read before is different now."""
+    def _write(self, files: Mapping[str, str] | Mapping[Path, str], lasts: disk.Lasts = disk.Lasts.WHOLE) -> bool:
+        """Put files in place, units by their names; True when one that systemd may have read before is different now."""
         changed = False
         for name, text in files.items():
             path = self._layout.units / name
@@ -270,7 +310,10 @@ class SystemdManager:
         ]
 
     def _unit_files(self, app: AppName, number: int | None = None) -> list[Path]:
-        return list(self._layout.units.glob(f"shipit-{units.app_word(app)}-*-v{number or '*'}@.service"))
+        return list(self._layout.units.glob(f"shipit-{app_word(app)}-*-v{number or '*'}@.service"))
+
+    def _tmpfiles(self, app: AppName) -> Path:
+        return self._layout.tmpfiles / f"shipit-{app}.conf"
 
     def _wants(self, app: AppName) -> Path:
         return self._layout.units / f"{units.app_target(app)}.wants"

@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from receiver import names
+from receiver.engines.base import app_word
 from receiver.errors import Rejected
 from receiver.model import CheckKind, Limits, ProcessType, Release
 from receiver.names import AppName, TypeName
-from receiver.paths import PREFIX, PYTHON, Layout, app_user
+from receiver.paths import LAUNCH, PYTHON, Layout, app_user
 from receiver.system.render import Render, render
 
-LAUNCH = PREFIX / "share/shipit/libexec/launch"
-BUILDER = PREFIX / "share/shipit/libexec/builder"
 BUILD_SLICE = "shipit-build.slice"
 SYSTEMCTL = "/usr/bin/systemctl"
 
@@ -37,11 +36,6 @@ class UnitName:
     process: TypeName
     release: int
     index: int
-
-
-def app_word(app: AppName) -> str:
-    """The app's name as unit names hold it: no dash, so where it ends is never in doubt."""
-    return app.replace("-", "_")
 
 
 def app_slice(app: AppName) -> str:

@@ -1,0 +1,170 @@
+"""The engines that this version knows, and those of this machine as one.
+
+An engine is a package with NAME, here() and engine(). One that takes only some releases stands before the others, which
+take what is left; the last that is here keeps the machine's own services running.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import Protocol
+
+from receiver.engines import embedded, systemd
+from receiver.engines.base import (
+    Adopts,
+    Early,
+    Engine,
+    Hints,
+    Job,
+    Logs,
+    Machine,
+    Plans,
+    ProcessStatus,
+    Service,
+    Wanted,
+    Warm,
+)
+from receiver.errors import HostFault, Rejected
+from receiver.model import Release
+from receiver.names import AppName, TypeName
+from receiver.paths import Layout
+
+
+class Room(Protocol):
+    """An engine's package. Importing it, and asking whether it is here, loads nothing else."""
+
+    @property
+    def NAME(self) -> str: ...
+
+    def here(self) -> bool:
+        """Whether this machine has it."""
+
+    def engine(self, layout: Layout) -> Engine: ...
+
+
+ENGINES: tuple[Room, ...] = (systemd, embedded)
+
+
+class Engines:
+    """The engines of one machine as one: each release goes to the engine that takes it."""
+
+    def __init__(self, engines: Sequence[Engine]) -> None:
+        self._engines = tuple(engines)
+
+    def of(self, release: Release) -> Engine:
+        """The engine that runs this release; raises HostFault when this machine has none for it."""
+        for engine in self._engines:
+            if engine.takes(release):
+                return engine
+        raise HostFault(f"This machine has nothing that could run {release.app} {release.name}.", hint="shipit doctor")
+
+    def prepare(self, app: AppName) -> None:
+        for engine in self._engines:
+            engine.prepare(app)
+
+    def forget(self, app: AppName) -> None:
+        for engine in self._engines:
+            engine.forget(app)
+
+    def start(self, release: Release) -> None:
+        self.of(release).start(release)
+
+    def stop(self, app: AppName, number: int, *, wait: bool) -> None:
+        # Which engine has it is not asked: the release's record may be gone.
+        for engine in self._engines:
+            engine.stop(app, number, wait=wait)
+
+    def boot_with(self, app: AppName, release: Release | None) -> None:
+        wanted = self.of(release) if release else None
+        for engine in self._engines:
+            engine.boot_with(app, release if engine is wanted else None)
+
+    def restart(self, release: Release, kind: TypeName | None) -> None:
+        self.of(release).restart(release, kind)
+
+    def processes(self, app: AppName) -> list[ProcessStatus]:
+        # Two engines may write units of the same systemd: then both see them all.
+        found = {(p.release, p.process, p.index): p for engine in self._engines for p in engine.processes(app)}
+        return list(found.values())
+
+    def defined(self, app: AppName) -> set[int]:
+        return {number for engine in self._engines for number in engine.defined(app)}
+
+    def run_job(self, job: Job, stdin: int | None, stdout: int, stderr: int, *, tty: bool = False) -> int:
+        engine = self.of(job.release) if job.release else self._engines[-1]
+        return engine.run_job(job, stdin, stdout, stderr, tty=tty)
+
+    def stop_job(self, name: str) -> None:
+        for engine in self._engines:
+            engine.stop_job(name)
+
+    def keep_warm(self, release: Release, seconds: int) -> bool:
+        engine = self.of(release)
+        return isinstance(engine, Warm) and engine.keep_warm(release, seconds)
+
+    def warm(self, app: AppName) -> set[int]:
+        return {number for engine in self._engines if isinstance(engine, Warm) for number in engine.warm(app)}
+
+    def cool(self, app: AppName, but: Collection[int]) -> None:
+        for engine in self._engines:
+            if isinstance(engine, Warm):
+                engine.cool(app, but)
+
+    def ahead(self) -> Iterator[None]:
+        for engine in self._engines:
+            if isinstance(engine, Early):
+                yield from engine.ahead()
+
+    def expect_jobs(self) -> None:
+        for engine in self._engines:
+            if isinstance(engine, Early):
+                engine.expect_jobs()
+
+    def expect_start(self, release: Release) -> None:
+        engine = self.of(release)
+        if isinstance(engine, Early):
+            engine.expect_start(release)
+
+    def adopt(self, app: AppName, number: int, pid: int) -> None:
+        for engine in self._engines:
+            if isinstance(engine, Adopts):
+                engine.adopt(app, number, pid)
+
+    def last_lines(self, release: Release, process: TypeName, index: int, count: int) -> list[str]:
+        """The last lines that a process printed; empty where its engine knows of none."""
+        engine = self.of(release)
+        return engine.last_lines(release, process, index, count) if isinstance(engine, Logs) else []
+
+    def show(self, wanted: Wanted, release: Release | None) -> int:
+        """Copy the log of this release, or of all the app's, to standard output; returns an exit code."""
+        engine = self.of(release) if release else self._engines[-1]
+        if not isinstance(engine, Logs):
+            raise Rejected(f"The engine {engine.name} keeps no logs.")
+        return engine.show(wanted)
+
+    def files(self, release: Release) -> dict[str, str]:
+        """What the release's engine would write to start it."""
+        engine = self.of(release)
+        return engine.files(release) if isinstance(engine, Plans) else {}
+
+    @property
+    def hints(self) -> Hints:
+        return self._machine().hints
+
+    def services(self) -> Sequence[Service]:
+        return self._machine().services()
+
+    def _machine(self) -> Machine:
+        engine = self._engines[-1]
+        assert isinstance(engine, Machine), engine
+        return engine
+
+
+def here(layout: Layout) -> Engines:
+    """The engines of this machine."""
+    return Engines([room.engine(layout) for room in ENGINES if room.here()])
+
+
+def machine() -> str:
+    """The name of the engine that keeps this machine's services running."""
+    return [room.NAME for room in ENGINES if room.here()][-1]

@@ -1,0 +1,82 @@
+"""What supervisord is told: programs as values, and as text. Pure: release and paths in, text out.
+
+A program's file holds names, numbers and paths of shipit's own only. What an app wrote (its command, its config vars)
+never gets there: supervisor's files know no escapes, and a bad one keeps the whole supervisord from starting.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from receiver import names
+from receiver.errors import Rejected
+from receiver.model import ProcessType, Release
+from receiver.names import AppName, TypeName
+from receiver.paths import LIBEXEC, PYTHON, Layout
+from receiver.system.render import render
+
+SUPERVISED = LIBEXEC / "supervised"
+
+
+@dataclass(frozen=True)
+class Name:
+    """A program's name, taken apart."""
+
+    app: AppName
+    release: int
+    process: TypeName
+    index: int
+
+    def __str__(self) -> str:
+        return f"{self.app}.v{self.release}.{self.process}.{self.index}"
+
+    @classmethod
+    def parse(cls, text: str) -> Name | None:
+        """None for what is not a process of an app."""
+        words = text.split(".")
+        try:
+            app, release, process, index = words
+            return cls(names.app_name(app), names.release_number(release), names.type_name(process), int(index))
+        except (ValueError, Rejected):
+            return None
+
+
+@dataclass(frozen=True)
+class Program:
+    """What supervisord keeps running. `command` is split like a shell would, so its words are quoted where needed.
+
+    `once`: it runs when supervisord starts and is not started again. `startsecs`: how long it must stay up to count as
+    started. `drain`: seconds from `stop_signal` to SIGKILL, which with `kill_group` goes to its whole process group.
+    `retries`: failed starts in a row before it is given up.
+    """
+
+    name: str
+    command: str
+    log: Path
+    boot: bool = True
+    startsecs: int = 1
+    drain: int = 10
+    retries: int = 10
+    stop_signal: str = "TERM"
+    kill_group: bool = False
+    once: bool = False
+
+    def text(self) -> str:
+        return render("supervisor/program.conf.j2", **self.__dict__)
+
+
+def program(layout: Layout, release: Release, process: ProcessType, index: int, *, boot: bool) -> Program:
+    """One process of a release."""
+    name = Name(release.app, release.runs_as, process.type, index)
+    words = [str(PYTHON), "-IS", str(SUPERVISED), f"--memory={process.limits.memory}"]
+    words += [f"--tasks={process.limits.tasks}", f"--notify={process.check.kind.value}"]
+    words += [release.app, str(release.runs_as), process.type, str(index)]
+    return Program(
+        str(name),
+        " ".join(words),
+        layout.log / release.app / f"v{release.runs_as}" / f"{process.type}.{index}.log",
+        boot=boot,
+        drain=process.drain,
+        kill_group=True,
+    )
