@@ -12,10 +12,10 @@ python=/usr/bin/python3 # never PATH's: a pyenv below /root cannot be run by the
 
 usage() {
     cat <<'TEXT'
-Usage: sudo ./install.sh [options]       install, or upgrade in place
-       sudo ./install.sh --demo          install if needed, then watch a push, a rollback and a failed push
-       sudo ./install.sh --uninstall     stop receiving; apps and their data stay and go on serving
-       sudo ./install.sh --purge         remove everything, apps and their data included
+Usage: ./install.sh [options]       install, or upgrade in place
+       ./install.sh --demo          install if needed, then watch a push, a rollback and a failed push
+       ./install.sh --uninstall     stop receiving; apps and their data stay and go on serving
+       ./install.sh --purge         remove everything, apps and their data included
 
   --key FILE        public key(s) that may push, as admin; repeatable
                     (default: the authorized_keys of root and of whoever called sudo)
@@ -39,6 +39,7 @@ mode=install
 demo=no
 yes=no
 words=()
+asked=("$@")
 while [ $# -gt 0 ]; do
     case $1 in
         --key | --domain | --http-port)
@@ -60,7 +61,10 @@ done
 if [ "$mode" != install ] && { [ "$demo" = yes ] || [ ${#words[@]} -gt 0 ]; }; then
     die "--$mode takes no other option but --yes." "./install.sh --help" 2
 fi
-[ "$(id -u)" = 0 ] || die "This needs root: sudo ./install.sh" "" 77
+if [ "$(id -u)" != 0 ]; then
+    command -v sudo >/dev/null || die "This needs root, and there is no sudo here." "su -c '$here/install.sh'" 77
+    exec sudo -- "$here/install.sh" "${asked[@]}"
+fi
 
 started=${EPOCHREALTIME/[.,]/}
 current_step=
@@ -149,11 +153,15 @@ missing=()
 for package in ca-certificates git openssh-server python3 python3-venv rsync; do
     installed "$package" || missing+=("$package")
 done
-nginx_was_here=yes
+# Made before nginx is: whatever fails after that, a later run knows whose nginx it is.
+nginx_is_ours=/var/lib/shipit/nginx-is-ours
 if [ ! -x /usr/sbin/nginx ]; then
-    nginx_was_here=no
+    mkdir -p "${nginx_is_ours%/*}"
+    : >"$nginx_is_ours"
     missing+=("$nginx_package")
 fi
+nginx_was_here=yes
+if [ -e "$nginx_is_ours" ]; then nginx_was_here=no; fi
 if [ $manager = embedded ]; then
     # systemd-socket-proxyd, the front of apps that only know $PORT; it needs no running systemd.
     [ -x /lib/systemd/systemd-socket-proxyd ] || missing+=(systemd)

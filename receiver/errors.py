@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Sequence
 
 
@@ -38,6 +39,13 @@ class Failure(Exception):
         if self.hint:
             told.extend(f"({line})" if i == 0 else f" {line}" for i, line in enumerate(self.hint.splitlines()))
         return told
+
+
+def as_root(command: str) -> str:
+    """A command of the system's for whoever administers this machine: with `sudo` where there is one, but not for
+    root itself. shipit's own commands need no such word: they ask sudo by themselves."""
+    asks = os.path.exists("/usr/bin/sudo") and (os.geteuid() != 0 or "SUDO_USER" in os.environ)  # noqa: PTH110 - fast
+    return f"sudo {command}" if asks else command
 
 
 class Rejected(Failure):

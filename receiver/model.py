@@ -31,7 +31,7 @@ class Corrupt(HostFault):
     """A file of the ledger is not what shipit wrote. Nothing is guessed from it; what runs goes on running."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(message, hint="Mend it: sudo shipit doctor --fix")
+        super().__init__(message, hint="Mend it: shipit doctor --fix")
 
 
 class Status(str, Enum):

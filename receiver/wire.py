@@ -197,5 +197,5 @@ def decode_error(body: Mapping[str, Any]) -> Failure:
         )  # fmt: skip
         failure.exit_code = int(body["exit"])
     except (KeyError, TypeError, ValueError):
-        return HostFault("The agent's answer could not be read.", hint="sudo shipit doctor")
+        return HostFault("The agent's answer could not be read.", hint="shipit doctor")
     return failure

@@ -1,4 +1,4 @@
-"""`sudo ./install.sh --demo`: what shipit promises, shown on this machine over real ssh, git and HTTP.
+"""`./install.sh --demo`: what shipit promises, shown on this machine over real ssh, git and HTTP.
 
 Every command is printed with `$` before it is run. Exit code 0 only if every promise held. Runs as root; leaves the
 app `hello` behind, and nothing else.
@@ -136,8 +136,8 @@ class Demo:
         for held, what in self.promises:
             print(f"  {'ok    ' if held else 'BROKEN'} {what}")
         port = "" if self.known.http_port == 80 else f":{self.known.http_port}"
-        print(f"\nThe app stays: http://{self.host}{port}/   Look at it: sudo shipit status {APP}")
-        print(f"Remove it:     sudo shipit apps:destroy {APP}")
+        print(f"\nThe app stays: http://{self.host}{port}/   Look at it: shipit status {APP}")
+        print(f"Remove it:     shipit apps:destroy {APP}")
         return 0 if all(held for held, _ in self.promises) else 1
 
     # -- the means
@@ -145,7 +145,7 @@ class Demo:
     def make_room(self) -> None:
         """The app of an earlier demo goes; one that somebody else has made is left alone. Raises Rejected then."""
         if shutil.which("shipit") is None:
-            raise HostFault("The command shipit is not there.", hint="sudo ./install.sh")
+            raise HostFault("The command shipit is not there.", hint="./install.sh")
         self.forget_key()
         app = self.layout.app(APP)
         if not app.dir.exists():
@@ -160,7 +160,7 @@ class Demo:
         begun = time.monotonic()
         code = self.run("git", "push", "prod", "main", cwd=self.repo)
         if code:
-            raise HostFault(f"The push failed with exit code {code}.", hint=f"sudo shipit releases:output {APP}")
+            raise HostFault(f"The push failed with exit code {code}.", hint=f"shipit releases:output {APP}")
         return time.monotonic() - begun
 
     def curl(self) -> str:
@@ -193,7 +193,7 @@ class Demo:
         """Run a command that must succeed."""
         code = self.run(*words, cwd=self.repo if self.repo.exists() else self.work, stdin=stdin)
         if code:
-            raise HostFault(f"{words[0]} failed with exit code {code}.", hint="sudo shipit doctor")
+            raise HostFault(f"{words[0]} failed with exit code {code}.", hint="shipit doctor")
 
     def run(self, *words: str, cwd: Path | None = None, stdin: Path | None = None, shown: str = "") -> int:
         """Print a command, run it with its output in sight, return its exit code."""

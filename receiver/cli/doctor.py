@@ -32,7 +32,7 @@ def doctor(ctx: Context, fix: bool, form: str) -> int:
     On the server, as root, the host is looked at too: sshd, nginx, users, sockets, disk.
 
     \b
-    Example: sudo shipit doctor --fix
+    Example: shipit doctor --fix
     """
     findings: list[Finding] = []
     if os.geteuid() == 0:
@@ -73,7 +73,7 @@ def show(findings: list[Finding], mended: list[str]) -> None:
     for finding in findings:
         out.say(f"{'ok  ' if finding.well else 'FAIL'}  {finding.subject:<12} {finding.what}")
         if not finding.well:
-            hint = finding.hint or ("Mend it: sudo shipit doctor --fix" if finding.mends else "")
+            hint = finding.hint or ("Mend it: shipit doctor --fix" if finding.mends else "")
             for line in hint.splitlines():
                 out.say(f"        {line}")
     for line in mended:

@@ -201,10 +201,11 @@ def main() -> None:
     if os.geteuid() == 0 and name not in AS_ROOT:
         become_shipit()
     elif os.geteuid() != 0:
+        sudo = "/usr/bin/sudo"
+        if os.access(sudo, os.X_OK):
+            os.execv(sudo, [sudo, "--", sys.argv[0], *words])
         print_failure(
-            Rejected(
-                "shipit on the server is for root.", hint=f"sudo shipit {' '.join(words)}\nor: ssh shipit@HOST {name}"
-            )
+            Rejected("shipit on the server is for root.", hint=f"Become root: su -\nor: ssh shipit@HOST {name}")
         )
         raise SystemExit(2)
     raise SystemExit(run(words, LOCAL_ADMIN))
@@ -218,7 +219,7 @@ def become_shipit() -> None:
     try:
         user = pwd.getpwnam(SHIPIT_USER)
     except KeyError:
-        print_failure(Rejected("This machine is not a receiver.", hint="Make it one: sudo ./install.sh"))
+        print_failure(Rejected("This machine is not a receiver.", hint="Make it one: ./install.sh"))
         raise SystemExit(2) from None
     os.initgroups(SHIPIT_USER, user.pw_gid)
     os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)

@@ -64,7 +64,7 @@ class Hooks:
         return HostFault(
             f"The server could not take the push ({error.strerror or error}).",
             holds=self._ledger.still_holds(),
-            hint="Push again; the server's administrator looks with: sudo shipit doctor",
+            hint="Push again; the server's administrator looks with: shipit doctor",
         )
 
     def _pre_receive(self, side: Sideband, wish: Options, env: Mapping[str, str], updates: list[Update]) -> None:

@@ -38,7 +38,7 @@ class Key:
     added: float
 
 
-# The local administrator: `sudo shipit …` on the server itself.
+# The local administrator: `shipit …` on the server itself.
 LOCAL_ADMIN = Caller("root", "", Role.ADMIN)
 
 

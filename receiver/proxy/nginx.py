@@ -11,7 +11,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from receiver.errors import HostFault
+from receiver.errors import HostFault, as_root
 from receiver.ledger.ledger import Ledger
 from receiver.names import AppName
 from receiver.paths import Layout, share
@@ -96,7 +96,7 @@ def _put(layout: Layout, app: AppName, text: bytes) -> bool:
             raise HostFault(
                 "nginx does not run.",
                 holds=f"The configuration of {app} is valid and is read when nginx starts.",
-                hint="sudo systemctl start nginx",
+                hint=as_root("systemctl start nginx"),
             )
     return True
 
@@ -122,7 +122,7 @@ def _validate(layout: Layout) -> None:
         raise HostFault(
             "nginx refuses its configuration.",
             holds="The old configuration stays in force.",
-            hint="sudo nginx -t",
+            hint=as_root("nginx -t"),
             details=tested.err.strip().splitlines()[-10:],
         )
 
@@ -156,7 +156,7 @@ def _reload(layout: Layout, master: int) -> None:
             raise HostFault(
                 "nginx did not take its new configuration.",
                 holds="The old configuration stays in force.",
-                hint="sudo tail /var/log/nginx/error.log",
+                hint=as_root("tail /var/log/nginx/error.log"),
                 details=_alarms(log, logged),
             )
 

@@ -78,7 +78,7 @@ def make_users(paths: AppPaths) -> Ids:
                 done = run([*common, "--comment", comment, "--home-dir", home, *group, name], check=False)
             if done.code not in (0, TAKEN):
                 raise HostFault(
-                    f"The user {name} could not be made.", details=done.err.splitlines()[-5:], hint="sudo shipit doctor"
+                    f"The user {name} could not be made.", details=done.err.splitlines()[-5:], hint="shipit doctor"
                 ) from None
         else:
             if entry.pw_dir != str(home):
@@ -93,7 +93,7 @@ def ids_of(paths: AppPaths) -> Ids:
     try:
         app, build = pwd.getpwnam(app_user(paths.name)), pwd.getpwnam(build_user(paths.name))
     except KeyError as error:
-        raise HostFault(f"The users of {paths.name} are missing.", hint=f"sudo shipit doctor {paths.name}") from error
+        raise HostFault(f"The users of {paths.name} are missing.", hint=f"shipit doctor {paths.name}") from error
     return Ids(app.pw_uid, app.pw_gid, build.pw_uid)
 
 

@@ -192,7 +192,7 @@ def unexpected(error: Exception, log_hint: str) -> Failure:
         return full
     if isinstance(error, OSError) and error.strerror:
         # What the machine says of itself (no space, read-only) helps; which file it was stays in the journal.
-        return HostFault(f"The server could not do it: {error.strerror}.", hint="sudo shipit doctor")
+        return HostFault(f"The server could not do it: {error.strerror}.", hint="shipit doctor")
     return HostFault("The agent failed.", hint=f"The server's administrator finds why: {log_hint}")
 
 

@@ -20,7 +20,7 @@ from receiver.errors import HostFault
 from receiver.names import AppName, ConfigKey, TypeName
 from receiver.wire import Request, Verb, decode_error, encode_request
 
-HINT = "sudo shipit doctor"
+HINT = "shipit doctor"
 CHUNK = 65536
 
 

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from receiver.errors import Failure, Rejected
@@ -63,11 +64,16 @@ def install(layout: Layout, options: argparse.Namespace) -> None:
         accounts.ensure(layout, now)
         places.make(layout, now)
     if options.nginx_was_here == "no" and not record.nginx_is_ours:
-        record = places.Record(nginx_is_ours=True)
+        record = replace(record, nginx_is_ours=True)
+    domain = options.domain
+    if not domain and options.demo == "yes" and not layout.settings.exists():
+        domain, record = "localhost", replace(record, domain_of_demo=True)
+    elif record.domain_of_demo and options.demo == "no":
+        domain, record = domain or places.default_domain(), replace(record, domain_of_demo=False)
     record.write(layout)
 
     with step("settings") as now:
-        domain = options.domain or ("localhost" if options.demo == "yes" and not layout.settings.exists() else "")
+        before = layout.settings.read_bytes() if layout.settings.exists() else b""
         settings = places.write_settings(
             layout, now, domain=domain, http_port=http_port, ssh_port=services.ssh_port(layout)
         )
@@ -86,6 +92,9 @@ def install(layout: Layout, options: argparse.Namespace) -> None:
             if switched and previous:
                 back(layout, services, settings, previous, failure)
             raise
+    if before and before != layout.settings.read_bytes():
+        with step("apps") as now:
+            finish.follow_settings(layout, now)
     places.prune_versions(layout, previous)
     finish.tell(layout, settings, taken, seconds=time.time() - options.started / 1e6, demo=options.demo == "yes")
 

@@ -16,7 +16,7 @@ from receiver import settings
 from receiver.engines.embedded import family, keeper, supervisord
 from receiver.engines.embedded.programs import Program
 from receiver.engines.embedded.supervisord import BAD_NAME, NOT_RUNNING, Supervisor
-from receiver.errors import HostFault
+from receiver.errors import HostFault, as_root
 from receiver.paths import LIBEXEC, PYTHON, Layout
 from receiver.settings import Settings
 from receiver.setup import accounts, ssh
@@ -180,7 +180,7 @@ def _await(layout: Layout, supervisor: Supervisor, names: list[str]) -> None:
             raise HostFault(
                 f"{name} does not start.",
                 holds="Everything is installed; the other services run.",
-                hint=f"sudo tail {log}; then run ./install.sh again",
+                hint=f"{as_root(f'tail {log}')}; then run ./install.sh again",
                 details=log.read_text(errors="replace").splitlines()[-10:] if log.exists() else [],
             )
         time.sleep(0.05)

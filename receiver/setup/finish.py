@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from receiver.errors import Failure
 from receiver.gate.keys import Key, Keyring
+from receiver.ledger.ledger import apps
 from receiver.paths import SHIPIT_USER, Layout
+from receiver.root.client import Agent
 from receiver.settings import Settings
 from receiver.setup import ssh
 from receiver.setup.places import primary_address
+from receiver.setup.report import Step
 
 
 def tell(layout: Layout, known: Settings, taken: Sequence[Key], *, seconds: float, demo: bool) -> None:
@@ -24,6 +28,19 @@ def tell(layout: Layout, known: Settings, taken: Sequence[Key], *, seconds: floa
         print(f" !     {blocked}")
 
 
+def follow_settings(layout: Layout, step: Step) -> None:
+    """Have nginx answer at every app's address as the settings say now: a domain or port may be another one. An app that
+    cannot follow is named; the others do."""
+    with Agent.connect(layout.agent_socket) as agent:
+        for app in apps(layout):
+            try:
+                agent.proxy(app)
+            except Failure as failure:
+                step.did(f"{app} stays at its old address ({failure.message})")
+            else:
+                step.did(app)
+
+
 def next_steps(layout: Layout, known: Settings) -> list[str]:
     """What the administrator types next."""
     lines = []
@@ -31,10 +48,10 @@ def next_steps(layout: Layout, known: Settings) -> list[str]:
         lines += [
             "",
             "Nobody may push yet: no public key was given, and neither root nor whoever called sudo has one. Add yours:",
-            "  sudo shipit ssh-keys:add NAME < id_ed25519.pub     or     sudo ./install.sh --key id_ed25519.pub",
+            "  shipit ssh-keys:add NAME < id_ed25519.pub     or     ./install.sh --key id_ed25519.pub",
         ]
     lines += ["", "Next, in a git repository on your own machine:", *(f"  {line}" for line in remote(known))]
-    return [*lines, "", "Whether all is well, on this one:", "  sudo shipit doctor"]
+    return [*lines, "", "Whether all is well, on this one:", "  shipit doctor"]
 
 
 def remote(known: Settings) -> list[str]:

@@ -7,7 +7,7 @@ import os
 import pwd
 import re
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from receiver import names, settings
@@ -33,11 +33,13 @@ class Record:
     """What the first run found, kept because a later one cannot see it any more.
 
     `nginx_is_ours`: no nginx was there, so the catch-all and Debian's default site are ours to change.
-    `default_site`: the target of the link that was removed, "" if none was.
+    `default_site`: the target of the link that was removed, "" if none was. `domain_of_demo`: the demo chose the
+    domain, so the next run without --domain chooses again.
     """
 
     nginx_is_ours: bool = False
     default_site: str = ""
+    domain_of_demo: bool = False
 
     @staticmethod
     def path(layout: Layout) -> Path:
@@ -46,9 +48,11 @@ class Record:
     @classmethod
     def read(cls, layout: Layout) -> Record:
         try:
-            return cls(**json.loads(cls.path(layout).read_bytes()))
+            written = json.loads(cls.path(layout).read_bytes())
         except FileNotFoundError:
             return cls()
+        # A newer version may have written more.
+        return cls(**{field.name: written[field.name] for field in fields(cls) if field.name in written})
 
     def write(self, layout: Layout) -> None:
         disk.write_atomically(self.path(layout), (json.dumps(self.__dict__) + "\n").encode(), 0o644)

@@ -37,8 +37,8 @@ def confirmed(layout: Layout, *, purge: bool, yes: bool) -> None:
             if web.remove(layout, places.Record.read(layout), now):
                 services.reload_proxy(layout, now)
     print(f"\nshipit receives nothing any more. {told(apps)}")
-    print("  back:       sudo ./install.sh")
-    print("  everything: sudo ./install.sh --purge")
+    print("  back:       ./install.sh")
+    print("  everything: ./install.sh --purge")
 
 
 def told(apps: list[str]) -> str:

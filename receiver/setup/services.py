@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from receiver import settings
-from receiver.errors import HostFault
+from receiver.errors import HostFault, as_root
 from receiver.paths import SHIPIT_USER, Layout, share
 from receiver.settings import Settings
 from receiver.setup import ssh, web
@@ -157,7 +157,7 @@ def start_nginx(changed: bool, step: Step) -> None:
         raise HostFault(
             "nginx does not start.",
             holds="shipit is installed; apps can be pushed, but nobody reaches them.",
-            hint="sudo systemctl status nginx; then run ./install.sh again",
+            hint=f"{as_root('systemctl status nginx')}; then run ./install.sh again",
             details=run(["journalctl", "-u", "nginx", "-n", "10", "-o", "cat"], check=False).out.splitlines(),
         )
     step.did("nginx started")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from receiver import names
 from receiver.caller import Role
-from receiver.errors import HostFault, Rejected
+from receiver.errors import HostFault, Rejected, as_root
 from receiver.gate.keys import Key, Keyring
 from receiver.gate.pubkey import parse
 from receiver.paths import SHIPIT_USER, Layout
@@ -58,7 +58,7 @@ def configure(layout: Layout, step: Step) -> bool:
         raise HostFault(
             "sshd does not take shipit's configuration.",
             holds="The old one is in force.",
-            hint="sudo sshd -t; something before the Include in /etc/ssh/sshd_config may win over it",
+            hint=f"{as_root('sshd -t')}; something before the Include in /etc/ssh/sshd_config may win over it",
             details=tested.err.splitlines()[-5:],
         )
     step.did(str(path))

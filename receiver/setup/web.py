@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from receiver.errors import HostFault
+from receiver.errors import HostFault, as_root
 from receiver.paths import Layout
 from receiver.settings import Settings
 from receiver.setup.places import Record
@@ -80,7 +80,7 @@ def configure(layout: Layout, settings: Settings, record: Record, step: Step) ->
         raise HostFault(
             "nginx refuses its configuration with shipit's part in it.",
             holds="The old configuration is back in place.",
-            hint="sudo nginx -t",
+            hint=as_root("nginx -t"),
             details=tested.err.strip().splitlines()[-10:],
         )
     step.did(str(path))

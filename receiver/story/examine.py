@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from receiver.engines import all as engines
-from receiver.errors import Failure
+from receiver.errors import Failure, as_root
 from receiver.ledger.ledger import Ledger
 from receiver.ledger.repair import repair
 from receiver.model import Status
@@ -41,7 +41,7 @@ class Finding:
 
 def host_findings(layout: Layout) -> Iterator[Finding]:
     """Look at the installation itself."""
-    again = "Run the installer again: sudo ./install.sh"
+    again = "Run the installer again: ./install.sh"
     settings, machine = load(layout.settings), engines.here(layout)
     yield Finding(
         "host", f"installation at {PREFIX.resolve()}", PYTHON.exists() and (PREFIX / "bin/uv").exists(), again
@@ -54,7 +54,10 @@ def host_findings(layout: Layout) -> Iterator[Finding]:
     yield Finding("host", "sshd sends the user shipit to the gateway", keys, again)
     proxy = run(["nginx", "-t"], check=False)
     yield Finding(
-        "host", "nginx accepts its configuration", proxy.code == 0, f"See why: sudo nginx -t\n{proxy.err.strip()}"
+        "host",
+        "nginx accepts its configuration",
+        proxy.code == 0,
+        f"See why: {as_root('nginx -t')}\n{proxy.err.strip()}",
     )
     yield Finding(
         "host", "nginx runs", _pid_lives(layout.root / "run/nginx.pid"), f"Start it: {machine.hints.start_proxy}"
@@ -67,7 +70,7 @@ def host_findings(layout: Layout) -> Iterator[Finding]:
     links = Path("/proc/sys/fs/protected_hardlinks")
     yield Finding(
         "host", "the kernel protects hard links (fs.protected_hardlinks)",
-        not links.exists() or links.read_text().strip() == "1", "sudo sysctl -w fs.protected_hardlinks=1",
+        not links.exists() or links.read_text().strip() == "1", as_root("sysctl -w fs.protected_hardlinks=1"),
     )  # fmt: skip
     for service in machine.services():
         yield Finding("host", service.what, service.well, service.hint)

@@ -56,7 +56,7 @@ def begin(layout: Layout, ledger: Ledger, release: Release, agent: Agent) -> int
         raise HostFault(
             f"The worker that makes releases did not start ({error.strerror}).",
             holds=ledger.still_holds(),
-            hint="Try again; the server's administrator looks with: sudo shipit doctor",
+            hint="Try again; the server's administrator looks with: shipit doctor",
         ) from error
     finally:
         # The locks stay: they belong to the open files, which the worker has too (flock(2)).

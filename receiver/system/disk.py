@@ -211,4 +211,4 @@ def synced(path: Path) -> Iterator[None]:
         child.wait()
         raise
     if child.wait():
-        raise HostFault(f"{path} could not be written to the disk.", hint="sudo shipit doctor")
+        raise HostFault(f"{path} could not be written to the disk.", hint="shipit doctor")

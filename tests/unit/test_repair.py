@@ -93,7 +93,7 @@ def test_a_record_cut_or_changed_at_any_byte_is_told_and_comes_back_as_it_was(
         record.write_bytes(raw)
         with pytest.raises(Corrupt, match=f"The record of blog v{number} is damaged") as told:
             ledger.release(number)
-        assert told.value.hint == "Mend it: sudo shipit doctor --fix"
+        assert told.value.hint == "Mend it: shipit doctor --fix"
         assert ledger.current_number() == 3, "the live release is found without any record"
         assert repair(ledger) == [f"the record of v{number} was damaged and is restored from its copy"]
         assert contents(ledger) == before

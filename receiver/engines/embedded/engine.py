@@ -23,7 +23,7 @@ from receiver.engines.embedded import NAME, family, jobs, programs, supervisord
 from receiver.engines.embedded.logs import LogFiles
 from receiver.engines.embedded.programs import Name, Program
 from receiver.engines.embedded.supervisord import Supervisor
-from receiver.errors import HostFault, Rejected
+from receiver.errors import HostFault, Rejected, as_root
 from receiver.model import Listen, Release
 from receiver.names import AppName, TypeName
 from receiver.paths import SHIPIT_USER, Layout, app_user, build_user
@@ -53,9 +53,9 @@ class EmbeddedEngine(LogFiles):
 
     name = NAME
     hints = Hints(
-        start_proxy="sudo shipit-supervisord start",
-        start_agent="sudo shipit-supervisord start",
-        agent_log="sudo tail -n 50 /var/log/shipit/agent.log",
+        start_proxy=as_root("shipit-supervisord start"),
+        start_agent=as_root("shipit-supervisord start"),
+        agent_log=as_root("tail -n 50 /var/log/shipit/agent.log"),
     )
 
     def __init__(self, layout: Layout) -> None:
@@ -72,7 +72,7 @@ class EmbeddedEngine(LogFiles):
             return [Service("the process supervisor runs", False, failure.hint)]
         named = sorted(name for name in known if name.startswith("shipit-") and name != "shipit-reconcile")
         return [
-            Service(name, known[name]["state"] == supervisord.RUNNING, f"sudo tail {known[name]['stdout_logfile']}")
+            Service(name, known[name]["state"] == supervisord.RUNNING, as_root(f"tail {known[name]['stdout_logfile']}"))
             for name in named
         ]
 
@@ -230,7 +230,7 @@ class EmbeddedEngine(LogFiles):
         deadline = time.monotonic() + seconds
         while self._supervisor.call("getProcessInfo", name)["state"] not in ENDED:
             if time.monotonic() > deadline:
-                raise HostFault(f"{name} did not stop in {seconds:g} s.", hint="sudo shipit doctor")
+                raise HostFault(f"{name} did not stop in {seconds:g} s.", hint="shipit doctor")
             time.sleep(0.05)
 
     def _prune_logs(self, app: AppName, number: int) -> None:

@@ -41,7 +41,7 @@ def run(
     try:
         user = pwd.getpwnam(job.user)
     except KeyError as error:
-        raise HostFault(f"The user {job.user} does not exist.", hint=f"sudo shipit doctor {job.app}") from error
+        raise HostFault(f"The user {job.user} does not exist.", hint=f"shipit doctor {job.app}") from error
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
@@ -85,7 +85,7 @@ def stop(layout: Layout, name: str) -> None:
             os.kill(pid, signal.SIGTERM)
             told = pid
         time.sleep(0.02)
-    raise HostFault(f"The job {name} does not end.", hint="sudo shipit doctor")
+    raise HostFault(f"The job {name} does not end.", hint="shipit doctor")
 
 
 def _file(layout: Layout, name: str) -> Path:

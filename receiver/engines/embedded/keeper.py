@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
         sys.stderr.write(USAGE)
         return 2
     if os.geteuid():
-        sys.stderr.write(" !     This needs root: sudo shipit-supervisord\n")
+        sys.stderr.write(" !     This needs root: shipit-supervisord\n")
         return 77
     layout.run.mkdir(mode=0o755, exist_ok=True)
     if argv == ["status"]:
@@ -95,7 +95,7 @@ def start(layout: Layout) -> int:
     deadline = time.monotonic() + 20
     while not (supervisord.Supervisor(layout).answers() and all(path.exists() for path in wanted)):
         if time.monotonic() > deadline:
-            sys.stderr.write(" !     Not everything has started.\n       (sudo tail /var/log/shipit/*.log)\n")
+            sys.stderr.write(" !     Not everything has started.\n       (tail /var/log/shipit/*.log)\n")
             return 71
         time.sleep(0.05)
     return 0

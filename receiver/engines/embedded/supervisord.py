@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from receiver.engines.embedded.programs import Program
-from receiver.errors import HostFault
+from receiver.errors import HostFault, as_root
 from receiver.paths import Layout
 from receiver.system import disk
 
@@ -79,13 +79,13 @@ class Supervisor:
                     return None
                 raise HostFault(
                     f"The process supervisor refuses {method}: {fault.faultString}",
-                    hint="sudo tail /var/log/shipit/supervisord.log",
+                    hint=as_root("tail /var/log/shipit/supervisord.log"),
                 ) from fault
             except (OSError, http.client.HTTPException) as error:
                 raise HostFault(
                     f"The process supervisor does not answer: {error}",
                     holds="Processes that run go on running.",
-                    hint="sudo shipit-supervisord start",
+                    hint="shipit-supervisord start",
                 ) from error
 
     def answers(self) -> bool:
@@ -123,7 +123,5 @@ class Supervisor:
         deadline = time.monotonic() + DROP_WITHIN
         while not self.forget(name) and name in self.programs():
             if time.monotonic() > deadline:
-                raise HostFault(
-                    f"{name} does not stop.", hint="sudo shipit-supervisord stop; sudo shipit-supervisord start"
-                )
+                raise HostFault(f"{name} does not stop.", hint="shipit-supervisord stop; shipit-supervisord start")
             time.sleep(0.02)

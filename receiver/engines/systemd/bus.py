@@ -133,7 +133,7 @@ def connect(path: Path = PRIVATE) -> Iterator[Bus]:
         # Signals of what else systemd does follow at once, and the first may have come with the answers.
         *answers, heard = answer.split(b"\r\n", ANSWERS)
         if not any(line.startswith(b"OK ") for line in answers):
-            raise HostFault("systemd refused the connection to its private socket.", hint="sudo shipit doctor")
+            raise HostFault("systemd refused the connection to its private socket.", hint="shipit doctor")
         yield Bus(connection, heard)
 
 

@@ -20,7 +20,7 @@ from receiver import settings
 from receiver.engines.base import Hints, Job, ProcessState, ProcessStatus, Service, app_word
 from receiver.engines.systemd import NAME, bus, units
 from receiver.engines.systemd.logs import Journal
-from receiver.errors import HostFault
+from receiver.errors import HostFault, as_root
 from receiver.model import CheckKind, Limits, Listen, Release
 from receiver.names import AppName, TypeName
 from receiver.paths import PROXY_GROUP, Layout, app_user
@@ -46,8 +46,8 @@ class SystemdEngine(Journal):
 
     name = NAME
     hints = Hints(
-        start_proxy="sudo systemctl start nginx",
-        start_agent="sudo systemctl restart shipit-agent.socket",
+        start_proxy=as_root("systemctl start nginx"),
+        start_agent=as_root("systemctl restart shipit-agent.socket"),
         agent_log="journalctl -t shipit-agent -n 50",
     )
 
@@ -67,7 +67,7 @@ class SystemdEngine(Journal):
             for name in ("shipit-agent.socket", "shipit-gateway.socket")
         }
         return [
-            Service(f"{name} is {state}", state == "active", f"sudo systemctl start {name}")
+            Service(f"{name} is {state}", state == "active", as_root(f"systemctl start {name}"))
             for name, state in states.items()
         ]
 
@@ -273,13 +273,13 @@ class SystemdEngine(Journal):
             # stop_job has put it away before it could be asked; 255 is systemd-run's word for any signal.
             return STOPPED if code == 255 else code
         if known["LoadState"] == "not-found":
-            raise HostFault(f"systemd-run(1) could not run {unit}.", hint="sudo shipit doctor")
+            raise HostFault(f"systemd-run(1) could not run {unit}.", hint="shipit doctor")
         if known["Result"] == "timeout":
             return TIMED_OUT
         if known["ExecMainCode"] in ("2", "3"):
             return KILLED + status
         if code == 1 and status in NEVER_STARTED:
-            raise HostFault(f"systemd could not start {unit} (exit status {status}).", hint="sudo shipit doctor")
+            raise HostFault(f"systemd could not start {unit} (exit status {status}).", hint="shipit doctor")
         return status or code
 
     def _define(self, release: Release) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from receiver.errors import Rejected
+from receiver.errors import Rejected, as_root
 from receiver.names import Oid
 from receiver.sources.git import caches
 from receiver.sources.git.repository import Git, environment
@@ -48,7 +48,7 @@ def fill(source: GitSource, oid: Oid, found: Mapping[str, bytes], git: Git) -> N
             "These files are Git LFS pointers, and shipit stores no LFS objects: " + _some(list(found)),
             hint="Name the LFS server in the commit: git config -f .lfsconfig lfs.url https://…/info/lfs"
             if not url
-            else "Install git-lfs on the server: sudo apt install git-lfs",
+            else f"Install git-lfs on the server: {as_root('apt install git-lfs')}",
         )
     for path, raw in found.items():
         content = _fetch(git, url, path, raw)
