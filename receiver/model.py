@@ -119,7 +119,7 @@ class Release:
     (0: none), `target` the one a rollback returns to, `previous` the one that served when it was opened, `took_over`
     the one that was kept warm and whose processes this one goes on with (0: it has its own). `formation` is how many
     processes of each type run, `fresh` asks for a build without any cached environment, `env` are the commit's own
-    defaults of config vars, `warm` is for how long (s) the release that it replaces is kept warm. Times are seconds
+    defaults of config vars, `domains` what its shipit.yml asks for, `warm` is for how long (s) the release that it replaces is kept warm. Times are seconds
     since the epoch.
     """
 
@@ -136,6 +136,7 @@ class Release:
     took_over: int = 0
     warm: int = 0
     fresh: bool = False
+    domains: tuple[Domain, ...] = ()
     environment_key: str = ""
     commit: Oid | None = None
     branch: Branch | None = None
@@ -195,12 +196,18 @@ class Release:
 
 @dataclass(frozen=True)
 class AppState:
-    """What is true of an app whatever release is live; `app.json`."""
+    """What is true of an app whatever release is live; `app.json`.
+
+    `domains` are the names that an admin gave it, `approved` those that its shipit.yml may ask for, `without_default`
+    says that it does not answer at APP.DOMAIN of the server beside others.
+    """
 
     app: AppName
     created: float
     branch: Branch | None = None
     domains: tuple[Domain, ...] = ()
+    approved: tuple[Domain, ...] = ()
+    without_default: bool = False
     keep: int = 5
     pinned: tuple[int, ...] = ()
     formation: tuple[tuple[TypeName, int], ...] = ()
@@ -355,6 +362,7 @@ def _release(r: _Reader) -> Release:
         took_over=r.take("took_over", int, high=10**9, missing=0),
         warm=r.take("warm", int, high=LONGEST_WARM, missing=0),
         fresh=r.take("fresh", bool),
+        domains=tuple(names.domain(item) for item in r.take("domains", list, missing=[])),
         environment_key=r.take("environment_key", str),
         commit=None if commit is None else names.oid(commit),
         branch=None if branch is None else names.branch(branch),
@@ -391,6 +399,8 @@ def _app_state(r: _Reader) -> AppState:
         created=r.take("created", float),
         branch=None if branch is None else names.branch(branch),
         domains=tuple(names.domain(item) for item in r.take("domains", list)),
+        approved=tuple(names.domain(item) for item in r.take("approved", list, missing=[])),
+        without_default=r.take("without_default", bool, missing=False),
         keep=r.take("keep", int, low=1, high=1000),
         pinned=tuple(int(item) for item in r.take("pinned", list)),
         formation=decode_formation(r.take("formation", list)),

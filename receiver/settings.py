@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from receiver import names
 from receiver.errors import Rejected
 from receiver.names import AppName, Domain
 
@@ -16,7 +17,8 @@ LONGEST_WARM = 86400  # as in shipit.schema.json
 @dataclass(frozen=True)
 class Settings:
     """`domain`: apps without a domain of their own answer at APP.domain. `builds`: how many run at once, 0 for as many as
-    there are. `warm`: how long the release that another replaces is kept running for a rollback. `cache`: what each app's builds may keep, and its LFS files and submodules as much again. Sizes in MiB, times in seconds."""
+    there are. `allow_domains`: the names that shipit.yml may ask for without an admin, by app (`*`: any), blanks between
+    them; `*.example.org` stands for all below it. `warm`: how long the release that another replaces is kept running for a rollback. `cache`: what each app's builds may keep, and its LFS files and submodules as much again. Sizes in MiB, times in seconds."""
 
     domain: str = "localhost"
     http_port: int = 80
@@ -34,6 +36,7 @@ class Settings:
     build_tasks: int = 2048
     release_command_timeout: int = 600
     build_environment: dict[str, str] = field(default_factory=dict)
+    allow_domains: dict[str, str] = field(default_factory=dict)
 
 
 def default_domain(app: AppName, settings: Settings) -> Domain:
@@ -42,9 +45,10 @@ def default_domain(app: AppName, settings: Settings) -> Domain:
 
 
 def url(app: AppName, domains: Sequence[Domain], settings: Settings) -> str:
-    """Where an app with these domains answers."""
+    """Where an app that answers at these domains is to be found."""
     port = "" if settings.http_port == 80 else f":{settings.http_port}"
-    return f"http://{(*domains, default_domain(app, settings))[0]}{port}"
+    plain = [name for name in domains if not name.startswith("*.")]
+    return f"http://{(*plain, default_domain(app, settings))[0]}{port}"
 
 
 def load(path: Path) -> Settings:
@@ -80,4 +84,9 @@ def parse(data: Any, where: str) -> Settings:
             raise Rejected(f"{where}: warm must be {LONGEST_WARM} at most (a day).")
         if wanted is dict and not all(isinstance(k, str) and isinstance(v, str) for k, v in value.items()):
             raise Rejected(f"{where}: {key} must map names to strings.")
+        if key == "allow_domains":
+            for app, patterns in value.items():
+                _ = app == "*" or names.app_name(app)
+                for pattern in patterns.split():
+                    names.domain(pattern)
     return Settings(**data)

@@ -14,6 +14,7 @@ from receiver.errors import Busy, Rejected
 from receiver.ledger import ledger as ledgers
 from receiver.ledger.queue import queued
 from receiver.names import AppName, branch
+from receiver.proxy.vhost import domains
 from receiver.settings import url
 from receiver.story.create import create_app
 from receiver.story.submit import tell
@@ -30,7 +31,7 @@ def create(ctx: Context, app: AppName) -> None:
     Example: shipit apps:create blog
     """
     with ctx.connect_agent() as agent:
-        made = create_app(ctx.layout, app, agent)
+        made = create_app(ctx.layout, app, agent, ctx.settings)
     if not made:
         raise Rejected(f"There is an app {app!r} already.", hint=f"Look at it: shipit status {app}")
     out.say(f"Created {app}. Put a commit live: git push shipit@{ctx.settings.domain}:{app} main")
@@ -54,7 +55,7 @@ def list_apps(ctx: Context, form: str) -> None:
                 "commit": (current.commit or "")[:8] if current else "",
                 "live since": out.when(current.finished) if current else "",
                 "state": "stopped" if state.stopped else "locked" if state.locked else "live" if current else "new",
-                "url": url(app, state.domains, ctx.settings),
+                "url": url(app, domains(app, state, current, ctx.settings), ctx.settings),
             }
         )
     if form == "json":

@@ -10,9 +10,11 @@ import click
 from receiver.cli import out
 from receiver.cli.args import DOMAIN, app_argument, json_option, ledger_of
 from receiver.cli.main import Context
-from receiver.errors import Failure, NotFound
+from receiver.errors import Failure, NotFound, Rejected
 from receiver.ledger.queue import queued
+from receiver.model import AppState
 from receiver.names import AppName, Domain
+from receiver.proxy.vhost import domains
 from receiver.settings import default_domain
 from receiver.story.domains import claiming
 from receiver.story.submit import tell
@@ -25,10 +27,18 @@ from receiver.story.submit import tell
 def add(ctx: Context, app: AppName, domain: tuple[Domain, ...]) -> None:
     """Let an app answer to a domain; a domain belongs to one app only.
 
+    Its shipit.yml may then ask for the domain as well. APP.DOMAIN of the server stays until it is removed.
+
     \b
     Example: shipit domains:add blog www.example.org example.org
     """
-    change(ctx, app, lambda old: (*old, *(d for d in domain if d not in old)), claimed=domain)
+    default = default_domain(app, ctx.settings)
+
+    def given(old: AppState) -> AppState:
+        new = tuple(name for name in domain if name not in old.domains and name != default)
+        return replace(old, domains=(*old.domains, *new), without_default=old.without_default and default not in domain)
+
+    change(ctx, app, given, claimed=domain)
     out.say(f"{app} answers to {', '.join(domain)}.")
 
 
@@ -37,12 +47,29 @@ def add(ctx: Context, app: AppName, domain: tuple[Domain, ...]) -> None:
 @click.argument("domain", type=DOMAIN, nargs=-1, required=True)
 @click.pass_obj
 def remove(ctx: Context, app: AppName, domain: tuple[Domain, ...]) -> None:
-    """Take a domain away from an app."""
-    old = ledger_of(ctx, app).state().domains
+    """Take a domain away from an app; its shipit.yml may not ask for it any more."""
+    ledger = ledger_of(ctx, app)
+    state, release = ledger.state(), ledger.current()
+    default = default_domain(app, ctx.settings)
     for name in domain:
-        if name not in old:
+        if name not in (*domains(app, state, release, ctx.settings), *state.approved):
             raise NotFound(f"{app} does not have the domain {name}.", hint=f"List them: shipit domains:list {app}")
-    change(ctx, app, lambda have: tuple(d for d in have if d not in domain), claimed=())
+
+    def left(old: AppState) -> AppState:
+        return replace(
+            old,
+            domains=tuple(name for name in old.domains if name not in domain),
+            approved=tuple(name for name in old.approved if name not in domain),
+            without_default=old.without_default or default in domain,
+        )
+
+    if default in domains(app, left(state), release, ctx.settings) and default in domain:
+        raise Rejected(
+            f"{app} would answer to nothing: {default} is its only name.",
+            holds="Nothing was changed.",
+            hint=f"Give it another first: shipit domains:add {app} www.example.org    Or stop it: shipit ps:stop {app}",
+        )
+    change(ctx, app, left, claimed=())
     out.say(f"{app} no longer answers to {', '.join(domain)}.")
 
 
@@ -51,19 +78,18 @@ def remove(ctx: Context, app: AppName, domain: tuple[Domain, ...]) -> None:
 @json_option
 @click.pass_obj
 def list_domains(ctx: Context, app: AppName, form: str) -> None:
-    """List the domains of an app."""
-    own = ledger_of(ctx, app).state().domains
-    shown = own or (default_domain(app, ctx.settings),)
+    """List the names an app answers to."""
+    ledger = ledger_of(ctx, app)
+    shown = domains(app, ledger.state(), ledger.current(), ctx.settings)
     if form == "json":
-        out.show_json({"app": app, "domains": list(shown), "default": not own})
+        default = default_domain(app, ctx.settings)
+        out.show_json({"app": app, "domains": list(shown), "default": default in shown})
         return
     for name in shown:
         out.say(name)
 
 
-def change(
-    ctx: Context, app: AppName, new: Callable[[tuple[Domain, ...]], tuple[Domain, ...]], claimed: tuple[Domain, ...]
-) -> None:
+def change(ctx: Context, app: AppName, new: Callable[[AppState], AppState], claimed: tuple[Domain, ...]) -> None:
     """Write the domains and let the proxy follow; put back when the proxy refuses them."""
     ledger = ledger_of(ctx, app)
     with (
@@ -71,10 +97,17 @@ def change(
         claiming(ctx.layout, app, claimed, ctx.settings),
         ctx.connect_agent() as agent,
     ):
-        before = ledger.state().domains
-        ledger.change_state(lambda state: replace(state, domains=new(before)))
+        before = ledger.state()
+        ledger.change_state(new)
         try:
             agent.proxy(app)
         except Failure:
-            ledger.change_state(lambda state: replace(state, domains=before))
+            ledger.change_state(
+                lambda state: replace(
+                    state,
+                    domains=before.domains,
+                    approved=before.approved,
+                    without_default=before.without_default,
+                )
+            )
             raise

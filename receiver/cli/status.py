@@ -13,6 +13,7 @@ from receiver.cli.main import Context
 from receiver.cli.releases import describe
 from receiver.model import Status
 from receiver.names import AppName
+from receiver.proxy.vhost import domains
 from receiver.settings import url
 
 
@@ -41,7 +42,7 @@ def status(ctx: Context, app: AppName, form: str) -> int:
         "by": current.by if current else "",
         "processes": f"{up} of {wanted} running",
         "formation": " ".join(f"{k}={n}" for k, n in current.formation) if current else "",
-        "url": url(app, state.domains, ctx.settings),
+        "url": url(app, domains(app, state, current, ctx.settings), ctx.settings),
         "branch": state.branch or "the first that is pushed",
         "locked": state.locked,
         "making": ", ".join(f"{r.name} ({describe(r)}) by {r.by}" for r in making),

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from receiver.caller import Caller, Role
 from receiver.errors import Failure, HostFault, Rejected, full_disk
 from receiver.gate import refs
 from receiver.gate.push import Options, options
@@ -21,13 +22,14 @@ from receiver.ledger.follow import follow
 from receiver.ledger.ledger import Ledger
 from receiver.manifest import read_manifest
 from receiver.model import Release, Source
-from receiver.names import Branch, Oid
+from receiver.names import Branch, Domain, Oid
 from receiver.paths import Layout
 from receiver.root.client import Agent
 from receiver.settings import Settings
 from receiver.sources.git.repository import quarantine
 from receiver.sources.git.source import GitSource
 from receiver.story import worker
+from receiver.story.domains import approve, approved
 
 # Beside the files of the commit itself: what a build and the ledger need.
 SPARE_INODES = 10_000
@@ -36,12 +38,13 @@ SPARE_INODES = 10_000
 class Hooks:
     """The hooks of one push. `release` is what post-receive opened, as it was last seen."""
 
-    def __init__(self, layout: Layout, ledger: Ledger, settings: Settings, by: str, agent: Agent) -> None:
+    def __init__(self, layout: Layout, ledger: Ledger, settings: Settings, caller: Caller, agent: Agent) -> None:
         self.release: Release | None = None
+        self._domains: Sequence[Domain] = ()
         self._layout = layout
         self._ledger = ledger
         self._settings = settings
-        self._by = by
+        self._caller = caller
         self._agent = agent
 
     def answer(self, name: str, pid: int, lines: Sequence[bytes]) -> int:
@@ -98,7 +101,9 @@ class Hooks:
                 holds="Nothing was received.",
                 hint="Keep fewer releases, or make room on the server; see: shipit doctor",
             )
-        read_manifest(tree)
+        manifest = read_manifest(tree)
+        admin = self._caller.role is Role.ADMIN
+        self._domains = approve(self._layout, self._ledger, manifest.domains, self._settings, admin=admin)
 
     def _post_receive(self, side: Sideband, wish: Options, env: Mapping[str, str], updates: list[Update]) -> None:
         state = self._ledger.state()
@@ -124,9 +129,11 @@ class Hooks:
     def _deploy(self, side: Sideband, wish: Options, source: GitSource, branch: Branch, oid: Oid) -> None:
         """Open the release, start its worker, and show its log until the verdict."""
         commit = source.commit(oid)
+        if self._domains and self._caller.role is Role.ADMIN:
+            self._ledger.change_state(lambda state: approved(state, self._domains))
         release = self.release = self._ledger.open_release(
             Source.GIT,
-            self._by,
+            self._caller.name,
             builds=True,
             commit=oid,
             branch=branch,

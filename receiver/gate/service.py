@@ -72,7 +72,7 @@ def receive(layout: Layout, app: AppName, caller: Caller, settings: Settings, ho
         # Imported while git and the client speak: what the hooks and the worker will need.
         from receiver.gate.hook import Hooks
 
-        answers = Hooks(layout, ledger, settings, caller.name, agent)
+        answers = Hooks(layout, ledger, settings, caller, agent)
         code = serve_hooks(child, line, answers)
         try:
             put_back(ledger, git)
@@ -131,7 +131,7 @@ def existing(layout: Layout, app: AppName, settings: Settings, agent: Agent) -> 
     from receiver.story.create import create_app
 
     tell(f"Creating {app}")
-    create_app(layout, app, agent)
+    create_app(layout, app, agent, settings)
     return ledger
 
 

@@ -8,7 +8,7 @@ from receiver import names
 from receiver.model import WEB, AppState, Listen, Release
 from receiver.names import AppName, Domain
 from receiver.paths import Layout, web_count
-from receiver.settings import Settings
+from receiver.settings import Settings, default_domain
 from receiver.system.render import Render, render
 
 # nginx's own 1 MiB refuses the first photo somebody uploads.
@@ -50,7 +50,7 @@ def vhost(
         else [(count, layout.app(app).current / web_count(count)) for count in sorted({*range(1, PREPARED + 1), most})],
         sockets=[directory / f"{WEB}.{index}.sock" for index in range(1, most + 1)],
         directory=directory,
-        domains=domains(app, state, settings),
+        domains=domains(app, state, release, settings),
         port=settings.http_port,
         max_body=MAX_BODY,
         pages=pages,
@@ -58,9 +58,13 @@ def vhost(
     )
 
 
-def domains(app: AppName, state: AppState, settings: Settings) -> tuple[Domain, ...]:
-    """The names the app answers at: its own, else APP.DOMAIN of the server. Never empty."""
-    return state.domains or (names.domain(f"{app}.{settings.domain}"),)
+def domains(app: AppName, state: AppState, release: Release | None, settings: Settings) -> tuple[Domain, ...]:
+    """The names the app answers at: those an admin gave it, those its live release asks for as far as they were
+    approved, and APP.DOMAIN of the server unless that was taken away. Never empty."""
+    asked = release.domains if release is not None else ()
+    own = (*state.domains, *(name for name in asked if name in state.approved))
+    default = () if own and state.without_default else (names.domain(default_domain(app, settings)),)
+    return tuple(dict.fromkeys((*own, *default)))
 
 
 def shipit_conf(settings: Settings, layout: Layout, *, catch_all: bool, names_hash: bool, ipv6: bool = True) -> str:

@@ -17,7 +17,7 @@ from receiver.sources.git.source import GitSource
 from receiver.story import checkpoint, ended
 from receiver.story.build_queue import turn_to_build
 from receiver.story.context import AppContext
-from receiver.story.domains import claim_domains
+from receiver.story.domains import settle
 from receiver.system import disk
 
 
@@ -36,7 +36,7 @@ def build(context: AppContext, release: Release, commit: Oid) -> Release:
         )
         donor = find_environment(context, release, plan)
         adopt(context, manifest)
-        release = context.ledger.save(filled(context, release, manifest, plan, donor))
+        release = context.ledger.save(settle(context, filled(context, release, manifest, plan, donor)))
         seed, requires = (0, []) if donor else find_seed(context, release, plan)
         text = encode_plan(context, plan, manifest.root, donor, seed, adding(plan, requires))
         disk.write_atomically(paths.build_plan, text, 0o640, lasts=disk.Lasts.LATER)
@@ -67,6 +67,7 @@ def filled(context: AppContext, release: Release, manifest: Manifest, plan: Buil
         release_command=manifest.release_command,
         build_config=manifest.build_config,
         env=manifest.env,
+        domains=manifest.domains,
         warm=context.settings.warm if manifest.warm is None else manifest.warm,
         runtime=plan.runtime,
         environment_key=plan.environment_key,
@@ -75,8 +76,7 @@ def filled(context: AppContext, release: Release, manifest: Manifest, plan: Buil
 
 
 def adopt(context: AppContext, manifest: Manifest) -> None:
-    """Take over what the manifest says of the app and not of the release: its domains, how many releases it keeps."""
-    claim_domains(context.layout, context.ledger, manifest.domains, context.settings)
+    """Take over what the manifest says of the app and not of the release: how many releases it keeps."""
     if manifest.keep:
         context.ledger.change_state(lambda state: replace(state, keep=manifest.keep))
 

@@ -77,7 +77,7 @@ class _Watch:
         # The first to fail; the others only stopped because of it.
         self.culprit: Unhealthy | None = None
         # An app that answers only to its own names (Django's ALLOWED_HOSTS) shall know this one.
-        names = domains(release.app, context.ledger.state(), context.settings)
+        names = domains(release.app, context.ledger.state(), release, context.settings)
         self.host_header = names[0].replace("*.", "www.")
 
     def give_up(self) -> None:

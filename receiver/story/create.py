@@ -6,16 +6,24 @@ from receiver.ledger.ledger import Ledger
 from receiver.names import AppName
 from receiver.paths import Layout
 from receiver.root.client import Agent
+from receiver.settings import Settings
 from receiver.sources.git.source import GitSource
+from receiver.story.domains import keep_default_free
+from receiver.system import disk
 
 
-def create_app(layout: Layout, app: AppName, agent: Agent) -> bool:
-    """Make the app if it is not there; returns whether it was made. `app.json` comes last: then it exists."""
+def create_app(layout: Layout, app: AppName, agent: Agent, settings: Settings) -> bool:
+    """Make the app if it is not there; returns whether it was made. `app.json` comes last: then it exists.
+
+    Raises Rejected when another app has been given the name that this one would answer at.
+    """
     ledger = Ledger(layout.app(app))
     if ledger.exists():
         return False
-    agent.create_app(app)
-    GitSource(ledger.paths.repo).create()
-    ledger.paths.runs.mkdir(exist_ok=True)
-    ledger.create()
+    with disk.locked(layout.domains_lock, wait=True):
+        keep_default_free(layout, app, settings)
+        agent.create_app(app)
+        GitSource(ledger.paths.repo).create()
+        ledger.paths.runs.mkdir(exist_ok=True)
+        ledger.create()
     return True

@@ -14,12 +14,14 @@ from dataclasses import replace
 
 from receiver.errors import Cancelled, Failure
 from receiver.model import Release, Status
+from receiver.proxy.vhost import domains
 from receiver.root.client import Agent
 from receiver.settings import url
 from receiver.sources.git.repository import Git
 from receiver.story import checkpoint
 from receiver.story.check import wait_until_healthy
 from receiver.story.context import AppContext
+from receiver.story.domains import claimed, settle
 from receiver.story.recover import recover
 from receiver.story.release_command import run_release_command
 from receiver.story.retire import prune
@@ -36,7 +38,7 @@ def deploy(context: AppContext, release: Release) -> Release:
         if release.builds:
             settle_in(context, release)
         with known_to_the_proxy(context):
-            release = built(context, release)
+            release = built(context, settle(context, release))
         # A new slug is durable before the ledger names it; the disk works while the new processes come up.
         with disk.synced(context.paths.slugs) if release.builds else nullcontext():
             snapshot_config(context, release)
@@ -157,7 +159,7 @@ def start(context: AppContext, release: Release) -> Release:
 
 def commit(context: AppContext, release: Release) -> None:
     """The commit point, and with it the switch: nginx's upstream is a path through this link."""
-    with context.say.timed("switch"):
+    with context.say.timed("switch"), claimed(context, release):
         context.ledger.commit(release)
     checkpoint.reach("committed")
 
@@ -179,7 +181,6 @@ def announce(context: AppContext, release: Release) -> Release:
     elif context.keeps_stopped(release):
         context.say.step(f"{release.name} is ready; {release.app} is stopped ({took:.1f} s)")
     else:
-        context.say.step(
-            f"{release.name} is live at {url(release.app, context.ledger.state().domains, context.settings)} ({took:.1f} s)"
-        )
+        own = domains(release.app, context.ledger.state(), release, context.settings)
+        context.say.step(f"{release.name} is live at {url(release.app, own, context.settings)} ({took:.1f} s)")
     return context.ledger.finish(replace(release, seconds=tuple(context.say.seconds)), Status.LIVE)

@@ -22,6 +22,7 @@ def inherited(release: Release) -> dict[str, Any]:
     kept = (
         "slug", "environment", "environment_key", "commit", "branch", "subject", "author", "runtime",
         "release_command", "processes", "formation", "build_config", "env", "digest", "warm",
+        "domains",
     )  # fmt: skip
     return {name: getattr(release, name) for name in kept}
 

@@ -83,9 +83,20 @@ def test_only_a_domain_becomes_a_server_name(bad: str) -> None:
         rendered(STATE, release(), Settings(domain=bad))
 
 
-def test_an_apps_own_domains_replace_the_servers() -> None:
-    assert domains(BLOG, STATE, SETTINGS) == ("blog.apps.example.org",)
-    assert domains(BLOG, replace(STATE, domains=(Domain("x.org"),)), SETTINGS) == ("x.org",)
+def test_an_app_answers_at_its_own_names_and_at_the_default_one_unless_that_was_taken_away() -> None:
+    default = "blog.apps.example.org"
+    assert domains(BLOG, STATE, None, SETTINGS) == (default,)
+    own = replace(STATE, domains=(Domain("x.org"),))
+    assert domains(BLOG, own, None, SETTINGS) == ("x.org", default)
+    assert domains(BLOG, replace(own, without_default=True), None, SETTINGS) == ("x.org",)
+    assert domains(BLOG, replace(STATE, without_default=True), None, SETTINGS) == (default,)
+
+
+def test_what_shipit_yml_asks_for_counts_as_far_as_it_was_approved() -> None:
+    asking = replace(release(), domains=(Domain("a.org"), Domain("b.org")))
+    approved = replace(STATE, approved=(Domain("b.org"), Domain("c.org")))
+    assert domains(BLOG, STATE, asking, SETTINGS) == ("blog.apps.example.org",)
+    assert domains(BLOG, approved, asking, SETTINGS) == ("b.org", "blog.apps.example.org")
 
 
 def test_the_longest_app_name_leaves_room_for_the_sockets_path() -> None:
