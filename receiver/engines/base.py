@@ -6,6 +6,8 @@ An engine keeps the promises of `Engine`. Whoever wants more asks with isinstanc
 
 from __future__ import annotations
 
+import socket
+import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -14,6 +16,9 @@ from typing import Protocol, runtime_checkable
 
 from receiver.model import Limits, Release
 from receiver.names import AppName, TypeName
+
+
+LISTENS_WITHIN = 10.0  # seconds that a restart waits for one process before it goes on to the next
 
 
 class ProcessState(str, Enum):
@@ -218,3 +223,23 @@ class Machine(Protocol):
 
     def services(self) -> Sequence[Service]:
         """How shipit's own services are. Needs root."""
+
+
+def wait_until_it_listens(path: Path) -> None:
+    """Wait until a process takes connections on its socket, LISTENS_WITHIN at most. Best effort: a process that never
+    does is the next healthcheck's to find.
+
+    The socket is the app's: one whose queue the app lets fill up would hold an ordinary connect(2) for ever.
+    """
+    deadline = time.monotonic() + LISTENS_WITHIN
+    while time.monotonic() < deadline:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.setblocking(False)
+            try:
+                probe.connect(str(path))
+            except BlockingIOError:
+                return
+            except OSError:
+                time.sleep(0.02)
+            else:
+                return

@@ -19,8 +19,8 @@ from typing import NoReturn
 from receiver.errors import Busy, Cancelled, Failure
 from receiver.ledger.ledger import Ledger
 from receiver.ledger.tickets import drawn
+from receiver.system import disk
 
-_MODE = 0o640
 _TICK = 0.05
 # Seconds in which a release's worker may not have begun yet.
 _STARTING = 10.0
@@ -61,7 +61,7 @@ def queued(
     """
     paths = ledger.paths
     limit = None if wait is None else time.monotonic() + wait
-    lock = os.open(paths.queue_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
+    lock = disk.open_lock(paths.queue_lock)
     try:
         with drawn(paths.queue, who) if push else nullcontext() as mine:
             newer = mine.newer if mine else lambda: None
@@ -118,7 +118,7 @@ def _taken(lock: int) -> bool:
 
 def _is_free(ledger: Ledger) -> bool:
     """Whether no worker holds the app's lock. None can take it later: who tells a worker to work has the turn."""
-    handle = os.open(ledger.paths.app_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
+    handle = disk.open_lock(ledger.paths.app_lock)
     try:
         return _taken(handle)
     finally:

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_MODE = 0o640
+from receiver.system import disk
+
 # One ticket in the file: the name of who drew it, padded.
 _RECORD = 64
 # struct flock of fcntl(2): type, whence, start, len, pid; `@` pads as the C compiler does.
@@ -44,7 +45,7 @@ class Ticket:
 @contextmanager
 def drawn(path: Path, who: str) -> Iterator[Ticket]:
     """Draw a ticket and hold it for the block."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
+    fd = disk.open_lock(path)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         if not _locked(fd, 0, _TO_THE_END):

@@ -11,19 +11,19 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from receiver.proxy import sockets
+
 EVERY = 0.01
 # A connect(2) that followed the old link a moment before the rename shows up a moment after it.
 QUIET = 0.03
-# __SO_ACCEPTCON in the Flags of /proc/net/unix (proc(5)): a listener, and no connection.
-LISTENS = 0x10000
 
 
-def wait_until_idle(sockets: Collection[Path], seconds: float, *, give_up: Callable[[], bool] = lambda: False) -> bool:
-    """Wait until no connection has been open to any of `sockets` (as bound) for 30 ms; False after `seconds`.
+def wait_until_idle(paths: Collection[Path], seconds: float, *, give_up: Callable[[], bool] = lambda: False) -> bool:
+    """Wait until no connection has been open to any of `paths` (as bound) for 30 ms; False after `seconds`.
 
     `give_up` is asked every now and then: True ends the wait early, with False. Changes nothing on the host.
     """
-    wanted = {str(path) for path in sockets}
+    wanted = {str(path) for path in paths}
     now = time.monotonic()
     deadline, quiet_since, pause = now + seconds, now, EVERY
     while True:
@@ -39,13 +39,6 @@ def wait_until_idle(sockets: Collection[Path], seconds: float, *, give_up: Calla
             return False
 
 
-def open_connections(sockets: Collection[str], table: Path = Path("/proc/net/unix")) -> int:
-    """How many connections to these unix sockets exist, accepted or waiting (proc(5), /proc/net/unix)."""
-    found = 0
-    with table.open(errors="surrogateescape") as lines:
-        next(lines)
-        for line in lines:
-            fields = line.split(maxsplit=7)
-            if len(fields) == 8 and fields[7].rstrip("\n") in sockets and not int(fields[3], 16) & LISTENS:
-                found += 1
-    return found
+def open_connections(paths: Collection[str]) -> int:
+    """How many connections to these unix sockets exist, accepted or waiting."""
+    return sum(name in paths for name in sockets.connected())

@@ -9,17 +9,22 @@ import os
 import re
 import socket
 import stat
+import struct
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from receiver.model import Listen
+from receiver.system import disk
 
+MAX_PORT = 8  # bytes of NAME.port
 MAX_HEAD = 64 * 2**10
 MAX_BODY = 2**20
 # Without content to look for, the body is only read so that the app is not cut off while it writes.
 POLITE = 0.25
 LISTENING = "0A"
+_PORT = re.compile(rb"[1-9][0-9]{0,4}\n?")
+_CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
 _STATUS = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])(?: |\r?\n)")
 
 
@@ -44,6 +49,8 @@ class Place:
             with socket.socket(socket.AF_UNIX) as pipe:
                 pipe.settimeout(seconds)
                 pipe.connect(str(self._socket))
+                if wrong := self._foreign_listener(pipe):
+                    return wrong
                 return _ask(pipe, host, path, status, content, deadline) or self._foreign_port()
         except OSError as error:
             return _told(error)
@@ -59,7 +66,7 @@ class Place:
             with socket.socket(socket.AF_UNIX) as pipe:
                 pipe.settimeout(seconds)
                 pipe.connect(str(self._socket))
-            return ""
+                return self._foreign_listener(pipe)
         except (OSError, ValueError) as error:
             return _told(error)
 
@@ -69,7 +76,15 @@ class Place:
 
     def _port(self) -> int:
         """The port that the launcher gave the process; raises OSError or ValueError while there is none."""
-        return int((self.run_dir / f"{self.name}.port").read_text())
+        text = disk.read_foreign(self.run_dir / f"{self.name}.port", uid=self.uid, limit=MAX_PORT)
+        if not _PORT.fullmatch(text):
+            raise ValueError(f"{self.name}.port holds no port")
+        return int(text)
+
+    def _foreign_listener(self, pipe: socket.socket) -> str:
+        """Whose process listens at the other end (unix(7), SO_PEERCRED): a path may lead elsewhere a moment later."""
+        _, uid, _ = _CREDENTIALS.unpack(pipe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+        return "" if uid == self.uid else f"{self._socket.name} is not a socket of the app's own"
 
     def _foreign_socket(self) -> str:
         """An app could lay a link to another app's socket where its own belongs."""
@@ -168,4 +183,4 @@ def _told(error: Exception) -> str:
         return "nothing listens yet"
     if isinstance(error, ConnectionError):
         return "closed without an answer"
-    return getattr(error, "strerror", None) or type(error).__name__
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

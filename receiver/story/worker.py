@@ -27,6 +27,7 @@ from receiver.root.client import Agent
 from receiver.story.context import AppContext
 from receiver.story.deploy import deploy
 from receiver.story.retire import retire
+from receiver.system import disk
 from receiver.system.audit import Audit
 
 NAME = "shipit-worker"  # in ps(1), where its command line is the gateway's; proc(5), comm: 15 letters at most
@@ -68,7 +69,7 @@ def begin(layout: Layout, ledger: Ledger, release: Release, agent: Agent) -> int
 
 def locked(path: Path) -> int:
     """An open descriptor of the file with an exclusive lock on it."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    fd = disk.open_lock(path)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
     except BaseException:

@@ -18,6 +18,7 @@ from receiver.errors import HostFault, Rejected
 from receiver.system.run import run, start
 
 MAX_DEPTH = 256  # of a tree's directories; each is a descriptor
+LOCK_MODE = 0o600
 DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -94,13 +95,45 @@ def is_full(path: Path) -> bool:
     return found.f_bavail == 0 or (found.f_files > 0 and found.f_favail == 0)
 
 
+def read_foreign(path: Path, *, uid: int, limit: int) -> bytes:
+    """The content of a small file that the user `uid` may replace by anything at any time.
+
+    Raises OSError or ValueError for what is not a regular file of that user with at most `limit` bytes: no link is
+    followed, no FIFO waited for, no device read.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != uid:
+            raise ValueError(f"{path.name} is not a file of the app's own")
+        data = os.read(fd, limit + 1)
+        if len(data) > limit:
+            raise ValueError(f"{path.name} is larger than {limit} bytes")
+        return data
+    finally:
+        os.close(fd)
+
+
+def open_lock(path: Path) -> int:
+    """A descriptor of a lock's file, made when it is missing. Nobody but its owner (and root) can open the file.
+
+    For whoever can open a file can lock it, and so keep everybody else out; reading is enough for flock(2).
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, LOCK_MODE)
+    found = os.fstat(fd)
+    # Older versions let the app's group read it.
+    if found.st_mode & 0o077 and found.st_uid == os.geteuid():
+        os.fchmod(fd, LOCK_MODE)
+    return fd
+
+
 @contextmanager
-def locked(path: Path, *, wait: bool, mode: int = 0o640) -> Iterator[int]:
+def locked(path: Path, *, wait: bool) -> Iterator[int]:
     """Hold an flock(2) on a file, made when it is missing; it ends with the block or the process, so it never is stale.
 
     With wait=False a lock that somebody else holds raises BlockingIOError at once.
     """
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    fd = open_lock(path)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield fd

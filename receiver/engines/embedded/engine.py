@@ -10,7 +10,6 @@ from __future__ import annotations
 import pwd
 import re
 import shutil
-import socket
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from receiver import names, settings
-from receiver.engines.base import Hints, Job, ProcessState, ProcessStatus, Service
+from receiver.engines.base import Hints, Job, ProcessState, ProcessStatus, Service, wait_until_it_listens
 from receiver.engines.embedded import NAME, family, jobs, programs, supervisord
 from receiver.engines.embedded.logs import LogFiles
 from receiver.engines.embedded.programs import Name, Program
@@ -30,7 +29,6 @@ from receiver.paths import SHIPIT_USER, Layout, app_user, build_user
 from receiver.system import disk
 
 KEPT_LOGS = 10  # releases of an app whose logs stay
-LISTENS_WITHIN = 10.0  # seconds that a restart waits for one process before it goes on to the next
 STATES: Mapping[int, ProcessState] = {
     supervisord.STOPPED: ProcessState.STOPPED,
     # It runs; supervisord only waits to see whether it stays (startsecs).
@@ -135,7 +133,7 @@ class EmbeddedEngine(LogFiles):
                 self._supervisor.start(name)
                 paths = self._layout.app(release.app).release(release.runs_as)
                 if process.listen is not Listen.NONE:
-                    _wait_until_it_listens(paths.socket(process.type, index))
+                    wait_until_it_listens(paths.socket(process.type, index))
 
     def processes(self, app: AppName) -> Sequence[ProcessStatus]:
         self._sweep(app)
@@ -243,15 +241,3 @@ class EmbeddedEngine(LogFiles):
 def _marks(name: Name) -> list[str]:
     """What the launcher puts into the environment of this process and all it starts."""
     return [f"SHIPIT_APP={name.app}", f"SHIPIT_RELEASE=v{name.release}", f"SHIPIT_PROCESS={name.process}.{name.index}"]
-
-
-def _wait_until_it_listens(path: Path) -> None:
-    """Best effort: a process that never does is the next healthcheck's to find."""
-    deadline = time.monotonic() + LISTENS_WITHIN
-    while time.monotonic() < deadline:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            try:
-                probe.connect(str(path))
-                return
-            except OSError:
-                time.sleep(0.02)

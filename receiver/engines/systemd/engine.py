@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from receiver import settings
-from receiver.engines.base import Hints, Job, ProcessState, ProcessStatus, Service, app_word
+from receiver.engines.base import Hints, Job, ProcessState, ProcessStatus, Service, app_word, wait_until_it_listens
 from receiver.engines.systemd import NAME, bus, units
 from receiver.engines.systemd.logs import Journal
 from receiver.errors import HostFault, as_root
@@ -34,7 +33,6 @@ NEVER_STARTED = range(200, 256)
 SHOWN = (
     "Id", "ActiveState", "MainPID", "NRestarts", "MemoryCurrent", "ExecMainStartTimestampMonotonic",
 )  # fmt: skip
-LISTENS_WITHIN = 10.0  # seconds that a restart waits for one process before it goes on to the next
 
 
 class SystemdEngine(Journal):
@@ -214,7 +212,7 @@ class SystemdEngine(Journal):
                 systemctl("reset-failed", name, check=False)
                 systemctl("restart", name)
                 if process.listen is not Listen.NONE:
-                    _wait_until_it_listens(paths.socket(process.type, index))
+                    wait_until_it_listens(paths.socket(process.type, index))
 
     def processes(self, app: AppName) -> Sequence[ProcessStatus]:
         shown = systemctl("show", *(f"--property={name}" for name in SHOWN), units.unit_pattern(app)).out
@@ -404,15 +402,3 @@ def _number(text: str) -> int:
     """systemd writes `[not set]` or 2**64-1 for what it does not know."""
     number = int(text) if text.isdigit() else 0
     return 0 if number == 2**64 - 1 else number
-
-
-def _wait_until_it_listens(path: Path) -> None:
-    deadline = time.monotonic() + LISTENS_WITHIN
-    while time.monotonic() < deadline:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            try:
-                probe.connect(str(path))
-            except OSError:
-                time.sleep(0.02)
-            else:
-                return
