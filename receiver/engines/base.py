@@ -17,7 +17,6 @@ from typing import Protocol, runtime_checkable
 from receiver.model import Limits, Release
 from receiver.names import AppName, TypeName
 
-
 LISTENS_WITHIN = 10.0  # seconds that a restart waits for one process before it goes on to the next
 
 
