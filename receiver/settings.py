@@ -18,13 +18,16 @@ LONGEST_WARM = 86400  # as in shipit.schema.json
 class Settings:
     """`domain`: apps without a domain of their own answer at APP.domain. `builds`: how many run at once, 0 for as many as
     there are. `allow_domains`: the names that shipit.yml may ask for without an admin, by app (`*`: any), blanks between
-    them; `*.example.org` stands for all below it. `warm`: how long the release that another replaces is kept running for a rollback. `cache`: what each app's builds may keep, and its LFS files and submodules as much again. Sizes in MiB, times in seconds."""
+    them; `*.example.org` stands for all below it. `warm`: how long the release that another replaces is kept running for
+    a rollback. `cache`: what each app's builds may keep, and its LFS files and submodules as much again. `push_memory`:
+    what each process that serves a login or makes a release may take. Sizes in MiB, times in seconds."""
 
     domain: str = "localhost"
     http_port: int = 80
     ssh_port: int = 22
     create_on_push: bool = True
     max_push: int = 1024
+    push_memory: int = 1024
     max_files: int = 200_000
     min_free: int = 512
     keep: int = 5

@@ -12,15 +12,22 @@ import sys
 from pathlib import Path
 from types import FrameType
 
+from receiver import settings
 from receiver.caller import Caller
 from receiver.errors import Failure, HostFault, full_disk
 from receiver.gate.keys import Keyring
 from receiver.gate.request import CliRequest, GitRequest, Greeting, Request, Service, parse
 from receiver.paths import Layout, share
 from receiver.system.audit import Audit
+from receiver.system.limits import limit_memory
 
 # For the fault tests (story/checkpoint.py). sshd lets no client set it; root can, in /etc/environment.
 FAULTS = ("SHIPIT_DIE_AT", "SHIPIT_STOP_AT")
+TOO_LARGE = HostFault(
+    "This needs more memory than one command may take.",
+    holds="What is live goes on serving.",
+    hint="The server's administrator can raise push_memory in /etc/shipit/shipit.yml.",
+)
 
 
 def main() -> int:
@@ -44,6 +51,8 @@ def serve(layout: Layout, argv: list[str], hooks: Path) -> int:
     caller: Caller | None = None
     verb, code = "refused", 1
     request: Request = Greeting()
+    # Before anything is read that somebody sends; what is started from here on has the limit, too.
+    limit_memory(settings.Settings.push_memory)
     try:
         caller = Keyring(layout).caller(name)
         request = parse(command)
@@ -52,6 +61,9 @@ def serve(layout: Layout, argv: list[str], hooks: Path) -> int:
     except Failure as failure:
         code = failure.exit_code
         _refuse(failure, git=(command or b"").startswith((b"git-receive-pack ", b"git-upload-pack ")))
+    except MemoryError:
+        code = TOO_LARGE.exit_code
+        _refuse(TOO_LARGE, git=False)
     except Exception as error:  # noqa: BLE001 - a caller never sees a traceback; the journal has it
         audit.bug(error)
         full = full_disk(error)
@@ -76,11 +88,11 @@ def _answer(layout: Layout, request: Request, caller: Caller, hooks: Path) -> in
     if isinstance(request, GitRequest):
         from receiver.gate import service
 
+        known = settings.load(layout.settings)
+        limit_memory(known.push_memory)
         if request.service is Service.UPLOAD:
             return service.upload(layout, request.app, caller)
-        from receiver import settings
-
-        return service.receive(layout, request.app, caller, settings.load(layout.settings), hooks)
+        return service.receive(layout, request.app, caller, known, hooks)
     return _greet(caller)
 
 

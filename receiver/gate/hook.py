@@ -94,6 +94,8 @@ class Hooks:
                 holds="Nothing was received.",
                 hint="Keep fewer releases, or make room on the server; see: shipit doctor",
             )
+        # What is too large to be read is refused by this.
+        source.commit(commit)
         tree = source.tree(commit, max_files=self._settings.max_files, max_size=free - keep)
         if disk.f_files and disk.f_favail < len(tree.entries()) + SPARE_INODES:
             raise HostFault(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from receiver.caller import Caller, Role
 from receiver.errors import Failure, NotFound
 from receiver.gate.hookline import HookLine
+from receiver.gate.unpacking import Trace
 from receiver.ledger.ledger import Ledger
 from receiver.ledger.queue import queued
 from receiver.model import Status
@@ -50,6 +51,7 @@ def receive(layout: Layout, app: AppName, caller: Caller, settings: Settings, ho
     caller.require(Role.DEPLOY, app)
     with ExitStack() as stack:
         line = stack.enter_context(HookLine.made())
+        trace = stack.enter_context(Trace.made())
         # Now at the latest, so that the agent starts while git works.
         agent = stack.enter_context(Agent.connect(layout.agent_socket))
         ledger = existing(layout, app, settings, agent)
@@ -65,7 +67,7 @@ def receive(layout: Layout, app: AppName, caller: Caller, settings: Settings, ho
         put_back(ledger, git)
         child = start(
             ["git", "receive-pack", str(ledger.paths.repo)],
-            env=environment(receive_config(settings, hooks), line.environment()),
+            env=environment(receive_config(settings, hooks), {**line.environment(), **trace.environment()}),
             stdin=0,
             pass_fds=(*line.theirs, turn.fd),
         )
@@ -73,7 +75,10 @@ def receive(layout: Layout, app: AppName, caller: Caller, settings: Settings, ho
         from receiver.gate.hook import Hooks
 
         answers = Hooks(layout, ledger, settings, caller, agent)
-        code = serve_hooks(child, line, answers)
+        code, asked = serve_hooks(child, line, answers)
+        if not asked and (refusal := trace.refusal(settings.max_push, settings.push_memory)):
+            told(refusal)
+            code = code or refusal.exit_code
         try:
             put_back(ledger, git)
             tidy(git)
@@ -85,8 +90,9 @@ def receive(layout: Layout, app: AppName, caller: Caller, settings: Settings, ho
         return code if code or release is None or release.status is Status.LIVE else 1
 
 
-def serve_hooks(child: Program, line: HookLine, answers: Hooks) -> int:
-    """Answer the hooks until git has ended; returns its exit code. Who uploads for too long is cut off."""
+def serve_hooks(child: Program, line: HookLine, answers: Hooks) -> tuple[int, bool]:
+    """Answer the hooks until git has ended; returns its exit code, and whether any hook asked. Who uploads for too long
+    is cut off."""
     line.give_away()
     limit = time.monotonic() + UPLOAD_LIMIT
     asked = False
@@ -96,7 +102,7 @@ def serve_hooks(child: Program, line: HookLine, answers: Hooks) -> int:
             asked = True
             line.reply(answers.answer(*question))
         elif line.ended:
-            return _code(child.wait())
+            return _code(child.wait()), asked
         elif not asked and time.monotonic() > limit:
             child.terminate()
             tell(f"The push took longer than {UPLOAD_LIMIT / 60:.0f} minutes and was ended.")

@@ -29,6 +29,7 @@ from receiver.story.deploy import deploy
 from receiver.story.retire import retire
 from receiver.system import disk
 from receiver.system.audit import Audit
+from receiver.system.limits import limit_memory
 
 NAME = "shipit-worker"  # in ps(1), where its command line is the gateway's; proc(5), comm: 15 letters at most
 
@@ -97,9 +98,9 @@ def serve(layout: Layout, ledger: Ledger, release: Release, agent: Agent, held: 
     _, lock, alive = held
     os.ftruncate(alive, 0)
     os.write(alive, f"{os.getpid()}\n".encode())
-    context = AppContext(
-        layout, settings.load(layout.settings), ledger, agent, Say(ledger.paths.release(release.number).log)
-    )
+    known = settings.load(layout.settings)
+    limit_memory(known.push_memory)
+    context = AppContext(layout, known, ledger, agent, Say(ledger.paths.release(release.number).log))
     return work(context, release, lock)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import struct
 import subprocess
 import time
 import zlib
@@ -303,7 +304,8 @@ def test_too_large_a_push_is_refused(server: Server, laptop: Laptop) -> None:
     server.layout.settings.write_text("max_push: 1\n")
     (laptop.tree / "big").write_bytes(random.Random(1).randbytes(3 * 2**20))
     laptop.commit({})
-    assert laptop.push().returncode != 0
+    done = laptop.push()
+    assert done.returncode != 0 and "The push is larger than 1 MiB" in done.stderr
     assert server.worker.told == [] and not list(server.ledger().paths.repo.glob("objects/tmp_objdir*"))
     laptop.git("reset", "-q", "--hard", "HEAD~1")
     assert laptop.push().returncode == 0
@@ -348,6 +350,7 @@ def test_the_environment_of_a_hook_is_ours_alone(server: Server, laptop: Laptop)
         "PATH", "HOME", "LANG", "PWD", "SHLVL", "_", "GIT_DIR", "GIT_EXEC_PATH", "GIT_CONFIG_COUNT", "GIT_CONFIG_GLOBAL",
         "GIT_CONFIG_NOSYSTEM", "GIT_ATTR_NOSYSTEM", "GIT_TERMINAL_PROMPT", "GIT_NO_REPLACE_OBJECTS", "GIT_OBJECT_DIRECTORY",
         "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_QUARANTINE_PATH", "GIT_PUSH_OPTION_COUNT", "SHIPIT_ASK", "SHIPIT_ANSWER",
+        "GIT_TRACE2_EVENT", "GIT_TRACE2_PARENT_NAME", "GIT_TRACE2_PARENT_SID",
     } - ({"SHLVL", "_"} - found)  # fmt: skip
     assert "LANG=C.UTF-8" in dump.read_text() and "evil" not in dump.read_text().lower()
 
@@ -368,3 +371,81 @@ def test_many_packs_are_packed_together_behind_the_push(server: Server, laptop: 
     assert len(list(pack.glob("*.pack"))) <= 2
     laptop.commit({"a": "after"})
     assert laptop.push().returncode == 0
+
+
+def _small(kind: int, body: bytes) -> bytes:
+    return _packed(kind, len(body), zlib.compress(body))
+
+
+def _packed(kind: int, size: int, deflated: bytes) -> bytes:
+    """An object as it is in a pack (gitformat-pack(5))."""
+    head, rest = kind << 4 | size & 15, size >> 4
+    out = bytearray()
+    while rest:
+        out.append(head | 0x80)
+        head, rest = rest & 0x7F, rest >> 7
+    return bytes([*out, head]) + deflated
+
+
+def _id(kind: str, body: bytes) -> str:
+    return hashlib.sha1(b"%s %d\0" % (kind.encode(), len(body)) + body).hexdigest()
+
+
+def _bomb(kind: str, size: int) -> tuple[str, str, bytes]:
+    """(ref, object id, pack) of a push of some KiB with one object of `size` bytes."""
+    procfile = b"web: x\n"
+    entry = b"100644 Procfile\0" + bytes.fromhex(_id("blob", procfile))
+    tree, ref, more = entry, "refs/heads/main", []
+    if kind == "tree":
+        tree = entry * (size // len(entry))
+    if kind == "delta":
+        # "Copy 64 KiB of the base", again and again.
+        base, times = b"a" * 65536, size // 65536
+        wanted = base * times
+        sizes = b"".join(bytes([n & 127 | 128, n >> 7 & 127 | 128, n >> 14 & 127 | 128, n >> 21]) for n in
+                         (len(base), len(wanted)))  # fmt: skip
+        delta = sizes + b"\x80" * times
+        tree = entry + b"100644 large\0" + bytes.fromhex(_id("blob", wanted))
+        more = [
+            _small(3, base),
+            _packed(7, len(delta), bytes.fromhex(_id("blob", base)) + zlib.compress(delta)),
+        ]
+    said = b"a" * size if kind == "commit" else b"x\n"
+    who = b"A <a@example.org> 1 +0000"
+    commit = b"tree %s\nauthor %s\ncommitter %s\n\n%s" % (_id("tree", tree).encode(), who, who, said)
+    oid = _id("commit", commit)
+    if kind == "tag":
+        tag = b"object %s\ntype commit\ntag v1\ntagger %s\n\n%s" % (oid.encode(), who, b"a" * size)
+        more, oid, ref = [_small(4, tag)], _id("tag", tag), "refs/tags/v1"
+    objects = [_small(3, procfile), _small(2, tree), _small(1, commit), *more]
+    body = b"PACK" + struct.pack(">II", 2, len(objects)) + b"".join(objects)
+    return ref, oid, body + hashlib.sha1(body).digest()
+
+
+@pytest.mark.parametrize("kind", ["commit", "tag", "tree", "delta"])
+def test_an_object_that_unpacks_to_more_memory_than_a_push_may_take_is_refused(
+    server: Server, laptop: Laptop, kind: str
+) -> None:
+    server.layout.settings.write_text("push_memory: 64\n")
+    ref, oid, pack = _bomb(kind, 80 * 2**20)
+    assert len(pack) < 2**20
+    line = f"{'0' * 40} {oid} {ref}\0report-status side-band-64k\n".encode()
+    done = subprocess.run(
+        [*laptop.ssh_argv(), "git-receive-pack 'blog'"],
+        input=b"%04x" % (len(line) + 4) + line + b"0000" + pack, capture_output=True, timeout=60, check=False,
+    )  # fmt: skip
+    said = done.stderr.decode()
+    assert done.returncode == 2 and "needs more than 64 MiB of memory" in said and "Nothing was received" in said, done
+    assert b"unpacker error" in done.stdout
+    assert server.worker.told == [] and not list(server.ledger().paths.repo.glob("objects/pack/*.pack"))
+    # And the next one is taken.
+    assert laptop.push().returncode == 0
+
+
+def test_a_commit_with_a_message_of_megabytes_is_refused_without_being_read(server: Server, laptop: Laptop) -> None:
+    message = laptop.tree.parent / "message"
+    message.write_text("a" * (2 * 2**20))
+    laptop.git("commit", "-q", "--allow-empty", "-F", str(message))
+    done = laptop.push()
+    assert done.returncode == 1 and "is larger than 1 MiB" in done.stderr, done.stderr
+    assert server.worker.told == [] and server.ref("refs/heads/main") == ""

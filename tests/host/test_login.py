@@ -101,6 +101,10 @@ def test_what_a_push_starts_as_shipit_is_in_a_sandbox(shared_host: Host, laptop:
         kept = {name: found[name] for name in ("NoNewPrivs", "Seccomp", "CapBnd")}
         assert kept == {"NoNewPrivs": "1", "Seccomp": "2", "CapBnd": "0" * 16}, pattern
     worker = shared_host.sh("pgrep -x shipit-worker").out.strip()
+    for pid in (worker, *shared_host.sh("pgrep -f 'git receive-pack'").out.split()):
+        assert 0 < memory_limit(shared_host, pid) <= 2**30, "what is pushed may unpack to all of the memory"
+    for unit in ("shipit-gateway.service", "shipit-worker-caged-v2.scope"):
+        assert shared_host.sh(f"systemctl show -P MemoryMax {unit}").out.strip().isdigit(), unit
     assert "shipit-worker-caged-v2.scope" in shared_host.read(f"/proc/{worker}/cgroup")
     mounts = shared_host.read(f"/proc/{worker}/mountinfo").splitlines()
     etc = [line for line in mounts if line.split()[4] in ("/", "/etc")]
@@ -116,6 +120,12 @@ def test_a_terminal_that_is_closed_takes_along_what_was_watched_on_it(shared_hos
     wait_for("journalctl", lambda: shared_host.run(*follows, check=False).ok)
     watching.kill()
     wait_for("it to end", lambda: not shared_host.run(*follows, check=False).ok)
+
+
+def memory_limit(host: Host, pid: str) -> int:
+    """What a process may take, 0 if there is no limit (proc(5), limits)."""
+    line = next(line for line in host.read(f"/proc/{pid}/limits").splitlines() if line.startswith("Max data size"))
+    return int(line.split()[3].replace("unlimited", "0"))
 
 
 @pytest.mark.parametrize("unit", SERVICES)

@@ -169,7 +169,9 @@ def warm_number(name: str) -> int:
 def worker_scope(app: AppName, number: int, pid: int) -> Transient:
     """SIGTERM cancels the worker's release, which then stops and removes what it had started; it gets a minute."""
     about = _scope(f"shipit worker of {app} v{number}", pid)
-    return Transient(f"shipit-worker-{app_word(app)}-v{number}.scope", (*about, ("TimeoutStopUSec", "t", 60_000_000)))
+    # Half of the machine's, in parts of 2**32 (systemd's MemoryMaxScale): it runs git on what others wrote.
+    limits = ("TimeoutStopUSec", "t", 60_000_000), ("MemoryMaxScale", "u", 2**31)
+    return Transient(f"shipit-worker-{app_word(app)}-v{number}.scope", (*about, *limits))
 
 
 def agent_scope(pid: int) -> Transient:

@@ -35,6 +35,11 @@ CONFIG: Mapping[str, str] = {
     "gc.auto": "0",
     "maintenance.auto": "false",
     "protocol.allow": "never",
+    # What git takes for itself stays below push_memory (system/limits.py), however large the files and many the cores:
+    # larger files are streamed and not compared with each other, and two threads at most do anything at once.
+    "core.bigFileThreshold": "32m",
+    "pack.windowMemory": "64m",
+    "pack.threads": "2",
     # git archive writes 0775 and 0664 otherwise.
     "tar.umask": "0022",
 }

@@ -228,7 +228,8 @@ class Objects:
         self._child = start(git.argv("cat-file", "--batch"), env=git.env, stdin=PIPE, stdout=PIPE)
 
     def read(self, oid: str) -> tuple[str, bytes]:
-        """(type, content); raises HostFault when the repository has no such object."""
+        """(type, content); raises HostFault when the repository has no such object, Rejected when it is larger than
+        MAX_READ."""
         child = self._child
         assert child.stdin is not None and child.stdout is not None
         try:
@@ -237,10 +238,15 @@ class Objects:
             head = child.stdout.readline().split()
             if len(head) != 3:
                 raise HostFault(f"The repository has no object {oid}.")
-            raw = child.stdout.read(int(head[2]) + 1)[:-1]
+            kind, size = head[1].decode(), int(head[2])
+            if size > MAX_READ:
+                # The rest of the answer is on its way, and nobody reads it.
+                child.kill()
+                raise Rejected(f"The {kind} {oid[:8]} is larger than {MAX_READ // 2**20} MiB.")
+            raw = child.stdout.read(size + 1)[:-1]
         except BrokenPipeError as error:
             raise HostFault("git ended while it was asked for an object.") from error
-        return head[1].decode(), raw
+        return kind, raw
 
     def close(self) -> None:
         child = self._child
