@@ -12,7 +12,7 @@ from receiver.cli.main import Context
 from receiver.errors import NotFound, Rejected
 from receiver.model import Source
 from receiver.names import AppName, ConfigKey, config_key
-from receiver.story.submit import Submission, inherited, tell
+from receiver.story.submit import Submission, tell
 
 MASK = "••••••"
 
@@ -125,5 +125,4 @@ def submit(ctx: Context, app: AppName, change: dict[ConfigKey, str], unset: list
             out.say("Nothing changes: the config vars are so already.")
             return 0
         what = " ".join([*(f"set {k}" for k in change), *(f"unset {k}" for k in unset)])
-        values = inherited(current) if current else {}
-        return submission.submit(Source.CONFIG, change, unset, **{**values, "message": what})
+        return submission.submit(Source.CONFIG, current, change, unset, message=what)

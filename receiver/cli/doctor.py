@@ -12,8 +12,8 @@ from receiver.cli.main import Context, become_shipit
 from receiver.errors import Busy, HostFault
 from receiver.ledger.ledger import Ledger, apps
 from receiver.ledger.queue import queued
-from receiver.model import Corrupt
 from receiver.names import AppName
+from receiver.records import Corrupt, Newer
 from receiver.root.client import Agent
 from receiver.story.examine import Finding, app_findings, host_findings, mend
 from receiver.story.submit import tell
@@ -66,6 +66,8 @@ def mend_in_turn(ctx: Context, app: AppName, agent: Agent) -> list[str]:
         return [f"left alone: {busy.message}"]
     except Corrupt as damage:
         return [f"left as it is: {damage.message} Put the file back from a backup."]
+    except Newer as newer:
+        return [f"left as it is: {newer.message}"]
 
 
 def show(findings: list[Finding], mended: list[str]) -> None:

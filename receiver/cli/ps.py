@@ -14,10 +14,10 @@ from receiver.cli.args import PROCESS, app_argument, json_option, ledger_of
 from receiver.cli.main import Context
 from receiver.errors import Failure, Rejected
 from receiver.ledger.queue import queued
-from receiver.model import AppState, Source
+from receiver.model import AppState, Release, Source
 from receiver.names import AppName, TypeName, type_name
 from receiver.root.client import Agent
-from receiver.story.submit import Submission, inherited, scaled, tell
+from receiver.story.submit import Submission, scaled, tell
 from receiver.system import disk
 
 MAX_COUNT = 100
@@ -94,8 +94,8 @@ def scale(ctx: Context, app: AppName, counts: tuple[str, ...], form: str) -> int
             return 0
         new = tuple(sorted({**dict(ledger.state().formation), **wish}.items()))
         what = "scale " + " ".join(f"{kind}={count}" for kind, count in wish.items())
-        values = {**inherited(current), "formation": formation, "message": what}
-        return submit_with(submission, lambda state: replace(state, formation=new), Source.SCALE, values)
+        values = {"formation": formation, "message": what}
+        return submit_with(submission, lambda state: replace(state, formation=new), Source.SCALE, current, values)
 
 
 def parse_count(text: str) -> tuple[TypeName, int]:
@@ -124,7 +124,7 @@ def restart(ctx: Context, app: AppName, process: TypeName | None) -> int:
     if process is None:
         with Submission(ctx.layout, ledger, ctx.caller.name) as submission:
             current = submission.current()
-            return submission.submit(Source.RESTART, **{**inherited(current), "message": "restart"})
+            return submission.submit(Source.RESTART, current, message="restart")
     with held(ctx, app) as (agent, number):
         ledger.release(number).process(process)
         agent.restart(app, number, process)
@@ -156,12 +156,16 @@ def start(ctx: Context, app: AppName) -> int:
         out.say(f"{app} is not stopped.")
         return 0
     with Submission(ctx.layout, ledger, ctx.caller.name) as submission:
-        values = {**inherited(submission.current()), "message": "start"}
-        return submit_with(submission, lambda state: replace(state, stopped=False), Source.RESTART, values)
+        current, values = submission.current(), {"message": "start"}
+        return submit_with(submission, lambda state: replace(state, stopped=False), Source.RESTART, current, values)
 
 
 def submit_with(
-    submission: Submission, change: Callable[[AppState], AppState], source: Source, values: Mapping[str, Any]
+    submission: Submission,
+    change: Callable[[AppState], AppState],
+    source: Source,
+    base: Release,
+    values: Mapping[str, Any],
 ) -> int:
     """Submit a release together with what it changes of the app's state; taken back when it does not go live.
 
@@ -175,7 +179,7 @@ def submit_with(
         ledger.change_state(lambda state: replace(state, formation=before.formation, stopped=before.stopped))
 
     try:
-        code = submission.submit(source, **values)
+        code = submission.submit(source, base, **values)
     except Failure:
         take_back()
         raise

@@ -20,7 +20,7 @@ from receiver.ledger.ledger import Ledger
 from receiver.model import Release, Source, Status
 from receiver.names import AppName
 from receiver.story.rollback import changed_config, changes, target_of, warm
-from receiver.story.submit import Submission, exit_code, inherited, scaled
+from receiver.story.submit import Submission, exit_code, scaled
 
 
 def row(ledger: Ledger, release: Release, current: int, pinned: tuple[int, ...]) -> dict[str, Any]:
@@ -176,14 +176,12 @@ def rollback(ctx: Context, app: AppName, release: int | None, keep_config: bool)
         out.say(f"Rolling {app} back from {current.name} to {target.name}")
         code = submission.submit(
             Source.ROLLBACK,
-            **{
-                **inherited(target),
-                "formation": formation,
-                "target": target.number,
-                "took_over": 0 if keep_config else warm(submission.agent, current, target, formation),
-                "config_base": current.number if keep_config else target.number,
-                "message": f"rollback to {target.name}",
-            },
+            target,
+            formation=formation,
+            target=target.number,
+            took_over=0 if keep_config else warm(submission.agent, current, target, formation),
+            config_base=current.number if keep_config else target.number,
+            message=f"rollback to {target.name}",
         )
         # Afterwards: nobody waits for the list while the broken release serves.
         for line in changes(ledger, current, target, config) if code == 0 else ():

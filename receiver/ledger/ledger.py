@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from receiver.errors import NotFound
-from receiver.model import WEB, AppState, Corrupt, Release, Source, Status, decode_app_state, decode_release, encode
+from receiver.model import WEB, AppState, Release, Source, Status, decode_app_state, decode_release
 from receiver.names import AppName
 from receiver.paths import AppPaths, Layout
+from receiver.records import Corrupt, encode, taken_over
 from receiver.system import disk
 
 # Readable by the app's own group and the agent; no secret is ever in the ledger.
@@ -66,7 +67,7 @@ class Ledger:
         return state
 
     def state(self) -> AppState:
-        """Raises NotFound when the app does not exist, Corrupt when the file is damaged."""
+        """Raises NotFound when the app does not exist, Corrupt when the file is damaged, Newer when it is too new."""
         try:
             state = decode_app_state(self.paths.state.read_bytes())
         except FileNotFoundError:
@@ -101,7 +102,7 @@ class Ledger:
         return numbered(self.paths.slugs)
 
     def release(self, number: int) -> Release:
-        """Raises NotFound for a number never given out, Corrupt for a damaged record."""
+        """Raises NotFound for a number never given out, Corrupt for a damaged record, Newer for one that is too new."""
         try:
             release = decode_release(self.paths.release(number).record.read_bytes())
         except FileNotFoundError:
@@ -184,12 +185,15 @@ class Ledger:
         current = self.current_number()
         return f"v{current} is still serving." if current else f"{self.app} has no live release yet."
 
-    def open_release(self, source: Source, by: str, *, builds: bool = False, **values: Any) -> Release:
+    def open_release(
+        self, source: Source, by: str, base: Release | None = None, *, builds: bool = False, **values: Any
+    ) -> Release:
         """Give out the next number and record the release as building, or as starting. A power cut before `keep_name`
         may forget it; what is found after one is whole.
 
-        `builds`: it gets a slug of its own. `values` are further fields of Release. Raises OSError when the disk is full; nothing is left then but a
-        number that was never used.
+        `base`: the release whose carried fields it takes over. `builds`: it gets a slug of its own. `values` are
+        further fields of Release. Raises OSError when the disk is full; nothing is left then but a number that was
+        never used.
         """
         current = self.current_number()
         number = max([0, *self.numbers()]) + 1
@@ -206,7 +210,11 @@ class Ledger:
         release = Release(
             app=self.app, number=number, source=source, by=by, created=time.time(),
             status=Status.BUILDING if builds else Status.STARTING,
-            previous=current, **{"config_base": current, **({"slug": number} if builds else {}), **values},
+            previous=current,
+            **{
+                "config_base": current, **(taken_over(base) if base else {}), **({"slug": number} if builds else {}),
+                **values,
+            },
         )  # fmt: skip
         disk.write_atomically(paths.record, encode(release), FILE_MODE, lasts=disk.Lasts.CONTENT)
         return release

@@ -9,7 +9,8 @@ from contextlib import suppress
 
 from receiver.errors import Failure, NotFound
 from receiver.ledger.ledger import FILE_MODE, Ledger
-from receiver.model import Corrupt, Status, decode_app_state, decode_release
+from receiver.model import Status, decode_app_state, decode_release
+from receiver.records import Corrupt
 from receiver.system import disk
 
 

@@ -27,6 +27,8 @@ def reconcile(layout: Layout, engines: Engines, app: AppName) -> list[str]:
     done = []
     engines.prepare(app)
     running = engines.processes(app)
+    if current is not None:
+        current.must_be_known()
     if current is not None and current.slug:
         up = {(p.process, p.index) for p in running if p.release == current.runs_as and p.state in UP}
         missing = [f"{p.type}.{i}" for p, i in current.running() if (p.type, i) not in up]

@@ -102,7 +102,7 @@ class Verbs:
         return {"config": read_config(self._app(request.app), request.release)}
 
     def do_build(self, request: Request, fds: Sequence[int]) -> Answer:
-        release = self._release(request)
+        release = self._known(request)
         paths = self._app(request.app)
         of = paths.release(release.number)
         if not release.builds:
@@ -128,13 +128,13 @@ class Verbs:
         return {"code": code, "digest": "" if code else disk.digest_tree(of.slug, MAX_TREE)}
 
     def do_release_command(self, request: Request, fds: Sequence[int]) -> Answer:
-        release = self._release(request)
+        release = self._known(request)
         timeout = settings.load(self.layout.settings).release_command_timeout
         job = self._job(job_name("release", release.app, release.number), release, ["--release"], [], timeout)
         return {"code": self._run(job, None, fds[0])}
 
     def do_check_command(self, request: Request, fds: Sequence[int]) -> Answer:
-        release = self._release(request)
+        release = self._known(request)
         process = release.process(request.process)
         if process.check.kind is not CheckKind.COMMAND or request.index > release.count(process.type):
             raise Rejected(f"{process.type}.{request.index} of {release.name} has no command healthcheck.")
@@ -143,7 +143,7 @@ class Verbs:
         return {"code": self._run(job, None, fds[0])}
 
     def do_run(self, request: Request, fds: Sequence[int]) -> Answer:
-        release = self._release(request)
+        release = self._known(request)
         name = job_name("run", release.app, release.number, request.run)
         job = self._job(name, release, [f"--run={request.run}"], [], 0)
         with self.watch(job.name):
@@ -154,7 +154,7 @@ class Verbs:
         return {}
 
     def do_start(self, request: Request, fds: Sequence[int]) -> Answer:
-        release = self._release(request)
+        release = self._known(request)
         app, files, when = self._found_whole
         self._found_whole = AppName(""), (), 0.0
         known = app == release.app and release.runs_from <= {*files} and time.monotonic() - when < FRESH
@@ -172,7 +172,7 @@ class Verbs:
         return {}
 
     def do_boot_with(self, request: Request, fds: Sequence[int]) -> Answer:
-        self.engines.boot_with(request.app, self._release(request) if request.release else None)
+        self.engines.boot_with(request.app, self._known(request) if request.release else None)
         return {}
 
     def do_stop(self, request: Request, fds: Sequence[int]) -> Answer:
@@ -180,9 +180,9 @@ class Verbs:
         return {}
 
     def do_keep_warm(self, request: Request, fds: Sequence[int]) -> Answer:
-        release = self._release(request)
+        release = self._known(request)
         previous = self._ledger(request.app).release(release.previous) if release.warm and release.previous else None
-        return {"kept": previous is not None and self.engines.keep_warm(previous, release.warm)}
+        return {"kept": previous is not None and previous.is_known and self.engines.keep_warm(previous, release.warm)}
 
     def do_warm(self, request: Request, fds: Sequence[int]) -> Answer:
         return {"releases": sorted(self.engines.warm(request.app))}
@@ -193,7 +193,7 @@ class Verbs:
         return {}
 
     def do_restart(self, request: Request, fds: Sequence[int]) -> Answer:
-        release = self._release(request)
+        release = self._known(request)
         if request.process:
             release.process(request.process)
         self.engines.restart(release, request.process or None)
@@ -240,7 +240,14 @@ class Verbs:
         return Ledger(self._app(app))
 
     def _release(self, request: Request) -> Release:
+        """For what is only to be stopped or removed; a newer shipit may have written it."""
         return self._ledger(request.app).release(request.release)
+
+    def _known(self, request: Request) -> Release:
+        """For what is to be started or built: the whole record is understood, or Newer is raised."""
+        release = self._release(request)
+        release.must_be_known()
+        return release
 
     def _job(self, name: str, release: Release, flags: list[str], words: list[str], timeout: int) -> Job:
         """A command of the app in a release: its user, its data, its config vars."""
@@ -266,7 +273,7 @@ class Verbs:
             self._found_whole = request.app, request.releases, time.monotonic()
 
     def _make_ready(self, request: Request) -> None:
-        release = self._release(request)
+        release = self._known(request)
         # What was built is asked to start at once, and what is stopped is not.
         if not release.builds and not self._ledger(release.app).state().stopped:
             self.engines.expect_start(release)

@@ -9,9 +9,10 @@ from dataclasses import replace
 
 from receiver.errors import BuildFailed, NotFound
 from receiver.manifest import Manifest, read_manifest
-from receiver.model import Corrupt, Release
+from receiver.model import Release
 from receiver.names import Oid
 from receiver.paths import PREFIX
+from receiver.records import Corrupt
 from receiver.runtimes.build import BuildPlan, Step, adding, build_plan, following, installing, seeding
 from receiver.sources.git.source import GitSource
 from receiver.story import checkpoint, ended

@@ -12,10 +12,11 @@ from dataclasses import replace
 
 from receiver.errors import Rejected
 from receiver.ledger.ledger import Ledger, apps
-from receiver.model import AppState, Corrupt, Release
+from receiver.model import AppState, Release
 from receiver.names import AppName, Domain
 from receiver.paths import Layout
 from receiver.proxy import vhost
+from receiver.records import Corrupt
 from receiver.settings import Settings, default_domain
 from receiver.story.context import AppContext
 from receiver.system import disk

@@ -17,16 +17,6 @@ from receiver.root.client import Agent
 from receiver.story import worker
 
 
-def inherited(release: Release) -> dict[str, Any]:
-    """What a release that is not built takes over from the one whose slug it shares."""
-    kept = (
-        "slug", "environment", "environment_key", "commit", "branch", "subject", "author", "runtime",
-        "release_command", "processes", "formation", "build_config", "env", "digest", "warm",
-        "domains",
-    )  # fmt: skip
-    return {name: getattr(release, name) for name in kept}
-
-
 def scaled(formation: Sequence[tuple[TypeName, int]], wish: Mapping[TypeName, int]) -> Any:
     """A formation with the wished counts in place of its own; types it does not have are left out."""
     return tuple((kind, wish.get(kind, count)) for kind, count in formation)
@@ -77,18 +67,19 @@ class Submission:
     def submit(
         self,
         source: Source,
+        base: Release | None = None,
         change: Mapping[ConfigKey, str] | None = None,
         unset: Sequence[ConfigKey] = (),
         **values: Any,
     ) -> int:
         """Open the release, start its worker and relay its log to the end; returns the exit code of its verdict.
 
-        The config vars of a release that is not built are written here, with `change`, and go to the agent and nowhere
+        `base`: the release whose carried fields it takes over (records.py); `values` are its own. The config vars of a release that is not built are written here, with `change`, and go to the agent and nowhere
         else; it looks whether their slug is whole while the release is opened.
         """
-        if files := {values.get("slug", 0), values.get("environment", 0)} - {0}:
+        if base and (files := base.runs_from):
             self.agent.check_files(self.ledger.app, files)
-        release = self.ledger.open_release(source, self.by, **values)
+        release = self.ledger.open_release(source, self.by, base, **values)
         if not release.builds:
             try:
                 self.agent.snapshot_config(release.app, release.number, release.config_base, change or {}, unset)

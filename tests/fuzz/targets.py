@@ -20,9 +20,10 @@ from receiver.gate import keys, pubkey, push, refs, request
 from receiver.ledger import say
 from receiver.manifest import read_manifest
 from receiver.manifest.tree import MAX_READ
-from receiver.model import AppState, Release, Source, Status, decode_app_state, decode_release, encode
+from receiver.model import AppState, Release, Source, Status, decode_app_state, decode_release
 from receiver.names import AppName
 from receiver.proxy import probe
+from receiver.records import encode
 from receiver.runtimes.build import build_plan
 from receiver.runtimes.python import lockfile
 from receiver.sources.git import source, submodules

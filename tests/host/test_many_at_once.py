@@ -195,7 +195,8 @@ def test_a_long_history_is_as_good_as_a_short_one(shared_host: Host, client: Cli
 AGE = """
 import sys, pathlib
 from dataclasses import replace
-from receiver.model import Source, decode_release, encode
+from receiver.model import Source, decode_release
+from receiver.records import encode
 app, count = sys.argv[1], int(sys.argv[2])
 releases = pathlib.Path(f"/var/lib/shipit/apps/{app}/releases")
 first = decode_release((releases / "v1/release.json").read_bytes())

@@ -13,7 +13,8 @@ from host.apps import asked, live, pushed, say, unwell
 from lab.client import Client, Repo
 from lab.host import Host
 
-from receiver.model import Status, decode_release, encode
+from receiver.model import Status, decode_release
+from receiver.records import encode
 
 APPS = "/var/lib/shipit/apps"
 # More by SHIPIT_TEST_AGENT_CALLS.

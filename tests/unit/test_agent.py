@@ -17,9 +17,9 @@ from receiver import wire
 from receiver.engines.all import Engines
 from receiver.engines.base import Job
 from receiver.errors import Failure, HostFault, NotFound, Rejected
-from receiver.model import encode
 from receiver.names import AppName
 from receiver.paths import Layout
+from receiver.records import encode
 from receiver.root import agent
 from receiver.root.client import Agent
 

@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 
 from receiver.inside import front
-from receiver.model import Check, CheckKind, Listen, ProcessType, Release, Source, Status, encode
+from receiver.model import Check, CheckKind, Listen, ProcessType, Release, Source, Status
 from receiver.names import AppName, Oid, TypeName
 from receiver.paths import Layout
+from receiver.records import encode
 
 LAUNCH = Path(__file__).resolve().parents[2] / "libexec/launch"
 BLOG = AppName("blog")

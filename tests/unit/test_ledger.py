@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from receiver.errors import NotFound
 from receiver.ledger.ledger import FINAL, SETTLE_EVERY, Ledger
-from receiver.model import AppState, Corrupt, Release, Source, Status, encode
+from receiver.model import AppState, Release, Source, Status
 from receiver.names import AppName
 from receiver.paths import Layout
+from receiver.records import Corrupt, encode
 
 APP = AppName("blog")
 

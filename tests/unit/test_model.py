@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from receiver import records
 from receiver.model import (
     AppState,
     Check,
     CheckKind,
-    Corrupt,
     Limits,
     Listen,
     ProcessType,
@@ -21,9 +21,9 @@ from receiver.model import (
     Status,
     decode_app_state,
     decode_release,
-    encode,
-)  # fmt: skip
+)
 from receiver.names import AppName, Branch, ConfigKey, Domain, Oid, TypeName
+from receiver.records import FORMAT, Corrupt, Format, Newer, encode
 
 WEB = TypeName("web")
 RELEASE = Release(
@@ -74,7 +74,7 @@ def test_what_is_written_is_canonical_json_of_the_fields_below_its_checksum(
 ) -> None:
     raw = encode(value)
     assert raw == summed(fields(value))
-    assert list(json.loads(raw)) == ["sum", *sorted(f.name for f in dataclasses.fields(value))]
+    assert list(json.loads(raw)) == ["sum", *sorted(records.rows(type(value)))]
     read = decode(raw)
     assert isinstance(read, (Release, AppState)) and encode(read) == raw
 
@@ -125,25 +125,130 @@ def test_a_record_with_a_bad_field_is_refused(field: str, value: object) -> None
         assert "checksum" not in told.value.message, "it fits"
 
 
-# Fields that records of an older version do not have.
-ADDED: dict[str, object] = {"took_over": 0, "warm": 0, "domains": []}
-
-
 def test_a_record_of_an_older_version_is_read() -> None:
-    for written in (fields(RELEASE), {name: value for name, value in fields(RELEASE).items() if name not in ADDED}):
-        assert decode_release(plain(written)) == RELEASE
-    assert decode_app_state(plain(fields(STATE))) == STATE
-
-
-def test_every_field_of_a_release_is_read_back() -> None:
+    """Before format 1.1 a record had no format, and the oldest knew nothing of keeping warm."""
     written = fields(RELEASE)
-    assert set(written) == {f.name for f in dataclasses.fields(Release)}
-    assert {name: written[name] for name in ADDED} == ADDED
-    for name in written.keys() - ADDED:
+    del written["format"]
+    oldest = {name: value for name, value in written.items() if name not in ("took_over", "warm", "domains")}
+    for was in (written, oldest):
+        assert decode_release(plain(was)) == RELEASE
+    state = fields(STATE)
+    for name in ("format", "approved", "without_default"):
+        del state[name]
+    assert decode_app_state(plain(state)) == STATE
+
+
+@BOTH
+def test_what_every_record_of_its_format_has_may_not_be_missing(value: Release | AppState, decode: Decode) -> None:
+    written = fields(value)
+    assert set(written) == {f.name for f in dataclasses.fields(value)} - {"unknown"}, "a field without a row"
+    for name in written.keys() - {"format"}:
         broken = {k: v for k, v in written.items() if k != name}
         for raw in (plain(broken), summed(broken)):
             with pytest.raises(Corrupt, match=f"{name} is missing"):
-                decode_release(raw)
+                decode(raw)
+
+
+# What a config change, a scale, a restart and a rollback take over from their base, and what each release has for itself.
+CARRIED = {
+    "slug", "environment", "environment_key", "commit", "branch", "subject", "author", "runtime", "release_command",
+    "processes", "formation", "build_config", "env", "digest", "warm",
+    "domains",
+}  # fmt: skip
+OWN = {
+    "app", "number", "format", "source", "status", "by", "created", "config_base", "target", "took_over", "fresh",
+    "message", "previous", "finished", "seconds", "reason",
+}  # fmt: skip
+
+
+def test_of_every_field_it_is_said_whether_it_is_carried() -> None:
+    said = {name: row.carried for name, row in records.rows(Release).items()}
+    assert said == {**dict.fromkeys(CARRIED, True), **dict.fromkeys(OWN, False)}
+
+
+def test_a_release_takes_over_the_carried_fields_of_its_base_and_no_other() -> None:
+    base = dataclasses.replace(
+        RELEASE, warm=60, environment_key="k", runtime="python", release_command="r", env=((ConfigKey("A"), "b"),),
+        domains=(Domain("a.example"),),
+        target=3, config_base=4, took_over=5, previous=6, fresh=True, message="m", reason="r",
+    )  # fmt: skip
+    made = Release(
+        app=AppName("blog"), number=9, source=Source.SCALE, status=Status.STARTING, by="bob",
+        created=3.0, **records.taken_over(base),
+    )  # fmt: skip
+    assert {name for name in CARRIED | OWN if getattr(made, name) == getattr(base, name)} == CARRIED | {"app", "format"}
+
+
+NEXT = Format(FORMAT.major, FORMAT.minor + 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class NextCheck(Check):
+    """As the next version has it."""
+
+    every: int = dataclasses.field(default=5, metadata=records.own(records.whole(60), since=NEXT))
+
+
+@dataclasses.dataclass(frozen=True)
+class NextProcessType(ProcessType):
+    check: Check = dataclasses.field(metadata=records.own(records.nested(NextCheck)))
+
+
+@dataclasses.dataclass(frozen=True)
+class NextRelease(Release):
+    processes: tuple[ProcessType, ...] = dataclasses.field(
+        default=(), metadata=records.carried(records.many(records.nested(NextProcessType)))
+    )
+    wind: str = dataclasses.field(default="", metadata=records.carried(records.text, since=NEXT))
+
+
+def written_by_the_next() -> bytes:
+    check = NextCheck(CheckKind.HTTP, path="/up", every=7)
+    process = dataclasses.replace(RELEASE.processes[0], check=check)
+    values = {name: getattr(RELEASE, name) for name in records.rows(Release)}
+    return encode(NextRelease(**{**values, "format": NEXT, "processes": (process,), "wind": "west"}))
+
+
+def test_an_upgrade_can_be_undone_and_done_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the next version wrote this one reads, changes, and writes without losing what it does not know."""
+    release = decode_release(written_by_the_next())
+    assert not release.is_known and release.unknown == {"wind": "west"}
+    assert release.processes[0].check.unknown == {"every": 7}
+    changed = encode(dataclasses.replace(release, status=Status.FAILED, reason="by the older one"))
+    monkeypatch.setattr(records, "FORMAT", NEXT)
+    again = records.decode(NextRelease, changed, "release.json")
+    assert again.processes[0].check == NextCheck(CheckKind.HTTP, path="/up", every=7)
+    assert (again.wind, again.reason, again.format) == ("west", "by the older one", NEXT)
+    # And it reads what the older one writes: what is missing there has its default.
+    old = records.decode(NextRelease, encode(RELEASE), "release.json")
+    assert (old.wind, old.number, old.format) == ("", 8, NEXT)
+
+
+def test_what_is_made_from_a_newer_release_holds_only_what_is_known() -> None:
+    release = decode_release(written_by_the_next())
+    made = dataclasses.replace(RELEASE, number=9, **records.taken_over(release))
+    assert made.is_known and not made.unknown and not made.processes[0].check.unknown
+    assert decode_release(encode(made)) == made
+
+
+def test_root_starts_nothing_by_a_record_that_it_does_not_know_whole() -> None:
+    with pytest.raises(Newer, match=r"blog v8 was written by a newer shipit \(format 1\.\d+; this one knows 1\.\d+\)"):
+        decode_release(written_by_the_next()).must_be_known()
+    RELEASE.must_be_known()
+
+
+@BOTH
+def test_a_record_of_the_next_major_format_is_not_damaged_but_newer(value: Release | AppState, decode: Decode) -> None:
+    with pytest.raises(Newer):
+        decode(summed({**fields(value), "format": f"{FORMAT.major + 1}.0"}))
+    for bad in ("0.9", "1", "1.01", "1.x", "", 1.1, None, "1.1\n", "١.1"):
+        assert is_corrupt(decode, summed({**fields(value), "format": bad})), bad
+
+
+def test_an_unknown_field_is_only_a_newer_shipits() -> None:
+    for place in ({**fields(RELEASE), "wind": 1}, fields(RELEASE)):
+        place["processes"][0]["check"]["every"] = 7
+        assert is_corrupt(decode_release, summed(place))
 
 
 def test_running_lists_each_process_of_the_formation() -> None:

@@ -12,9 +12,10 @@ import pytest
 from receiver.errors import Failure
 from receiver.ledger.ledger import Ledger, apps
 from receiver.ledger.repair import repair
-from receiver.model import Corrupt, Release, Source, Status
+from receiver.model import Release, Source, Status
 from receiver.names import AppName, TypeName
 from receiver.paths import Layout
+from receiver.records import Corrupt
 
 APP = AppName("blog")
 

@@ -17,6 +17,7 @@ from receiver.errors import Failure
 from receiver.ledger.ledger import Ledger
 from receiver.model import Source
 from receiver.names import AppName, ConfigKey, TypeName
+from receiver.records import FORMAT, Format
 from receiver.root.reconcile import reconcile_all
 from receiver.system import disk
 
@@ -185,6 +186,24 @@ def test_nothing_is_made_ready_to_start_of_a_stopped_app(lab: Lab) -> None:
     # Its answer comes after what the one before it left to do.
     lab.agent.ping()
     assert "expect_start" not in [call[0] for call in lab.engine.calls]
+
+
+def test_what_a_newer_shipit_wrote_is_stopped_and_pruned_but_not_started(lab: Lab) -> None:
+    """After an upgrade was undone: root acts only on what it knows whole, and what is there can be put away."""
+    release = lab.live()
+    newer = replace(release, format=Format(FORMAT.major, FORMAT.minor + 1), unknown={"wind": "west"})
+    Ledger(lab.paths).save(newer)
+    for act in (
+        lambda: lab.agent.start(BLOG, 1), lambda: lab.agent.build(BLOG, 1, 0, 1), lambda: lab.agent.reconcile(BLOG),
+        lambda: lab.agent.boot_with(BLOG, 1), lambda: lab.agent.release_command(BLOG, 1, 1),
+    ):  # fmt: skip
+        with pytest.raises(Failure, match="written by a newer shipit"):
+            act()
+    lab.live()
+    lab.agent.stop(BLOG, 1, wait=False)
+    lab.agent.start(BLOG, 2)
+    assert lab.engine.calls[-2:] == [("stop", 1, False), ("start", 2)] and not lab.engine.jobs
+    assert Ledger(lab.paths).release(1).unknown == {"wind": "west"}
 
 
 def test_pruning_removes_slug_and_config_of_the_named_releases_only(lab: Lab) -> None:
