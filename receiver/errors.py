@@ -6,6 +6,8 @@ import errno
 import os
 from collections.abc import Sequence
 
+from receiver.here import typed
+
 
 def printable(text: str) -> str:
     """The text with line breaks kept and every other character that a terminal might obey written as an escape."""
@@ -37,7 +39,7 @@ class Failure(Exception):
         if self.holds:
             told.append(self.holds)
         if self.hint:
-            told.extend(f"({line})" if i == 0 else f" {line}" for i, line in enumerate(self.hint.splitlines()))
+            told.extend(f"({line})" if i == 0 else f" {line}" for i, line in enumerate(typed(self.hint).splitlines()))
         return told
 
 

@@ -18,7 +18,7 @@ SOURCES = sorted((ROOT / "receiver").rglob("*.py"))
 
 # Who may import whom: a module imports only from its own layer or a lower one.
 LAYERS = (
-    ("errors", "names", "paths"),
+    ("errors", "here", "names", "paths"),
     ("caller", "records", "model", "settings", "wire", "manifest"),
     ("system",),
     ("runtimes", "inside"),

@@ -11,6 +11,7 @@ from receiver.cli import out
 from receiver.cli.args import app_argument, json_option, ledger_of
 from receiver.cli.main import Context
 from receiver.errors import Busy, Rejected
+from receiver.here import typed
 from receiver.ledger import ledger as ledgers
 from receiver.ledger.queue import queued
 from receiver.names import AppName, branch
@@ -34,7 +35,7 @@ def create(ctx: Context, app: AppName) -> None:
         made = create_app(ctx.layout, app, agent, ctx.settings)
     if not made:
         raise Rejected(f"There is an app {app!r} already.", hint=f"Look at it: shipit status {app}")
-    out.say(f"Created {app}. Put a commit live: git push shipit@{ctx.settings.domain}:{app} main")
+    out.say(typed(f"Created {app}. Put a commit live: git push HOST:{app} main"))
 
 
 @click.command()
@@ -65,7 +66,7 @@ def list_apps(ctx: Context, form: str) -> None:
             rows,
             {"app": "APP", "state": "STATE", "release": "RELEASE", "commit": "COMMIT", "live since": "LIVE SINCE",
              "url": "URL"},
-            empty="There are no apps yet. The first push makes one: git push shipit@HOST:APP main",
+            empty="There are no apps yet. The first push makes one: git push HOST:APP main",
         )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from receiver.cli import out
 from receiver.cli.args import KEY, RELEASE, app_argument, json_option, ledger_of
 from receiver.cli.main import Context
 from receiver.errors import NotFound, Rejected
+from receiver.here import typed
 from receiver.model import Source
 from receiver.names import AppName, ConfigKey, config_key
 from receiver.story.submit import Submission, tell
@@ -40,7 +41,7 @@ def show(ctx: Context, app: AppName, reveal: bool, release: int, form: str) -> N
     elif values:
         out.fields(values)
     else:
-        out.say(f"{app} has no config vars. Set one: shipit config:set {app} NAME=value")
+        out.say(typed(f"{app} has no config vars. Set one: shipit config:set {app} NAME=value"))
 
 
 @click.command()

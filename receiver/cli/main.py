@@ -6,12 +6,13 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import click
 
-from receiver import settings
+from receiver import here, settings
 from receiver.caller import Caller, Role
 from receiver.errors import Failure, Rejected, full_disk
 from receiver.gate.keys import LOCAL_ADMIN
@@ -198,15 +199,16 @@ def main() -> None:
         raise SystemExit(
             shipit.main(words, "shipit") if "_SHIPIT_COMPLETE" in os.environ else run(words or ["-h"], LOCAL_ADMIN)
         )
+    with suppress(Failure):  # whoever needs the settings says what is wrong with them
+        known = settings.load(Layout().settings)
+        here.say_where(SHIPIT_USER, here.address(known.domain, ""), known.ssh_port, remote=False)
     if os.geteuid() == 0 and name not in AS_ROOT:
         become_shipit()
     elif os.geteuid() != 0:
         sudo = "/usr/bin/sudo"
         if os.access(sudo, os.X_OK):
             os.execv(sudo, [sudo, "--", sys.argv[0], *words])
-        print_failure(
-            Rejected("shipit on the server is for root.", hint=f"Become root: su -\nor: ssh shipit@HOST {name}")
-        )
+        print_failure(Rejected("shipit on the server is for root.", hint=f"Become root: su -\nor: ssh HOST {name}"))
         raise SystemExit(2)
     raise SystemExit(run(words, LOCAL_ADMIN))
 

@@ -9,6 +9,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from receiver.here import typed
+
 _COLOURS = {"live": "32", "running": "32", "failed": "31", "building": "33", "starting": "33", "ok": "32"}
 
 
@@ -24,7 +26,7 @@ def show_json(value: Any) -> None:
 def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, empty: str) -> None:
     """Print rows (dicts) under the headings `columns` (field → heading); the last column gives way to the terminal."""
     if not rows:
-        say(empty)
+        say(typed(empty))
         return
     cells = [[str(row.get(field, "")) for field in columns] for row in rows]
     lines = [list(columns.values()), *cells]

@@ -13,6 +13,7 @@ from receiver.cli import out
 from receiver.cli.args import PROCESS, app_argument, json_option, ledger_of
 from receiver.cli.main import Context
 from receiver.errors import Failure, Rejected
+from receiver.here import typed
 from receiver.ledger.queue import queued
 from receiver.model import AppState, Release, Source
 from receiver.names import AppName, TypeName, type_name
@@ -143,7 +144,7 @@ def stop(ctx: Context, app: AppName) -> None:
         agent.cool(app)
         agent.stop(app, number, wait=True)
         agent.proxy(app)
-    out.say(f"Stopped {app}. Visitors see that it is stopped. Start it again: shipit ps:start {app}")
+    out.say(typed(f"Stopped {app}. Visitors see that it is stopped. Start it again: shipit ps:start {app}"))
 
 
 @click.command()

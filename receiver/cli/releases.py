@@ -76,7 +76,7 @@ def list_releases(ctx: Context, app: AppName, num: int, form: str) -> None:
         rows,
         {"release": "RELEASE", "status": "STATUS", "when": "WHEN", "by": "BY", "source": "SOURCE", "commit": "COMMIT",
          "what": "WHAT"},
-        empty=f"{app} has no releases yet. Push one: git push shipit@{ctx.settings.domain}:{app} main",
+        empty=f"{app} has no releases yet. Push one: git push HOST:{app} main",
     )  # fmt: skip
 
 

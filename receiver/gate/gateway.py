@@ -9,15 +9,16 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
-from receiver import settings
+from receiver import here, settings
 from receiver.caller import Caller
 from receiver.errors import Failure, HostFault, full_disk
 from receiver.gate.keys import Keyring
 from receiver.gate.request import CliRequest, GitRequest, Greeting, Request, Service, parse
-from receiver.paths import Layout, share
+from receiver.paths import SHIPIT_USER, Layout, share
 from receiver.system.audit import Audit
 from receiver.system.limits import limit_memory
 
@@ -44,9 +45,13 @@ def serve(layout: Layout, argv: list[str], hooks: Path) -> int:
     audit = Audit(os.environ.get("SSH_CONNECTION", "").split(" ")[0])
     # Programs that are started get an environment of their own; this is for what reads ours (time zones, locales).
     home = str(layout.home)
+    connection = os.environ.get("SSH_CONNECTION", "")
     faults = {name: os.environ[name] for name in FAULTS if name in os.environ}
     os.environ.clear()
     os.environ.update(PATH="/usr/bin:/bin", HOME=home, LANG="C.UTF-8", **faults)
+    with suppress(Failure):  # who can't read the settings is told when they are needed
+        known = settings.load(layout.settings)
+        here.say_where(SHIPIT_USER, here.address(known.domain, connection), known.ssh_port, remote=True)
     name = argv[0] if len(argv) == 1 else ""
     caller: Caller | None = None
     verb, code = "refused", 1
@@ -111,13 +116,13 @@ def _verb(request: Request) -> str:
 def _greet(caller: Caller) -> int:
     """Somebody typed `ssh shipit@host`: there is no shell, so say what there is."""
     apps = "all apps" if caller.apps is None else ", ".join(caller.apps) or "no app"
-    host = os.uname().nodename
-    sys.stdout.write(
+    text = (
         f"Hi {caller.name}, this is shipit: your key may {caller.role.value} {apps}. There is no shell here.\n"
-        f"Put a commit live:   git push ssh://shipit@{host}/APP main\n"
-        f"See what there is:   ssh shipit@{host} apps\n"
-        f"All commands:        ssh shipit@{host} shipit --help\n"
+        "Put a commit live:   git push HOST:APP main\n"
+        "See what there is:   ssh HOST apps\n"
+        "All commands:        ssh HOST shipit --help\n"
     )
+    sys.stdout.write(here.typed(text))
     return 0
 
 

@@ -18,6 +18,7 @@ from receiver.gate import refs
 from receiver.gate.push import Options, options
 from receiver.gate.refs import Update
 from receiver.gate.sideband import Sideband
+from receiver.here import typed
 from receiver.ledger.follow import follow
 from receiver.ledger.ledger import Ledger
 from receiver.manifest import read_manifest
@@ -146,9 +147,8 @@ class Hooks:
         )
         source.git.pin(release.number, oid)
         ended = worker.begin(self._layout, self._ledger, release, self._agent)
-        host = os.uname().nodename
-        side.tell(f"       Ctrl-C detaches. Watch: ssh shipit@{host} releases:output {release.app} -f")
-        side.tell(f"       Stop: ssh shipit@{host} cancel {release.app}")
+        side.tell(typed(f"       Ctrl-C detaches. Watch: shipit releases:output {release.app} -f"))
+        side.tell(typed(f"       Stop: shipit cancel {release.app}"))
         self.release = follow(self._ledger, release.number, side.fd, worker=ended)
 
 

@@ -57,14 +57,14 @@ def check(updates: list[Update], state: AppState, options: Options, git: Git) ->
     if state.branch is None and len(heads) > 1:
         raise Rejected(
             "The first push names the deploy branch, and this one has several branches.",
-            hint=f"Push one: git push REMOTE {_plain(heads[0])}",
+            hint=f"Push one: git push HOST:{state.app} {_plain(heads[0])}",
         )
     for update in heads:
         branch = names.branch(update.ref.removeprefix(HEADS))
         if state.branch is not None and branch != state.branch:
             raise Rejected(
                 f"{state.app} deploys the branch {state.branch}, not {branch}.",
-                hint=f"To deploy this one: git push REMOTE {branch}:{state.branch}\n"
+                hint=f"To deploy this one: git push HOST:{state.app} {branch}:{state.branch}\n"
                 f"To deploy {branch} from now on: shipit git:set {state.app} deploy-branch {branch}",
             )
         _check_deploy_branch(update, branch, state, options, git)
@@ -86,7 +86,7 @@ def _check_deploy_branch(update: Update, branch: Branch, state: AppState, option
     if not git.is_ancestor(update.old, update.new):
         raise Rejected(
             f"The pushed {branch} does not contain the live commit {update.old[:8]}: history was rewritten.",
-            hint=f"Deploy it all the same, once: git push --force -o force REMOTE {branch}\n"
+            hint=f"Deploy it all the same, once: git push --force -o force HOST:{state.app} {branch}\n"
             f"Or allow it always: shipit git:set {state.app} force-push on",
         )
 

@@ -69,7 +69,7 @@ def parse(command: bytes | None) -> Request:
         return _git(text)
     words = split(text)
     if words[0] in ("rsync", "scp", "internal-sftp", "sftp-server"):
-        raise Rejected("shipit takes no rsync, scp or sftp.", hint="Ship with: git push ssh://shipit@HOST/APP main")
+        raise Rejected("shipit takes no rsync, scp or sftp.", hint="Ship with: git push HOST:APP main")
     if words[0] == "shipit":
         words = words[1:]
     return CliRequest(tuple(words)) if words else Greeting()
@@ -81,7 +81,7 @@ def _git(text: str) -> GitRequest:
     match = _GIT.fullmatch(text)
     if not match:
         raise Rejected(
-            "This is not a git command that shipit knows.", hint="The remote is written shipit@HOST:APP, nothing else."
+            "This is not a git command that shipit knows.", hint="The remote is written HOST:APP, nothing else."
         )
     try:
         service = Service(match[1])

@@ -19,6 +19,7 @@ from types import FrameType
 
 from receiver import settings
 from receiver.errors import Cancelled, Failure, HostFault, full_disk
+from receiver.here import typed
 from receiver.ledger.ledger import Ledger
 from receiver.ledger.say import Say
 from receiver.model import Release, Source, Status
@@ -169,6 +170,6 @@ def report(context: AppContext, release: Release, failure: Failure) -> None:
         context.say.warn(f"{release.name} was not made live; {context.ledger.still_holds()}")
     again = "push again" if release.source is Source.GIT else "the same command"
     see = f"See all of it: shipit releases:output {release.app} {release.name}"
-    hint = failure.hint or f"{see}    Try again: {again}"
-    for line in hint.splitlines():
+    hint = failure.hint or f"{see}\nTry again: {again}"
+    for line in typed(hint).splitlines():
         context.say.warn(f"({line})")

@@ -119,7 +119,7 @@ def test_another_branch_is_refused_with_the_command_to_type(server: Server, lapt
     laptop.commit({"a": "1"})
     done = laptop.push("feature")
     assert done.returncode == 1
-    assert "deploys the branch main, not feature" in done.stderr and "git push REMOTE feature:main" in done.stderr
+    assert "deploys the branch main, not feature" in done.stderr and ":blog feature:main" in done.stderr
     assert server.ref("refs/heads/feature") == "" and len(server.worker.told) == 1
     assert laptop.push("feature:main").returncode == 0
 

@@ -32,7 +32,7 @@ def test_a_key_for_one_app_takes_no_name_that_no_admin_has_approved(
         repo.commit({"shipit.yml": wants(name)})
         refused = repo.push()
         assert refused.code != 0, f"eve took {name}"
-        assert f"shipit domains:add evil {name}" in refused.remote, str(refused)
+        assert f" domains:add evil {name}" in refused.remote, str(refused)
         assert laptop.get("evil", host=name).body != "evil", name
     assert asked(laptop, "domains:list", "evil")["domains"] == [f"evil.{domain}"]
 

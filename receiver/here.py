@@ -1,0 +1,45 @@
+"""How whoever reads a message reaches this server, so that what it tells to type next can be pasted.
+
+Messages are written with the word HOST for the server and `shipit …` for a command. The entry points say once, in the
+process's environment, who reads: somebody on the server itself, or somebody who came over ssh.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+# ssh(1)'s words for this server, `shipit@example.org` or `-p 2222 shipit@example.org`.
+HOST = "SHIPIT_HOST"
+# Set when the reader is not on the server: `shipit …` is then `ssh HOST …`. But for what only root does, on the server.
+REMOTE = "SHIPIT_REMOTE"
+_COMMAND = re.compile(r"(^|: +|\n)shipit (?!doctor)(?=[a-z])")
+_URL = re.compile(r"\bHOST:(?=\w)")
+
+
+def say_where(user: str, host: str, port: int, *, remote: bool) -> None:
+    """Note in the environment how this server is reached."""
+    os.environ[HOST] = f"{user}@{host}" if port == 22 else f"-p {port} {user}@{host}"
+    if remote:
+        os.environ[REMOTE] = "1"
+
+
+def address(domain: str, connection: str) -> str:
+    """The server's name in DNS if it has one, else the address that the login came to (SSH_CONNECTION, ssh(1)), else
+    the machine's own name."""
+    reached = connection.split()
+    if "." in domain:
+        return domain
+    return reached[2] if len(reached) == 4 else os.uname().nodename
+
+
+def typed(text: str) -> str:
+    """The text with this server's address, and its commands as they are typed where the reader is."""
+    ssh = os.environ.get(HOST, "")
+    if not ssh:
+        return text
+    if REMOTE in os.environ:
+        text = _COMMAND.sub(rf"\1ssh {ssh} ", text)
+    *port, user = ssh.removeprefix("-p ").split(" ")
+    text = _URL.sub(f"ssh://{user}:{port[0]}/" if port else f"{user}:", text)
+    return re.sub(r"\bHOST\b", ssh, text)
