@@ -92,9 +92,9 @@ class Layout:
         return self.root / "run/shipit"
 
     @property
-    def rendered(self) -> Path:
-        """Root's: texts of templates, so that they need not be made again (system/rendered.py). No app's: they have no dot."""
-        return self.run / ".rendered"
+    def ran(self) -> Path:
+        """Root's: an empty file APP/vN for each slug that was built, compared or served since the machine started."""
+        return self.run / ".ran"
 
     @property
     def agent_socket(self) -> Path:

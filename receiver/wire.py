@@ -69,7 +69,7 @@ FIELDS: Mapping[Verb, frozenset[str]] = {
     Verb.BUILD: frozenset({APP, RELEASE}),
     # Runs the release command in the new slug with the new config. fds: output. {"code": int}
     Verb.RELEASE_COMMAND: frozenset({APP, RELEASE}),
-    # The next start runs the files of these releases: they are checked as soon as this is answered. {}
+    # Which of these releases' slugs are not as they were built. {"damaged": [7]}
     Verb.CHECK_FILES: frozenset({APP, RELEASES}),
     # Writes the units of vN and starts its formation, beside the live release and no other; returns when every process
     # has been executed. {}

@@ -16,10 +16,13 @@ from __future__ import annotations
 import os
 import sys
 
-# json and signal import re and enum, 8 of 18 ms; these are what they are made of.
-from _json import make_scanner
-from _signal import SIG_DFL, SIGPIPE, SIGXFSZ
-from _signal import signal as handle
+# json and signal import re and enum, 8 of 18 ms; these are what CPython's are made of. Another Python may have none.
+try:
+    from _signal import SIG_DFL, SIGPIPE, SIGXFSZ
+    from _signal import signal as handle
+except ImportError:
+    from signal import SIG_DFL, SIGPIPE, SIGXFSZ
+    from signal import signal as handle
 
 if False:  # typing is slow to import
     from typing import Any
@@ -177,10 +180,10 @@ def become(user: str) -> None:
 
 
 class Decoder:
-    """What the scanner asks of a JSONDecoder (json/decoder.py)."""
+    """What the scanner asks of a JSONDecoder (json/decoder.py); array_hook from Python 3.15 on."""
 
     strict = True
-    object_hook = object_pairs_hook = None
+    object_hook = object_pairs_hook = array_hook = None
     parse_float, parse_int, parse_constant = float, int, float
 
 
@@ -190,7 +193,14 @@ def read_json(path: str) -> Any:
 
 def parse(text: str) -> Any:
     decoder: Any = Decoder
-    return make_scanner(decoder)(text, 0)[0]
+    try:
+        from _json import make_scanner
+
+        return make_scanner(decoder)(text, 0)[0]
+    except Exception:  # noqa: BLE001 - a later Python may ask more of its decoder, and the app must start all the same
+        import json
+
+        return json.loads(text)
 
 
 def read_text(path: str) -> str:

@@ -6,15 +6,12 @@ blocks for ever, with the app's lock held (threats E6, E9). So writes never bloc
 
 from __future__ import annotations
 
-import fcntl
 import os
 import select
-import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 from receiver.errors import HostFault
 from receiver.ledger.ledger import Ledger
@@ -27,18 +24,18 @@ PATIENCE = 5.0
 LAST_WORDS = 10.0
 # How long a worker may need to be started by systemd before it counts as dead.
 GRACE = 20.0
-# Changes are told by dnotify (fcntl(2), F_NOTIFY); this bounds the wait where the file system tells nothing.
-TICK = 0.25
+# Seconds between two looks, which cost 10 microseconds each.
+TICK = 0.01
 
 
 def follow(ledger: Ledger, number: int, out: int, *, worker: int | None = None) -> Release:
     """Copy the log of release `number` to the file descriptor `out` until the release is live, failed or cancelled.
 
     `worker` is a descriptor that is at its end when the worker is (story/worker.py), so that is noticed at once;
-    without it the lock `vN/alive` is asked. Raises HostFault if the worker died before its verdict. Main thread only (signals).
+    without it the lock `vN/alive` is asked. Raises HostFault if the worker died before its verdict.
     """
     paths = ledger.paths.release(number)
-    with watching(paths.dir) as changes, nonblocking(out), paths.log.open("rb", buffering=0) as log:
+    with nonblocking(out), paths.log.open("rb", buffering=0) as log:
         relay = Relay(log.fileno(), out)
         seen = Seen(ledger, number, worker)
         decided = 0.0
@@ -58,7 +55,7 @@ def follow(ledger: Ledger, number: int, out: int, *, worker: int | None = None) 
                 decided = decided or time.monotonic()
                 if time.monotonic() - decided > LAST_WORDS:
                     break
-            changes.wait(out if relay.pending() else None, worker)
+            wait(out if relay.pending() else None, worker)
         relay.finish()
     return release
 
@@ -158,49 +155,17 @@ class Relay:
             self.pump()
 
 
-class Changes:
-    """Wakes up when something in a directory changes."""
-
-    def __init__(self, pipe: int) -> None:
-        self._pipe = pipe
-
-    def wait(self, out: int | None, worker: int | None) -> None:
-        """Return at a change, when `out` takes bytes again, when `worker` ends, or after a tick."""
-        poll = select.poll()
-        poll.register(self._pipe, select.POLLIN)
-        if worker is not None:
-            poll.register(worker, select.POLLIN)
-        if out is not None:
-            poll.register(out, select.POLLOUT)
-        for fd, event in poll.poll(TICK * 1000):
-            if fd == self._pipe:
-                os.read(self._pipe, 65536)
-            elif event & (select.POLLERR | select.POLLNVAL):
-                # A reader that hung up stays "ready"; do not spin on it.
-                time.sleep(0.05)
-
-
-@contextmanager
-def watching(directory: Path) -> Iterator[Changes]:
-    """Have the kernel signal changes in `directory` (dnotify, SIGIO) and turn the signals into bytes of a pipe."""
-    reader, writer = os.pipe()
-    os.set_blocking(reader, False)
-    os.set_blocking(writer, False)
-    before = signal.signal(signal.SIGIO, lambda *_: None)
-    wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    watched = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        # Where the file system has no dnotify the tick is all there is.
-        with suppress(OSError):
-            events = fcntl.DN_MODIFY | fcntl.DN_CREATE | fcntl.DN_RENAME | fcntl.DN_MULTISHOT
-            fcntl.fcntl(watched, fcntl.F_NOTIFY, events)
-        yield Changes(reader)
-    finally:
-        os.close(watched)
-        signal.set_wakeup_fd(wakeup)
-        signal.signal(signal.SIGIO, before)
-        os.close(reader)
-        os.close(writer)
+def wait(out: int | None, worker: int | None) -> None:
+    """Return when `out` takes bytes again, when `worker` ends, or after a tick."""
+    poll = select.poll()
+    if worker is not None:
+        poll.register(worker, select.POLLIN)
+    if out is not None:
+        poll.register(out, select.POLLOUT)
+    for _, event in poll.poll(TICK * 1000):
+        if event & (select.POLLERR | select.POLLNVAL):
+            # A reader that hung up stays "ready"; do not spin on it.
+            time.sleep(0.05)
 
 
 @contextmanager

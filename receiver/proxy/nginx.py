@@ -18,7 +18,6 @@ from receiver.paths import Layout, share
 from receiver.proxy.vhost import vhost
 from receiver.settings import Settings
 from receiver.system import disk
-from receiver.system.rendered import Rendered
 from receiver.system.run import run
 
 # How long nginx may take to read its configuration and start new workers (s).
@@ -52,7 +51,6 @@ def wanted(layout: Layout, settings: Settings, app: AppName) -> bytes:
         layout,
         pages=pages(layout),
         ipv6=Path("/proc/net/if_inet6").exists(),
-        render=Rendered(layout, app).render,
     )
     return text.encode()
 

@@ -9,8 +9,9 @@ from receiver.model import WEB, AppState, Listen, Release
 from receiver.names import AppName, Domain
 from receiver.paths import Layout, web_count
 from receiver.settings import Settings, default_domain
-from receiver.system.render import Render, render
+from receiver.system.render import render
 
+TEMPLATE = "proxy/app.conf.j2"
 # nginx's own 1 MiB refuses the first photo somebody uploads.
 MAX_BODY = 100
 # Up to so many web processes the text is the same. Each costs every request a stat(2), and the square of them memory in
@@ -27,14 +28,14 @@ def vhost(
     *,
     pages: Path,
     ipv6: bool = True,
-    render: Render = render,
 ) -> str:
     """The vhost of `app`, or "" for an app that takes no requests (its release has no web process type).
 
     `release` is the live one. Its number of web processes makes no difference up to PREPARED, nor does it that nothing
     was shipped yet (None, or a release that only holds config vars): so neither a scale nor a first push needs a
     reload, which would close the connections that clients of all apps keep open. A stopped app answers 503. `pages`
-    holds 502.html, 503.html and 504.html; `render` is plan.render's, or does the same. Raises Rejected when the server's own domain is not one.
+    holds 502.html, 503.html and 504.html.
+    Raises Rejected when the server's own domain is not one.
     """
     shipped = release if release is not None and release.slug else None
     if shipped is not None and not listens(shipped):
@@ -43,7 +44,7 @@ def vhost(
     most = max(web, PREPARED)
     directory = layout.app(app).current / "sockets"
     return render(
-        "proxy/app.conf.j2",
+        TEMPLATE,
         app=app,
         upstreams=[]
         if state.stopped

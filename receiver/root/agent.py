@@ -28,8 +28,10 @@ from receiver.engines import all as all_engines
 from receiver.engines.all import Engines
 from receiver.errors import Failure, HostFault, Rejected, full_disk
 from receiver.paths import SHIPIT_USER, Layout
+from receiver.proxy.vhost import TEMPLATE
 from receiver.root.verbs import Verbs
 from receiver.system.listener import FIRST_FD, IDLE, fork_for_each
+from receiver.system.render import prepared
 
 BACKLOG = 64
 # Seconds: what is not needed by all is imported when the login that woke this one has had the processors.
@@ -51,7 +53,7 @@ def main(argv: list[str]) -> None:
         raise SystemExit(reconcile_all(layout, all_engines.here(layout)))
     own = argv == ["--listen"]
     engines = all_engines.here(layout)
-    ahead = chain(imports(), engines.ahead())
+    ahead = chain(imports(), engines.ahead(), prepared(TEMPLATE))
     # So that no fork has to load the name service again (nsswitch.conf(5)).
     with suppress(KeyError):
         pwd.getpwnam(SHIPIT_USER)

@@ -121,10 +121,10 @@ class Agent:
         """Run vN's release command to its end; returns its exit code."""
         return int(self._call(Request(Verb.RELEASE_COMMAND, app, release), (output,))["code"])
 
-    def check_files(self, app: AppName, releases: Collection[int]) -> None:
-        """Have the files of these releases checked, which the next start will run; returns at once. A start that finds
-        them checked does not wait for it, and tells what is wrong."""
-        self._call(Request(Verb.CHECK_FILES, app, releases=tuple(sorted(releases))))
+    def check_files(self, app: AppName, releases: Collection[int]) -> list[int]:
+        """Compare the slugs of these releases with what was built; returns those that differ."""
+        answer = self._call(Request(Verb.CHECK_FILES, app, releases=tuple(sorted(releases))))
+        return [int(number) for number in answer["damaged"]]
 
     def start(self, app: AppName, release: int) -> None:
         """Start vN's formation beside whatever runs; returns when each process was executed."""

@@ -6,7 +6,6 @@ A slug and what an app wrote are never opened; the ledger's records are decoded 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
@@ -22,14 +21,12 @@ from receiver.names import AppName, ConfigKey, build_may_see
 from receiver.paths import BUILDER, LAUNCH, PYTHON, AppPaths, Layout, app_user, build_user
 from receiver.root import accounts, reconcile
 from receiver.system import disk
-from receiver.system.rendered import Rendered
 from receiver.wire import Request
 
 CONFIG_MODE = 0o600
 # execve(2): one string of the environment has 128 KiB with its name; systemd: all credentials of a unit 1 MiB.
 MAX_VALUE, MAX_CONFIG = 2**17 - 200, 2**20 - 2**16
 MAX_TREE = 2_000_000  # entries of a slug, environment included
-FRESH = 2.0  # seconds in which a start may follow a look at its files
 
 Answer = dict[str, Any]
 # Runs while a job does; stops the job when whoever asked for it has gone.
@@ -43,7 +40,6 @@ class Verbs:
         self.layout, self.engines, self.watch = layout, engines, watch
         # What to do when the answer is out.
         self._then: Callable[[], None] | None = None
-        self._found_whole: tuple[AppName, Collection[int], float] = AppName(""), (), 0.0
 
     def do(self, request: Request, fds: Sequence[int]) -> Answer:
         """Do what is asked; `fds` are as many as wire.FDS says."""
@@ -74,7 +70,7 @@ class Verbs:
         from receiver.proxy import nginx
 
         self.engines.forget(request.app)
-        Rendered(self.layout, request.app).forget()
+        disk.remove_tree(self.layout.ran / request.app)
         try:
             nginx.remove(self.layout, request.app)
         finally:
@@ -125,7 +121,10 @@ class Verbs:
         finally:
             if job.config:
                 disk.remove_file(job.config)
-        return {"code": code, "digest": "" if code else disk.digest_tree(of.slug, MAX_TREE)}
+        if code:
+            return {"code": code, "digest": ""}
+        self._note_ran(release.app, [release.number])
+        return {"code": code, "digest": disk.digest_tree(of.slug, MAX_TREE)}
 
     def do_release_command(self, request: Request, fds: Sequence[int]) -> Answer:
         release = self._known(request)
@@ -150,15 +149,11 @@ class Verbs:
             return {"code": self.engines.run_job(job, fds[0], fds[1], fds[2], tty=request.tty)}
 
     def do_check_files(self, request: Request, fds: Sequence[int]) -> Answer:
-        self._then = lambda: self._check_files(request)
-        return {}
+        return {"damaged": [number for number in request.releases if self._damaged(request.app, number)]}
 
     def do_start(self, request: Request, fds: Sequence[int]) -> Answer:
         release = self._known(request)
-        app, files, when = self._found_whole
-        self._found_whole = AppName(""), (), 0.0
-        known = app == release.app and release.runs_from <= {*files} and time.monotonic() - when < FRESH
-        if not known and not release.builds and (number := self._damaged(release.app, release.runs_from)):
+        if number := self._damaged_unseen(release):
             raise HostFault(
                 f"The files of v{number}, which {release.name} runs, are not those that were built.",
                 holds="Nothing was started or stopped.",
@@ -220,6 +215,7 @@ class Verbs:
             of = paths.release(number)
             for path in (of.slug, of.run_dir):
                 disk.remove_tree(path)
+            disk.remove_file(self.layout.ran / paths.name / f"v{number}")
             disk.remove_file(of.config)
         return {}
 
@@ -268,29 +264,39 @@ class Verbs:
         known = read_config(paths, release.config_base)
         return {key: value for key, value in known.items() if build_may_see(key, release.build_config)} or None
 
-    def _check_files(self, request: Request) -> None:
-        if not self._ledger(request.app).state().stopped and not self._damaged(request.app, request.releases):
-            self._found_whole = request.app, request.releases, time.monotonic()
-
     def _make_ready(self, request: Request) -> None:
         release = self._known(request)
         # What was built is asked to start at once, and what is stopped is not.
         if not release.builds and not self._ledger(release.app).state().stopped:
             self.engines.expect_start(release)
 
-    def _damaged(self, app: AppName, releases: Collection[int]) -> int:
-        """The first of these releases whose slug lost files since it was built, 0 if none did."""
-        paths = self._app(app)
-        ledger = self._ledger(app)
-        for number in releases:
-            slug = paths.release(number).slug
-            try:
-                expected = ledger.release(number).digest
-            except NotFound:
-                continue
-            if not slug.is_dir() or (expected and disk.digest_tree(slug, MAX_TREE) != expected):
+    def _damaged_unseen(self, release: Release) -> int:
+        """The first slug of those that the release runs from which lost files since it was built; 0 if none did. One
+        that has run since the machine started is not looked at again: 60,000 files take half a second."""
+        ledger = self._ledger(release.app)
+        live = None if ledger.state().stopped else ledger.current()
+        served = live.runs_from if live else frozenset()
+        for number in sorted(release.runs_from - served):
+            if not (self.layout.ran / release.app / f"v{number}").exists() and self._damaged(release.app, number):
                 return number
+        self._note_ran(release.app, release.runs_from)
         return 0
+
+    def _note_ran(self, app: AppName, numbers: Collection[int]) -> None:
+        # A full /run is no reason not to start an app: it is only looked at once more.
+        with suppress(OSError):
+            (self.layout.ran / app).mkdir(mode=0o700, parents=True, exist_ok=True)
+            for number in numbers:
+                (self.layout.ran / app / f"v{number}").touch(0o600)
+
+    def _damaged(self, app: AppName, number: int) -> bool:
+        """Whether this slug lost files since it was built."""
+        slug = self._app(app).release(number).slug
+        try:
+            expected = self._ledger(app).release(number).digest
+        except NotFound:
+            return False
+        return not slug.is_dir() or bool(expected and disk.digest_tree(slug, MAX_TREE) != expected)
 
 
 def read_config(paths: AppPaths, number: int) -> dict[ConfigKey, str]:

@@ -95,6 +95,12 @@ def app_findings(layout: Layout, app: AppName, agent: Agent) -> Iterator[Finding
     yield Finding(
         app, f"{current.name} is live and whole", whole, f"Its files are gone; go back: shipit rollback {app}"
     )
+    kept = [release for release in releases if release.number in ledger.kept() and ledger.is_whole(release)]
+    slugs = current.runs_from.union(*(release.runs_from for release in kept))
+    damaged = agent.check_files(app, slugs) if whole else []
+    hint = f"Build it anew: shipit deploy {app}" if current.runs_from & {*damaged} else "Push its commit again"
+    listed = ", ".join(f"v{number}" for number in damaged)
+    yield Finding(app, f"files that are not those that were built: {listed or 'none'}", not damaged, hint)
     right = nginx.is_right(layout, load(layout.settings), app)
     yield Finding(app, "the proxy's file is as the ledger says", right, mends=True)
     found = agent.processes(app)

@@ -74,11 +74,9 @@ class Submission:
     ) -> int:
         """Open the release, start its worker and relay its log to the end; returns the exit code of its verdict.
 
-        `base`: the release whose carried fields it takes over (records.py); `values` are its own. The config vars of a release that is not built are written here, with `change`, and go to the agent and nowhere
-        else; it looks whether their slug is whole while the release is opened.
+        `base`: the release whose carried fields it takes over (records.py); `values` are its own. The config vars of a
+        release that is not built are written here, with `change`, and go to the agent and nowhere else.
         """
-        if base and (files := base.runs_from):
-            self.agent.check_files(self.ledger.app, files)
         release = self.ledger.open_release(source, self.by, base, **values)
         if not release.builds:
             try:

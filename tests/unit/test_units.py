@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
@@ -15,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receiver.engines.systemd import units
-from receiver.engines.systemd.engine import SystemdEngine, hasten_moves
+from receiver.engines.systemd.engine import SystemdEngine
 from receiver.errors import HostFault, Rejected
 from receiver.model import Check, CheckKind, Limits, Listen, ProcessType, Release, Source, Status
 from receiver.names import AppName, TypeName, app_name, type_name
@@ -230,23 +229,3 @@ def test_what_an_older_version_wrote_of_an_app_is_written_anew_before_a_boot_rea
     slice_file.write_text("[Slice]\n")
     SystemdEngine(layout).boot_with(BLOG, release())
     assert (slice_file.read_text(), asked) == (wanted, [("daemon-reload",)])
-
-
-def test_what_is_moved_to_hasten_systemd_is_not_this_process(tmp_path: Path) -> None:
-    """systemd may just be moving this one into a unit of its own, whose jobs would end if it were taken out again."""
-    own = Path("/proc/self/cgroup").read_text().rpartition("0::/")[2].strip()
-    group = tmp_path / own / "cgroup.procs"
-    hasten_moves(tmp_path)
-    assert not group.exists(), "where there are no control groups, none are made"
-    group.parent.mkdir(parents=True, exist_ok=True)
-    group.touch()
-    hasten_moves(tmp_path)
-    assert int(group.read_text()) not in (0, os.getpid())
-
-
-def test_a_start_does_not_need_what_hastens_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full() -> int:
-        raise OSError(errno.EAGAIN, "no process left")
-
-    monkeypatch.setattr(os, "fork", full)
-    hasten_moves(tmp_path)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import stat
 import threading
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from agent_lab import BLOG, WEB, A, B, C, Lab
@@ -15,7 +15,7 @@ from agent_lab import BLOG, WEB, A, B, C, Lab
 from receiver.engines.base import Job, ProcessState, ProcessStatus
 from receiver.errors import Failure
 from receiver.ledger.ledger import Ledger
-from receiver.model import Source
+from receiver.model import Release, Source
 from receiver.names import AppName, ConfigKey, TypeName
 from receiver.records import FORMAT, Format
 from receiver.root.reconcile import reconcile_all
@@ -133,49 +133,63 @@ def test_cancel_stops_every_job_of_the_release(lab: Lab) -> None:
     ]  # fmt: skip
 
 
-def test_a_release_whose_slug_lost_a_file_is_not_started(lab: Lab) -> None:
-    lab.live()
-    result = lab.agent.build(BLOG, 1, 0, 1)
-    lab.ledger.save(replace(lab.ledger.release(1), digest=result.digest))
-    rollback = lab.ledger.open_release(Source.ROLLBACK, "alice", slug=1, environment=1)
-    lab.agent.start(BLOG, rollback.number)
-    (lab.paths.release(1).slug / "lost").write_text("")
-    lab.engine.calls.clear()
-    with pytest.raises(Failure, match="not those that were built"):
-        lab.agent.start(BLOG, rollback.number)
-    assert lab.engine.calls == []
+def damage(lab: Lab, number: int) -> None:
+    (lab.paths.release(number).slug / "more").write_text("")
 
 
-def test_the_files_are_looked_at_while_the_release_is_opened_and_a_later_start_looks_again(
+def known(lab: Lab) -> Release:
+    """A live release with its digest; of its files this agent knows nothing yet, as after a boot."""
+    made = lab.live()
+    digest = disk.digest_tree(lab.paths.release(made.number).slug, 9)
+    return lab.ledger.save(replace(made, digest=digest))
+
+
+def test_files_that_have_not_run_since_the_boot_are_compared_before_they_start(lab: Lab) -> None:
+    known(lab), known(lab), known(lab)
+    damage(lab, 1)
+    for release in (
+        lab.ledger.open_release(Source.ROLLBACK, "alice", slug=1, environment=2),
+        lab.ledger.open_release(Source.ROLLBACK, "alice", slug=2, environment=1),
+    ):
+        with pytest.raises(Failure, match=r"The files of v1, .* are not those that were built"):
+            lab.agent.start(BLOG, release.number)
+    assert "start" not in [call[0] for call in lab.engine.calls]
+
+
+def test_files_that_serve_or_have_run_since_the_boot_are_not_read_again(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lab.live()
-    result = lab.agent.build(BLOG, 1, 0, 1)
-    lab.ledger.save(replace(lab.ledger.release(1), digest=result.digest))
-    looked: list[Path] = []
+    known(lab), known(lab), known(lab)
+    compared: list[str] = []
     digest = disk.digest_tree
-    monkeypatch.setattr(disk, "digest_tree", lambda path, limit: [looked.append(path), digest(path, limit)][1])
-    lab.agent.check_files(BLOG, {1})
+    monkeypatch.setattr(disk, "digest_tree", lambda path, limit: [compared.append(path.name), digest(path, limit)][1])
+    change = lab.ledger.open_release(Source.CONFIG, "alice", slug=3, environment=3)
+    lab.agent.start(BLOG, change.number)
+    assert compared == [], "it serves"
+    back = lab.ledger.open_release(Source.ROLLBACK, "alice", slug=1, environment=1)
+    lab.agent.start(BLOG, back.number)
+    lab.agent.start(BLOG, back.number)
+    assert compared == ["v1"], "once, and then it has run"
+    shutil.rmtree(lab.layout.ran)
+    lab.ledger.change_state(lambda state: replace(state, stopped=True))
+    lab.agent.start(BLOG, change.number)
+    assert compared == ["v1", "v3"], "what is stopped does not serve"
+
+
+def test_the_doctor_learns_which_files_are_damaged_whatever_has_run(lab: Lab) -> None:
+    known(lab), known(lab)
+    lab.agent.start(BLOG, 2)
+    assert lab.agent.check_files(BLOG, {1, 2}) == []
+    damage(lab, 2)
+    assert lab.agent.check_files(BLOG, {1, 2}) == [2]
+
+
+def test_what_a_change_will_start_is_made_ready_behind_the_answer(lab: Lab) -> None:
+    lab.live()
     change = lab.ledger.open_release(Source.CONFIG, "alice", slug=1, environment=1)
     lab.agent.snapshot_config(BLOG, change.number, 0, {A: "1"}, [])
     lab.agent.start(BLOG, change.number)
-    assert len(looked) == 1
     assert [call[0] for call in lab.engine.calls[-2:]] == ["expect_start", "start"]
-    (lab.paths.release(1).slug / "lost").write_text("")
-    with pytest.raises(Failure, match="not those that were built"):
-        lab.agent.start(BLOG, change.number)
-
-
-def test_files_that_were_looked_at_for_another_release_are_looked_at_again(lab: Lab) -> None:
-    for number in (1, 2):
-        digest = disk.digest_tree(lab.paths.release(lab.live().number).slug, 9)
-        lab.ledger.save(replace(lab.ledger.release(number), digest=digest))
-    (lab.paths.release(1).slug / "lost").write_text("")
-    change = lab.ledger.open_release(Source.ROLLBACK, "alice", slug=2, environment=1)
-    for looked_at in ({2}, {1, 2}):
-        lab.agent.check_files(BLOG, looked_at)
-        with pytest.raises(Failure, match=r"The files of v1, .* are not those that were built"):
-            lab.agent.start(BLOG, change.number)
 
 
 def test_nothing_is_made_ready_to_start_of_a_stopped_app(lab: Lab) -> None:

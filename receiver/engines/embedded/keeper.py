@@ -22,6 +22,7 @@ from types import FrameType
 
 from receiver.engines.embedded import family, supervisord
 from receiver.paths import PREFIX, PROXY_GROUP, Layout
+from receiver.system import disk
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -126,6 +127,7 @@ def run(layout: Layout) -> int:
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     clear_leftovers(layout)
+    disk.remove_tree(layout.ran)
     stopping: list[int] = []
     child = 0
 

@@ -7,7 +7,7 @@ between, and every signal of the manager arrives without having been asked for. 
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -42,23 +42,18 @@ class Bus:
         self._parser.add_data(heard)
         self._serial = 0
 
-    def start_units(
-        self, names: Sequence[str], *, until_done: Collection[str], meanwhile: Callable[[], None] = lambda: None
-    ) -> dict[str, str]:
+    def start_units(self, names: Sequence[str], *, until_done: Collection[str]) -> dict[str, str]:
         """Start these units and wait until the starts of some have ended; returns why not, for each that was not
-        started (a job's result, systemd.unit(5), or an error). `meanwhile` is called when systemd has been asked."""
-        return self._jobs("StartUnit", names, until_done, meanwhile)
+        started (a job's result, systemd.unit(5), or an error)."""
+        return self._jobs("StartUnit", names, until_done)
 
     def stop_units(self, names: Sequence[str]) -> None:
         """Stop these units and wait until each has ended. One that is not there has."""
-        self._jobs("StopUnit", names, names, lambda: None)
+        self._jobs("StopUnit", names, names)
 
-    def _jobs(
-        self, method: str, names: Sequence[str], until_done: Collection[str], meanwhile: Callable[[], None]
-    ) -> dict[str, str]:
+    def _jobs(self, method: str, names: Sequence[str], until_done: Collection[str]) -> dict[str, str]:
         failed: dict[str, str] = {}
         asked = {self._send(method, "ss", (name, "replace")): name for name in names}
-        meanwhile()
         jobs: dict[str, str] = {}
         ended: dict[str, str] = {}
         while asked or any(name in until_done and job not in ended for job, name in jobs.items()):

@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from receiver.model import CheckKind, Limits, Listen, Release
 from receiver.names import AppName, TypeName
 from receiver.paths import PROXY_GROUP, Layout, app_user
 from receiver.system import disk
-from receiver.system.rendered import Rendered
+from receiver.system.render import prepared
 from receiver.system.run import CLEAN, Result, run, start
 
 TIMED_OUT, KILLED, STOPPED = 124, 128, 128 + signal.SIGTERM
@@ -57,7 +57,7 @@ class SystemdEngine(Journal):
         return True
 
     def files(self, release: Release) -> dict[str, str]:
-        return units.unit_files(release, self._layout, Rendered(self._layout, release.app).render)
+        return units.unit_files(release, self._layout)
 
     def services(self) -> list[Service]:
         states = {
@@ -72,7 +72,7 @@ class SystemdEngine(Journal):
     def prepare(self, app: AppName) -> None:
         if self._layout.tmpfiles.is_dir():
             self._write({self._tmpfiles(app): units.tmpfiles(app, self._layout, app_user(app), PROXY_GROUP)})
-        if self._write(units.app_units(app, Rendered(self._layout, app).render)):
+        if self._write(units.app_units(app)):
             systemctl("daemon-reload")
         enabled = self._layout.units / "multi-user.target.wants" / units.app_target(app)
         if not enabled.is_symlink():
@@ -84,14 +84,7 @@ class SystemdEngine(Journal):
             systemd.start_transient(units.worker_scope(app, number, pid))
 
     def ahead(self) -> Iterator[None]:
-        import jinja2
-
-        from receiver.system.render import environment
-
-        yield
-        # A template that an administrator broke is told to whoever needs it.
-        with suppress(jinja2.TemplateError):
-            environment().get_template("systemd/job.service.j2")
+        return prepared(*units.TEMPLATES)
 
     def expect_jobs(self) -> None:
         if self._own is None:
@@ -134,9 +127,7 @@ class SystemdEngine(Journal):
             if warm := release.took_over:
                 # The service too: it may just be about to stop them. What it has stopped is started again.
                 systemd.stop_units([units.warm_name(release.app, warm, kind) for kind in ("timer", "service")])
-            # Processes that run already are not moved.
-            hasten = (lambda: None) if release.took_over else hasten_moves
-            failed = systemd.start_units([*others, *notifying], until_done=others, meanwhile=hasten)
+            failed = systemd.start_units([*others, *notifying], until_done=others)
             if failed:
                 # They may have been left failed by a crash loop, whose count a deliberate start begins anew.
                 systemctl("reset-failed", *failed, check=False)
@@ -318,29 +309,6 @@ class SystemdEngine(Journal):
 
 
 JOB_KINDS = ("build", "release", "check", "run")
-
-
-def hasten_moves(mount: Path = Path("/sys/fs/cgroup")) -> None:
-    """Wait here for what systemd would wait for when it moves a new process into the control group of its unit.
-
-    Since Linux 6.0 the first move after 20 ms without any waits for all processors, 5 to 15 ms, and whoever moves one
-    meanwhile waits no longer than that (cgroups(7); cgroup-v2.rst, `favordynmods`). So, while systemd still reads the
-    unit, a process is moved to where it is: a child, which belongs to nobody. This one may just be on its way to a unit
-    of its own, and would be taken back. Nothing is gained, and nothing lost, where this is not possible.
-    """
-    try:
-        child = os.fork()
-    except OSError:
-        return
-    if child == 0:
-        try:
-            for line in Path("/proc/self/cgroup").read_text().splitlines():
-                if line.startswith("0::/"):
-                    with (mount / line.removeprefix("0::/") / "cgroup.procs").open("r+") as group:
-                        group.write(f"{os.getpid()}\n")
-        finally:
-            os._exit(0)
-    os.waitpid(child, 0)
 
 
 def systemctl(*words: str, check: bool = True) -> Result:

@@ -17,8 +17,10 @@ from receiver.errors import Rejected
 from receiver.model import CheckKind, Limits, ProcessType, Release
 from receiver.names import AppName, TypeName
 from receiver.paths import LAUNCH, PYTHON, Layout, app_user
-from receiver.system.render import Render, render
+from receiver.system.render import render
 
+# What a start and a job fill, in the order in which a push needs them.
+TEMPLATES = tuple(f"systemd/{name}.j2" for name in ("job.service", "app.slice", "app.target", "process.service"))
 BUILD_SLICE = "shipit-build.slice"
 SYSTEMCTL = "/usr/bin/systemctl"
 
@@ -78,7 +80,7 @@ def parse_unit_name(text: str) -> UnitName | None:
         return None
 
 
-def app_units(app: AppName, render: Render = render) -> dict[str, str]:
+def app_units(app: AppName) -> dict[str, str]:
     """The slice and the target of an app, by file name."""
     known = {"app": app, "slice": app_slice(app), "target": app_target(app)}
     return {
@@ -87,17 +89,16 @@ def app_units(app: AppName, render: Render = render) -> dict[str, str]:
     }
 
 
-def unit_files(release: Release, layout: Layout, render: Render = render) -> dict[str, str]:
+def unit_files(release: Release, layout: Layout) -> dict[str, str]:
     """One unit file for each process type of the release's formation, by file name. No text says which release it is
     of: that is in the name, where systemd finds it (%j)."""
     wanted = {process.type: process for process, _ in release.running()}
     return {
-        unit_template(release.app, kind, release.runs_as): _process(release, wanted[kind], layout, render)
-        for kind in wanted
+        unit_template(release.app, kind, release.runs_as): _process(release, wanted[kind], layout) for kind in wanted
     }
 
 
-def _process(release: Release, process: ProcessType, layout: Layout, render: Render) -> str:
+def _process(release: Release, process: ProcessType, layout: Layout) -> str:
     app = layout.app(release.app)
     return render(
         "systemd/process.service.j2",
