@@ -277,6 +277,10 @@ class ReleasePaths:
     def socket(self, process: TypeName, index: int) -> Path:
         return self.run_dir / f"{process}.{index}.sock"
 
+    def starts(self, process: TypeName, index: int) -> tuple[str, str, str]:
+        """Below /run/shipit: where the launcher counts the starts of a process; the directories are the app's."""
+        return self.app.name, f"v{self.number}", f"{process}.{index}.starts"
+
     @property
     def slug(self) -> Path:
         """The tree and its environment; only for releases that built one (see Release.slug)."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 import click
 
 from receiver.cli import out
-from receiver.cli.args import app_argument, json_option, ledger_of
+from receiver.cli.args import app_argument, change, json_option, ledger_of
 from receiver.cli.main import Context
 from receiver.errors import Busy, Rejected
 from receiver.here import typed
@@ -141,11 +141,11 @@ def git_set(ctx: Context, app: AppName, setting: str, value: str) -> None:
     ledger = ledger_of(ctx, app)
     if setting == "deploy-branch":
         name = branch(value)
-        ledger.change_state(lambda state: replace(state, branch=name))
+        change(ledger, lambda state: replace(state, branch=name))
     elif value not in ("on", "off"):
         raise Rejected(f"{setting} is on or off, not {value!r}.")
     elif setting == "force-push":
-        ledger.change_state(lambda state: replace(state, allow_force_push=value == "on"))
+        change(ledger, lambda state: replace(state, allow_force_push=value == "on"))
     else:
-        ledger.change_state(lambda state: replace(state, allow_delete=value == "on"))
+        change(ledger, lambda state: replace(state, allow_delete=value == "on"))
     out.say(f"{app}: {setting} is {value}.")

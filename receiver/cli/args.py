@@ -10,6 +10,7 @@ import click
 from receiver import names
 from receiver.caller import Role
 from receiver.ledger.ledger import Ledger, open_app
+from receiver.model import AppState
 from receiver.names import AppName
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -50,3 +51,12 @@ json_option = click.option(
 def ledger_of(ctx: Any, app: AppName) -> Ledger:
     """The ledger of an existing app; raises NotFound."""
     return open_app(ctx.layout, app)
+
+
+def change(ledger: Ledger, new: Callable[[AppState], AppState]) -> None:
+    """Change what is true of an app whatever release is live, unless it is locked (raises Busy)."""
+    # Here, because most commands only look.
+    from receiver.ledger.queue import refuse_locked
+
+    refuse_locked(ledger)
+    ledger.change_state(new)

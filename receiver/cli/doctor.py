@@ -60,7 +60,7 @@ def doctor(ctx: Context, fix: bool, form: str) -> int:
 def mend_in_turn(ctx: Context, app: AppName, agent: Agent) -> list[str]:
     """Mend the app while nobody changes it: a release that was just opened looks like one whose worker was killed."""
     try:
-        with queued(Ledger(ctx.layout.app(app)), ctx.caller.name, push=False, say=tell, wait=PATIENCE):
+        with queued(Ledger(ctx.layout.app(app)), ctx.caller.name, push=False, say=tell, wait=PATIENCE, mends=True):
             return mend(ctx.layout, app, agent)
     except Busy as busy:
         return [f"left alone: {busy.message}"]

@@ -35,6 +35,9 @@ def show(
     """
     ledger = ledger_of(ctx, app)
     found = ledger.release(release) if release else None
+    known = found or ledger.current()
+    if process and known and known.slug:
+        known.process(process)
     # What took over warm processes prints where they do.
     wanted = Wanted(app, process, found.runs_as if found else None, num, tail, since, grep, quiet)
     return engines.here(ctx.layout).show(wanted, found)

@@ -125,9 +125,22 @@ def restart(ctx: Context, app: AppName, process: TypeName | None) -> int:
     if process is None:
         with Submission(ctx.layout, ledger, ctx.caller.name) as submission:
             current = submission.current()
+            if ledger.state().stopped:
+                raise Rejected(
+                    f"{app} is stopped.", holds="Nothing was started.", hint=f"Start it: shipit ps:start {app}"
+                )
             return submission.submit(Source.RESTART, current, message="restart")
     with held(ctx, app) as (agent, number):
-        ledger.release(number).process(process)
+        release = ledger.release(number)
+        release.process(process)
+        if ledger.state().stopped:
+            raise Rejected(f"{app} is stopped.", holds="Nothing was started.", hint=f"Start it: shipit ps:start {app}")
+        if not release.count(process):
+            raise Rejected(
+                f"No {process} of {app} runs: it is scaled to 0.",
+                holds="Nothing was started.",
+                hint=f"Start one: shipit ps:scale {app} {process}=1",
+            )
         agent.restart(app, number, process)
     out.say(f"Restarted {process} of {app}.")
     return 0

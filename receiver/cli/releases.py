@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from receiver.cli import out
-from receiver.cli.args import RELEASE, app_argument, json_option, ledger_of
+from receiver.cli.args import RELEASE, app_argument, change, json_option, ledger_of
 from receiver.cli.main import Context
 from receiver.errors import NotFound, Rejected
 from receiver.ledger.follow import follow
@@ -136,7 +136,7 @@ def pin(ctx: Context, app: AppName, release: int) -> None:
     ledger = ledger_of(ctx, app)
     if not ledger.is_whole(ledger.release(release)):
         raise Rejected(f"v{release} was pruned already.", hint=f"See which are kept: shipit releases {app}")
-    ledger.change_state(lambda state: replace(state, pinned=tuple(sorted({*state.pinned, release}))))
+    change(ledger, lambda state: replace(state, pinned=tuple(sorted({*state.pinned, release}))))
     out.say(f"Pinned v{release} of {app}.")
 
 
@@ -146,7 +146,7 @@ def pin(ctx: Context, app: AppName, release: int) -> None:
 @click.pass_obj
 def unpin(ctx: Context, app: AppName, release: int) -> None:
     """Allow a release to be pruned again."""
-    ledger_of(ctx, app).change_state(lambda s: replace(s, pinned=tuple(n for n in s.pinned if n != release)))
+    change(ledger_of(ctx, app), lambda s: replace(s, pinned=tuple(n for n in s.pinned if n != release)))
     out.say(f"Unpinned v{release} of {app}.")
 
 

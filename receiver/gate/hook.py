@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from receiver.caller import Caller, Role
-from receiver.errors import Failure, HostFault, Rejected, full_disk
+from receiver.errors import Failure, HostFault, full_disk
 from receiver.gate import refs
 from receiver.gate.push import Options, options
 from receiver.gate.refs import Update
@@ -73,12 +73,6 @@ class Hooks:
 
     def _pre_receive(self, side: Sideband, wish: Options, env: Mapping[str, str], updates: list[Update]) -> None:
         state = self._ledger.state()
-        if state.locked:
-            raise Rejected(
-                f"{state.app} is locked: {state.locked}",
-                holds="Nothing was received.",
-                hint=f"Unlock it: shipit apps:unlock {state.app}",
-            )
         with GitSource(self._ledger.paths.repo, quarantine(env, self._ledger.paths.repo)) as source:
             refs.check(updates, state, wish, source.git)
             found = refs.deployed(updates, state)

@@ -15,10 +15,13 @@ import socket
 import sys
 import time
 
+from receiver.inside import launch
+from receiver.inside.launch import FIRST_PORT
+
 PR_SET_PDEATHSIG = 1
 PROXYD = ("/usr/lib/systemd/systemd-socket-proxyd", "/lib/systemd/systemd-socket-proxyd")
 # Below Linux's default range for outgoing connections (32768 on), so that none of those takes the port in between.
-PORTS = range(20_000, 32_000)
+PORTS = range(FIRST_PORT, FIRST_PORT + launch.PORTS)
 BACKLOG = 1024
 TICK = 0.01
 
@@ -76,12 +79,13 @@ def stand_before(caller: int, listener: socket.socket, port: int) -> None:
     if program is None:
         from receiver.inside.relay import relay
 
-        relay(listener, host.strip("[]"), port)
+        relay(listener, host, port)
         return
     if listener.fileno() == 3:
         os.set_inheritable(3, True)
     else:
         os.dup2(listener.fileno(), 3)
+    # It takes what is before the last colon for the host: an address of IPv6 without brackets.
     env = {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid()), "LANG": "C.UTF-8"}
     os.execve(program, [program, f"--connections-max={hard // 8}", f"{host}:{port}"], env)
 
@@ -92,7 +96,7 @@ def listens_at(port: int, uid: int) -> str | None:
     Asked of the kernel (proc(5), /proc/net/tcp) and not by connecting: a connection tells neither who answers nor
     leaves the app undisturbed. Raises PermissionError when somebody else has the port (threat row 46).
     """
-    for table, host in (("/proc/self/net/tcp", "127.0.0.1"), ("/proc/self/net/tcp6", "[::1]")):
+    for table, host in (("/proc/self/net/tcp", "127.0.0.1"), ("/proc/self/net/tcp6", "::1")):
         try:
             with open(table) as lines:  # noqa: PTH123
                 next(lines)

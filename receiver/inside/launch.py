@@ -1,4 +1,4 @@
-"""The launcher: becomes one process of an app. Runs as the app's user, before every process and every one-off command.
+"""The launcher: becomes one process of an app, or stays above its shell (init.py). Runs as the app's user, before every process and every one-off command.
 
     launch APP vN TYPE INDEX            the process TYPE.INDEX of release vN
     launch --check APP N TYPE INDEX     the command healthcheck of that process, beside it
@@ -30,6 +30,11 @@ if False:  # typing is slow to import
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PASSED_ON = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "TERM")
 PR_SET_NO_NEW_PRIVS = 38
+# The front's range of ports (front.py).
+FIRST_PORT, PORTS = 20_000, 12_000
+# A process that ended is started again at once so many times, then after 1, 2, 4 … s and never longer than the longest
+# pause; the count begins anew for one that stayed up (s).
+AT_ONCE, LONGEST_PAUSE, STAYED_UP = 4, 30.0, 60.0
 
 
 def main(argv: list[str]) -> None:
@@ -64,10 +69,43 @@ def main(argv: list[str]) -> None:
             env |= {"SOCKET": socket} | ({"PORT": read_text(port)} if found["listen"] == "port" else {})
         else:
             command = found["command"]
+            make_dir(sockets)
+            wait_for_turn(f"{sockets}/{name}.starts", name)
             env |= listen(found["listen"], socket, port, env)
     if given.keys() & {"--check", "--release", "--run"}:
         raise SystemExit(watch(command, env))
+    # Beside this package's modules, not inside them: like the front's, its imports are for whom they are needed.
+    from receiver.inside import init
+
+    if init.stays_above(command, env["PATH"]):
+        raise SystemExit(init.stay(lambda: become_program(command, env)))
     become_program(command, env)
+
+
+def wait_for_turn(path: str, name: str) -> None:
+    """Pause before a start that follows others which all ended soon; `path` is where the launcher counts them.
+
+    So whatever a process needs may be away for as long as it likes: it is tried again for ever, and no faster than
+    the machine can bear. The first ends are answered at once, which is what a crash now and then deserves.
+    """
+    from time import monotonic, sleep
+
+    now = monotonic()
+    try:
+        count, began = read_text(path).split()
+        soon = 0 <= now - float(began) < STAYED_UP
+        ended = int(count) + 1 if soon else 0
+    except (OSError, ValueError):
+        ended = 0
+    pause = min(2.0 ** min(ended - AT_ONCE, 16), LONGEST_PAUSE) if ended > AT_ONCE else 0.0
+    try:  # without the note the process starts all the same
+        with open(path, "w") as file:  # noqa: PTH123
+            file.write(f"{ended} {now + pause:.3f}\n")
+    except OSError:
+        pass
+    if pause:
+        print(f"shipit: {name} ended {ended} times soon after its start; it starts again in {pause:g} s", flush=True)
+        sleep(pause)
 
 
 def become_program(command: str, env: dict[str, str]) -> None:
@@ -146,12 +184,7 @@ def listen(kind: str, path: str, port_file: str, env: dict[str, str]) -> dict[st
     """Prepare the place where the process takes requests; returns the variables that tell it."""
     if kind == "none":
         return {}
-    # The directory's set-group-id bit and group come from its parent: who may connect is the proxy.
     try:  # noqa: SIM105 - contextlib is slow to import
-        os.mkdir(os.path.dirname(path), 0o750)  # noqa: PTH102, PTH120
-    except FileExistsError:
-        pass
-    try:  # noqa: SIM105
         os.unlink(path)  # noqa: PTH108
     except FileNotFoundError:
         pass
@@ -162,7 +195,17 @@ def listen(kind: str, path: str, port_file: str, env: dict[str, str]) -> dict[st
         return {"PORT": str(start_front(path, port_file))}
     # gunicorn takes its command line over these, these over its configuration file; uvicorn reads UVICORN_*.
     arguments = f"--bind=unix:{path} {env.get('GUNICORN_CMD_ARGS', '')}".rstrip()
-    return {"SOCKET": path, "GUNICORN_CMD_ARGS": arguments, "UVICORN_UDS": path}
+    # Nobody is sent to the port: a program that only wants to read it, as on Heroku, finds one.
+    port = FIRST_PORT + os.getpid() % PORTS
+    return {"SOCKET": path, "PORT": str(port), "GUNICORN_CMD_ARGS": arguments, "UVICORN_UDS": path}
+
+
+def make_dir(path: str) -> None:
+    """The release's directory of sockets. Its set-group-id bit and group come from its parent: the proxy may connect."""
+    try:  # noqa: SIM105
+        os.mkdir(path, 0o750)  # noqa: PTH102
+    except FileExistsError:
+        pass
 
 
 def become(user: str) -> None:

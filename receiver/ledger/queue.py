@@ -52,12 +52,13 @@ def queued(
     say: Callable[[str], None],
     client: int | None = None,
     wait: float | None = None,
+    mends: bool = False,
 ) -> Iterator[Turn]:
     """Wait for the app's turn and hold it for the block; no worker is changing the app when the block begins.
 
     `say` is told once who holds the app since when. A waiting `push` raises Superseded as soon as a newer push waits.
     `client` is a descriptor whose end means that the asker went away (raises Cancelled). After `wait` seconds
-    (None: without end) it raises Busy.
+    (None: without end) it raises Busy. A locked app is nobody's (raises Busy), but for who only `mends`.
     """
     paths = ledger.paths
     limit = None if wait is None else time.monotonic() + wait
@@ -82,9 +83,22 @@ def queued(
                     say(f"Waiting for {_unfinished(ledger) or 'a deploy that is still running'}.")
                     told = True
                 _wait(ledger, limit, client, newer)
+        if not mends:
+            refuse_locked(ledger)
         yield Turn(lock)
     finally:
         os.close(lock)
+
+
+def refuse_locked(ledger: Ledger) -> None:
+    """Raise Busy when `apps:lock` holds the app. Whatever changes an app asks this: `queued` for all that take turns."""
+    state = ledger.state()
+    if state.locked:
+        raise Busy(
+            f"{state.app} is locked: {state.locked}",
+            holds="Nothing was changed.",
+            hint=f"Unlock it: shipit apps:unlock {state.app}",
+        )
 
 
 def _wait(ledger: Ledger, limit: float | None, client: int | None, newer: Callable[[], str | None]) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os.path
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from receiver.model import Listen
@@ -14,16 +15,21 @@ _WRAPPERS = {("exec",), ("env",), ("newrelic-admin", "run-program"), ("ddtrace-r
 _PYTHON = re.compile(r"python(?:3(?:\.[0-9]+)?)?")
 _RUNNER = re.compile(r"(uv|poetry|pipenv)\s+run\s+(?:--(?:frozen|locked|no-sync|no-dev|offline|quiet)\s+|-q\s+)*")
 
+# A line of gunicorn's configuration file, which is Python and not run here.
+_REUSES = re.compile(rb"^\s*reuse_port\s*=(?!\s*(?:False|0|None)\b)", re.MULTILINE)
 _BINDS = {"gunicorn": ("-b", "--bind"), "uvicorn": ("--port", "--uds", "--fd")}
 SERVERS = tuple(_BINDS)
 
 
 @dataclass(frozen=True)
 class Server:
-    """A web server that shipit knows how to place. `address` is the bind it was given, or empty."""
+    """A web server that shipit knows how to place. `address` is the bind it was given, or empty; `config` gunicorn's
+    configuration file; `reuse_port`: it was told to share its port, which no unix socket can be."""
 
     name: str
     address: str = ""
+    config: str = ""
+    reuse_port: bool = False
 
 
 def server(command: str) -> Server | None:
@@ -32,17 +38,23 @@ def server(command: str) -> Server | None:
     if not words:
         return None
     name, args = words[0].rpartition("/")[2], words[1:]
-    return Server(name, _address(args, _BINDS[name])) if name in _BINDS else None
+    if name not in _BINDS:
+        return None
+    config = _address(args, ("-c", "--config")) or "gunicorn.conf.py" if name == "gunicorn" else ""
+    return Server(name, _address(args, _BINDS[name]), config.removeprefix("file:"), "--reuse-port" in args)
 
 
-def listen_mode(command: str) -> Listen:
-    """Where a web process takes its requests (docs/architecture.md, "Processes")."""
+def listen_mode(command: str, read: Callable[[str], bytes | None] = lambda _: None) -> Listen:
+    """Where a web process takes its requests (docs/architecture.md, "Processes"). `read` is the tree's."""
     if names_variable(command, "PORT"):
         return Listen.PORT
     if names_variable(command, "SOCKET"):
         return Listen.SOCKET
     known = server(command)
-    return Listen.SOCKET if known and not known.address else Listen.PORT
+    if known is None or known.address or known.reuse_port:
+        return Listen.PORT
+    said = read(os.path.normpath(known.config)) if known.config else None
+    return Listen.PORT if said and _REUSES.search(said) else Listen.SOCKET
 
 
 def names_variable(command: str, name: str) -> bool:

@@ -54,7 +54,7 @@ def read_manifest(tree: Tree) -> Manifest:
         missing = "wsgi: starts gunicorn, which is not among the requirements."
         problems.add(lines.processes[WEB].where, missing, f"Add gunicorn to {requirements}.")
     _check_types(lines, said, dokku, problems)
-    processes = tuple(_process(kind, line, said, dokku, problems) for kind, line in lines.processes.items())
+    processes = tuple(_process(kind, line, app, said, dokku, problems) for kind, line in lines.processes.items())
     problems.check()
     formation = tuple((process.type, _count(process.type, said, dokku)) for process in processes)
     if not any(count for _, count in formation):
@@ -117,9 +117,9 @@ def _check_types(lines: Procfile, said: ShipitYml, dokku: AppJson, problems: Pro
             problems.add(where, message, f"It has: {', '.join(lines.processes)}")
 
 
-def _process(kind: TypeName, line: Line, said: ShipitYml, dokku: AppJson, problems: Problems) -> ProcessType:
+def _process(kind: TypeName, line: Line, app: Tree, said: ShipitYml, dokku: AppJson, problems: Problems) -> ProcessType:
     settings = said.processes.get(kind, ProcessSettings(line.where))
-    listen = settings.listen or (command.listen_mode(line.command) if kind == WEB else Listen.NONE)
+    listen = settings.listen or (command.listen_mode(line.command, app.read) if kind == WEB else Listen.NONE)
     check = _check(kind, listen, settings, dokku.checks, problems)
     if kind == WEB and settings.listen is None:
         _check_address(line, problems)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pwd
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from receiver.errors import Unhealthy
 from receiver.model import Check, CheckKind, Listen, ProcessType, Release
@@ -15,6 +17,8 @@ from receiver.proxy import probe
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.01, 0.25
 # Asking the engine costs more than asking the process, at a time when the process needs the processor (s).
 FIRST_LOOK, LOOK_EVERY = 0.4, 0.1
+# After so long (s) it is looked where a process listens that does not listen where it should.
+PATIENCE = 4.0
 # One request may take this long (s): an app's first answer often loads half of it.
 ANSWER = 10.0
 
@@ -43,6 +47,39 @@ def wait_until_healthy(
     uid = pwd.getpwnam(app_user(release.app)).pw_uid if uid is None and process.listen is not Listen.NONE else uid
     place = probe.Place(paths.release(release.runs_as).run_dir, name, process.listen, uid or 0)
     ask = _question(check, place, host, command, ready)
+    if check.kind in (CheckKind.HTTP, CheckKind.TCP):
+        with _looking_elsewhere(place, say):
+            _wait(check, name, ask, crashed, say)
+    else:
+        _wait(check, name, ask, crashed, say)
+
+
+@contextmanager
+def _looking_elsewhere(place: probe.Place, say: Callable[[str], None]) -> Iterator[None]:
+    """If the block still waits after a few seconds, tell where the process listens instead of where it should."""
+    before = probe.ports_of(place.uid)
+
+    def look() -> None:
+        if where := place.elsewhere(before):
+            say(f"{where}. Have it listen there:")
+            say("in the Procfile, `web: … --port $PORT` as your server calls it, or os.environ['PORT'] in its code")
+
+    timer = threading.Timer(PATIENCE, look)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _wait(
+    check: Check,
+    name: str,
+    ask: Callable[[float], str],
+    crashed: Callable[[], str | None],
+    say: Callable[[str], None],
+) -> None:
     began = time.monotonic()
     deadline, look = began + check.timeout, began + FIRST_LOOK
     while True:

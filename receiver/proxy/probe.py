@@ -11,6 +11,7 @@ import socket
 import stat
 import struct
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +60,7 @@ class Place:
         """Connect to what the process itself listens on."""
         try:
             if self.listen is Listen.PORT:
-                with socket.create_connection(("127.0.0.1", self._port()), seconds):
+                with _connected(self._port(), seconds):
                     return self._foreign_port()
             if wrong := self._foreign_socket():
                 return wrong
@@ -69,6 +70,19 @@ class Place:
                 return self._foreign_listener(pipe)
         except (OSError, ValueError) as error:
             return _told(error)
+
+    def elsewhere(self, before: Collection[int]) -> str:
+        """What the process does instead of listening where it should; "" when that cannot be told. `before`: the ports
+        on which programs of its user have listened before it did."""
+        ports = sorted(ports_of(self.uid) - {*before})
+        try:
+            wanted = self._port() if self.listen is Listen.PORT else 0
+        except (OSError, ValueError):
+            return ""
+        if not ports or wanted in ports or (self.listen is Listen.SOCKET and not self._foreign_socket()):
+            return ""
+        instead = f"$PORT, which is {wanted} here" if wanted else "$SOCKET"
+        return f"{self.name} listens on port {', '.join(map(str, ports))}; requests come to {instead}"
 
     @property
     def _socket(self) -> Path:
@@ -110,9 +124,27 @@ class Place:
         return "" if owners == {self.uid} else f"port {port} belongs to another user"
 
 
+def _connected(port: int, seconds: float) -> socket.socket:
+    """A connection to whatever listens on this port of the machine, on either kind of address."""
+    try:
+        return socket.create_connection(("127.0.0.1", port), seconds)
+    except ConnectionRefusedError:
+        return socket.create_connection(("::1", port), seconds)
+
+
 def listeners(port: int, net: Path = Path("/proc/net")) -> set[int]:
-    """The uids that listen on TCP `port`, on whatever address (proc(5))."""
-    uids = set()
+    """The uids that listen on TCP `port`, on whatever address."""
+    return {uid for found, uid in listening(net) if found == port}
+
+
+def ports_of(uid: int, net: Path = Path("/proc/net")) -> set[int]:
+    """The TCP ports on which programs of this user listen."""
+    return {port for port, found in listening(net) if found == uid}
+
+
+def listening(net: Path = Path("/proc/net")) -> list[tuple[int, int]]:
+    """Every TCP port that somebody listens on, and whose uid that is (proc(5))."""
+    found = []
     for table in ("tcp", "tcp6"):
         try:
             with (net / table).open() as lines:
@@ -121,11 +153,10 @@ def listeners(port: int, net: Path = Path("/proc/net")) -> set[int]:
                     # The kernel lists all listeners before any connection, of which there may be many thousands.
                     if fields[3] != LISTENING:
                         break
-                    if int(fields[1].rpartition(":")[2], 16) == port:
-                        uids.add(int(fields[7]))
+                    found.append((int(fields[1].rpartition(":")[2], 16), int(fields[7])))
         except FileNotFoundError:
             continue
-    return uids
+    return found
 
 
 def _ask(pipe: socket.socket, host: str, path: str, status: int, content: str, deadline: float) -> str:

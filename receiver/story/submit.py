@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from receiver.errors import Busy, Cancelled, Rejected
+from receiver.errors import Cancelled, Rejected
 from receiver.ledger.follow import follow
 from receiver.ledger.ledger import Ledger
 from receiver.ledger.queue import queued
@@ -38,9 +38,6 @@ class Submission:
         self._turn.__enter__()
         try:
             self.agent.reopen()
-            state = self.ledger.state()
-            if state.locked:
-                raise Busy(f"{state.app} is locked: {state.locked}", hint=f"Unlock it: shipit apps:unlock {state.app}")
         except BaseException:
             self.__exit__(None, None, None)
             raise

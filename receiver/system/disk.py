@@ -186,6 +186,26 @@ def remove_file(path: Path) -> bool:
     return True
 
 
+def remove_below(top: Path, *names: str) -> None:
+    """Remove the file `names` leads to from `top`, if it is there, and follow no link on the way.
+
+    For root below directories that are an app's own.
+    """
+    *way, last = names
+    fd = os.open(top, DIR_FLAGS)
+    try:
+        for name in way:
+            below = os.open(name, DIR_FLAGS, dir_fd=fd)
+            os.close(fd)
+            fd = below
+        os.unlink(last, dir_fd=fd)
+    except OSError:
+        # Missing, or something else than shipit's own directories: nothing of ours is there.
+        pass
+    finally:
+        os.close(fd)
+
+
 def digest_tree(path: Path, limit: int) -> str:
     """A digest of every name, kind, mode, size and link target below a directory; contents are not read.
 

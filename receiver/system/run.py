@@ -112,16 +112,17 @@ def start(
         raise HostFault(f"{words[0]} could not be started: {error.strerror}.") from error
 
 
-def passthrough(argv: Sequence[str | Path], *, matching: str = "") -> int:
+def passthrough(argv: Sequence[str | Path], *, matching: str = "", errors: list[str] | None = None) -> int:
     """Run a program whose output is the user's, until it ends or is interrupted; returns its exit code.
 
-    With `matching` only the lines in which that regular expression is found are passed on; a bad one is Rejected.
+    What it prints on standard error is added to `errors` instead, if that is given. With `matching` only the lines in which that regular expression is found are passed on; a bad one is Rejected.
     """
     try:
         wanted = re.compile(matching.encode()) if matching else None
     except re.error as error:
         raise Rejected(f"{matching!r} is not a regular expression: {error}.") from error
-    child = start(argv, stdout=subprocess.PIPE if wanted else None)
+    aside = None if errors is None else os.memfd_create("errors", os.MFD_CLOEXEC)
+    child = start(argv, stdout=subprocess.PIPE if wanted else None, stderr=aside)
     try:
         if wanted and child.stdout:
             for line in child.stdout:
@@ -135,6 +136,9 @@ def passthrough(argv: Sequence[str | Path], *, matching: str = "") -> int:
         if child.poll() is None:
             child.send_signal(signal.SIGTERM)
             child.wait()
+        if errors is not None and aside is not None:
+            errors += os.pread(aside, 65536, 0).decode(errors="replace").splitlines()
+            os.close(aside)
     return code if code >= 0 else 128 - code
 
 

@@ -76,11 +76,16 @@ def test_a_locked_app_refuses_changes_with_the_reason(laptop: Client) -> None:
     repo.commit({"mark": "two\n"})
     result = repo.push()
     assert result.code != 0
-    assert "the database moves" in result.remote
-    assert "apps:unlock frozen" in result.remote
-    changed = say(laptop, "config:set", "frozen", "A=1")
-    assert changed.code == 75
-    assert "the database moves" in changed.err
+    assert "the database moves" in result.text
+    assert "apps:unlock frozen" in result.text
+    for words in (
+        "config:set frozen A=1", "ps:scale frozen web=2", "ps:restart frozen", "ps:restart frozen web", "ps:stop frozen",
+        "domains:add frozen x.example.org", "domains:remove frozen frozen.localhost", "git:set frozen force-push on",
+        "apps:destroy frozen --force", "rollback frozen", "deploy frozen", "releases:pin frozen v1", "releases:unpin frozen v1",
+    ):  # fmt: skip
+        changed = say(laptop, *words.split())
+        assert (changed.code, "the database moves" in changed.err) == (75, True), f"{words}: {changed}"
+    assert say(laptop, "status", "frozen").code == 0
     assert laptop.get("frozen").body == "one"
     assert newest(laptop, "frozen")["release"] == "v1"
     assert say(laptop, "apps:unlock", "frozen").code == 0

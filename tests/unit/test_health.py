@@ -17,7 +17,7 @@ from receiver.errors import Unhealthy
 from receiver.model import WEB, Check, CheckKind, Listen, ProcessType, Release, Source, Status
 from receiver.names import AppName
 from receiver.paths import AppPaths, Layout
-from receiver.proxy import probe
+from receiver.proxy import health, probe
 from receiver.proxy.health import wait_until_healthy
 
 BLOG = AppName("blog")
@@ -281,3 +281,25 @@ def test_all_processes_of_a_formation_are_checked_at_once(paths: AppPaths) -> No
     with ThreadPoolExecutor(5) as pool:
         list(pool.map(lambda index: wait(paths, http(), index=index), range(1, 6)))
     assert time.monotonic() - began < 1.5
+
+
+def test_a_port_of_its_own_choice_is_named_while_the_check_still_waits(
+    paths: AppPaths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "PATIENCE", 0.3)
+    said: list[str] = []
+    process = ProcessType(WEB, "run", Listen.SOCKET, replace(Check(CheckKind.HTTP), timeout=1))
+    release = Release(
+        app=BLOG, number=8, source=Source.GIT, status=Status.STARTING, by="alice", created=0.0,
+        processes=(process,), formation=((WEB, 1),),
+    )  # fmt: skip
+    opened: list[socket.socket] = []
+    late = threading.Timer(0.1, lambda: opened.append(serve(None, OK)))
+    late.start()
+    with pytest.raises(Unhealthy):
+        health.wait_until_healthy(
+            release, process, 1, paths, crashed=lambda: None, command=lambda: 0, ready=lambda: 0, say=said.append,
+            uid=os.getuid(),
+        )  # fmt: skip
+    port = opened[0].getsockname()[1]
+    assert str(port) in said[0] and "requests come to $SOCKET" in said[0], said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from receiver.inside import front
+from receiver.inside import front, init, launch
 from receiver.model import Check, CheckKind, Listen, ProcessType, Release, Source, Status
 from receiver.names import AppName, Oid, TypeName
 from receiver.paths import Layout
@@ -172,7 +173,8 @@ def test_a_process_on_a_socket_is_told_it_in_gunicorns_and_uvicorns_way(place: P
     path.write_text("a stale one")
     place.write(SHOW, Listen.SOCKET, {"GUNICORN_CMD_ARGS": "--workers 3"})
     found = place.environment(*PROCESS)
-    assert found["SOCKET"] == found["UVICORN_UDS"] == str(path) and "PORT" not in found
+    assert found["SOCKET"] == found["UVICORN_UDS"] == str(path)
+    assert int(found["PORT"]) in front.PORTS, "what reads it finds one, as with other receivers"
     assert found["GUNICORN_CMD_ARGS"] == f"--bind=unix:{path} --workers 3"
     assert not path.exists()
 
@@ -192,12 +194,16 @@ def ask(path: Path, timeout: float = 15) -> bytes:
             return connection.makefile("rb").read()
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "::", "::1"])
 @pytest.mark.parametrize("program", ["systemd-socket-proxyd", "relay"])
 def test_a_request_that_comes_before_the_app_listens_on_its_port_waits_for_it(
-    place: Place, monkeypatch: pytest.MonkeyPatch, program: str
+    place: Place, program: str, address: str
 ) -> None:
-    command = f'exec {sys.executable} -c "{SERVER}"'
-    place.write(command, Listen.PORT, {"LATE": "0.7"})
+    server = SERVER.replace("('127.0.0.1'", f"('{address}'").replace("http.server.HTTPServer", "S")
+    family = "AF_INET6" if ":" in address else "AF_INET"
+    make = f"class S(http.server.HTTPServer): address_family = socket.{family}\n"
+    server = server.replace("\n", "\n" + make).replace("import http.server,", "import http.server, socket,")
+    place.write(f'exec {sys.executable} -c "{server}"', Listen.PORT, {"LATE": "0.7"})
     if program == "relay":
         # As on a machine without systemd's: the same launcher, told that there is none.
         patched = "import sys; sys.path[:0] = [{!r}]\nfrom receiver.inside import front, launch\nfront.PROXYD = ()\n"
@@ -318,3 +324,110 @@ def test_the_launcher_imports_nothing_slow() -> None:
         "receiver.model",
         "jinja2",
     }
+
+
+# -- behind a shell
+
+PROGRAM = (
+    "import os, signal, sys, time\n"
+    "def term(*_):\n"
+    "    say('term'); time.sleep(0.3); say('done'); sys.exit(0)\n"
+    "def say(word): os.write(1, f'{word} {sys.argv[1]}\\n'.encode())\n"
+    "signal.signal(signal.SIGTERM, term)\n"
+    "if len(sys.argv) > 2 and os.fork() == 0: sys.argv[1] += '-child'\n"
+    "say('up')\n"
+    "while True: time.sleep(0.05)\n"
+)
+
+
+def stopped(place: Place, command: str, ups: int = 1, code: tuple[int, ...] = (0, 143)) -> list[str]:
+    """What the program says from SIGTERM on, which the process of this command gets when the program is up."""
+    slug = place.paths.release(7).slug
+    (slug / "w.py").write_text(PROGRAM)
+    place.write(command.replace("PY", f"{sys.executable} w.py"))
+    child = place.start(*PROCESS, stderr=subprocess.DEVNULL, start_new_session=True)
+    assert child.stdout
+    for _ in range(ups):
+        assert child.stdout.readline().startswith(b"up")
+    child.send_signal(signal.SIGTERM)
+    try:
+        assert child.wait(10) in code
+        # What a unit's end does to the rest of its control group (KillMode=mixed).
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+    return child.stdout.read().decode().split("\n")[:-1]
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["PY x", "cd . && PY x", "A=1 exec PY x", "PY x; echo ended", "PY x 2>&1 | cat", "(cd .; PY x)", "bash -c 'PY x; true'",
+     "trap 'echo caught' TERM; PY x; true", "trap 'kill $!; wait $!' TERM; PY x & wait $!; true", "trap : EXIT; PY x"],
+)  # fmt: skip
+def test_a_program_behind_a_shell_gets_sigterm_and_its_time(place: Place, command: str) -> None:
+    said = stopped(place, command)
+    assert [line for line in said if line in ("term x", "done x")] == ["term x", "done x"], said
+
+
+def test_a_program_behind_a_script_gets_sigterm_and_its_time(place: Place) -> None:
+    script = place.paths.release(7).slug / "start.sh"
+    script.write_text(f"#!/bin/sh\necho prepared >&2\n{sys.executable} w.py x\n")
+    script.chmod(0o755)
+    assert stopped(place, "./start.sh") == ["term x", "done x"]
+
+
+@pytest.mark.parametrize("command", ["PY x fork; true", "PY x fork"])
+def test_the_children_of_a_program_are_left_to_it(place: Place, command: str) -> None:
+    assert "term x-child" not in stopped(place, command, ups=2)
+
+
+@pytest.mark.parametrize(
+    ("command", "stays"),
+    [
+        ("cat", False), ("cat && A=1 cat -x --b='c;d' > log 2>&1", False), ("exec cat", False), ("cat ${PORT:-80}", False),
+        ("sleep 0; exec cat", False), ("env A=1 nice cat", False), ("./direct", False), ("./python", False),
+        ("cat; cat", True), ("cat | cat", True), ("cat & wait", True), ("./script", True), ("sh script", True),
+        ("while true; do cat; done", True), (". ./script", True), ("! cat", True), ("'./script'", True), ("cat || cat", True),
+        ("cat `date`", True), ("it's", True), ("", True),
+    ],
+)  # fmt: skip
+def test_only_a_shell_that_stays_costs_a_process_above_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, stays: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, text in {
+        "script": "#!/usr/bin/env bash\ncat\n", "direct": '#!/bin/sh -e\ndate\nexec cat "$@"\n', "python": "#!/usr/bin/python3\n",
+    }.items():  # fmt: skip
+        Path(name).write_text(text)
+        Path(name).chmod(0o755)
+    assert init.stays_above(command, "/usr/bin:/bin") is stays
+
+
+# -- starting again
+
+
+def test_a_process_that_ends_again_and_again_is_started_ever_more_slowly_and_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, slept = [1000.0], list[float]()
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "sleep", slept.append)
+    note = str(tmp_path / "web.1.starts")
+
+    def starts(times: int, up: float) -> list[float]:
+        slept.clear()
+        pauses = []
+        for _ in range(times):
+            before = len(slept)
+            launch.wait_for_turn(note, "web.1")
+            pauses.append(sum(slept[before:]))
+            now[0] += pauses[-1] + up
+        return pauses
+
+    assert starts(12, up=1.0) == [0, 0, 0, 0, 0, 2, 4, 8, 16, 30, 30, 30]
+    assert starts(2000, up=1.0)[-1] == 30, "it is never given up"
+    now[0] += 100
+    assert starts(3, up=100.0) == [0, 0, 0], "one that stays up begins anew"
+    Path(note).write_text("nonsense")
+    assert starts(1, up=1.0) == [0]
+    launch.wait_for_turn(str(tmp_path / "missing/web.1.starts"), "web.1")

@@ -64,6 +64,9 @@ def test_shipit_ymls_release_command_is_the_only_one() -> None:
         ("cd src && gunicorn app:app", Listen.SOCKET),
         ("newrelic-admin run-program gunicorn app:app", Listen.SOCKET),
         ("uv run gunicorn app:app", Listen.SOCKET),
+        ("gunicorn --reuse-port app:app", Listen.PORT),
+        ("gunicorn -c own/conf.py app:app", Listen.PORT),
+        ("gunicorn --config=file:./own/conf.py app:app", Listen.PORT),
         ("gunicorn -b 0.0.0.0:$PORT app:app", Listen.PORT),
         ("gunicorn --bind=:${PORT:-8000} app:app", Listen.PORT),
         ("gunicorn -b unix:$SOCKET app:app", Listen.SOCKET),
@@ -75,7 +78,9 @@ def test_shipit_ymls_release_command_is_the_only_one() -> None:
     ],
 )
 def test_where_web_listens_is_read_from_its_command(text: str, listen: Listen) -> None:
-    assert read_manifest(FakeTree({"Procfile": f"web: {text}"})).processes[0].listen is listen
+    files = {"Procfile": f"web: {text}", "own/conf.py": "bind = 'x'\nreuse_port = not DEBUG\n"}
+    files["gunicorn.conf.py"] = "bind = ':' + os.environ['PORT']\nreuse_port = False\n"
+    assert read_manifest(FakeTree(files)).processes[0].listen is listen
 
 
 def test_other_process_types_listen_only_when_told() -> None:

@@ -130,8 +130,10 @@ class EmbeddedEngine(LogFiles):
                 name = str(Name(release.app, release.runs_as, process.type, index))
                 self._supervisor.stop(name)
                 self._await_end(name, process.drain + 10)
-                self._supervisor.start(name)
                 paths = self._layout.app(release.app).release(release.runs_as)
+                # Whoever asks for a restart does not wait for the pause after a crash (inside/launch.py).
+                disk.remove_below(self._layout.run, *paths.starts(process.type, index))
+                self._supervisor.start(name)
                 if process.listen is not Listen.NONE:
                     wait_until_it_listens(paths.socket(process.type, index))
 

@@ -48,7 +48,7 @@ class Program:
 
     `once`: it runs when supervisord starts and is not started again. `startsecs`: how long it must stay up to count as
     started. `drain`: seconds from `stop_signal` to SIGKILL, which with `kill_group` goes to its whole process group.
-    `retries`: failed starts in a row before it is given up.
+    A start that fails is tried again for ever, each time a second later than before.
     """
 
     name: str
@@ -57,7 +57,6 @@ class Program:
     boot: bool = True
     startsecs: int = 1
     drain: int = 10
-    retries: int = 10
     stop_signal: str = "TERM"
     kill_group: bool = False
     once: bool = False

@@ -201,6 +201,8 @@ class SystemdEngine(Journal):
             if kind in (None, process.type):
                 name = units.unit_name(release.app, process.type, release.runs_as, index)
                 systemctl("reset-failed", name, check=False)
+                # Whoever asks for a restart does not wait for the pause after a crash (inside/launch.py).
+                disk.remove_below(self._layout.run, *paths.starts(process.type, index))
                 systemctl("restart", name)
                 if process.listen is not Listen.NONE:
                     wait_until_it_listens(paths.socket(process.type, index))

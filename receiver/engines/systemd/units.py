@@ -24,9 +24,6 @@ TEMPLATES = tuple(f"systemd/{name}.j2" for name in ("job.service", "app.slice", 
 BUILD_SLICE = "shipit-build.slice"
 SYSTEMCTL = "/usr/bin/systemctl"
 
-# A crash loop of processes that die at once ends within seconds; one that waits for its database lasts minutes.
-START_LIMIT, START_INTERVAL = 30, 600
-
 _UNIT = re.compile(r"shipit-([^-@]+)-([^@]+)-(v[0-9]+)@([0-9]{1,3})\.service", re.ASCII)
 
 
@@ -120,8 +117,6 @@ def _process(release: Release, process: ProcessType, layout: Layout) -> str:
         memory=process.limits.memory,
         cpu=process.limits.cpu,
         tasks=process.limits.tasks,
-        start_limit=START_LIMIT,
-        start_interval=START_INTERVAL,
     )
 
 

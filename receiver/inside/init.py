@@ -1,0 +1,191 @@
+"""The process above a command that a shell stays before (`./start.sh`, `a; b`, `a | b`): it brings SIGTERM to the programs.
+
+A shell does not pass SIGTERM on: it ends, or waits until its program does. Where bash replaces itself by the program,
+none of this is needed, and the launcher does not stay. Only the standard library's fast parts, as in launch.py.
+"""
+
+from __future__ import annotations
+
+import os
+from _signal import SIGALRM, SIGTERM
+from _signal import alarm as alarm_in
+from _signal import signal as handle
+
+if False:  # typing is slow to import
+    from collections.abc import Callable
+    from types import FrameType
+
+PR_SET_CHILD_SUBREAPER = 36
+SHELLS = frozenset({"sh", "bash", "dash", "ash", "zsh", "ksh", "mksh", "fish", "busybox"})
+# Words that come before a program's name and become that program.
+BEFORE = frozenset({"exec", "env", "nice", "nohup"})
+# What bash reads before it starts anything: a command with one of these outside of quotes may leave bash above.
+ABOVE = frozenset("|&(){}`")
+# A shell that answers SIGTERM itself may end its program as it likes within this time (s).
+GRACE = 2
+
+
+def stays_above(command: str, search: str) -> bool:
+    """Whether a shell may stay above the program of this command; `search` is the PATH. In doubt it does.
+
+    bash replaces itself by the last program of `A=1 a -x && b`, and by a script, whose first line says who reads it.
+    """
+    simple = _last_simple(command)
+    if simple is None:
+        return True
+    words = simple.split()
+    while words and (words[0] in BEFORE or _assigns(words[0])):
+        words = words[1:]
+    if not words or not words[0].isprintable() or set(words[0]) & set("\"'\\$*?[~!"):
+        return True
+    path = _found(words[0], search)
+    return path is None or _is_shell(path) or _is_script_of_a_shell(path)
+
+
+def stay(start: Callable[[], object]) -> int:
+    """Run `start` (which does not return) in a child, hand SIGTERM on, wait for its end; returns its exit code.
+
+    SIGTERM goes to the child. A shell that it ends leaves its children to us (a subreaper, prctl(2)), and they get it
+    next: so every program behind shells gets one, and no program's own children get any. Whoever got one is waited for.
+    """
+    import ctypes
+
+    not_mine = set(_children(os.getpid()))  # the front
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    child = os.fork()
+    if child == 0:
+        try:
+            start()
+        finally:
+            os._exit(127)
+    told: set[int] = set()
+    asked: dict[int, bool] = {}  # our children that are to end and have not: whether it is a shell
+
+    def tell(pids: list[int]) -> list[int]:
+        """Ask these to end, each once; returns which are new."""
+        new = [pid for pid in pids if pid not in told and pid not in not_mine]
+        told.update(new)
+        written = {_file(pid, fd) for pid in new for fd in (1, 2)}
+        for pid in new:
+            # The second of `a | b` ends with the first, whose last lines it has yet to take.
+            if not _file(pid, 0).startswith("pipe:") or _file(pid, 0) not in written:
+                _kill(pid)
+        return new
+
+    def ask(number: int = 0, frame: FrameType | None = None) -> None:
+        mine = [pid for pid in _children(os.getpid()) if pid not in told]
+        shells = {pid for pid in mine if _is_shell(f"/proc/{pid}/exe")}
+        asked.update({pid: pid in shells for pid in tell(mine)})
+        if shells:
+            alarm_in(GRACE)
+
+    def insist(number: int, frame: FrameType | None) -> None:
+        """Those shells caught SIGTERM, and look at it when their program has ended."""
+        for shell in [pid for pid, is_one in asked.items() if is_one]:
+            tell(_children(shell))
+
+    handle(SIGTERM, ask)
+    handle(SIGALRM, insist)
+    code = 0
+    while True:
+        pid, status = os.wait()
+        if pid == child:
+            code = os.waitstatus_to_exitcode(status)
+            if not asked:
+                break
+        if asked.pop(pid, False):
+            ask()
+        if not asked and not _lives(child):
+            break
+    return code if code >= 0 else 128 - code
+
+
+def _last_simple(command: str) -> str | None:
+    """The last part of `a && b`, or of `a; exec b`; None when the command is anything else than such a row."""
+    quote, text = "", ""
+    for letter in command:
+        # What is quoted is no shell's to read, but for what bash expands before it starts anything.
+        text += letter if not quote or letter in ("`", quote) else "x"
+        if quote or letter in "'\"":
+            quote = "" if letter == quote else quote or letter
+    for harmless in ("2>&1", "1>&2", ">&2"):
+        text = text.replace(harmless, " " * len(harmless))
+    text = text.replace("${", "$ ").replace("}", " ").rstrip()
+    *before, last = text.replace("&&", ";&").replace("\n", ";").split(";")
+    if quote or any(set(part.removeprefix("&")) & ABOVE for part in (*before, last)):
+        return None
+    # bash itself makes an `exec` of what follows the last `&&`.
+    if before and not last.startswith("&") and last.split()[:1] != ["exec"]:
+        return None
+    return last.removeprefix("&")
+
+
+def _assigns(word: str) -> bool:
+    name, equals, _ = word.partition("=")
+    return bool(equals) and name.isidentifier()
+
+
+def _found(word: str, search: str) -> str | None:
+    """The program of that name; None for bash's own words, and for what is not there."""
+    paths = [word] if "/" in word else [f"{place}/{word}" for place in search.split(":")]
+    return next((path for path in paths if os.access(path, os.X_OK) and os.path.isfile(path)), None)  # noqa: PTH113
+
+
+def _is_shell(path: str) -> bool:
+    return os.path.basename(os.path.realpath(path)) in SHELLS  # noqa: PTH119
+
+
+def _is_script_of_a_shell(path: str) -> bool:
+    """`#!/bin/sh`, unless its last line replaces it (`exec gunicorn …`)."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123
+            text = file.read(2**16)
+    except OSError:
+        return True
+    if not text.startswith(b"#!"):
+        return not text.startswith(b"\x7fELF")
+    reads = text[2:].split(b"\n", 1)[0].decode(errors="replace").split()
+    if reads and reads[0].endswith("/env"):
+        reads = [word for word in reads[1:] if not word.startswith("-")]
+    if not reads or os.path.basename(reads[0]) not in SHELLS:  # noqa: PTH119
+        return False
+    lines = [line for line in text.split(b"\n") if line.strip() and not line.lstrip().startswith(b"#")]
+    return not (lines and lines[-1].startswith(b"exec "))
+
+
+def _children(parent: int) -> list[int]:
+    """The living children of a process (proc(5), stat: the name in parentheses may hold anything)."""
+    found = []
+    for name in os.listdir("/proc"):  # noqa: PTH208
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/stat") as file:  # noqa: PTH123
+                    state, above = file.read().rpartition(")")[2].split()[:2]
+            except (OSError, ValueError):
+                continue
+            if int(above) == parent and state != "Z":
+                found.append(int(name))
+    return found
+
+
+def _file(pid: int, fd: int) -> str:
+    """What a process has open there (proc(5)): `pipe:[1234]`."""
+    try:
+        return os.readlink(f"/proc/{pid}/fd/{fd}")  # noqa: PTH115
+    except OSError:
+        return ""
+
+
+def _kill(pid: int) -> None:
+    try:  # noqa: SIM105 - contextlib is slow to import
+        os.kill(pid, SIGTERM)
+    except ProcessLookupError:
+        pass
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -1,0 +1,131 @@
+"""The life of processes: how they are told to end, how they come back, where they may listen."""
+
+from __future__ import annotations
+
+from lab.background import wait_for
+from lab.client import Client
+from lab.host import Host
+
+from host.apps import asked, files, live, say
+
+# Finishes the job in hand at SIGTERM, and writes down that it did.
+WORKER = """\
+import os, signal, sys, time
+stop = []
+def note(text):
+    with open(os.environ["DATA_DIR"] + "/notes", "a") as f: f.write(f"{os.environ['SHIPIT_RELEASE']} {sys.argv[1]} {text}\\n")
+def term(*_):
+    note("term"); stop.append(1)
+signal.signal(signal.SIGTERM, term)
+note("up")
+while not stop: time.sleep(0.05)
+time.sleep(1)
+note("finished")
+"""
+SHELLS = {
+    "plain": "python worker.py plain", "script": "./start.sh", "chain": "cd . && python worker.py chain",
+    "tail": "python worker.py tail; echo ended", "pipe": "python worker.py pipe 2>&1 | cat",
+}  # fmt: skip
+
+
+SOON = "processes: {web: {healthcheck: {path: /, timeout: 8}}}\n"
+
+
+def test_every_process_gets_sigterm_and_its_drain_whatever_shell_stays_before_it(
+    laptop: Client, shared_host: Host
+) -> None:
+    lines = "".join(f"{kind}: {command}\n" for kind, command in SHELLS.items())
+    counts = "processes:\n" + "".join(f"  {kind}: {{count: 1, healthcheck: {{settle: 1}}}}\n" for kind in SHELLS)
+    repo = laptop.repo("shells", files("one", procfile=f"web: python main.py --at $SOCKET\n{lines}", shipit_yml=counts))
+    repo.write({"worker.py": WORKER, "start.sh": "#!/bin/sh\necho preparing\npython worker.py script\n"})
+    repo.git("add", "-A")
+    repo.git("update-index", "--chmod=+x", "start.sh")
+    repo.git("commit", "-qm", "workers")
+    assert repo.push().code == 0
+    assert say(laptop, "ps:restart", "shells").code == 0
+    notes = "/var/lib/shipit/apps/shells/data/notes"
+    wanted = {f"v1 {kind} {what}" for kind in SHELLS for what in ("up", "term", "finished")}
+    wait_for("every worker to finish its job", lambda: wanted <= set(shared_host.read(notes).splitlines()), timeout=20)
+    # No Python stays where bash has replaced itself.
+    stay = shared_host.sh("pgrep -fc '[l]ibexec/launch .*shells' || true").out.strip()
+    assert stay == "3", stay
+
+
+def test_a_process_whose_database_is_away_comes_back_by_itself(laptop: Client, shared_host: Host) -> None:
+    worker = """\
+import os, sys, time
+gone = os.environ["DATA_DIR"] + "/gone"
+while True:
+    if os.path.exists(gone): sys.exit("could not connect to the database")
+    open(os.environ["DATA_DIR"] + "/up", "w").close()
+    time.sleep(0.05)
+"""
+    shipit_yml = "processes: {worker: {count: 1, healthcheck: {settle: 1}}}\n"
+    procfile = "web: python main.py --at $SOCKET\nworker: python worker.py\n"
+    repo = laptop.repo("away", {**files("one", procfile=procfile, shipit_yml=shipit_yml), "worker.py": worker})
+    assert repo.push().code == 0
+    data = "/var/lib/shipit/apps/away/data/gone"
+    shared_host.sh(f"touch {data}")
+
+    def worker_of() -> dict[str, object]:
+        return next(row for row in asked(laptop, "ps", "away") if row["process"] == "worker.1")
+
+    wait_for("many ends", lambda: int(str(worker_of()["restarts"])) >= 6, timeout=30)
+    shared_host.sh(f"rm {data}")
+    # Whoever asks does not wait for the pause.
+    assert say(laptop, "ps:restart", "away", "worker").code == 0
+    wait_for("the worker to be back", lambda: worker_of()["state"] == "running", timeout=5)
+    shared_host.sh(f"touch {data}")
+    wait_for("a pause", lambda: "starts again in 4 s" in say(laptop, "logs", "away", "-p", "worker").out, timeout=30)
+    shared_host.sh(f"rm -f {data} {data.removesuffix('gone')}up")
+    wait_for("it to come back by itself", lambda: shared_host.exists(f"{data.removesuffix('gone')}up"), timeout=15)
+    assert live(laptop, "away") == "v1"
+
+
+def test_an_app_may_listen_on_ipv6_alone(laptop: Client) -> None:
+    repo = laptop.repo("six", {"Procfile": "web: python3 -m http.server --bind :: $PORT\n", "index.html": "six"})
+    result = repo.push()
+    assert result.code == 0, str(result)
+    assert laptop.get("six").body == "six"
+
+
+def test_gunicorn_goes_live_whatever_its_own_configuration_says_of_the_port(laptop: Client) -> None:
+    app = "def app(env, start):\n    start('200 OK', [('Content-Length', '3')])\n    return [b'ok\\n']\n"
+    conf = "import os\nbind = '0.0.0.0:' + os.environ['PORT']\n"
+    tree = {"Procfile": "web: gunicorn app:app\n", "requirements.txt": "gunicorn==23.0.0\n", "app.py": app}
+    repo = laptop.repo("gconf", {**tree, "gunicorn.conf.py": conf})
+    result = repo.push()
+    assert result.code == 0, str(result)
+    repo.commit({"gunicorn.conf.py": conf + "reuse_port = True\n"})
+    result = repo.push()
+    assert result.code == 0, str(result)
+    assert laptop.get("gconf").body == "ok\n"
+
+
+def test_a_fixed_port_is_named_before_the_time_is_over(laptop: Client) -> None:
+    repo = laptop.repo("fixed", {"Procfile": "web: python3 -m http.server 8899\n", "shipit.yml": SOON})
+    result = repo.push()
+    assert result.code == 1
+    assert "web.1 listens on port 8899; requests come to $PORT" in result.text
+
+
+def test_what_was_asked_for_and_cannot_be_is_said_in_our_own_words(laptop: Client) -> None:
+    assert say(laptop, "apps:create", "words").code == 0
+    nothing = say(laptop, "logs", "words")
+    assert (nothing.code, nothing.out) == (0, "") and "words has printed nothing yet" in nothing.err
+    counting = "web: python main.py --at $SOCKET\nworker: for i in 1 2 3 4 5 6; do echo line $i; done; sleep 1000\n"
+    repo = laptop.repo("words", files("one", procfile=counting))
+    assert repo.push().code == 0
+    assert "worker has printed nothing yet" in say(laptop, "logs", "words", "-p", "worker").err
+    stopped = say(laptop, "ps:restart", "words", "worker")
+    assert stopped.code == 2 and "ps:scale words worker=1" in stopped.err
+    assert say(laptop, "ps:scale", "words", "worker=1").code == 0
+    last = say(laptop, "logs", "words", "-p", "worker", "-q", "-n", "3", "--since", "1 hour ago").out
+    assert last.splitlines() == ["line 4", "line 5", "line 6"]
+    assert "no process type 'wroker'" in say(laptop, "logs", "words", "-p", "wroker").err
+    dashed = say(laptop, "run", "words", "-c", "id")
+    assert dashed.code == 2 and "shipit run words bash -c id" in dashed.err
+    assert say(laptop, "ps:stop", "words").code == 0
+    for words in (("ps:restart", "words"), ("ps:restart", "words", "worker")):
+        refused = say(laptop, *words)
+        assert refused.code == 2 and "words is stopped" in refused.err and "ps:start words" in refused.err
