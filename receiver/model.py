@@ -9,8 +9,10 @@ may write the file can make it fit.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 from receiver import names
 from receiver.errors import NotFound
@@ -26,6 +28,7 @@ from receiver.records import (
     format_number,
     many,
     nested,
+    objects,
     optional,
     own,
     pairs,
@@ -130,7 +133,8 @@ class Release(Record):
     (0: none), `target` the one a rollback returns to, `previous` the one that served when it was opened, `took_over`
     the one that was kept warm and whose processes this one goes on with (0: it has its own). `formation` is how many
     processes of each type run, `fresh` asks for a build without any cached environment, `env` are the commit's own
-    defaults of config vars, `domains` what its shipit.yml asks for, `warm` is for how long (s) the release that it replaces is kept warm. Times are seconds
+    defaults of config vars, `domains` what its shipit.yml asks for, `warm` is for how long (s) the release that it replaces is kept warm, `capabilities` what each
+    operational capability keeps of its section of shipit.yml (ops/base.py). Times are seconds
     since the epoch.
     """
 
@@ -163,6 +167,9 @@ class Release(Record):
     build_config: tuple[str, ...] = field(default=(), metadata=carried(many(parsed(names.config_key))))
     env: tuple[tuple[ConfigKey, str], ...] = field(default=(), metadata=carried(pairs(parsed(names.config_key), text)))
     digest: str = field(default="", metadata=carried(text))
+    capabilities: Mapping[str, Any] = field(
+        default_factory=dict, hash=False, metadata=carried(objects, since=Format(1, 1))
+    )
     finished: float = field(default=0.0, metadata=own(real))
     seconds: tuple[tuple[str, float], ...] = field(default=(), metadata=own(pairs(text, real)))
     reason: str = field(default="", metadata=own(text))

@@ -110,7 +110,7 @@ def _known(value: Any) -> Any:
 
 def encode(record: Record) -> bytes:
     """Canonical JSON, one trailing newline. Its first member, `sum`, is a checksum of every byte below its line."""
-    text = json.dumps(_plain(record), indent=1, sort_keys=True, ensure_ascii=True)
+    text = json.dumps(plain(record), indent=1, sort_keys=True, ensure_ascii=True)
     return _summed((text.removeprefix("{\n") + "\n").encode())
 
 
@@ -120,15 +120,16 @@ def _summed(rest: bytes) -> bytes:
     return b'%s%08x",\n%s' % (_SUM, zlib.crc32(rest), rest)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value as JSON has it."""
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, Record):
-        return {**value.unknown, **{name: _plain(getattr(value, name)) for name in rows(type(value))}}
+        return {**value.unknown, **{name: plain(getattr(value, name)) for name in rows(type(value))}}
     if isinstance(value, Format):
         return str(value)
     if isinstance(value, tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     return value
 
 
@@ -275,6 +276,13 @@ def pairs(first: Read, second: Read) -> Read:
         return first(value[0], format), second(value[1], format)
 
     return many(read)
+
+
+def objects(value: Any, format: Format) -> Mapping[str, Any]:
+    """Name → object; what is in each is read by whoever it is for."""
+    if type(value) is not dict or any(type(item) is not dict for item in value.values()):
+        raise ValueError("is not a table of objects")
+    return value
 
 
 def nested(kind: type[Record]) -> Read:

@@ -24,7 +24,7 @@ LAYERS = (
     ("runtimes", "inside"),
     ("ledger", "sources"),
     ("engines", "proxy"),
-    ("root",),
+    ("root", "ops"),
     ("story",),
     ("client", "gate", "cli", "setup"),
 )
@@ -110,6 +110,12 @@ def test_names_are_parsed_in_one_place() -> None:
     for path in SOURCES:
         if path.name != "names.py":
             assert r"[a-z][a-z0-9-]" not in path.read_text(), f"{path}: a name's grammar outside names.py"
+
+
+def test_a_release_ends_in_one_place() -> None:
+    for path in SOURCES:
+        if path.relative_to(ROOT / "receiver").as_posix() != "story/verdict.py":
+            assert not re.search(r"ledger\.finish\(", path.read_text()), path
 
 
 def _run(*argv: str) -> None:

@@ -43,10 +43,11 @@ def check(directory: Path, form: str) -> None:
 def examine(tree: Directory) -> dict[str, Any]:
     """Everything that a push would find out before it builds, as JSON-like data; raises Rejected as the push would."""
     from receiver.manifest import read_manifest
+    from receiver.ops.all import sections
     from receiver.runtimes.build import build_plan
     from receiver.settings import Settings
 
-    manifest = read_manifest(tree)
+    manifest = read_manifest(tree, sections())
     slug = Path("/var/lib/shipit/apps/APP/slugs/vN")
     plan = build_plan(manifest, tree, slug=slug, cache=slug.parents[1] / "cache", uv=Path("uv"), settings=Settings())
     missing = [f"{name} is not in git yet: git add {name}" for name in _MATTER if name in tree.uncommitted]

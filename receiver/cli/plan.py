@@ -26,6 +26,7 @@ def plan(ctx: Context, app: AppName, release: int | None, form: str) -> None:
     """
     from receiver.engines import all as engines
     from receiver.manifest import read_manifest
+    from receiver.ops.all import sections
     from receiver.paths import PREFIX, share
     from receiver.proxy.vhost import vhost
     from receiver.runtimes.build import build_plan
@@ -38,7 +39,7 @@ def plan(ctx: Context, app: AppName, release: int | None, form: str) -> None:
     tree = GitSource(ledger.paths.repo).tree(found.commit)
     paths = ledger.paths.release(found.number)
     built = build_plan(
-        read_manifest(tree),
+        read_manifest(tree, sections()),
         tree,
         slug=paths.slug,
         cache=ledger.paths.cache,

@@ -24,6 +24,7 @@ from receiver.ledger.ledger import Ledger
 from receiver.manifest import read_manifest
 from receiver.model import Release, Source
 from receiver.names import Branch, Domain, Oid
+from receiver.ops.all import sections
 from receiver.paths import Layout
 from receiver.root.client import Agent
 from receiver.settings import Settings
@@ -98,7 +99,7 @@ class Hooks:
                 holds="Nothing was received.",
                 hint="Keep fewer releases, or make room on the server; see: shipit doctor",
             )
-        manifest = read_manifest(tree)
+        manifest = read_manifest(tree, sections())
         admin = self._caller.role is Role.ADMIN
         self._domains = approve(self._layout, self._ledger, manifest.domains, self._settings, admin=admin)
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from receiver.manifest import app_json, command, procfile, project, shipit_yml
 from receiver.manifest.app_json import AppJson
 from receiver.manifest.problems import Problems, nearest
 from receiver.manifest.procfile import Line, Procfile
+from receiver.manifest.section import Section
 from receiver.manifest.shipit_yml import ProcessSettings, ShipitYml
 from receiver.manifest.tree import Tree, subtree
 from receiver.model import WEB, Check, CheckKind, Listen, ProcessType
@@ -22,7 +24,7 @@ OURS = (".venv", ".python")
 class Manifest:
     """`root`: only this directory of the commit is the app ("" = all of it). `formation`: what runs before anybody
     scales, every process type is in it. `keep`: 0 = the server's, `warm`: None = the server's. `env`: defaults of config vars. `python`: a
-    version or specifier, "" = any. `notices`: lines the pusher should see."""
+    version or specifier, "" = any. `sections`: what each further section keeps. `notices`: lines the pusher should see."""
 
     processes: tuple[ProcessType, ...]
     formation: tuple[tuple[TypeName, int], ...]
@@ -35,12 +37,16 @@ class Manifest:
     env: tuple[tuple[ConfigKey, str], ...] = ()
     keep: int = 0
     warm: int | None = None
+    sections: Mapping[str, Any] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
 
 
-def read_manifest(tree: Tree) -> Manifest:
-    """Read the manifest of a commit; raises Rejected that tells every mistake with file and line."""
-    said = shipit_yml.read(tree)
+def read_manifest(tree: Tree, sections: Sequence[Section] = ()) -> Manifest:
+    """Read the manifest of a commit; raises Rejected that tells every mistake with file and line.
+
+    `sections` are further ones that shipit.yml may have (ops/all.py has them).
+    """
+    said = shipit_yml.read(tree, sections)
     app = subtree(tree, said.root)
     problems = Problems()
     _check_tree(app, said, problems)
@@ -71,6 +77,7 @@ def read_manifest(tree: Tree) -> Manifest:
         env=said.env,
         keep=said.keep,
         warm=said.warm,
+        sections=said.sections,
         notices=tuple(notices),
     )
 

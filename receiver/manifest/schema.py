@@ -6,6 +6,7 @@ Slow to import (jsonschema: 70 ms), so only imported when there is a shipit.yml.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import jsonschema
 
 from receiver.manifest.document import Document
 from receiver.manifest.problems import Problems, nearest, shown
+from receiver.manifest.section import Section
 
 FILE = Path(__file__).parent / "shipit.schema.json"
 
@@ -22,14 +24,16 @@ _TYPES = {
 }  # fmt: skip
 
 
-def load() -> Any:
-    """The schema as data."""
-    return json.loads(FILE.read_text())
+def load(sections: Sequence[Section] = ()) -> Any:
+    """The schema as data; each of `sections` has a key at the top."""
+    schema = json.loads(FILE.read_text())
+    schema["properties"] |= {section.key: section.schema for section in sections}
+    return schema
 
 
-def check(document: Document, problems: Problems) -> None:
+def check(document: Document, problems: Problems, sections: Sequence[Section] = ()) -> None:
     """Add everything in the document that the schema does not allow to `problems`."""
-    validator = jsonschema.Draft202012Validator(load())
+    validator = jsonschema.Draft202012Validator(load(sections))
     for error in sorted(validator.iter_errors(document.data), key=lambda e: [str(part) for part in e.absolute_path]):
         path = tuple(error.absolute_path)
         if error.validator == "additionalProperties":

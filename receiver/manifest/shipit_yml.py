@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from receiver import names
 from receiver.errors import Rejected
 from receiver.manifest.problems import Problems
+from receiver.manifest.section import Said, Section
 from receiver.manifest.tree import Tree
 from receiver.model import CheckKind, Limits, Listen
 from receiver.names import ConfigKey, Domain
@@ -34,7 +35,8 @@ class ProcessSettings:
 
 @dataclass(frozen=True)
 class ShipitYml:
-    """Empty, 0 and None mean: it does not say. `warm` is in seconds, and 0 there means: not at all."""
+    """Empty, 0 and None mean: it does not say. `warm` is in seconds, and 0 there means: not at all. `sections` is what
+    each of the given sections keeps, by its key."""
 
     processes: Mapping[str, ProcessSettings] = field(default_factory=dict)
     release: str = ""
@@ -46,9 +48,10 @@ class ShipitYml:
     env: tuple[tuple[ConfigKey, str], ...] = ()
     keep: int = 0
     warm: int | None = None
+    sections: Mapping[str, Any] = field(default_factory=dict)
 
 
-def read(tree: Tree) -> ShipitYml:
+def read(tree: Tree, sections: Sequence[Section] = ()) -> ShipitYml:
     """Read shipit.yml of the top of a tree, or nothing if there is none; raises Rejected with every mistake."""
     problems = Problems()
     files = tree.files()
@@ -59,23 +62,23 @@ def read(tree: Tree) -> ShipitYml:
     if raw is None and NAME in files:
         problems.add(NAME, "The file is larger than 64 KiB.")
     problems.check()
-    return ShipitYml() if raw is None else parse(raw)
+    return ShipitYml() if raw is None else parse(raw, sections)
 
 
-def parse(raw: bytes) -> ShipitYml:
+def parse(raw: bytes, sections: Sequence[Section] = ()) -> ShipitYml:
     """Read the bytes of a shipit.yml; raises Rejected with every mistake."""
     from receiver.manifest import schema, yaml_document
 
     document = yaml_document.parse(NAME, raw)
     problems = Problems()
-    schema.check(document, problems)
+    schema.check(document, problems, sections)
     problems.check()
-    values = _values(document, problems)
+    values = _values(document, problems, sections)
     problems.check()
     return values
 
 
-def _values(document: Document, problems: Problems) -> ShipitYml:
+def _values(document: Document, problems: Problems, sections: Sequence[Section]) -> ShipitYml:
     data = document.data
     build = data.get("build", {})
     return ShipitYml(
@@ -89,7 +92,14 @@ def _values(document: Document, problems: Problems) -> ShipitYml:
         env=tuple(_env(document, problems)),
         keep=data.get("keep", 0),
         warm=data.get("warm"),
+        sections=_kept(document, problems, sections),
     )
+
+
+def _kept(document: Document, problems: Problems, sections: Sequence[Section]) -> dict[str, Any]:
+    said = [section for section in sections if section.key in document.data]
+    found = {section.key: section.read(Said(section.key, document, problems)) for section in said}
+    return {key: kept for key, kept in found.items() if kept is not None}
 
 
 def _process(document: Document, kind: str, said: dict[str, Any]) -> ProcessSettings:

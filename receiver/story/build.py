@@ -11,6 +11,7 @@ from receiver.errors import BuildFailed, NotFound
 from receiver.manifest import Manifest, read_manifest
 from receiver.model import Release
 from receiver.names import Oid
+from receiver.ops.all import sections
 from receiver.paths import PREFIX
 from receiver.records import Corrupt
 from receiver.runtimes.build import BuildPlan, Step, adding, build_plan, following, installing, seeding
@@ -28,7 +29,7 @@ def build(context: AppContext, release: Release, commit: Oid) -> Release:
     source = GitSource(context.paths.repo)
     with context.say.timed("plan"):
         tree = source.tree(commit)
-        manifest = read_manifest(tree)
+        manifest = read_manifest(tree, sections())
         for notice in manifest.notices:
             context.say.line(notice)
         paths = context.paths.release(release.number)
@@ -68,6 +69,7 @@ def filled(context: AppContext, release: Release, manifest: Manifest, plan: Buil
         release_command=manifest.release_command,
         build_config=manifest.build_config,
         env=manifest.env,
+        capabilities=manifest.sections,
         domains=manifest.domains,
         warm=context.settings.warm if manifest.warm is None else manifest.warm,
         runtime=plan.runtime,

@@ -18,7 +18,7 @@ from receiver.proxy.vhost import domains
 from receiver.root.client import Agent
 from receiver.settings import url
 from receiver.sources.git.repository import Git
-from receiver.story import checkpoint
+from receiver.story import checkpoint, verdict
 from receiver.story.check import wait_until_healthy
 from receiver.story.context import AppContext
 from receiver.story.domains import claimed, settle
@@ -110,7 +110,6 @@ def undone_on_failure(context: AppContext, release: Release) -> Iterator[None]:
     except BaseException as error:
         if context.ledger.current_number() == release.number:
             raise
-        cancelled = isinstance(error, Cancelled)
         reason = error.message if isinstance(error, Failure) else f"A bug in shipit ({type(error).__name__})."
         try:
             # The connection may hold half an answer: whatever interrupted us may have come in the middle of a call.
@@ -120,7 +119,8 @@ def undone_on_failure(context: AppContext, release: Release) -> Iterator[None]:
         finally:
             known = context.ledger.release(release.number)
             known = replace(known, seconds=tuple(context.say.seconds))
-            context.ledger.finish(known, Status.CANCELLED if cancelled else Status.FAILED, reason)
+            end = verdict.cancelled if isinstance(error, Cancelled) else verdict.failed
+            end(context.ledger, known, reason)
         raise
 
 
@@ -183,4 +183,4 @@ def announce(context: AppContext, release: Release) -> Release:
     else:
         own = domains(release.app, context.ledger.state(), release, context.settings)
         context.say.step(f"{release.name} is live at {url(release.app, own, context.settings)} ({took:.1f} s)")
-    return context.ledger.finish(replace(release, seconds=tuple(context.say.seconds)), Status.LIVE)
+    return verdict.live(context.ledger, replace(release, seconds=tuple(context.say.seconds)))

@@ -15,16 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from receiver.engines import all as engines
+from receiver.engines.base import ProcessState
 from receiver.errors import Failure, as_root
 from receiver.ledger.ledger import Ledger
 from receiver.ledger.repair import repair
-from receiver.model import Status
 from receiver.names import AppName
 from receiver.paths import PREFIX, PROXY_GROUP, PYTHON, SHIPIT_USER, Layout, app_user, build_user
 from receiver.proxy import nginx
 from receiver.root.client import Agent
 from receiver.settings import load
 from receiver.sources.git.repository import Git
+from receiver.story import verdict
 from receiver.system.run import run
 
 
@@ -125,7 +126,10 @@ def mend(layout: Layout, app: AppName, agent: Agent) -> list[str]:
         live = release.number == ledger.current_number()
         if not live:
             agent.prune(app, [release.number])
-        ledger.finish(release, Status.LIVE if live else Status.FAILED, "" if live else "The worker was killed.")
+        if live:
+            verdict.live(ledger, release)
+        else:
+            verdict.failed(ledger, release, "The worker was killed.")
         done.append(f"{release.name} was left {'unfinished' if live else 'half made'}")
     current = ledger.current()
     if (
@@ -135,6 +139,9 @@ def mend(layout: Layout, app: AppName, agent: Agent) -> list[str]:
         and Git(ledger.paths.repo).put_back(current.branch, current.commit)
     ):
         done.append(f"branch {current.branch} put back to {current.commit[:8]}")
+    for process in agent.processes(app) if current else ():
+        if current and process.release == current.runs_as and process.state is ProcessState.FAILED:
+            verdict.crashed(ledger, current.number, process.process, process.index)
     return [*done, *agent.reconcile(app)]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from receiver.model import Release, Status
+from receiver.model import Release
+from receiver.story import verdict
 from receiver.story.context import AppContext
 
 
@@ -16,10 +17,10 @@ def recover(context: AppContext, release: Release) -> None:
             continue
         if left.number == current:
             context.say.warn(f"The worker of {left.name} was killed after it went live; finishing its work.")
-            context.ledger.finish(left, Status.LIVE)
+            verdict.live(context.ledger, left)
             context.agent.reconcile(context.ledger.app)
         elif left.number < release.number:
             context.say.warn(f"The worker of {left.name} was killed; removing what it left.")
             context.agent.take_away(context.ledger.app, left.number)
-            context.ledger.finish(left, Status.FAILED, "The worker was killed.")
+            verdict.failed(context.ledger, left, "The worker was killed.")
     context.ledger.settle(settled)

@@ -10,7 +10,7 @@ from receiver.model import Listen, Release
 from receiver.proxy.drain import wait_until_idle
 from receiver.sources.git import caches
 from receiver.sources.git.repository import Git
-from receiver.story import checkpoint
+from receiver.story import checkpoint, verdict
 from receiver.story.context import AppContext
 
 # A release is kept warm while so much of the machine's memory is free.
@@ -36,6 +36,7 @@ def retire(context: AppContext, release: Release) -> None:
             wait_until_idle(sockets(context, old), longest_drain(context, old))
         for number in old:
             context.agent.stop(release.app, number, wait=False)
+            verdict.retired(context.ledger, number)
     except Failure as failure:
         context.say.warn(f"{release.name} is live, but the old release was not put away: {failure.message}")
     checkpoint.reach("retired")

@@ -14,7 +14,7 @@ from receiver.model import Release, Source, Status
 from receiver.names import ConfigKey, TypeName
 from receiver.paths import Layout
 from receiver.root.client import Agent
-from receiver.story import worker
+from receiver.story import verdict, worker
 
 
 def scaled(formation: Sequence[tuple[TypeName, int]], wish: Mapping[TypeName, int]) -> Any:
@@ -79,7 +79,7 @@ class Submission:
             try:
                 self.agent.snapshot_config(release.app, release.number, release.config_base, change or {}, unset)
             except BaseException:
-                self.ledger.finish(release, Status.FAILED, "The config vars were not written.")
+                verdict.failed(self.ledger, release, "The config vars were not written.")
                 raise
         ended = worker.begin(self.layout, self.ledger, release, self.agent)
         return exit_code(follow(self.ledger, release.number, sys.stdout.fileno(), worker=ended))

@@ -22,14 +22,16 @@ from receiver.errors import Cancelled, Failure, HostFault, full_disk
 from receiver.here import typed
 from receiver.ledger.ledger import Ledger
 from receiver.ledger.say import Say
-from receiver.model import Release, Source, Status
+from receiver.model import Release, Source
 from receiver.paths import Layout
 from receiver.root.client import Agent
+from receiver.story import verdict
 from receiver.story.context import AppContext
 from receiver.story.deploy import deploy
 from receiver.story.retire import retire
 from receiver.system import disk
 from receiver.system.audit import Audit
+from receiver.system.detach import detach
 from receiver.system.limits import limit_memory
 
 NAME = "shipit-worker"  # in ps(1), where its command line is the gateway's; proc(5), comm: 15 letters at most
@@ -55,7 +57,7 @@ def begin(layout: Layout, ledger: Ledger, release: Release, agent: Agent) -> int
         # What it was to start is written already. If this fails, too, the next worker or a boot puts it away.
         with suppress(Failure):
             agent.take_away(release.app, release.number)
-        ledger.finish(release, Status.FAILED, "The worker did not start.")
+        verdict.failed(ledger, release, "The worker did not start.")
         raise HostFault(
             f"The worker that makes releases did not start ({error.strerror}).",
             holds=ledger.still_holds(),
@@ -93,7 +95,7 @@ def leave(layout: Layout, ledger: Ledger, release: Release, agent: Agent, held: 
 
 def serve(layout: Layout, ledger: Ledger, release: Release, agent: Agent, held: list[int]) -> int:
     """Make the release live; returns an exit code. `held`: the pipe to whoever follows, `app.lock`, `alive`."""
-    detach({agent.fileno(), *held})
+    detach({agent.fileno(), *held}, NAME)
     gc.freeze()
     gc.enable()
     _, lock, alive = held
@@ -102,22 +104,8 @@ def serve(layout: Layout, ledger: Ledger, release: Release, agent: Agent, held: 
     known = settings.load(layout.settings)
     limit_memory(known.push_memory)
     context = AppContext(layout, known, ledger, agent, Say(ledger.paths.release(release.number).log))
+    verdict.opened(ledger, release)
     return work(context, release, lock)
-
-
-def detach(keep: set[int]) -> None:
-    """Belong to nobody's session and hold nothing of theirs: neither pipes that somebody waits on nor the app's turn.
-
-    Descriptors are replaced and not closed: objects of the code that we were forked from still have their numbers.
-    """
-    os.setsid()
-    os.chdir("/")
-    Path("/proc/self/comm").write_text(NAME)
-    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - numbers, not paths
-        fd = int(name)
-        if fd not in keep and fd != null:
-            os.dup2(null, fd, inheritable=fd < 3)
 
 
 def work(context: AppContext, release: Release, lock: int) -> int:
@@ -154,7 +142,7 @@ def bug(context: AppContext, release: Release, error: Exception) -> Failure:
     )
     known = context.ledger.release(release.number)
     if not known.status.final and context.ledger.current_number() != release.number:
-        context.ledger.finish(replace(known, seconds=tuple(context.say.seconds)), Status.FAILED, told.message)
+        verdict.failed(context.ledger, replace(known, seconds=tuple(context.say.seconds)), told.message)
     return told
 
 

@@ -129,7 +129,9 @@ def test_a_record_of_an_older_version_is_read() -> None:
     """Before format 1.1 a record had no format, and the oldest knew nothing of keeping warm."""
     written = fields(RELEASE)
     del written["format"]
-    oldest = {name: value for name, value in written.items() if name not in ("took_over", "warm", "domains")}
+    oldest = {
+        name: value for name, value in written.items() if name not in ("took_over", "warm", "domains", "capabilities")
+    }
     for was in (written, oldest):
         assert decode_release(plain(was)) == RELEASE
     state = fields(STATE)
@@ -153,7 +155,7 @@ def test_what_every_record_of_its_format_has_may_not_be_missing(value: Release |
 CARRIED = {
     "slug", "environment", "environment_key", "commit", "branch", "subject", "author", "runtime", "release_command",
     "processes", "formation", "build_config", "env", "digest", "warm",
-    "domains",
+    "domains", "capabilities",
 }  # fmt: skip
 OWN = {
     "app", "number", "format", "source", "status", "by", "created", "config_base", "target", "took_over", "fresh",
@@ -169,7 +171,7 @@ def test_of_every_field_it_is_said_whether_it_is_carried() -> None:
 def test_a_release_takes_over_the_carried_fields_of_its_base_and_no_other() -> None:
     base = dataclasses.replace(
         RELEASE, warm=60, environment_key="k", runtime="python", release_command="r", env=((ConfigKey("A"), "b"),),
-        domains=(Domain("a.example"),),
+        domains=(Domain("a.example"),), capabilities={"x": {"y": 1}},
         target=3, config_base=4, took_over=5, previous=6, fresh=True, message="m", reason="r",
     )  # fmt: skip
     made = Release(

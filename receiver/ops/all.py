@@ -1,0 +1,12 @@
+"""The operational capabilities of this shipit: one row each."""
+
+from __future__ import annotations
+
+from receiver.ops.base import Capability, SectionOf
+
+ALL: tuple[Capability, ...] = ()
+
+
+def sections() -> tuple[SectionOf, ...]:
+    """Their sections of shipit.yml, for `read_manifest`."""
+    return tuple(map(SectionOf, ALL))

@@ -1,0 +1,97 @@
+"""What an operational capability is: something an app asks for in a section of its shipit.yml, or that follows how its
+releases end. Each is one module here and one row of ops/all.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Protocol
+
+from receiver.ledger.ledger import Ledger
+from receiver.manifest.section import Said
+from receiver.model import Release
+from receiver.names import TypeName
+from receiver.records import Record, plain, read_record, rows
+
+
+class What(str, Enum):
+    """What happened to a release.
+
+    `OPENED`: it has its number and its worker. `LIVE`, `FAILED`, `CANCELLED`: its verdict, one of them and once.
+    `RETIRED`: a newer one replaced it, and its processes were told to end. `CRASHED`: one of its processes ended so
+    often that nothing restarts it any more.
+    """
+
+    OPENED = "opened"
+    LIVE = "live"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    RETIRED = "retired"
+    CRASHED = "crashed"
+
+
+@dataclass(frozen=True)
+class Event:
+    """`release` is its record as it is now (`reason` says why it failed); `process` and `index` are of CRASHED only."""
+
+    what: What
+    release: Release
+    ledger: Ledger
+    process: TypeName = TypeName("")
+    index: int = 0
+
+
+class Capability(Protocol):
+    """`key` names its section in shipit.yml and in the record, `schema` is that section's JSON Schema (2020-12), `kept`
+    the record that it is kept as, and `hears` the events that it wants."""
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def schema(self) -> Mapping[str, Any]: ...
+
+    @property
+    def kept(self) -> type[Record]: ...
+
+    @property
+    def hears(self) -> frozenset[What]: ...
+
+    def read(self, said: Said) -> Record | None:
+        """What the release keeps of its section, which fits the schema; None if that asks for nothing. Pure: what the
+        schema cannot say is told to `said.wrong`, and the push is refused for it."""
+
+    def on(self, event: Event) -> None:
+        """Do what the event asks for, as `shipit`, in a process of its own that has LIMIT seconds (story/verdict.py).
+        Whatever happens here, the release's verdict stands."""
+
+
+@dataclass(frozen=True)
+class SectionOf:
+    """A capability's section as the manifest reads it (manifest.section.Section)."""
+
+    capability: Capability
+
+    @property
+    def key(self) -> str:
+        return self.capability.key
+
+    @property
+    def schema(self) -> Mapping[str, Any]:
+        return self.capability.schema
+
+    def read(self, said: Said) -> Any:
+        kept = self.capability.read(said)
+        return None if kept is None else plain(kept)
+
+
+def section(capability: Capability, release: Release) -> Record | None:
+    """What the release keeps for the capability; raises Corrupt when that is nothing it ever wrote."""
+    kept = release.capabilities.get(capability.key)
+    if kept is None:
+        return None
+    # A release that was made from a newer shipit's has the section as that one wrote it.
+    known = {name: value for name, value in kept.items() if name in rows(capability.kept)}
+    return read_record(capability.kept, known, release.format, capability.key)

@@ -1,0 +1,95 @@
+"""How a release ends: the only place where its verdict is written down, and where others learn of it.
+
+The verdict comes first and is durable. Then the capabilities that asked for the event are told, in a process of its
+own: one that fails, hangs or crashes changes nothing for the release, or for whoever waits for it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from receiver.ledger.ledger import Ledger
+from receiver.model import Release, Status
+from receiver.names import TypeName
+from receiver.ops import all as ops
+from receiver.ops.base import Capability, Event, What
+from receiver.system.audit import Audit
+from receiver.system.detach import detach
+
+# Seconds for all capabilities together to do what one event asks of them.
+LIMIT = 120
+
+
+def opened(ledger: Ledger, release: Release) -> None:
+    """It has its number, and somebody works on it."""
+    tell(Event(What.OPENED, release, ledger))
+
+
+def live(ledger: Ledger, release: Release) -> Release:
+    """It serves: `current` says so already."""
+    return _ended(ledger, release, Status.LIVE, What.LIVE)
+
+
+def failed(ledger: Ledger, release: Release, reason: str) -> Release:
+    """It was not made live; nothing of it is left but record and log."""
+    return _ended(ledger, release, Status.FAILED, What.FAILED, reason)
+
+
+def cancelled(ledger: Ledger, release: Release, reason: str) -> Release:
+    """Somebody wanted it not to be made live."""
+    return _ended(ledger, release, Status.CANCELLED, What.CANCELLED, reason)
+
+
+def retired(ledger: Ledger, number: int) -> None:
+    """A newer release replaced it, and its processes were told to end."""
+    if _hearers(What.RETIRED):
+        tell(Event(What.RETIRED, ledger.release(number), ledger))
+
+
+def crashed(ledger: Ledger, number: int, process: TypeName, index: int) -> None:
+    """A process of it ended so often that nothing restarts it any more. For whoever notices: doctor does."""
+    if _hearers(What.CRASHED):
+        tell(Event(What.CRASHED, ledger.release(number), ledger, process, index))
+
+
+def _ended(ledger: Ledger, release: Release, status: Status, what: What, reason: str = "") -> Release:
+    release = ledger.finish(release, status, reason)
+    tell(Event(what, release, ledger))
+    return release
+
+
+def _hearers(what: What) -> list[Capability]:
+    return [capability for capability in ops.ALL if what in capability.hears]
+
+
+def tell(event: Event) -> None:
+    """Tell the event, in a process of its own, to every capability that wants it; returns at once."""
+    if hearers := _hearers(event.what):
+        # A machine that can start no process has told its worker so already.
+        with suppress(OSError):
+            aside(lambda: tell_each(hearers, event))
+
+
+def tell_each(hearers: Sequence[Capability], event: Event) -> None:
+    for capability in hearers:
+        try:
+            capability.on(event)
+        except Exception as error:  # noqa: BLE001 - the next one is told all the same; an administrator finds it
+            Audit(capability.key).bug(error)
+
+
+def aside(work: Callable[[], None]) -> None:
+    """Do it in a fork that has none of our descriptors, so that nobody waits for it, and that LIMIT ends."""
+    if os.fork():
+        return
+    try:
+        for number in (signal.SIGTERM, signal.SIGALRM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        signal.alarm(LIMIT)
+        detach(set(), "shipit-event")
+        work()
+    finally:
+        os._exit(0)
