@@ -125,11 +125,23 @@ class ProcessType(Record):
 
 
 @dataclass(frozen=True)
+class ProcessEnv(Record):
+    """What the runtimes of a release put into the environment of its processes. `path`: directories of the slug, first
+    on the PATH. `variables`: names and values, under the config vars. `socket`: the same for a process that listens on
+    $SOCKET, over the config vars. In a value, `$SLUG`, `$SOCKET` and the variable's own name stand for what they are."""
+
+    path: tuple[str, ...] = field(default=(), metadata=own(many(parsed(names.slug_path))))
+    variables: tuple[tuple[str, str], ...] = field(default=(), metadata=own(pairs(text, text)))
+    socket: tuple[tuple[str, str], ...] = field(default=(), metadata=own(pairs(text, text)))
+
+
+@dataclass(frozen=True)
 class Release(Record):
     """A release as `release.json` holds it. Immutable in what it is; `status` and what follows it in time change.
 
     `slug` is the release whose tree this one runs (its own number if it was built, 0 if nothing was shipped yet),
-    `environment` the release whose `.venv` that tree uses, `config_base` the one whose config vars it starts from
+    `shares` the releases whose files that tree has links to (`environment` and `environment_key` say it of the first of
+    them alone, as an older shipit does), `static` the directory of it that nginx serves ("" = none), `config_base` the one whose config vars it starts from
     (0: none), `target` the one a rollback returns to, `previous` the one that served when it was opened, `took_over`
     the one that was kept warm and whose processes this one goes on with (0: it has its own). `formation` is how many
     processes of each type run, `fresh` asks for a build without any cached environment, `env` are the commit's own
@@ -160,6 +172,11 @@ class Release(Record):
     author: str = field(default="", metadata=carried(text))
     message: str = field(default="", metadata=own(text))
     runtime: str = field(default="", metadata=carried(text))
+    process_env: ProcessEnv | None = field(
+        default=None, metadata=carried(optional(nested(ProcessEnv)), since=Format(1, 2))
+    )
+    shares: tuple[int, ...] = field(default=(), metadata=carried(many(NUMBER), since=Format(1, 2)))
+    static: str = field(default="", metadata=carried(text, since=Format(1, 2)))
     previous: int = field(default=0, metadata=own(NUMBER))
     release_command: str = field(default="", metadata=carried(text))
     processes: tuple[ProcessType, ...] = field(default=(), metadata=carried(many(nested(ProcessType))))
@@ -185,8 +202,8 @@ class Release(Record):
 
     @property
     def runs_from(self) -> frozenset[int]:
-        """The releases whose files its processes run from: its slug's, and its environment's."""
-        return frozenset({self.slug, self.environment} - {0})
+        """The releases whose files its processes run from: its slug's, and those that its slug has links to."""
+        return frozenset({self.slug, self.environment, *self.shares} - {0})
 
     @property
     def needs(self) -> frozenset[int]:

@@ -29,6 +29,7 @@ _KEYNAME = re.compile(r"[a-z][a-z0-9_-]{0,31}", re.ASCII)
 _OID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?", re.ASCII)
 # A strict subset of git-check-ref-format(1): every branch people use, none that looks like an option.
 _BRANCH = re.compile(r"(?!.*(?:\.\.|//|/\.|\.lock(?:/|$)))[A-Za-z0-9_][A-Za-z0-9._/-]{0,199}(?<![./])", re.ASCII)
+_SLUG_PATH = re.compile(r"(?!\.{1,2}(?:/|$))[A-Za-z0-9._-]+(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._-]+)*", re.ASCII)
 _RELEASE = re.compile(r"v?([1-9][0-9]{0,8})", re.ASCII)
 
 # Words that shipit or the system sets, or that would change how a shell reads the app's command. LD_PRELOAD and its
@@ -122,6 +123,13 @@ def branch(text: str) -> Branch:
     if not _BRANCH.fullmatch(text):
         raise Rejected(f"{_shown(text)} is not a branch name that shipit deploys.")
     return Branch(text)
+
+
+def slug_path(text: str) -> str:
+    """Parse the path of a directory in a slug: relative, without `.` and `..`."""
+    if not _SLUG_PATH.fullmatch(text):
+        raise Rejected(f"{_shown(text)} is not a directory of a release.")
+    return text
 
 
 def release_number(text: str) -> int:

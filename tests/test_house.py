@@ -75,7 +75,7 @@ def test_plans_touch_nothing() -> None:
         "engines/systemd/units.py",
         "engines/embedded/programs.py",
         "proxy/vhost.py",
-        *(f"runtimes/{name}.py" for name in ("all", "base", "build")),
+        *(str(path.relative_to(ROOT / "receiver")) for path in (ROOT / "receiver/runtimes").glob("*.py")),
     )
     for path in (ROOT / "receiver" / name for name in plans):
         tree = ast.parse(path.read_text())
@@ -104,6 +104,26 @@ def test_what_is_in_the_repository_can_be_read() -> None:
 def test_no_shell_is_ever_asked_to_parse() -> None:
     for path in SOURCES:
         assert "shell=True" not in path.read_text(), path
+
+
+# shipit is written in Python itself: where its own interpreter lies, and whom it tells to start with it.
+_OWN_PYTHON = {"paths.py", "engines/embedded/keeper.py"}
+_PYTHONS_WORDS = re.compile(
+    r"(?<![\w.])(\.?venv|uv|pip|python|poetry|pipenv|requirements\.txt|pyproject\.toml)(?![\w-])"
+)
+
+
+def test_no_word_of_pythons_runtime_is_outside_of_its_folder() -> None:
+    """Of a language shipit knows nothing but what its runtime says: another one is added without touching the rest."""
+    for path in SOURCES:
+        name = str(path.relative_to(ROOT / "receiver"))
+        if name.startswith("runtimes/python/") or name in _OWN_PYTHON:
+            continue
+        tree = ast.parse(path.read_text())
+        prose = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in prose:
+                assert not _PYTHONS_WORDS.search(node.value), f"{name}:{node.lineno}: {node.value!r}"
 
 
 def test_names_are_parsed_in_one_place() -> None:

@@ -14,11 +14,10 @@ if TYPE_CHECKING:
     from receiver.client.directory import Directory
     from receiver.manifest import Manifest
     from receiver.model import Check
-    from receiver.runtimes.build import BuildPlan
+    from receiver.runtimes.base import BuildPlan
 
-# Files whose being left behind would change what a push does.
-_MATTER = ("Procfile", "shipit.yml", "app.json", "uv.lock", "poetry.lock", "Pipfile.lock", "requirements.txt",
-           "pyproject.toml", ".python-version", "runtime.txt")  # fmt: skip
+# Files whose being left behind would change what a push does, beside those that the runtimes read.
+_MATTER = ("Procfile", "shipit.yml", "app.json")
 
 
 @click.command()
@@ -42,15 +41,19 @@ def check(directory: Path, form: str) -> None:
 
 def examine(tree: Directory) -> dict[str, Any]:
     """Everything that a push would find out before it builds, as JSON-like data; raises Rejected as the push would."""
-    from receiver.manifest import read_manifest
     from receiver.ops.all import sections
+    from receiver.runtimes.all import RUNTIMES
     from receiver.runtimes.build import build_plan
+    from receiver.runtimes.read import read_manifest
     from receiver.settings import Settings
 
     manifest = read_manifest(tree, sections())
     slug = Path("/var/lib/shipit/apps/APP/slugs/vN")
-    plan = build_plan(manifest, tree, slug=slug, cache=slug.parents[1] / "cache", uv=Path("uv"), settings=Settings())
-    missing = [f"{name} is not in git yet: git add {name}" for name in _MATTER if name in tree.uncommitted]
+    plan, _ = build_plan(
+        manifest, tree, slug=slug, cache=slug.parents[1] / "cache", tools=Path("bin"), settings=Settings()
+    )
+    matter = [*_MATTER, *(name for runtime in RUNTIMES for name in runtime.reads)]
+    missing = [f"{name} is not in git yet: git add {name}" for name in matter if name in tree.uncommitted]
     return _facts(manifest, plan, [*manifest.notices, *missing])
 
 
@@ -59,8 +62,8 @@ def _facts(manifest: Manifest, plan: BuildPlan, notices: list[str]) -> dict[str,
     return {
         "runtime": plan.runtime,
         "root": manifest.root,
-        "build": [step.title for step in plan.steps],
-        "environment_is_reused": bool(plan.environment_key),
+        "build": [step.title for made in plan.made for step in made.steps] + [step.title for step in plan.steps],
+        "environment_is_reused": all(made.key for made in plan.made),
         "release_command": manifest.release_command,
         "processes": [
             {

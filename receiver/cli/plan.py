@@ -25,11 +25,11 @@ def plan(ctx: Context, app: AppName, release: int | None, form: str) -> None:
     Example: shipit plan blog
     """
     from receiver.engines import all as engines
-    from receiver.manifest import read_manifest
     from receiver.ops.all import sections
     from receiver.paths import PREFIX, share
     from receiver.proxy.vhost import vhost
     from receiver.runtimes.build import build_plan
+    from receiver.runtimes.read import read_manifest
     from receiver.sources.git.source import GitSource
 
     ledger = ledger_of(ctx, app)
@@ -38,14 +38,15 @@ def plan(ctx: Context, app: AppName, release: int | None, form: str) -> None:
         raise Rejected(f"{app} has no release yet.", hint="Look at a tree before its first push: shipit check DIR")
     tree = GitSource(ledger.paths.repo).tree(found.commit)
     paths = ledger.paths.release(found.number)
-    built = build_plan(
+    built, _ = build_plan(
         read_manifest(tree, sections()),
         tree,
         slug=paths.slug,
         cache=ledger.paths.cache,
-        uv=PREFIX / "bin/uv",
+        tools=PREFIX / "bin",
         settings=ctx.settings,
     )
+    steps = [*(step for made in built.made for step in made.steps), *built.steps]
     files = engines.here(ctx.layout).files(found)
     files[str(ledger.paths.vhost)] = vhost(
         app, ledger.state(), found, ctx.settings, ctx.layout, pages=share("templates") / "pages"
@@ -55,13 +56,13 @@ def plan(ctx: Context, app: AppName, release: int | None, form: str) -> None:
             {
                 "release": found.name,
                 "runtime": built.runtime,
-                "steps": [{"title": s.title, "argv": list(s.argv)} for s in built.steps],
+                "steps": [{"title": s.title, "argv": list(s.argv)} for s in steps],
                 "files": files,
             }
         )
         return
     out.say(f"# {app} {found.name}: {built.runtime}")
-    for step in built.steps:
+    for step in steps:
         out.say(f"\n# build: {step.title}\n{shlex.join(step.argv)}")
     for name, text in files.items():
         out.say(f"\n# file: {name}\n{text}".rstrip())

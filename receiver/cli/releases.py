@@ -98,6 +98,7 @@ def info(ctx: Context, app: AppName, release: int, form: str) -> None:
         "runtime": found.runtime,
         "slug": f"v{found.slug}" if found.slug else "",
         "environment": f"v{found.environment}" if found.environment else "",
+        "shares": " ".join(f"v{number}" for number in sorted(found.runs_from - {found.slug})),
         "formation": " ".join(f"{kind}={count}" for kind, count in found.formation),
         "finished": out.when(found.finished),
         "seconds": " ".join(f"{name}={took}" for name, took in found.seconds),

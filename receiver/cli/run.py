@@ -38,7 +38,7 @@ def run_command(ctx: Context, app: AppName, command: tuple[str, ...]) -> int:
         raise Rejected(f"{app} has no release to run in yet.", hint=f"Push one: git push HOST:{app} main")
     command = command[1:] if command[0] == "--" else command
     if not command or command[0].startswith("-"):
-        example = shlex.join(["bash", *command]) if command else "python manage.py shell"
+        example = shlex.join(["bash", *command]) if command else "bash"
         raise Rejected(f"{' '.join(command)[:40]!a} is no command.", hint=f"shipit run {app} {example}")
     run_id = secrets.token_hex(20)
     # One word is a line for the shell, as it was typed; several are words to be kept apart.

@@ -21,12 +21,12 @@ from receiver.gate.sideband import Sideband
 from receiver.here import typed
 from receiver.ledger.follow import follow
 from receiver.ledger.ledger import Ledger
-from receiver.manifest import read_manifest
 from receiver.model import Release, Source
 from receiver.names import Branch, Domain, Oid
 from receiver.ops.all import sections
 from receiver.paths import Layout
 from receiver.root.client import Agent
+from receiver.runtimes.read import read_manifest
 from receiver.settings import Settings
 from receiver.sources.git.repository import quarantine
 from receiver.sources.git.source import GitSource

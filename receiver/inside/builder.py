@@ -24,7 +24,6 @@ if False:  # typing is slow to import
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Group: what the processes run as, which reads and executes. Others: nothing.
 UMASK = 0o027
-ENVIRONMENT = ".venv"
 TELL_FROM = 0.5  # seconds; shorter steps need no timing
 
 
@@ -40,8 +39,10 @@ def main(argv: list[str]) -> None:
     plan = json.loads((home / f"releases/v{number}/build.json").read_bytes())
     base = {"PATH": PATH, "LANG": "C.UTF-8", "HOME": str(home / "cache"), **plan["environment"], **wanted_config()}
     code = unpack(plan["root"])
-    code = code or make_environment(plan, base) or run_steps(plan["following"], base)
-    if not plan["link"] or plan["following"]:
+    for made in plan["made"]:
+        code = code or make_directory(made, base)
+    code = code or run_steps(plan["following"], base)
+    if plan["following"] or not all(made["link"] for made in plan["made"]):
         bound_cache(home / "cache", plan["cache"])
     if code == 0:
         make_readable()
@@ -72,47 +73,48 @@ def unpack(root: str) -> int:
     return verdict(subprocess.call(["tar", "--extract", "--file=-", *options]))
 
 
-def make_environment(plan: Any, base: dict[str, str]) -> int:
-    """Make `.venv`: a link, or from a copy of an earlier release's, or of nothing; returns the exit code of its steps."""
-    if plan["link"]:
-        os.symlink(plan["link"], ENVIRONMENT)  # noqa: PTH211
-    if plan["seed"]:
-        from receiver.inside.environment import copy_bytecode, copy_environment
+def make_directory(made: Any, base: dict[str, str]) -> int:
+    """Make a directory that releases share: a link to an earlier release's, or from a copy of one, or of nothing;
+    returns the exit code of its steps."""
+    if made["link"]:
+        os.symlink(made["link"], made["name"])  # noqa: PTH211
+        return 0
+    if made["seed"]:
+        import importlib
 
-        target = os.path.abspath(ENVIRONMENT)  # noqa: PTH100
+        copier = importlib.import_module(made["copier"])
+        target = os.path.abspath(made["name"])  # noqa: PTH100
         try:
-            copy_environment(plan["seed"], target)
-            code = complete(plan, base)
+            copier.copy(made["seed"], target)
+            code = complete(made, copier, target, base)
             if code == 0:
-                copy_bytecode(plan["seed"], target)
+                copier.finish(made["seed"], target)
         except OSError as error:
             print(f"{error.filename}: {error.strerror}", flush=True)
             code = 1
         if code == 0:
             return 0
-        print("This was from a copy of the last release's environment. Again, from nothing:", flush=True)
-        subprocess.call(["rm", "-rf", "--", ENVIRONMENT])
-    return run_steps(plan["installing"], base)
+        print(f"This was from a copy of the last release's {made['name']}. Again, from nothing:", flush=True)
+        subprocess.call(["rm", "-rf", "--", made["name"]])
+    return run_steps(made["steps"], base)
 
 
-def complete(plan: Any, base: dict[str, str]) -> int:
+def complete(made: Any, copier: Any, target: str, base: dict[str, str]) -> int:
     """Make a copy what it should be: add to it, or, when that is not enough or has changed what was there, all of it."""
-    from receiver.inside.environment import distributions
-
-    if plan["adding"]:
-        before = distributions(ENVIRONMENT)
-        code = run_steps(plan["adding"], base)
-        if code or before <= distributions(ENVIRONMENT):
+    if made["adding"]:
+        before = copier.contents(target)
+        code = run_steps(made["adding"], base)
+        if code or before <= copier.contents(target):
             return code
         # Something was replaced: what only that needed would stay.
         print("Other packages changed with it; once more for all:", flush=True)
-    return run_steps(plan["seeding"], base)
+    return run_steps(made["seeded"], base)
 
 
 def bound_cache(cache: Path, limit: int) -> None:
     """Empty the cache once it is larger than `limit` bytes: the next build fetches what it needs again.
 
-    Whole, because what uv, pip or npm keep is a whole: a part that is missing may be taken for one that is broken.
+    Whole, because what a package manager keeps is a whole: a part that is missing may be taken for one that is broken.
     """
     # Somebody waits for this: du counts 10,000 files in 25 ms, where a loop of ours takes 42.
     told = subprocess.run(["du", "-sx", "--block-size=1", "--", cache], stdout=subprocess.PIPE, check=False).stdout
@@ -136,11 +138,7 @@ def run_step(step: Any, base: dict[str, str]) -> int:
     print(step["title"], flush=True)
     began = time.monotonic()
     try:
-        code = verdict(
-            subprocess.call(
-                step["argv"], cwd=step["cwd"], env={**base, **step["environment"]}, stdin=subprocess.DEVNULL
-            )
-        )
+        code = verdict(subprocess.call(step["argv"], env={**base, **step["environment"]}, stdin=subprocess.DEVNULL))
     except OSError as error:
         print(f"{step['argv'][0]}: {error.strerror}", flush=True)
         return 127

@@ -54,7 +54,8 @@ def main(argv: list[str]) -> None:
     name = ".".join(process) if process else "run.1" if "--run" in given else "release.1"
     slug = f"{apps}/slugs/v{release['slug']}"
     config = {**dict(release["env"]), **config}
-    env = environment(config, slug, f"{apps}/data", app, number, release["commit"] or "", name)
+    runtime = release.get("process_env") or of_older_release()
+    env = environment(config, runtime, slug, f"{apps}/data", app, number, release["commit"] or "", name)
     os.chdir(slug)
 
     if "--run" in given:
@@ -71,7 +72,7 @@ def main(argv: list[str]) -> None:
             command = found["command"]
             make_dir(sockets)
             wait_for_turn(f"{sockets}/{name}.starts", name)
-            env |= listen(found["listen"], socket, port, env)
+            env |= listen(found["listen"], socket, port, env, runtime["socket"])
     if given.keys() & {"--check", "--release", "--run"}:
         raise SystemExit(watch(command, env))
     # Beside this package's modules, not inside them: like the front's, its imports are for whom they are needed.
@@ -155,21 +156,29 @@ def read_stdin() -> str:
     return b"".join(parts).decode()
 
 
+def of_older_release() -> Any:
+    """What a release finds whose record says nothing of it: an older shipit made it."""
+    from receiver.runtimes.python import older
+
+    return older.PROCESS_ENV
+
+
 def environment(
-    config: dict[str, str], slug: str, data: str, app: str, number: str, commit: str, process: str
+    config: dict[str, str], runtime: Any, slug: str, data: str, app: str, number: str, commit: str, process: str
 ) -> dict[str, str]:
-    """All that the command finds in its environment; nothing of the launcher's own gets through but PASSED_ON."""
+    """All that the command finds in its environment; nothing of the launcher's own gets through but PASSED_ON.
+
+    `runtime` is what the release's runtimes add (model.ProcessEnv)."""
     user = f"app-{app}"
+    path = [f"{slug}/{directory}" for directory in runtime["path"]]
     return {
         # A config var may say otherwise.
         "LANG": "C.UTF-8",
         "DATA_DIR": data,
-        # Else Python's output waits in a buffer, and the log shows it minutes late.
-        "PYTHONUNBUFFERED": "1",
-        **({"VIRTUAL_ENV": f"{slug}/.venv"} if os.path.isdir(f"{slug}/.venv") else {}),  # noqa: PTH112
+        **filled(runtime["variables"], {"SLUG": slug}, {}),
         **config,
         **{name: os.environ[name] for name in PASSED_ON if name in os.environ},
-        "PATH": f"{slug}/.venv/bin:{slug}/node_modules/.bin:{PATH}",
+        "PATH": ":".join([*path, PATH]),
         "HOME": data,
         "USER": user,
         "LOGNAME": user,
@@ -180,8 +189,19 @@ def environment(
     }
 
 
-def listen(kind: str, path: str, port_file: str, env: dict[str, str]) -> dict[str, str]:
-    """Prepare the place where the process takes requests; returns the variables that tell it."""
+def filled(pairs: Any, known: dict[str, str], before: dict[str, str]) -> dict[str, str]:
+    """Variables of the runtimes, with what is `known` and the variable's own value `before` in place of their names."""
+    found = {}
+    for name, value in pairs:
+        for word, text in {**known, name: before.get(name, "")}.items():
+            value = value.replace(f"${word}", text)
+        found[name] = value.strip()
+    return found
+
+
+def listen(kind: str, path: str, port_file: str, env: dict[str, str], tells: Any) -> dict[str, str]:
+    """Prepare the place where the process takes requests; returns the variables that tell it, with those of `tells` for
+    the servers that the runtimes know."""
     if kind == "none":
         return {}
     try:  # noqa: SIM105 - contextlib is slow to import
@@ -193,11 +213,9 @@ def listen(kind: str, path: str, port_file: str, env: dict[str, str]) -> dict[st
         from receiver.inside.front import start_front
 
         return {"PORT": str(start_front(path, port_file))}
-    # gunicorn takes its command line over these, these over its configuration file; uvicorn reads UVICORN_*.
-    arguments = f"--bind=unix:{path} {env.get('GUNICORN_CMD_ARGS', '')}".rstrip()
     # Nobody is sent to the port: a program that only wants to read it, as on Heroku, finds one.
     port = FIRST_PORT + os.getpid() % PORTS
-    return {"SOCKET": path, "PORT": str(port), "GUNICORN_CMD_ARGS": arguments, "UVICORN_UDS": path}
+    return {"SOCKET": path, "PORT": str(port), **filled(tells, {"SOCKET": path}, env)}
 
 
 def make_dir(path: str) -> None:

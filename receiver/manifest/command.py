@@ -1,118 +1,37 @@
-"""What the command of a process tells about itself: which server it starts and where that one listens."""
+"""What the command of a process tells about itself: where it listens."""
 
 from __future__ import annotations
 
-import os.path
 import re
-import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from receiver.model import Listen
 
-_ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
-_WRAPPERS = {("exec",), ("env",), ("newrelic-admin", "run-program"), ("ddtrace-run",), ("opentelemetry-instrument",)}
-_PYTHON = re.compile(r"python(?:3(?:\.[0-9]+)?)?")
-_RUNNER = re.compile(r"(uv|poetry|pipenv)\s+run\s+(?:--(?:frozen|locked|no-sync|no-dev|offline|quiet)\s+|-q\s+)*")
-
-# A line of gunicorn's configuration file, which is Python and not run here.
-_REUSES = re.compile(rb"^\s*reuse_port\s*=(?!\s*(?:False|0|None)\b)", re.MULTILINE)
-_BINDS = {"gunicorn": ("-b", "--bind"), "uvicorn": ("--port", "--uds", "--fd")}
-SERVERS = tuple(_BINDS)
-
 
 @dataclass(frozen=True)
 class Server:
-    """A web server that shipit knows how to place. `address` is the bind it was given, or empty; `config` gunicorn's
-    configuration file; `reuse_port`: it was told to share its port, which no unix socket can be."""
+    """A web server that shipit can tell where to listen. `address` is the one it was given in the command, or empty;
+    `only_port`: as it is set up, it takes no unix socket."""
 
     name: str
     address: str = ""
-    config: str = ""
-    reuse_port: bool = False
+    only_port: bool = False
 
 
-def server(command: str) -> Server | None:
-    """The gunicorn or uvicorn that a shell command ends in, or None if it is anything else."""
-    words = _last_command(command)
-    if not words:
-        return None
-    name, args = words[0].rpartition("/")[2], words[1:]
-    if name not in _BINDS:
-        return None
-    config = _address(args, ("-c", "--config")) or "gunicorn.conf.py" if name == "gunicorn" else ""
-    return Server(name, _address(args, _BINDS[name]), config.removeprefix("file:"), "--reuse-port" in args)
+# Which of the servers that the runtimes know a command starts; None: another program.
+Knows = Callable[[str], Server | None]
 
 
-def listen_mode(command: str, read: Callable[[str], bytes | None] = lambda _: None) -> Listen:
-    """Where a web process takes its requests (docs/architecture.md, "Processes"). `read` is the tree's."""
+def listen_mode(command: str, server: Server | None) -> Listen:
+    """Where a web process takes its requests (docs/architecture.md, "Processes")."""
     if names_variable(command, "PORT"):
         return Listen.PORT
     if names_variable(command, "SOCKET"):
         return Listen.SOCKET
-    known = server(command)
-    if known is None or known.address or known.reuse_port:
-        return Listen.PORT
-    said = read(os.path.normpath(known.config)) if known.config else None
-    return Listen.PORT if said and _REUSES.search(said) else Listen.SOCKET
+    return Listen.SOCKET if server and not server.address and not server.only_port else Listen.PORT
 
 
 def names_variable(command: str, name: str) -> bool:
     """Whether a shell command uses `$NAME` or `${NAME…}`."""
     return re.search(rf"\$(?:{name}(?![A-Za-z0-9_])|\{{{name}(?![A-Za-z0-9_]))", command) is not None
-
-
-def without_runner(command: str) -> tuple[str, str]:
-    """The command without a leading `uv run`, and that runner's name; ("command", "") when there is none.
-
-    The environment is on the PATH of every process already, and a runner would try to change it.
-    """
-    match = _RUNNER.match(command)
-    if not match or command[match.end() :].startswith("-"):
-        return command, ""
-    return command[match.end() :], match[1]
-
-
-def _last_command(command: str) -> list[str]:
-    """The words of the last simple command of an `a && b; c` line, wrappers taken off; [] if it has pipes or is odd."""
-    lexer = shlex.shlex(command, posix=True, punctuation_chars=True)
-    lexer.whitespace_split = True
-    try:
-        words = list(lexer)
-    except ValueError:
-        return []
-    last: list[str] = []
-    for word in words:
-        if word in ("&&", ";"):
-            last = []
-        elif word and set(word) <= set("();<>|&"):
-            return []
-        else:
-            last.append(word)
-    return _unwrapped(last)
-
-
-def _unwrapped(words: list[str]) -> list[str]:
-    while words:
-        wrapper = next((w for w in _WRAPPERS if tuple(words[: len(w)]) == w), None)
-        if wrapper:
-            words = words[len(wrapper) :]
-        elif _ASSIGNMENT.match(words[0]):
-            words = words[1:]
-        elif _PYTHON.fullmatch(words[0].rpartition("/")[2]) and words[1:2] == ["-m"]:
-            words = words[2:]
-        else:
-            return words
-    return []
-
-
-def _address(args: Sequence[str], options: tuple[str, ...]) -> str:
-    for i, arg in enumerate(args):
-        for option in options:
-            if arg == option:
-                return args[i + 1] if i + 1 < len(args) else arg
-            if option.startswith("--") and arg.startswith(option + "="):
-                return arg[len(option) + 1 :]
-            if not option.startswith("--") and arg.startswith(option) and len(arg) > len(option):
-                return arg[len(option) :]
-    return ""

@@ -1,4 +1,4 @@
-"""What a commit says of its app, from Procfile, shipit.yml and app.json, as one value."""
+"""What a commit says of its app, from Procfile, shipit.yml and app.json, as one value. Knows no language."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from receiver.manifest import app_json, command, procfile, project, shipit_yml
+from receiver.manifest import app_json, command, procfile, shipit_yml
 from receiver.manifest.app_json import AppJson
+from receiver.manifest.command import Knows
 from receiver.manifest.problems import Problems, nearest
 from receiver.manifest.procfile import Line, Procfile
 from receiver.manifest.section import Section
@@ -16,15 +17,14 @@ from receiver.manifest.tree import Tree, subtree
 from receiver.model import WEB, Check, CheckKind, Listen, ProcessType
 from receiver.names import ConfigKey, Domain, TypeName
 
-# What the build makes inside the slug.
-OURS = (".venv", ".python")
-
 
 @dataclass(frozen=True)
 class Manifest:
-    """`root`: only this directory of the commit is the app ("" = all of it). `formation`: what runs before anybody
-    scales, every process type is in it. `keep`: 0 = the server's, `warm`: None = the server's. `env`: defaults of config vars. `python`: a
-    version or specifier, "" = any. `sections`: what each further section keeps. `notices`: lines the pusher should see."""
+    """`runtimes`: what shows that the app is one of each, by the runtime's name, and `versions` what is wanted of them.
+    `root`: only this directory of the commit is the app ("" = all of it). `static`: nginx serves this directory of the
+    release, and there is no web process ("" = none, "." = all of it). `formation`: what runs before anybody scales,
+    every process type is in it. `keep`: 0 = the server's, `warm`: None = the server's. `env`: defaults of config vars.
+    `sections`: what each further section keeps. `notices`: lines the pusher should see."""
 
     processes: tuple[ProcessType, ...]
     formation: tuple[tuple[TypeName, int], ...]
@@ -33,38 +33,64 @@ class Manifest:
     build_config: tuple[ConfigKey, ...] = ()
     build_command: str = ""
     root: str = ""
-    python: str = ""
+    static: str = ""
+    runtimes: tuple[tuple[str, str], ...] = ()
+    versions: tuple[tuple[str, str], ...] = ()
     env: tuple[tuple[ConfigKey, str], ...] = ()
     keep: int = 0
     warm: int | None = None
     sections: Mapping[str, Any] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
 
+    def version(self, runtime: str) -> str:
+        """The wanted version of a runtime, "" = any."""
+        return dict(self.versions).get(runtime, "")
 
-def read_manifest(tree: Tree, sections: Sequence[Section] = ()) -> Manifest:
-    """Read the manifest of a commit; raises Rejected that tells every mistake with file and line.
+
+@dataclass(frozen=True)
+class Pushed:
+    """What the files of an app say, before any runtime was asked. `tree` is the app's own, below `build.root`."""
+
+    tree: Tree
+    settings: ShipitYml
+    procfile: Procfile | None
+    app_json: AppJson
+
+
+def read_files(tree: Tree, sections: Sequence[Section] = ()) -> Pushed:
+    """Read the three files of a commit; raises Rejected that tells every mistake with file and line.
 
     `sections` are further ones that shipit.yml may have (ops/all.py has them).
     """
     said = shipit_yml.read(tree, sections)
     app = subtree(tree, said.root)
     problems = Problems()
-    _check_tree(app, said, problems)
+    if said.root and not app.files():
+        problems.add(shipit_yml.NAME, f"build.root names {said.root!r}, which is not a directory of this commit.")
     lines = procfile.read(app, problems)
     dokku = app_json.read(app, problems)
     problems.check()
-    requirements = project.kind(app).value or "requirements.txt"
-    notices = list(dokku.notices)
-    lines = _without_runners(lines, notices) if lines else _detected(app, notices)
-    if lines.wsgi and "gunicorn" not in project.packages(app):
-        missing = "wsgi: starts gunicorn, which is not among the requirements."
-        problems.add(lines.processes[WEB].where, missing, f"Add gunicorn to {requirements}.")
+    return Pushed(app, said, lines, dokku)
+
+
+def complete(
+    pushed: Pushed, lines: Procfile, static: str, knows: Knows, problems: Problems, notices: Sequence[str]
+) -> Manifest:
+    """The manifest of an app that runs `lines`, of its Procfile or suggested; what the runtimes know is not in it yet.
+
+    Raises Rejected with every mistake, those in `problems` too. `notices` are there besides those of app.json.
+    """
+    said, dokku = pushed.settings, pushed.app_json
     _check_types(lines, said, dokku, problems)
-    processes = tuple(_process(kind, line, app, said, dokku, problems) for kind, line in lines.processes.items())
+    if static and WEB in lines.processes:
+        problems.add(lines.processes[WEB].where, f"Both web and the static directory {static!r} would answer requests.",
+                     "Keep one: the line of web, or `static` in shipit.yml.")  # fmt: skip
+    processes = tuple(_process(kind, line, said, dokku, knows, problems) for kind, line in lines.processes.items())
     problems.check()
     formation = tuple((process.type, _count(process.type, said, dokku)) for process in processes)
-    if not any(count for _, count in formation):
-        notices.append(f"No process runs until you scale one: {processes[0].type}=1 (only web starts by itself).")
+    told = [*dokku.notices, *notices]
+    if processes and not static and not any(count for _, count in formation):
+        told.append(f"No process runs until you scale one: {processes[0].type}=1 (only web starts by itself).")
     return Manifest(
         processes=processes,
         formation=formation,
@@ -73,45 +99,13 @@ def read_manifest(tree: Tree, sections: Sequence[Section] = ()) -> Manifest:
         build_config=said.build_config,
         build_command=said.build_command,
         root=said.root,
-        python=project.python_version(app, said.python).version,
+        static=static,
         env=said.env,
         keep=said.keep,
         warm=said.warm,
         sections=said.sections,
-        notices=tuple(notices),
+        notices=tuple(told),
     )
-
-
-def _check_tree(app: Tree, said: ShipitYml, problems: Problems) -> None:
-    files = app.files()
-    if said.root and not files:
-        problems.add(shipit_yml.NAME, f"build.root names {said.root!r}, which is not a directory of this commit.")
-    for name in OURS:
-        inside = next((path for path in files if path == name or path.startswith(name + "/")), None)
-        if inside:
-            problems.add(inside, f"{name} is made by the build and cannot be in the commit.",
-                         f"git rm -r --cached {name}; echo {name}/ >> .gitignore")  # fmt: skip
-
-
-def _without_runners(lines: Procfile, notices: list[str]) -> Procfile:
-    """The same lines without a leading `uv run`: the environment is on the PATH already."""
-
-    def plain(line: Line) -> Line:
-        text, runner = command.without_runner(line.command)
-        if runner:
-            notices.append(f"{line.where}: `{runner} run` is left out; the environment is on the PATH.")
-        return replace(line, command=text)
-
-    processes = {kind: plain(line) for kind, line in lines.processes.items()}
-    return Procfile(processes, plain(lines.release) if lines.release else None, lines.wsgi)
-
-
-def _detected(app: Tree, notices: list[str]) -> Procfile:
-    from receiver.manifest import detect
-
-    text, notice = detect.web_command(app)
-    notices.append(notice)
-    return Procfile({WEB: Line(text, 0)}, None)
 
 
 def _check_types(lines: Procfile, said: ShipitYml, dokku: AppJson, problems: Problems) -> None:
@@ -124,12 +118,15 @@ def _check_types(lines: Procfile, said: ShipitYml, dokku: AppJson, problems: Pro
             problems.add(where, message, f"It has: {', '.join(lines.processes)}")
 
 
-def _process(kind: TypeName, line: Line, app: Tree, said: ShipitYml, dokku: AppJson, problems: Problems) -> ProcessType:
+def _process(
+    kind: TypeName, line: Line, said: ShipitYml, dokku: AppJson, knows: Knows, problems: Problems
+) -> ProcessType:
     settings = said.processes.get(kind, ProcessSettings(line.where))
-    listen = settings.listen or (command.listen_mode(line.command, app.read) if kind == WEB else Listen.NONE)
+    server = knows(line.command)
+    listen = settings.listen or (command.listen_mode(line.command, server) if kind == WEB else Listen.NONE)
     check = _check(kind, listen, settings, dokku.checks, problems)
     if kind == WEB and settings.listen is None:
-        _check_address(line, problems)
+        _check_address(line, server, problems)
     return ProcessType(kind, line.command, listen, check, settings.drain, settings.limits)
 
 
@@ -157,12 +154,11 @@ def _check(
     return check
 
 
-def _check_address(line: Line, problems: Problems) -> None:
+def _check_address(line: Line, server: command.Server | None, problems: Problems) -> None:
     """A fixed address is one that nobody will connect to."""
-    server = command.server(line.command)
     if server and server.address and "$" not in line.command:
         problems.add(line.where, f"{server.name} listens on {server.address}, but requests come to $PORT or $SOCKET.",
-                     "Leave the address out of the command: shipit tells gunicorn and uvicorn where to listen.")  # fmt: skip
+                     f"Leave the address out of the command: shipit tells {server.name} where to listen.")  # fmt: skip
 
 
 def _count(kind: TypeName, said: ShipitYml, dokku: AppJson) -> int:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,17 @@ def load(sections: Sequence[Section] = ()) -> Any:
     schema = json.loads(FILE.read_text())
     schema["properties"] |= {section.key: section.schema for section in sections}
     return schema
+
+
+def is_version(key: str) -> bool:
+    """Whether a key of shipit.yml is a runtime's name and its value the version that is wanted of it."""
+    return bool(_properties().get(key, {}).get("x-version"))
+
+
+@cache
+def _properties() -> dict[str, Any]:
+    known: dict[str, Any] = load()["properties"]
+    return known
 
 
 def check(document: Document, problems: Problems, sections: Sequence[Section] = ()) -> None:

@@ -35,12 +35,14 @@ class ProcessSettings:
 
 @dataclass(frozen=True)
 class ShipitYml:
-    """Empty, 0 and None mean: it does not say. `warm` is in seconds, and 0 there means: not at all. `sections` is what
-    each of the given sections keeps, by its key."""
+    """Empty, 0 and None mean: it does not say. `warm` is in seconds, and 0 there means: not at all. `versions`: of
+    runtimes, by their names. `static`: the directory that nginx shall serve. `sections` is what each of the given
+    sections keeps, by its key."""
 
     processes: Mapping[str, ProcessSettings] = field(default_factory=dict)
     release: str = ""
-    python: str = ""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    static: str = ""
     domains: tuple[Domain, ...] = ()
     build_config: tuple[ConfigKey, ...] = ()
     build_command: str = ""
@@ -73,18 +75,19 @@ def parse(raw: bytes, sections: Sequence[Section] = ()) -> ShipitYml:
     problems = Problems()
     schema.check(document, problems, sections)
     problems.check()
-    values = _values(document, problems, sections)
+    values = _values(document, schema, problems, sections)
     problems.check()
     return values
 
 
-def _values(document: Document, problems: Problems, sections: Sequence[Section]) -> ShipitYml:
+def _values(document: Document, schema: Any, problems: Problems, sections: Sequence[Section]) -> ShipitYml:
     data = document.data
     build = data.get("build", {})
     return ShipitYml(
         processes={kind: _process(document, kind, said) for kind, said in data.get("processes", {}).items()},
         release=data.get("release", ""),
-        python=document.texts.get(("python",), ""),
+        versions={key: document.texts[key,] for key in data if schema.is_version(key)},
+        static=data.get("static", ""),
         domains=tuple(_names(document, ("domains",), data.get("domains", []), names.domain, problems)),
         build_config=tuple(_names(document, ("build", "config"), build.get("config", []), names.config_key, problems)),
         build_command=build.get("command", ""),

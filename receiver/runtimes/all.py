@@ -1,14 +1,12 @@
-"""The runtimes shipit can build, in the order they are asked. Another one is one more file here and one more row."""
+"""The runtimes shipit can build. Another one is one more file here and one more row."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from receiver.runtimes.base import Runtime
+from receiver.runtimes.node.runtime import Node
+from receiver.runtimes.plain import Plain
+from receiver.runtimes.python.runtime import Python
 
-from receiver.runtimes import plain
-from receiver.runtimes.base import BuildPlan, Project
-from receiver.runtimes.python import plan as python
-
-Runtime = Callable[[Project], BuildPlan | None]
-
-# The last takes anything.
-RUNTIMES: tuple[Runtime, ...] = (python.plan, plain.plan)
+# The first that suggests how to start a project is heard. Builds go the other way: what a later row makes, an earlier
+# one may use (a bundle that Django collects). The last takes anything.
+RUNTIMES: tuple[Runtime, ...] = (Python(), Node(), Plain())

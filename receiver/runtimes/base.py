@@ -1,4 +1,7 @@
-"""What a build is made of, as values."""
+"""What a runtime is, and what a build is made of, as values.
+
+A runtime is one file of this folder (or one folder) and one row of `all.py`; tests/contract holds each to this page.
+"""
 
 from __future__ import annotations
 
@@ -6,53 +9,133 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from receiver.manifest import Manifest, Tree
+from receiver.manifest import Manifest, Problems, Pushed, Tree
+from receiver.manifest.command import Server
+from receiver.model import ProcessEnv
 from receiver.settings import Settings
 
 
 @dataclass(frozen=True)
 class Step:
-    """One command of a build. `environment` comes on top of the plan's; `installs`: it makes `.venv` or fills it,
-    so it is left out when the release uses an environment that is there already; `makes`: it makes an empty `.venv`,
-    so it is left out when that is a copy of another's."""
+    """One command of a build, run in the slug. `environment` comes on top of the plan's."""
 
     title: str
     argv: tuple[str, ...]
-    cwd: Path
     environment: Mapping[str, str] = field(default_factory=dict)
-    installs: bool = False
-    makes: bool = False
 
 
 @dataclass(frozen=True)
-class BuildPlan:
-    """`environment_key`: equal keys mean equal environments; "" = this one is for one release only. `seed_key`: of a
-    copy of an environment whose key is the same, the installing steps make what they make of an empty one; "" = never.
-    `requires`: the requirements that decide the environment alone, as they were written (empty: other things do, too);
-    `adds`, with some of them as arguments, installs those and what they need into an environment with all the others.
-    `environment` is for every step; the config vars that the build may see come on top of it."""
+class Made:
+    """A directory at the top of the slug that a build fills, and that later releases use again when they can.
 
-    runtime: str
-    environment_key: str
-    environment: Mapping[str, str]
+    `key`: equal keys mean equal directories, so a later release gets a link to this one; "" = each release has its own.
+    `steps` fill it from nothing. When there is no equal one, a copy of one with the same `seed_key` ("" = none will do)
+    is completed by `seeded`. `copier` is the module that makes such a copy: `copy(source, target)`,
+    `finish(source, target)` when the steps are done, `contents(directory)`, a set that says what is installed there.
+
+    `requires`: what decides the contents, line by line, if nothing else does; `adds`, with some of these lines as
+    further arguments, adds them to a directory that has all the others.
+    """
+
+    name: str
+    key: str
     steps: tuple[Step, ...]
     seed_key: str = ""
+    seeded: tuple[Step, ...] = ()
+    copier: str = ""
     requires: tuple[str, ...] = ()
     adds: Step | None = None
 
 
 @dataclass(frozen=True)
+class BuildPlan:
+    """`runtime`: its name and the wanted version, for people. `made` come first, then `steps`, which every build runs.
+    `environment` is for every step; the config vars that the build may see come on top of it."""
+
+    runtime: str
+    environment: Mapping[str, str] = field(default_factory=dict)
+    made: tuple[Made, ...] = ()
+    steps: tuple[Step, ...] = ()
+
+
+@dataclass(frozen=True)
 class Project:
     """All that a runtime plans from. `tree` is the app's (already below `manifest.root`), `slug` where it will be
-    unpacked and run, `cache` a directory that outlives releases, `uv` the program, beside shipit's own Python."""
+    unpacked and run, `cache` a directory of the app's builds that outlives releases and that its processes cannot read,
+    `tools` the directory of shipit's own programs."""
 
     manifest: Manifest
     tree: Tree
     slug: Path
     cache: Path
-    uv: Path
+    tools: Path
     settings: Settings
 
-    @property
-    def venv(self) -> Path:
-        return self.slug / ".venv"
+
+@dataclass(frozen=True)
+class Evidence:
+    """`what` shows that a project is of this runtime: a file, or a key of shipit.yml. `weak`: it counts only where no
+    runtime has found more."""
+
+    what: str
+    weak: bool = False
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """What stands in for a Procfile that is not there: the command of `web`, or the directory that nginx serves;
+    `notice` tells the pusher why."""
+
+    notice: str
+    web: str = ""
+    static: str = ""
+
+
+class Runtime:
+    """What makes a slug of a tree. `name` is a word; `makes` are the names at the slug's top that only its build may
+    make, `reads` the files at the tree's top that decide what it does, `tools` the programs that it needs beside shipit's. A
+    runtime has `finds` and `plan`; the rest are chances to say more.
+
+    All of it is pure, and all but `plan` runs before a push is taken: reading the tree is cheap, anything else is not.
+    """
+
+    name: str = ""
+    makes: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    tools: tuple[str, ...] = ()
+
+    def finds(self, pushed: Pushed) -> Evidence | None:
+        """Why this project is one of this runtime's; None = it is not. Several runtimes may find one project."""
+        raise NotImplementedError
+
+    def plan(self, project: Project) -> BuildPlan:
+        """The build; raises Rejected with file and line when the files cannot be obeyed."""
+        raise NotImplementedError
+
+    def process(self, project: Project) -> ProcessEnv:
+        """What the processes find in their environment; the release records it, and the launcher applies it."""
+        return ProcessEnv()
+
+    def version(self, pushed: Pushed) -> str:
+        """The version that the project wants of the runtime, "" = any; raises Rejected when it cannot be read."""
+        return pushed.settings.versions.get(self.name, "")
+
+    def suggests(self, pushed: Pushed) -> Suggestion | None:
+        """How to start the project when it has no Procfile; raises Rejected when only a line is missing for that."""
+        return None
+
+    def example(self, pushed: Pushed) -> str:
+        """A line for a Procfile, when none is there and nothing is suggested; "" = no idea."""
+        return ""
+
+    def server(self, command: str, pushed: Pushed) -> Server | None:
+        """The web server that a command starts, when `process` tells it where to listen."""
+        return None
+
+    def command(self, command: str) -> tuple[str, str]:
+        """A process's command without the runner that it went through, which the build has done the work of, and the
+        runner's name; the command as it is, and "", when there is none."""
+        return command, ""
+
+    def check(self, pushed: Pushed, problems: Problems) -> None:
+        """Add to `problems` what is wrong with the project as this runtime sees it."""

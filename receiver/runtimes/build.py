@@ -1,65 +1,76 @@
-"""The build plan: from a manifest and its tree to the commands that make the slug's environment. Pure."""
+"""The build plan: from a manifest and its tree to what makes the slug. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from receiver.manifest import Manifest, Tree, subtree
+from receiver.model import ProcessEnv
 from receiver.runtimes.all import RUNTIMES
-from receiver.runtimes.base import BuildPlan, Project, Step
+from receiver.runtimes.base import BuildPlan, Made, Project, Runtime, Step
 from receiver.settings import Settings
-
-__all__ = ["BuildPlan", "Step", "adding", "build_plan", "following", "installing", "seeding"]
 
 PATH = "/usr/local/bin:/usr/bin:/bin"
 MAX_ADDED = 50  # more of them are a new start: asking for all takes no longer then
 
 
-def build_plan(manifest: Manifest, tree: Tree, *, slug: Path, cache: Path, uv: Path, settings: Settings) -> BuildPlan:
-    """Plan the build of a commit; raises Rejected with file and line when its files cannot be obeyed.
+def build_plan(
+    manifest: Manifest,
+    tree: Tree,
+    *,
+    slug: Path,
+    cache: Path,
+    tools: Path,
+    settings: Settings,
+    runtimes: Sequence[Runtime] = RUNTIMES,
+) -> tuple[BuildPlan, ProcessEnv]:
+    """Plan the build of a commit, and what its processes will find; raises Rejected with file and line when its files
+    cannot be obeyed.
 
-    `tree` is the whole commit, as `read_manifest` had it; `slug` receives only `manifest.root` of it. Every step's
-    working directory is `slug`. The first runtime that knows the project plans it; the server's
-    `build_environment` is for every build.
+    `tree` is the whole commit, as `read_manifest` had it; `slug` receives only `manifest.root` of it. One build for all
+    the runtimes that the manifest names; the server's `build_environment` is for every step.
     """
-    project = Project(manifest, subtree(tree, manifest.root), slug, cache, uv, settings)
-    plan = next(plan for runtime in RUNTIMES if (plan := runtime(project)) is not None)
+    project = Project(manifest, subtree(tree, manifest.root), slug, cache, tools, settings)
+    named = [name for name, _ in manifest.runtimes]
+    found = [runtime for runtime in runtimes if runtime.name in named]
+    plans = [runtime.plan(project) for runtime in reversed(found)]
+    process = _together([runtime.process(project) for runtime in found])
     environment = {
         "LANG": "C.UTF-8",
-        "PATH": f"{project.venv / 'bin'}:{PATH}",
+        "PATH": ":".join([*(str(slug / directory) for directory in process.path), PATH]),
         **settings.build_environment,
-        **plan.environment,
     }
-    return replace(plan, environment=environment, steps=(*plan.steps, *_own(project)))
+    for plan in plans:
+        environment |= plan.environment
+    return BuildPlan(
+        runtime=" + ".join(plan.runtime for plan in reversed(plans)),
+        environment=environment,
+        made=tuple(made for plan in plans for made in plan.made),
+        steps=(*(step for plan in plans for step in plan.steps), *_own(manifest)),
+    ), process
 
 
-def installing(plan: BuildPlan) -> tuple[Step, ...]:
-    """The steps that make `.venv` of nothing."""
-    return tuple(step for step in plan.steps if step.installs)
-
-
-def seeding(plan: BuildPlan) -> tuple[Step, ...]:
-    """The steps that make `.venv` of a copy of an environment with the same `seed_key`."""
-    return tuple(step for step in plan.steps if step.installs and not step.makes)
-
-
-def adding(plan: BuildPlan, before: Collection[str]) -> tuple[Step, ...]:
-    """The steps that make `.venv` of a copy that has just what `before` requires, if all that is required still; the
-    copy must lose or change nothing by them, else they do not suffice. Empty when it takes more."""
-    added = [line for line in plan.requires if line not in before]
-    if not plan.adds or not before or not added or not set(before) <= set(plan.requires) or len(added) > MAX_ADDED:
+def adding(made: Made, before: Collection[str]) -> tuple[Step, ...]:
+    """The steps that complete a copy of a directory that has just what `before` requires, if all that is required
+    still; the copy must lose or change nothing by them, else they do not suffice. Empty when it takes more."""
+    added = [line for line in made.requires if line not in before]
+    if not made.adds or not before or not added or not set(before) <= set(made.requires) or len(added) > MAX_ADDED:
         return ()
-    return (replace(plan.adds, argv=(*plan.adds.argv, *added)),)
+    return (replace(made.adds, argv=(*made.adds.argv, *added)),)
 
 
-def following(plan: BuildPlan) -> tuple[Step, ...]:
-    """The steps that come after, whatever `.venv` is: all that are left when it is a link."""
-    return tuple(step for step in plan.steps if not step.installs)
+def _together(parts: Sequence[ProcessEnv]) -> ProcessEnv:
+    """What the processes of an app of several runtimes find: what all of them say, the first row's first."""
+    return ProcessEnv(
+        path=tuple(directory for part in parts for directory in part.path),
+        variables=tuple(pair for part in parts for pair in part.variables),
+        socket=tuple(pair for part in parts for pair in part.socket),
+    )
 
 
-def _own(project: Project) -> tuple[Step, ...]:
+def _own(manifest: Manifest) -> tuple[Step, ...]:
     """The app's own build command, last, as it was written."""
-    command = project.manifest.build_command
-    return (Step("Running the build command", ("/bin/bash", "-c", command), project.slug),) if command else ()
+    command = manifest.build_command
+    return (Step("Running the build command", ("/bin/bash", "-c", command)),) if command else ()

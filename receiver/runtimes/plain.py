@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
-from receiver.runtimes.base import BuildPlan, Project
+from receiver.manifest import Pushed
+from receiver.runtimes.base import BuildPlan, Evidence, Project, Runtime
 
 
-def plan(project: Project) -> BuildPlan:
-    """Nothing to install."""
-    return BuildPlan("files", "", {}, ())
+class Plain(Runtime):
+    """Takes any project that nobody else takes, and installs nothing."""
+
+    name = "files"
+
+    def finds(self, pushed: Pushed) -> Evidence | None:
+        return Evidence("", weak=True)
+
+    def plan(self, project: Project) -> BuildPlan:
+        return BuildPlan(self.name)

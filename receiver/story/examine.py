@@ -23,6 +23,7 @@ from receiver.names import AppName
 from receiver.paths import PREFIX, PROXY_GROUP, PYTHON, SHIPIT_USER, Layout, app_user, build_user
 from receiver.proxy import nginx
 from receiver.root.client import Agent
+from receiver.runtimes.all import RUNTIMES
 from receiver.settings import load
 from receiver.sources.git.repository import Git
 from receiver.story import verdict
@@ -44,9 +45,7 @@ def host_findings(layout: Layout) -> Iterator[Finding]:
     """Look at the installation itself."""
     again = "Run the installer again: ./install.sh"
     settings, machine = load(layout.settings), engines.here(layout)
-    yield Finding(
-        "host", f"installation at {PREFIX.resolve()}", PYTHON.exists() and (PREFIX / "bin/uv").exists(), again
-    )
+    yield Finding("host", f"installation at {PREFIX.resolve()}", PYTHON.exists() and _tools(), again)
     yield Finding("host", f"user {SHIPIT_USER}", _user(SHIPIT_USER), again)
     yield Finding("host", f"group {PROXY_GROUP}", _group(PROXY_GROUP), again)
     yield _answers(layout, machine.hints.start_agent)
@@ -152,6 +151,11 @@ def _answers(layout: Layout, hint: str) -> Finding:
     except Failure as failure:
         return Finding("host", f"the agent does not answer: {failure.message}", False, hint)
     return Finding("host", "the agent answers", True)
+
+
+def _tools() -> bool:
+    """Whether the programs are there that builds need."""
+    return all((PREFIX / "bin" / tool).exists() for runtime in RUNTIMES for tool in runtime.tools)
 
 
 def _user(name: str) -> bool:

@@ -18,7 +18,6 @@ from receiver import names, settings, wire
 from receiver.errors import Failure
 from receiver.gate import keys, pubkey, push, refs, request
 from receiver.ledger import say
-from receiver.manifest import read_manifest
 from receiver.manifest.tree import MAX_READ
 from receiver.model import AppState, Release, Source, Status, decode_app_state, decode_release
 from receiver.names import AppName
@@ -26,6 +25,7 @@ from receiver.proxy import probe
 from receiver.records import encode
 from receiver.runtimes.build import build_plan
 from receiver.runtimes.python import lockfile
+from receiver.runtimes.read import read_manifest
 from receiver.sources.git import source, submodules
 
 Target = Callable[[bytes], object]

@@ -8,8 +8,9 @@ import pytest
 from trees import FakeTree
 
 from receiver.errors import Rejected
-from receiver.manifest import read_manifest
-from receiver.runtimes.build import BuildPlan, adding, build_plan, following, installing, seeding
+from receiver.runtimes.base import BuildPlan, Made, Step
+from receiver.runtimes.build import adding, build_plan
+from receiver.runtimes.read import read_manifest
 from receiver.settings import Settings
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden/build"
@@ -39,34 +40,41 @@ PROJECTS: dict[str, dict[str, str]] = {
 
 def plan(files: dict[str, str], settings: Settings | None = None) -> BuildPlan:
     tree = FakeTree({**PROCFILE, **files})
-    return build_plan(
+    built, _ = build_plan(
         read_manifest(tree),
         tree,
         slug=SLUG,
         cache=SLUG.parents[1] / "cache",
-        uv=Path("/usr/lib/shipit/current/bin/uv"),
+        tools=Path("/usr/lib/shipit/current/bin"),
         settings=settings or Settings(),
     )
+    return built
+
+
+def environment(files: dict[str, str], settings: Settings | None = None) -> Made:
+    """The one directory that a Python build makes."""
+    (made,) = plan(files, settings).made
+    return made
 
 
 def described(built: BuildPlan) -> str:
-    steps = [
-        {
-            "title": s.title,
-            "argv": s.argv,
-            "cwd": str(s.cwd),
-            "environment": dict(s.environment),
-            "installs": s.installs,
-            "makes": s.makes,
-        }
-        for s in built.steps
-    ]
+    def told(steps: tuple[Step, ...]) -> list[dict[str, object]]:
+        return [{"title": s.title, "argv": s.argv, "environment": dict(s.environment)} for s in steps]
+
     body = {
         "runtime": built.runtime,
-        "reusable": bool(built.environment_key),
-        "seedable": bool(built.seed_key),
         "environment": built.environment,
-        "steps": steps,
+        "made": [
+            {
+                "name": made.name,
+                "reusable": bool(made.key),
+                "seedable": bool(made.seed_key),
+                "steps": told(made.steps),
+                "seeded": told(made.seeded),
+            }
+            for made in built.made
+        ],
+        "steps": told(built.steps),
     }
     return json.dumps(body, indent=1) + "\n"
 
@@ -80,7 +88,7 @@ def test_the_plan_of_each_kind_of_project_is_the_golden_one(name: str) -> None:
 
 
 def key(files: dict[str, str], settings: Settings | None = None) -> str:
-    return plan(files, settings).environment_key
+    return environment(files, settings).key
 
 
 @pytest.mark.parametrize("name", ["requirements", "uv", "poetry", "pipenv", "pyproject", "no-requirements"])
@@ -170,7 +178,7 @@ def test_two_lock_files_are_refused() -> None:
 
 
 def test_a_lock_file_wins_over_requirements() -> None:
-    assert plan({**PROJECTS["uv"], "requirements.txt": "x"}).steps[0].title == "Installing from uv.lock"
+    assert environment({**PROJECTS["uv"], "requirements.txt": "x"}).steps[0].title == "Installing from uv.lock"
 
 
 def test_a_pipfile_without_its_lock_is_refused() -> None:
@@ -180,41 +188,41 @@ def test_a_pipfile_without_its_lock_is_refused() -> None:
 
 def test_an_environment_that_is_there_leaves_only_the_apps_own_build_command() -> None:
     files = {**PROJECTS["requirements"], "shipit.yml": "build: {command: ./manage.py collectstatic --noinput}"}
-    left = following(plan(files))
+    left = plan(files).steps
     assert [step.argv for step in left] == [("/bin/bash", "-c", "./manage.py collectstatic --noinput")]
-    assert following(plan(PROJECTS["uv"])) == ()
+    assert plan(PROJECTS["uv"]).steps == ()
 
 
 @pytest.mark.parametrize("name", PROJECTS)
 def test_of_a_copied_environment_the_same_is_installed_and_none_is_made(name: str) -> None:
-    built = plan(PROJECTS[name])
-    assert seeding(built) == tuple(step for step in installing(built) if "venv" not in step.argv)
-    assert bool(built.seed_key) is bool(built.environment_key)
+    for made in plan(PROJECTS[name]).made:
+        assert made.seeded == tuple(step for step in made.steps if "venv" not in step.argv)
+        assert bool(made.seed_key) is bool(made.key)
 
 
 def test_another_lock_may_start_from_a_copy_and_another_python_may_not() -> None:
     files = PROJECTS["requirements"]
-    seed = plan(files).seed_key
-    assert plan({**files, "requirements.txt": "flask==3.0.0\n"}).seed_key == seed
-    assert plan({**files, ".python-version": "3.12\n"}).seed_key != seed
-    assert plan({**files, "uv.toml": "no-build = true\n"}).seed_key != seed
+    seed = environment(files).seed_key
+    assert environment({**files, "requirements.txt": "flask==3.0.0\n"}).seed_key == seed
+    assert environment({**files, ".python-version": "3.12\n"}).seed_key != seed
+    assert environment({**files, "uv.toml": "no-build = true\n"}).seed_key != seed
 
 
 def test_settings_of_uv_in_pyproject_decide_the_environment_too() -> None:
     files = PROJECTS["requirements"]
-    plain = plan({**files, "pyproject.toml": "[tool.ruff]\nline-length = 100\n"})
-    assert plain.seed_key == plan(files).seed_key
-    told = plan({**files, "pyproject.toml": "[tool.uv]\nconstraint-dependencies = ['flask<3']\n"})
-    assert told.seed_key != plain.seed_key and told.environment_key != plain.environment_key
-    assert plan({**files, "pyproject.toml": "no toml"}).seed_key == plain.seed_key
+    plain = environment({**files, "pyproject.toml": "[tool.ruff]\nline-length = 100\n"})
+    assert plain.seed_key == environment(files).seed_key
+    told = environment({**files, "pyproject.toml": "[tool.uv]\nconstraint-dependencies = ['flask<3']\n"})
+    assert told.seed_key != plain.seed_key and told.key != plain.key
+    assert environment({**files, "pyproject.toml": "no toml"}).seed_key == plain.seed_key
 
 
 ADDABLE = "flask==3.0.0\ngunicorn  # serves\n"
 
 
 def test_what_a_requirements_file_adds_is_installed_alone() -> None:
-    new = plan({"requirements.txt": "rich[jupyter]>=13; python_version > '3'\n" + ADDABLE})
-    (step,) = adding(new, plan({"requirements.txt": ADDABLE}).requires)
+    new = environment({"requirements.txt": "rich[jupyter]>=13; python_version > '3'\n" + ADDABLE})
+    (step,) = adding(new, environment({"requirements.txt": ADDABLE}).requires)
     assert step.argv[1:] == ("pip", "install", "rich[jupyter]>=13; python_version > '3'")
 
 
@@ -238,14 +246,14 @@ def test_what_a_requirements_file_adds_is_installed_alone() -> None:
 )
 def test_whatever_else_changes_takes_all_of_the_requirements(after: str) -> None:
     others = {"constraints.txt": "rich<13\n", "more.txt": "rich\n--pre\n", "rich-13-py3-none-any.whl": ""}
-    new = plan({"requirements.txt": after, **others})
-    assert adding(new, plan({"requirements.txt": ADDABLE}).requires) == ()
+    new = environment({"requirements.txt": after, **others})
+    assert adding(new, environment({"requirements.txt": ADDABLE}).requires) == ()
 
 
 def test_what_is_included_counts_as_if_it_were_written_there() -> None:
-    new = plan({"requirements.txt": "-r base.txt\nrich\n", "base.txt": ADDABLE})
-    assert [step.argv[3:] for step in adding(new, plan({"requirements.txt": ADDABLE}).requires)] == [("rich",)]
-    assert adding(plan(PROJECTS["uv"]), ("flask",)) == (), "a lock file is installed as it is"
+    new = environment({"requirements.txt": "-r base.txt\nrich\n", "base.txt": ADDABLE})
+    assert [step.argv[3:] for step in adding(new, environment({"requirements.txt": ADDABLE}).requires)] == [("rich",)]
+    assert adding(environment(PROJECTS["uv"]), ("flask",)) == (), "a lock file is installed as it is"
 
 
 def test_the_root_of_a_monorepo_is_planned_alone() -> None:
@@ -255,4 +263,4 @@ def test_the_root_of_a_monorepo_is_planned_alone() -> None:
         "api/requirements.txt": "flask",
         "uv.lock": "",
     }
-    assert plan(files).environment_key == key({"requirements.txt": "flask"})
+    assert key(files) == key({"requirements.txt": "flask"})

@@ -18,12 +18,12 @@ import uv
 
 from receiver.client.directory import Directory
 from receiver.inside import builder
-from receiver.inside.environment import copy_bytecode
-from receiver.manifest import read_manifest
-from receiver.runtimes.build import adding, build_plan, installing, seeding
+from receiver.runtimes.build import adding, build_plan
+from receiver.runtimes.python.copied import finish
 from receiver.runtimes.python.lock.poetry import content_hash
+from receiver.runtimes.read import read_manifest
 from receiver.settings import Settings
-from receiver.story.build import encode_steps
+from receiver.story.reuse import encode_steps
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -74,12 +74,14 @@ class Workshop:
         for name, text in {"Procfile": "web: x\n", **files}.items():
             (self.slug / name).write_text(text)
         tree = Directory(self.slug)
-        plan = build_plan(read_manifest(tree), tree, slug=self.slug, cache=self.cache, uv=self.uv, settings=Settings())
+        plan, _ = build_plan(
+            read_manifest(tree), tree, slug=self.slug, cache=self.cache, tools=self.uv.parent, settings=Settings()
+        )
         config = {"UV_DEFAULT_INDEX": self.index.as_uri(), "UV_PYTHON_DOWNLOADS": "never"}
-        for step in plan.steps:
+        for step in (*(step for made in plan.made for step in made.steps), *plan.steps):
             done = subprocess.run(
                 step.argv,
-                cwd=step.cwd,
+                cwd=self.slug,
                 env={"HOME": str(self.cache), **plan.environment, **config},
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
@@ -103,14 +105,18 @@ class Workshop:
         for name, text in {"Procfile": "web: x\n", **files}.items():
             (self.slug / name).write_text(text)
         tree = Directory(self.slug)
-        plan = build_plan(read_manifest(tree), tree, slug=self.slug, cache=self.cache, uv=self.uv, settings=Settings())
+        plan, _ = build_plan(
+            read_manifest(tree), tree, slug=self.slug, cache=self.cache, tools=self.uv.parent, settings=Settings()
+        )
         config = {"UV_DEFAULT_INDEX": self.index.as_uri(), "UV_PYTHON_DOWNLOADS": "never"}
         monkeypatch.chdir(self.slug)
+        (made,) = plan.made
         known = {
-            "link": "", "seed": str(seed), "adding": encode_steps(adding(plan, before)),
-            "seeding": encode_steps(seeding(plan)), "installing": encode_steps(installing(plan)),
+            "name": made.name, "link": "", "seed": str(seed), "copier": made.copier,
+            "adding": encode_steps(adding(made, before)), "seeded": encode_steps(made.seeded),
+            "steps": encode_steps(made.steps),
         }  # fmt: skip
-        return builder.make_environment(known, {"HOME": str(self.cache), **plan.environment, **config})
+        return builder.make_directory(known, {"HOME": str(self.cache), **plan.environment, **config})
 
     def says(self, code: str) -> str:
         python = self.slug / ".venv/bin/python"
@@ -315,7 +321,7 @@ def test_bytecode_is_copied_for_the_very_same_module_only(tmp_path: Path) -> Non
     cache.mkdir()
     for name in ("same", "other", "gone"):
         (cache / f"{name}.cpython-311.pyc").write_bytes(b"code")
-    copy_bytecode(str(tmp_path / "old"), str(tmp_path / "new"))
+    finish(str(tmp_path / "old"), str(tmp_path / "new"))
     assert [path.name for path in (tmp_path / "new").rglob("*.pyc")] == ["same.cpython-311.pyc"]
 
 

@@ -14,13 +14,13 @@ from trees import FakeTree
 
 from receiver.errors import Rejected
 from receiver.ledger.ledger import Ledger
-from receiver.manifest import read_manifest
 from receiver.manifest.section import Said
 from receiver.model import Release, Source, Status, decode_release
 from receiver.names import TypeName
 from receiver.ops import all as ops
 from receiver.ops.base import Event, What, section
 from receiver.records import Corrupt, Record, encode, own, taken_over, text, whole
+from receiver.runtimes.read import read_manifest
 from receiver.story import verdict
 
 

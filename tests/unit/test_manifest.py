@@ -6,9 +6,11 @@ from hypothesis import strategies as st
 from trees import FakeTree
 
 from receiver.errors import Rejected
-from receiver.manifest import command, read_manifest
+from receiver.manifest.command import listen_mode
 from receiver.model import Check, CheckKind, Limits, Listen
 from receiver.names import build_may_see
+from receiver.runtimes.python import command
+from receiver.runtimes.read import read_manifest
 
 
 def refused(files: dict[str, str]) -> Rejected:
@@ -162,7 +164,7 @@ def test_a_root_makes_a_directory_the_whole_app() -> None:
         "shipit.yml": "build: {root: api}",
     }  # fmt: skip
     manifest = read_manifest(FakeTree(files))
-    assert (manifest.processes[0].command, manifest.root, manifest.python) == ("right", "api", "3.12")
+    assert (manifest.processes[0].command, manifest.root, manifest.version("python")) == ("right", "api", "3.12")
 
 
 def test_a_root_that_is_not_there_is_refused() -> None:
@@ -191,7 +193,7 @@ def test_a_committed_environment_is_refused(path: str) -> None:
     ],
 )
 def test_the_wanted_python_is_found(files: dict[str, str], python: str) -> None:
-    assert read_manifest(FakeTree({"Procfile": "web: x", **files})).python == python
+    assert read_manifest(FakeTree({"Procfile": "web: x", **files})).version("python") == python
 
 
 def test_files_that_want_different_pythons_are_refused() -> None:
@@ -223,7 +225,7 @@ def test_no_content_of_the_files_brings_anything_but_an_answer_or_rejected(a: by
 @settings(deadline=None)
 @given(st.text(max_size=100))
 def test_any_command_has_a_listen_mode(text: str) -> None:
-    assert command.listen_mode(text) in Listen
+    assert listen_mode(text, command.server(text)) in Listen
 
 
 @pytest.mark.parametrize("text", ["[project\n", "x = 1\nx = 2\n", "a = " + "[" * 5000, "\n\xff"])

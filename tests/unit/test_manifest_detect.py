@@ -4,8 +4,8 @@ import pytest
 from trees import FakeTree
 
 from receiver.errors import Rejected
-from receiver.manifest import read_manifest
-from receiver.manifest.detect import find
+from receiver.runtimes.python.detect import find
+from receiver.runtimes.read import read_manifest
 
 FLASK = "from flask import Flask\n\nsite = Flask(__name__)\n"
 FASTAPI = "import fastapi\napi: fastapi.FastAPI = fastapi.FastAPI()\n"

@@ -44,7 +44,7 @@ x-ours: {free: [1, 2]}
     assert (web.count, web.listen, web.drain) == (2, Listen.PORT, 10)
     assert web.limits == Limits(2048, 150, 64)
     assert web.check == {"kind": CheckKind.HTTP, "path": "/health", "status": 204, "content": "ok", "timeout": 90}
-    assert (said.release, said.python, said.root) == ("./migrate", "3.10", "services/api")
+    assert (said.release, said.versions["python"], said.root) == ("./migrate", "3.10", "services/api")
     assert said.domains == ("www.example.org", "*.example.org")
     assert (said.build_config, said.build_command) == (("NPM_TOKEN",), "make css")
     assert (said.keep, said.warm, shipit_yml.parse(b"warm: 0").warm, shipit_yml.parse(b"").warm) == (9, 600, 0, None)

@@ -15,6 +15,7 @@ from receiver.model import (
     CheckKind,
     Limits,
     Listen,
+    ProcessEnv,
     ProcessType,
     Release,
     Source,
@@ -155,7 +156,7 @@ def test_what_every_record_of_its_format_has_may_not_be_missing(value: Release |
 CARRIED = {
     "slug", "environment", "environment_key", "commit", "branch", "subject", "author", "runtime", "release_command",
     "processes", "formation", "build_config", "env", "digest", "warm",
-    "domains", "capabilities",
+    "domains", "capabilities", "process_env", "shares", "static",
 }  # fmt: skip
 OWN = {
     "app", "number", "format", "source", "status", "by", "created", "config_base", "target", "took_over", "fresh",
@@ -171,7 +172,8 @@ def test_of_every_field_it_is_said_whether_it_is_carried() -> None:
 def test_a_release_takes_over_the_carried_fields_of_its_base_and_no_other() -> None:
     base = dataclasses.replace(
         RELEASE, warm=60, environment_key="k", runtime="python", release_command="r", env=((ConfigKey("A"), "b"),),
-        domains=(Domain("a.example"),), capabilities={"x": {"y": 1}},
+        domains=(Domain("a.example"),), capabilities={"x": {"y": 1}}, process_env=ProcessEnv(("bin",)), shares=(7,),
+        static="dist",
         target=3, config_base=4, took_over=5, previous=6, fresh=True, message="m", reason="r",
     )  # fmt: skip
     made = Release(

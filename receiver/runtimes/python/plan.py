@@ -1,4 +1,4 @@
-"""Python projects, by uv: the first of uv.lock, poetry.lock, Pipfile.lock, requirements.txt, pyproject.toml, setup.py.
+"""The build of a Python project, by uv: the first of uv.lock, poetry.lock, Pipfile.lock, requirements.txt, pyproject.toml, setup.py.
 
 A lock file is installed exactly as it is, or the build fails and says how to renew it.
 """
@@ -14,11 +14,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from receiver.errors import Rejected
-from receiver.manifest import project as said
-from receiver.manifest import requirements, toml
-from receiver.manifest.project import Kind
-from receiver.runtimes.base import BuildPlan, Project, Step
+from receiver.manifest import toml
+from receiver.runtimes.base import BuildPlan, Made, Project, Step
+from receiver.runtimes.python import project as said
+from receiver.runtimes.python import requirements
 from receiver.runtimes.python.lock import poetry
+from receiver.runtimes.python.project import Kind
 
 # Changes when the steps below make another environment of the same files.
 RECIPE = 2
@@ -28,27 +29,34 @@ _LOCAL = re.compile(r"source = \{[^{}]*\b(?:editable|directory|path) = ")
 _EXPLAIN = '"$@" && exit; code=$?; echo "Python on this server:" >&2; "$1" python list --only-installed >&2; exit $code'
 
 
-def plan(project: Project) -> BuildPlan | None:
-    """The steps for a Python project; None when there is nothing of Python at its top."""
+ENVIRONMENT = ".venv"
+COPIER = "receiver.runtimes.python.copied"
+
+
+def plan(project: Project) -> BuildPlan:
+    """The environment of a Python project, and the steps that make it."""
     kind = said.kind(project.tree)
-    if kind is Kind.NOTHING and not any(_is_python(path) for path in project.tree.files()):
-        return None
-    decides, steps = _BY_KIND[kind](project)
-    python = project.manifest.python
+    decides, makes, fills = _BY_KIND[kind](project)
     lines = requirements.read(project.tree, kind.value).lines if kind is Kind.REQUIREMENTS and decides else []
-    return BuildPlan(
-        runtime=f"python {python}".rstrip(),
-        environment_key=_key(project, kind, decides) if decides else "",
+    made = Made(
+        name=ENVIRONMENT,
+        key=_key(project, kind, decides) if decides else "",
+        steps=(*makes, *fills),
         seed_key=_key(project, kind, ()) if decides else "",
-        environment=_environment(project),
-        steps=steps,
+        seeded=fills,
+        copier=COPIER,
         requires=tuple(dict.fromkeys(lines)),
         adds=_uv(project, "Installing what requirements.txt adds", "pip", "install") if lines else None,
     )
+    return BuildPlan(f"python {_version(project)}".rstrip(), _environment(project), (made,))
 
 
-def _is_python(path: str) -> bool:
-    return "/" not in path and (path.endswith(".py") or path in (".python-version", "runtime.txt"))
+def _version(project: Project) -> str:
+    return project.manifest.version("python")
+
+
+def _venv(project: Project) -> str:
+    return str(project.slug / ENVIRONMENT)
 
 
 def _environment(project: Project) -> Mapping[str, str]:
@@ -61,12 +69,12 @@ def _environment(project: Project) -> Mapping[str, str]:
         # A hard link would let a later build change this release through the cache, which it can write.
         "UV_LINK_MODE": "copy",
         "UV_NO_PROGRESS": "1",
-        "UV_PROJECT_ENVIRONMENT": str(project.venv),
+        "UV_PROJECT_ENVIRONMENT": _venv(project),
         "UV_PYTHON_CACHE_DIR": str(project.cache / "python"),
         # In the slug, because the app's user must run it and a rollback must find it.
         "UV_PYTHON_INSTALL_DIR": str(project.slug / ".python"),
         "UV_PYTHON_PREFERENCE": "system",
-        "VIRTUAL_ENV": str(project.venv),
+        "VIRTUAL_ENV": _venv(project),
     }
 
 
@@ -74,7 +82,7 @@ def _key(project: Project, kind: Kind, decides: Iterable[str]) -> str:
     """The digest of everything that decides the environment (docs/architecture.md, "Environments")."""
     files = project.tree.files()
     blobs = sorted((path, files[path]) for path in {*decides, "uv.toml"} if path in files)
-    facts = [RECIPE, kind.value, project.manifest.python, sorted(project.settings.build_environment.items()), blobs]
+    facts = [RECIPE, kind.value, _version(project), sorted(project.settings.build_environment.items()), blobs]
     with suppress(Rejected):
         # uv reads it whatever it installs from; what is no TOML, it does not.
         if table := toml.table(toml.read(project.tree, "pyproject.toml"), "tool", "uv"):
@@ -82,53 +90,55 @@ def _key(project: Project, kind: Kind, decides: Iterable[str]) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-# Each of these returns the files that decide the environment (none: it is for this release only) and the steps.
-Planned = tuple[list[str], tuple[Step, ...]]
+Steps = tuple[Step, ...]
+# Each of these returns the files that decide the environment (none: it is for this release only), the steps that make
+# an empty one, and those that fill it.
+Planned = tuple[list[str], Steps, Steps]
 
 
 def _uv_lock(project: Project) -> Planned:
     # `requires-python` uv reads itself; a version wished elsewhere is found, or not, in a step of its own.
-    wish = _wish(project) if project.manifest.python[:1].isalnum() else ()
+    wish = _wish(project) if _version(project)[:1].isalnum() else ()
     sync = _uv(project, "Installing from uv.lock", "sync", "--locked", "--no-dev", *wish)
     raw = project.tree.read(Kind.UV.value)
     own = raw is None or _LOCAL.search(raw.decode(errors="replace")) is not None
-    return ([] if own else ["uv.lock", "pyproject.toml"]), ((_make_venv(project), sync) if wish else (sync,))
+    return ([] if own else ["uv.lock", "pyproject.toml"]), ((_make_venv(project),) if wish else ()), (sync,)
 
 
 def _poetry(project: Project) -> Planned:
     pyproject = toml.read(project.tree, "pyproject.toml")
     lock = project.tree.read(Kind.POETRY.value)
     direct = lock is None or poetry.direct(_lock_version(lock))
-    steps = [_make_venv(project), *([_lockfile(project, Kind.POETRY)] if direct else _exported(project))]
+    steps = [_lockfile(project, Kind.POETRY)] if direct else _exported(project)
     own = _poetry_installs_itself(project, pyproject)
     if own:
         steps.append(_uv(project, "Installing the project", "pip", "install", "--no-deps", "-e", "."))
     local = lock is None or re.search(rb'^type = "(?:directory|file)"', lock, re.MULTILINE) is not None
-    return ([] if own or local else ["poetry.lock", "pyproject.toml"]), tuple(steps)
+    return ([] if own or local else ["poetry.lock", "pyproject.toml"]), (_make_venv(project),), tuple(steps)
 
 
 def _pipenv(project: Project) -> Planned:
     lock = project.tree.read(Kind.PIPENV.value)
     local = lock is None or re.search(rb'"(?:path|file|editable)":', lock) is not None
-    return ([] if local else ["Pipfile.lock", "Pipfile"]), (_make_venv(project), _lockfile(project, Kind.PIPENV))
+    return ([] if local else ["Pipfile.lock", "Pipfile"]), (_make_venv(project),), (_lockfile(project, Kind.PIPENV),)
 
 
 def _lockfile(project: Project, kind: Kind) -> Step:
     """Shipit reads the lock file inside the build and gives uv its packages, versions and hashes."""
     argv = (
-        str(project.uv.parent / "python"),
+        str(project.tools / "python"),
         "-I",
         "-m",
         "receiver.runtimes.python.lockfile",
         kind.value,
-        str(project.uv),
+        str(project.tools / "uv"),
     )
-    return Step(f"Installing from {kind.value}", argv, project.slug, installs=True)
+    return Step(f"Installing from {kind.value}", argv)
 
 
 def _exported(project: Project) -> list[Step]:
     """A poetry.lock from before Poetry 2 needs Poetry's resolver; uv fetches Poetry and keeps it in the cache."""
-    wanted = str(project.venv / "requirements.poetry.txt")
+    wanted = str(project.slug / ENVIRONMENT / "requirements.poetry.txt")
     export = ("poetry", "export", "--only", "main", "--output", wanted)
     tool = ("tool", "run", "--from", "poetry>=2.2,<3", "--with", "poetry-plugin-export>=1.9,<2", *export)
     return [
@@ -148,7 +158,7 @@ def _requirements(project: Project) -> Planned:
     install = _uv(
         project, "Installing from requirements.txt", "pip", "install", "--exact", "-r", "requirements.txt", *hashes
     )
-    return ([] if found.open else found.files), (_make_venv(project), install)
+    return ([] if found.open else found.files), (_make_venv(project),), (install,)
 
 
 def _pyproject(project: Project) -> Planned:
@@ -159,21 +169,21 @@ def _pyproject(project: Project) -> Planned:
     local = bool(table.get("dynamic")) or "file:" in json.dumps(table.get("dependencies", []), default=str)
     local = local or bool(toml.table(data, "tool", "uv", "sources"))
     if not table:
-        return ["pyproject.toml"], (_make_venv(project),)
+        return ["pyproject.toml"], (_make_venv(project),), ()
     install = _uv(
         project, "Installing the dependencies of pyproject.toml", "pip", "install", "--exact", "-r", "pyproject.toml"
     )
-    return ([] if local else ["pyproject.toml"]), (_make_venv(project), install)
+    return ([] if local else ["pyproject.toml"]), (_make_venv(project),), (install,)
 
 
 def _setup(project: Project) -> Planned:
     """Editable, so that templates and data files are found where they are, listed as package data or not."""
     install = _uv(project, "Installing the project and its dependencies", "pip", "install", "-e", ".")
-    return [], (_make_venv(project), install)
+    return [], (_make_venv(project),), (install,)
 
 
 def _nothing(project: Project) -> Planned:
-    return ["runtime.txt"], (_make_venv(project),)
+    return ["runtime.txt"], (_make_venv(project),), ()
 
 
 _BY_KIND = {
@@ -184,8 +194,7 @@ _BY_KIND = {
 
 def _make_venv(project: Project) -> Step:
     wish = _wish(project)
-    make = _uv(project, "Making the environment", "venv", "--quiet", "--no-project", *wish, str(project.venv))
-    make = replace(make, makes=True)
+    make = _uv(project, "Making the environment", "venv", "--quiet", "--no-project", *wish, _venv(project))
     if not wish:
         return make
     argv = ("/bin/sh", "-c", _EXPLAIN, "sh", *make.argv)
@@ -193,11 +202,11 @@ def _make_venv(project: Project) -> Step:
 
 
 def _wish(project: Project) -> tuple[str, ...]:
-    return ("--python", project.manifest.python) if project.manifest.python else ()
+    return ("--python", _version(project)) if _version(project) else ()
 
 
 def _uv(project: Project, title: str, *words: str) -> Step:
-    return Step(title, (str(project.uv), *words), project.slug, installs=True)
+    return Step(title, (str(project.tools / "uv"), *words))
 
 
 def _poetry_installs_itself(project: Project, data: Mapping[str, object]) -> bool:

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from receiver.manifest import requirements, toml
+from receiver.manifest import toml
 from receiver.manifest.problems import decode, reject, shown
 from receiver.manifest.tree import Tree
+from receiver.runtimes.python import requirements
 
 
 class Kind(str, Enum):
@@ -53,6 +54,11 @@ def kind(tree: Tree) -> Kind:
         if plain.value in files:
             return plain
     return Kind.SETUP if "setup.cfg" in files else Kind.NOTHING
+
+
+def shows(tree: Tree, kind: Kind) -> str:
+    """The file that shows a project to be of this kind."""
+    return kind.value if kind.value in tree.files() else "setup.cfg"
 
 
 def packages(tree: Tree) -> set[str]:

@@ -11,7 +11,7 @@ from contextlib import suppress
 CHUNK = 2**30
 
 
-def copy_environment(source: str, target: str) -> None:
+def copy(source: str, target: str) -> None:
     """Copy the environment `source` to `target`, both absolute, and make its scripts name the copy.
 
     Nothing is shared but what the file system shares by itself (copy_file_range(2)): a build must not be able to change
@@ -22,13 +22,13 @@ def copy_environment(source: str, target: str) -> None:
     if not os.path.isdir(f"{source}/lib/{interpreter}"):  # noqa: PTH112
         raise OSError(0, "It was made for another Python.", source)
     top = os.path.dirname(source)  # noqa: PTH120
-    copy(source, target, top)
+    copy_tree(source, target, top)
     for entry in os.scandir(f"{target}/bin"):
         if entry.is_file(follow_symlinks=False):
             rename_in(entry.path, source.encode(), target.encode())
 
 
-def copy_bytecode(source: str, target: str) -> None:
+def finish(source: str, target: str) -> None:
     """When all is installed in the copy: the bytecode of the modules without a package that are still the same."""
     for packages in site_packages(target):
         old = source + packages[len(target) :]
@@ -41,7 +41,7 @@ def copy_bytecode(source: str, target: str) -> None:
                     copy_file(entry, to)
 
 
-def distributions(environment: str) -> set[str]:
+def contents(environment: str) -> set[str]:
     """The name and version of every package that is installed there (PyPA, "Recording installed projects")."""
     inside = (entry.name for packages in site_packages(environment) for entry in os.scandir(packages))
     return {name for name in inside if name.endswith(".dist-info")}
@@ -57,7 +57,7 @@ def listed(directory: str) -> list[os.DirEntry[str]]:
     return []
 
 
-def copy(source: str, target: str, top: str) -> None:
+def copy_tree(source: str, target: str, top: str) -> None:
     """One directory and all below it: modes within the umask, times kept (bytecode is checked against them)."""
     os.mkdir(target)  # noqa: PTH102
     for entry in os.scandir(source):
@@ -69,10 +69,10 @@ def copy(source: str, target: str, top: str) -> None:
             os.symlink(link, to)  # noqa: PTH211
         elif entry.name == "__pycache__" and source.endswith("/site-packages"):
             # uv removes the bytecode of a package with it, but not that of a module without one. Were it of the same
-            # size and second as the module that takes its place, it would be taken for its bytecode: copy_bytecode.
+            # size and second as the module that takes its place, it would be taken for its bytecode: finish.
             continue
         elif entry.is_dir(follow_symlinks=False):
-            copy(entry.path, to, top)
+            copy_tree(entry.path, to, top)
         else:
             copy_file(entry, to)
 

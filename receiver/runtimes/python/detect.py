@@ -9,10 +9,10 @@ import ast
 import re
 from dataclasses import dataclass
 
-from receiver.errors import Rejected
 from receiver.manifest.problems import reject
-from receiver.manifest.project import Kind, kind, packages
 from receiver.manifest.tree import Tree
+from receiver.runtimes.base import Suggestion
+from receiver.runtimes.python.project import kind, packages
 
 MAX_SOURCE = 256 * 1024
 
@@ -50,21 +50,18 @@ class Found:
         return f"{self.server} {self.target}"
 
 
-def web_command(tree: Tree) -> tuple[str, str]:
-    """The command of `web` for a tree without a Procfile, and a notice that says why.
+def suggestion(tree: Tree) -> Suggestion | None:
+    """The command of `web` for a tree without a Procfile; None when no framework is recognised.
 
-    Raises Rejected with the line to write when nothing is recognised or the server is not among the requirements.
+    Raises Rejected with the line to write when the server is not among the requirements.
     """
     found = find(tree)
     if found is None:
-        example = "web: gunicorn app:app" if kind(tree) is not Kind.NOTHING else "web: ./server --port $PORT"
-        raise Rejected(
-            "There is no Procfile, and the project does not look like Django, Flask or FastAPI.",
-            hint=f"Write a file called Procfile that says how to start it, for example:\n{example}",
-        )
+        return None
     needed = packages(tree)
     if found.server in needed or (found.server == "uvicorn" and needed & {"fastapi[standard]", "fastapi[all]"}):
-        return found.command, f"No Procfile: {found.framework} at {found.where}, so `web: {found.command}`."
+        notice = f"No Procfile: {found.framework} at {found.where}, so `web: {found.command}`."
+        return Suggestion(notice, web=found.command)
     raise reject(
         found.where,
         f"There is no Procfile. This is {found.framework}, but {found.server} is not among the requirements.",

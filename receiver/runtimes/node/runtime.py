@@ -1,0 +1,69 @@
+"""Node.js, as a runtime: npm, pnpm and yarn by their lock files. The build is in plan.py."""
+
+from __future__ import annotations
+
+import re
+
+from receiver.manifest import Pushed
+from receiver.manifest.problems import reject
+from receiver.model import ProcessEnv
+from receiver.runtimes.base import BuildPlan, Evidence, Project, Runtime, Suggestion
+from receiver.runtimes.node import package, versions
+
+_RUNS = re.compile(r"(?:^|[\s;&|/])(?:node|npm|npx|pnpm|yarn)\s")
+# Servers of a developer's machine.
+_DEVELOPER = re.compile(r"\b(?:react-scripts start|vite(?! preview)|vue-cli-service serve|ng serve|astro dev|parcel|"
+                        r"webpack(?:-dev-server| serve)|next dev|nodemon|ts-node-dev)\b")  # fmt: skip
+
+
+class Node(Runtime):
+    """Projects with a package.json that has something to install, build or start."""
+
+    name = "node"
+    makes = ("node_modules", ".node")
+    reads = (package.NAME, *package.LOCKS, ".nvmrc", ".node-version")
+
+    def finds(self, pushed: Pushed) -> Evidence | None:
+        data = package.read(pushed.tree)
+        if data is None:
+            return None
+        what = package.manager(pushed.tree, data).lock or package.NAME
+        lines = pushed.procfile.processes.values() if pushed.procfile else ()
+        own = package.build_script(data) or package.script(data, "start") or package.table(data, "dependencies")
+        # A package.json for a formatter beside another language is no reason to install anything.
+        return Evidence(what, weak=not own and not any(_RUNS.search(line.command) for line in lines))
+
+    def plan(self, project: Project) -> BuildPlan:
+        from receiver.runtimes.node import plan
+
+        return plan.plan(project)
+
+    def process(self, project: Project) -> ProcessEnv:
+        return ProcessEnv(path=(".node/bin", "node_modules/.bin"), variables=(("NODE_ENV", "production"),))
+
+    def version(self, pushed: Pushed) -> str:
+        data = package.read(pushed.tree) or {}
+        wish, where = package.wanted(pushed, data, super().version(pushed))
+        if not wish:
+            return ""
+        try:
+            found = versions.best(wish)
+        except ValueError as error:
+            raise reject(where, f"{wish!a} is no version of Node.js.", "Write one into .nvmrc:  22") from error
+        if found is None:
+            raise versions.refused(where, wish)
+        return wish
+
+    def suggests(self, pushed: Pushed) -> Suggestion | None:
+        data = package.read(pushed.tree) or {}
+        start = package.script(data, "start")
+        if start and not _DEVELOPER.search(start):
+            around = any(package.script(data, name) for name in ("prestart", "poststart")) or "$npm_" in start
+            command = "npm start" if around else start
+            return Suggestion(f"No Procfile: the start script of package.json, so `web: {command}`.", web=command)
+        if "server.js" in pushed.tree.files():
+            return Suggestion("No Procfile: there is a server.js, so `web: node server.js`.", web="node server.js")
+        return None
+
+    def example(self, pushed: Pushed) -> str:
+        return "web: node server.js"

@@ -1,0 +1,75 @@
+"""Python, as a runtime: what of it is asked before a push is taken. The build is in plan.py."""
+
+from __future__ import annotations
+
+from receiver.manifest import Problems, Pushed
+from receiver.manifest.command import Server
+from receiver.model import WEB, ProcessEnv
+from receiver.runtimes.base import BuildPlan, Evidence, Project, Runtime, Suggestion
+from receiver.runtimes.python import command, project
+from receiver.runtimes.python.project import Kind
+
+
+class Python(Runtime):
+    """Projects that say what they need in one of Python's own files, or are Python files alone."""
+
+    name = "python"
+    makes = (".venv", ".python")
+    reads = (*(kind.value for kind in Kind if kind is not Kind.NOTHING), "setup.cfg", ".python-version", "runtime.txt")
+    tools = ("uv",)
+
+    def finds(self, pushed: Pushed) -> Evidence | None:
+        kind = project.kind(pushed.tree)
+        if kind is not Kind.NOTHING:
+            return Evidence(project.shows(pushed.tree, kind))
+        files = pushed.tree.files()
+        told = next((path for path in (".python-version", "runtime.txt") if path in files), "")
+        alone = next((path for path in files if (path.endswith(".py") and "/" not in path) or _is_made(path)), "")
+        return Evidence(told or alone, weak=True) if told or alone else None
+
+    def plan(self, project: Project) -> BuildPlan:
+        # What reads lock files is imported when there is something to build.
+        from receiver.runtimes.python import plan
+
+        return plan.plan(project)
+
+    def process(self, project: Project) -> ProcessEnv:
+        return ProcessEnv(
+            path=(".venv/bin",),
+            variables=(
+                # Else output waits in a buffer, and the log shows it minutes late.
+                ("PYTHONUNBUFFERED", "1"),
+                ("VIRTUAL_ENV", "$SLUG/.venv"),
+            ),
+            # gunicorn takes its command line over these, these over its configuration file; uvicorn reads UVICORN_*.
+            socket=(("GUNICORN_CMD_ARGS", "--bind=unix:$SOCKET $GUNICORN_CMD_ARGS"), ("UVICORN_UDS", "$SOCKET")),
+        )
+
+    def version(self, pushed: Pushed) -> str:
+        return project.python_version(pushed.tree, super().version(pushed)).version
+
+    def suggests(self, pushed: Pushed) -> Suggestion | None:
+        from receiver.runtimes.python import detect
+
+        return detect.suggestion(pushed.tree)
+
+    def example(self, pushed: Pushed) -> str:
+        return "web: gunicorn app:app" if project.kind(pushed.tree) is not Kind.NOTHING else ""
+
+    def server(self, text: str, pushed: Pushed) -> Server | None:
+        return command.server(text, pushed.tree.read)
+
+    def command(self, text: str) -> tuple[str, str]:
+        plain, runner = command.without_runner(text)
+        return plain, f"{runner} run" if runner else ""
+
+    def check(self, pushed: Pushed, problems: Problems) -> None:
+        if pushed.procfile and pushed.procfile.wsgi and "gunicorn" not in project.packages(pushed.tree):
+            where = project.kind(pushed.tree).value or "requirements.txt"
+            problems.add(pushed.procfile.processes[WEB].where,
+                         "wsgi: starts gunicorn, which is not among the requirements.",
+                         f"Add gunicorn to {where}.")  # fmt: skip
+
+
+def _is_made(path: str) -> bool:
+    return path.partition("/")[0] in Python.makes

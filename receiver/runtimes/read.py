@@ -1,0 +1,94 @@
+"""The manifest of a commit: what its files say, and what the runtimes make of it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from receiver.errors import Rejected
+from receiver.manifest import Manifest, Problems, Pushed, Tree, complete, read_files
+from receiver.manifest.command import Server
+from receiver.manifest.procfile import Line, Procfile
+from receiver.manifest.section import Section
+from receiver.model import WEB
+from receiver.runtimes.all import RUNTIMES
+from receiver.runtimes.base import Evidence, Runtime
+
+Found = list[tuple[Runtime, Evidence]]
+
+
+def read_manifest(tree: Tree, sections: Sequence[Section] = (), runtimes: Sequence[Runtime] = RUNTIMES) -> Manifest:
+    """Read the manifest of a commit; raises Rejected that tells every mistake with file and line.
+
+    `sections` are further ones that shipit.yml may have (ops/all.py has them).
+    """
+    pushed = read_files(tree, sections)
+    found = found_in(pushed, runtimes)
+    problems = Problems()
+    for runtime, _ in found:
+        _check_tree(pushed.tree, runtime, problems)
+    problems.check()
+    notices: list[str] = []
+    lines, static = _lines(pushed, found, runtimes, notices)
+    for runtime, _ in found:
+        runtime.check(pushed, problems)
+    manifest = complete(pushed, lines, static, _knows(pushed, runtimes), problems, notices)
+    versions = ((runtime.name, runtime.version(pushed)) for runtime, _ in found)
+    return replace(
+        manifest,
+        runtimes=tuple((runtime.name, evidence.what) for runtime, evidence in found),
+        versions=tuple((name, version) for name, version in versions if version),
+    )
+
+
+def found_in(pushed: Pushed, runtimes: Sequence[Runtime]) -> Found:
+    """The runtimes that a project is of, in the table's order; at least one."""
+    every = [(runtime, evidence) for runtime in runtimes if (evidence := runtime.finds(pushed))]
+    return [pair for pair in every if not pair[1].weak] or every[:1]
+
+
+def _check_tree(tree: Tree, runtime: Runtime, problems: Problems) -> None:
+    for name in runtime.makes:
+        inside = next((path for path in tree.files() if path == name or path.startswith(name + "/")), None)
+        if inside:
+            problems.add(inside, f"{name} is made by the build and cannot be in the commit.",
+                         f"git rm -r --cached {name}; echo {name}/ >> .gitignore")  # fmt: skip
+
+
+def _lines(pushed: Pushed, found: Found, runtimes: Sequence[Runtime], notices: list[str]) -> tuple[Procfile, str]:
+    """The lines of the Procfile, or what stands in for them; and the directory that nginx serves."""
+    if pushed.procfile:
+        return _without_runners(pushed.procfile, runtimes, notices), pushed.settings.static
+    for runtime, _ in found:
+        if suggested := runtime.suggests(pushed):
+            notices.append(suggested.notice)
+            lines = {WEB: Line(suggested.web, 0)} if suggested.web else {}
+            return Procfile(lines, None), suggested.static
+    examples = (runtime.example(pushed) for runtime, _ in found)
+    example = next(filter(None, examples), "web: ./server --port $PORT")
+    raise Rejected(
+        "There is no Procfile, and the project does not look like Django, Flask or FastAPI.",
+        hint=f"Write a file called Procfile that says how to start it, for example:\n{example}",
+    )
+
+
+def _without_runners(lines: Procfile, runtimes: Sequence[Runtime], notices: list[str]) -> Procfile:
+    """The same lines without the runners whose work the build has done."""
+
+    def plain(line: Line) -> Line:
+        for runtime in runtimes:
+            text, runner = runtime.command(line.command)
+            if runner:
+                notices.append(f"{line.where}: `{runner}` is left out; the environment is on the PATH.")
+                return replace(line, command=text)
+        return line
+
+    processes = {kind: plain(line) for kind, line in lines.processes.items()}
+    return Procfile(processes, plain(lines.release) if lines.release else None, lines.wsgi)
+
+
+def _knows(pushed: Pushed, runtimes: Sequence[Runtime]) -> Callable[[str], Server | None]:
+    def server(command: str) -> Server | None:
+        return next((known for runtime in runtimes if (known := runtime.server(command, pushed))), None)
+
+    return server

@@ -1,0 +1,108 @@
+"""What the build of a release need not make again: directories that an earlier one has made.
+
+Each release's build.json says what its build made, by which keys, and in whose slug that lies.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from receiver.errors import NotFound
+from receiver.model import Release
+from receiver.records import Corrupt
+from receiver.runtimes.base import BuildPlan, Made, Step
+from receiver.runtimes.build import adding
+from receiver.story.context import AppContext
+
+
+@dataclass(frozen=True)
+class Reused:
+    """For one directory of a build: `link` is the release in whose slug an equal one lies, `seed` the one whose may be
+    copied (0: none), and `requires` what that one was made of, if nothing else has put anything into it."""
+
+    made: Made
+    link: int = 0
+    seed: int = 0
+    requires: tuple[str, ...] = ()
+
+
+def find(context: AppContext, release: Release, plan: BuildPlan) -> list[Reused]:
+    """For each directory that the plan makes, the best that the releases before this one have."""
+    if release.fresh or not any(made.key for made in plan.made):
+        return [Reused(made) for made in plan.made]
+    earlier = list(_builds(context, release))
+    return [_best(context, made, earlier) for made in plan.made]
+
+
+def shares(found: Sequence[Reused]) -> tuple[int, ...]:
+    """The releases whose files a slug links to; they stay on disk with it."""
+    return tuple(sorted({reused.link for reused in found} - {0}))
+
+
+def encoded(context: AppContext, number: int, plan: BuildPlan, found: Sequence[Reused], root: str) -> bytes:
+    """build.json of release `number`: what the builder does, and what later builds ask of it."""
+
+    def place(owner: int, made: Made) -> str:
+        return str(context.paths.release(owner).slug / made.name) if owner else ""
+
+    body = {
+        "root": root,
+        "environment": dict(plan.environment),
+        "made": [
+            {
+                "name": made.name,
+                "key": made.key,
+                "seed_key": made.seed_key,
+                "requires": made.requires,
+                "in": reused.link or number,
+                "link": place(reused.link, made),
+                "seed": place(reused.seed, made),
+                "copier": made.copier,
+                "adding": encode_steps(adding(made, reused.requires)),
+                "seeded": encode_steps([] if reused.link else made.seeded),
+                "steps": encode_steps([] if reused.link else made.steps),
+            }
+            for reused in found
+            for made in [reused.made]
+        ],
+        "following": encode_steps(plan.steps),
+        "cache": context.settings.cache * 2**20,
+    }
+    return json.dumps(body, indent=1).encode() + b"\n"
+
+
+def encode_steps(steps: Sequence[Step]) -> list[dict[str, object]]:
+    return [{"title": s.title, "argv": list(s.argv), "environment": dict(s.environment)} for s in steps]
+
+
+Build = tuple[int, dict[str, Any]]  # a release's number, its build.json
+
+
+def _best(context: AppContext, made: Made, earlier: Sequence[Build]) -> Reused:
+    for _, build in earlier:
+        same = _of(build, made)
+        if made.key and same and same["key"] == made.key and context.paths.release(same["in"]).slug.is_dir():
+            return Reused(made, link=same["in"])
+    for number, build in earlier:
+        like = _of(build, made)
+        if made.seed_key and like and like["in"] == number and like["seed_key"] == made.seed_key:
+            return Reused(made, seed=number, requires=() if build["following"] else tuple(like["requires"]))
+    return Reused(made)
+
+
+def _of(build: dict[str, Any], made: Made) -> dict[str, Any]:
+    return next((known for known in build["made"] if known["name"] == made.name), {})
+
+
+def _builds(context: AppContext, release: Release) -> Iterator[Build]:
+    """The builds whose slug is whole and still on disk, newest first; those of older versions of shipit told less."""
+    # Only what is built still has a slug: the rest of a long history need not be read.
+    for number in sorted({*context.ledger.built()} - {release.number}, reverse=True):
+        with suppress(NotFound, Corrupt, OSError, ValueError, KeyError):
+            if context.ledger.release(number).digest:
+                build = json.loads(context.paths.release(number).build_plan.read_bytes())
+                yield number, {"made": build["made"], "following": build["following"]}

@@ -1,0 +1,1 @@
+"""The promises of each interface, run against everything that implements it."""

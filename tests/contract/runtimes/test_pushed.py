@@ -1,0 +1,50 @@
+"""Every runtime's sample, pushed to a server: live without a Procfile, and not built again for code alone."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+from host.apps import asked
+from lab.client import Client
+from lab.host import Host
+
+from contract.runtimes.samples import SAMPLES, Sample
+
+HERE = Path(__file__).parent
+SITE = "/usr/lib/shipit/current/lib/python3*/site-packages/receiver/runtimes"
+
+
+@pytest.fixture(scope="module")
+def server(shared_host: Host) -> Host:
+    """It knows the toy, too: one more file and one more row."""
+    shared_host.write("/tmp/toy.py", (HERE / "toy.py").read_text())
+    row = "s/^RUNTIMES: .*= (/&Toy(), /; s/^from receiver.runtimes.plain/from receiver.runtimes.toy import Toy\\n&/"
+    shared_host.sh(
+        f"cp /tmp/toy.py {SITE}/ && sed -i {shlex.quote(row)} {SITE}/all.py && systemctl stop shipit-gateway",
+        check=True,
+    )
+    return shared_host
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SAMPLES)
+def test_a_sample_is_live_and_code_alone_makes_nothing_again(server: Host, laptop: Client, name: str) -> None:
+    sample: Sample = SAMPLES[name]
+    repo = laptop.repo(f"app-{name}", {**sample.files, "mark": "one"})
+    first = repo.push()
+    assert first.code == 0, str(first)
+    assert "No Procfile" in first.remote
+    assert laptop.get(f"app-{name}").body.strip() == "one"
+    repo.commit({"mark": "two"} if name != "toy" else {"README.md": "two"})
+    second = repo.push()
+    assert second.code == 0, str(second)
+    assert "nstalling" not in second.remote and "Making" not in second.remote, str(second)
+    assert laptop.get(f"app-{name}").body.strip() == ("two" if name != "toy" else "one")
+    if sample.runtime.makes:
+        assert asked(laptop, "releases:info", f"app-{name}", "v2")["shares"] == "v1"
+    if sample.wrong:
+        repo.commit(dict(sample.wrong))
+        third = repo.push()
+        assert third.code != 0 and sample.told in third.remote and sample.hint in third.remote, str(third)
