@@ -142,12 +142,12 @@ def existing(layout: Layout, app: AppName, settings: Settings, agent: Agent) -> 
 
 
 def put_back(ledger: Ledger, git: Git) -> None:
-    """Make the deploy branch be at the live commit, so that whatever is not live can be pushed again."""
+    """Make the deploy branch be at the last commit that was pushed and went live, so that any other can be pushed."""
     branch = ledger.state().branch
     if branch is None:
         return
-    current = ledger.current()
-    git.put_back(branch, current.commit if current else None)
+    pushed = ledger.pushed()
+    git.put_back(branch, pushed.commit if pushed else None)
 
 
 def tidy(git: Git) -> None:

@@ -180,6 +180,15 @@ class Ledger:
         except NotFound:
             raise Corrupt(f"The record of {self.app} v{number}, which is live, is gone.") from None
 
+    def pushed(self) -> Release | None:
+        """The release whose commit the deploy branch is at: the live one's, or, where that came in another way, the
+        last before it that was pushed and live. None before the first."""
+        current = self.current()
+        if current is None or current.commit:
+            return current
+        before = (r for r in self.newest_first() if r.number < current.number and r.status is Status.LIVE)
+        return next((release for release in before if release.commit), None)
+
     def still_holds(self) -> str:
         """What a change that failed has left as it was: a Failure's `holds`."""
         current = self.current_number()

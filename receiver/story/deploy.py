@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 
-from receiver.errors import Cancelled, Failure
+from receiver.errors import BuildFailed, Cancelled, Failure
 from receiver.model import Release, Status
 from receiver.proxy.vhost import domains
 from receiver.root.client import Agent
@@ -72,8 +72,10 @@ def leave_session(context: AppContext, release: Release) -> None:
 def built(context: AppContext, release: Release) -> Release:
     """The release with a slug of its own; one that runs another's comes back as it is."""
     checkpoint.reach("opened")
-    if not release.builds or release.commit is None:
+    if not release.builds:
         return release
+    if release.commit is None:
+        raise BuildFailed(f"{release.name} came with nothing to build.", hint="Push a commit.")
     # What reads a commit is slow to import, and only this needs it.
     from receiver.story.build import build
 

@@ -40,7 +40,7 @@ import os, socket
 from receiver.story import worker
 
 def stand_in(layout, ledger, release, agent, held):
-    worker.detach({{agent.fileno(), *held}})
+    worker.detach({{agent.fileno(), *held}}, worker.NAME)
     os.write(held[-1], f"{{os.getpid()}}\\n".encode())
     with socket.socket(socket.AF_UNIX) as test:
         test.connect({socket!r})

@@ -13,7 +13,7 @@ from dataclasses import replace
 import pytest
 from gate_server import Job, Laptop, Server, die, make_fail, make_live
 
-from receiver.model import Status
+from receiver.model import Source, Status
 
 
 @pytest.fixture(autouse=True)
@@ -335,6 +335,39 @@ def test_a_rollback_moves_the_branch_back_so_that_the_newer_commit_can_be_pushed
     assert laptop.push().returncode == 0
     current = server.ledger().current()
     assert current is not None and (current.number, current.commit) == (3, newer)
+
+
+def without_a_commit(server: Server) -> None:
+    """A release that no push brought goes live."""
+    ledger = server.ledger()
+    release = ledger.open_release(Source.CONFIG, "alice")
+    ledger.commit(release)
+    ledger.finish(release, Status.LIVE)
+
+
+def test_after_a_live_release_that_was_not_pushed_the_branch_stays_and_a_push_goes_on_from_it(
+    server: Server, laptop: Laptop
+) -> None:
+    """It was deleted once, and with it what a clone fetched."""
+    laptop.push()
+    pushed = laptop.head()
+    without_a_commit(server)
+    server.worker.behaviour = make_fail
+    laptop.commit({"app.py": "bad"})
+    assert laptop.push().returncode == 1
+    assert server.ref("refs/heads/main") == pushed
+    server.worker.behaviour = make_live
+    assert laptop.push().returncode == 0
+    assert server.ref("refs/heads/main") == laptop.head()
+
+
+def test_before_the_first_live_push_a_failed_one_leaves_no_branch(server: Server, laptop: Laptop) -> None:
+    without_a_commit(server)
+    server.worker.behaviour = make_fail
+    assert laptop.push().returncode == 1
+    assert server.ref("refs/heads/main") == ""
+    server.worker.behaviour = make_live
+    assert laptop.push().returncode == 0 and server.ref("refs/heads/main") == laptop.head()
 
 
 def test_the_environment_of_a_hook_is_ours_alone(server: Server, laptop: Laptop) -> None:
