@@ -92,12 +92,21 @@ class HostFault(Failure):
     exit_code = 71
 
 
-def full_disk(error: BaseException) -> HostFault | None:
-    """What to tell of an error that means the disk or a quota is full; None for any other error."""
-    if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+def sick_disk(error: BaseException) -> HostFault | None:
+    """What to tell of an error that means that the disk takes nothing: it or a quota is full, it became read-only, it
+    fails. None for any other error."""
+    code = error.errno if isinstance(error, OSError) else None
+    told = {
+        errno.ENOSPC: "is full",
+        errno.EDQUOT: "is full",
+        errno.EROFS: "is read-only",
+        errno.EIO: "fails",
+    }.get(code or 0)
+    if not told or not isinstance(error, OSError):
         return None
+    hint = "Make room on the server; look with: shipit doctor"
+    if told != "is full":
+        hint = "The server's administrator finds why: dmesg | tail; then: shipit doctor"
     return HostFault(
-        f"The disk of the server is full ({error.strerror}).",
-        holds="What is live goes on serving.",
-        hint="Make room on the server; look with: shipit doctor",
+        f"The disk of the server {told} ({error.strerror}).", holds="What is live goes on serving.", hint=hint
     )

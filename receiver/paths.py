@@ -92,9 +92,14 @@ class Layout:
         return self.root / "run/shipit"
 
     @property
+    def roots(self) -> Path:
+        """What root alone writes while the machine runs. Not below `run`, where each app has a directory of its name."""
+        return self.root / "run/shipit-root"
+
+    @property
     def ran(self) -> Path:
-        """Root's: an empty file APP/vN for each slug that was built, compared or served since the machine started."""
-        return self.run / ".ran"
+        """An empty file APP/vN for each slug that was built, compared or served since the machine started."""
+        return self.roots / "ran"
 
     @property
     def agent_socket(self) -> Path:

@@ -14,7 +14,7 @@ import click
 
 from receiver import here, settings
 from receiver.caller import Caller, Role
-from receiver.errors import Failure, Rejected, full_disk
+from receiver.errors import Failure, Rejected, sick_disk
 from receiver.gate.keys import LOCAL_ADMIN
 from receiver.paths import SHIPIT_USER, Layout
 
@@ -166,7 +166,7 @@ def run(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
-        full = full_disk(error)
+        full = sick_disk(error)
         if full is None:
             raise
         print_failure(full)

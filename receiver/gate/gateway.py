@@ -15,7 +15,7 @@ from types import FrameType
 
 from receiver import here, settings
 from receiver.caller import Caller
-from receiver.errors import Failure, HostFault, full_disk
+from receiver.errors import Failure, HostFault, sick_disk
 from receiver.gate.keys import Keyring
 from receiver.gate.request import CliRequest, GitRequest, Greeting, Request, Service, parse
 from receiver.paths import SHIPIT_USER, Layout, share
@@ -71,7 +71,7 @@ def serve(layout: Layout, argv: list[str], hooks: Path) -> int:
         _refuse(TOO_LARGE, git=False)
     except Exception as error:  # noqa: BLE001 - a caller never sees a traceback; the journal has it
         audit.bug(error)
-        full = full_disk(error)
+        full = sick_disk(error)
         code = full.exit_code if full else 70
         bug = HostFault(
             f"This is a bug in shipit ({type(error).__name__}).",

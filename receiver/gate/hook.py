@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from receiver.caller import Caller, Role
-from receiver.errors import Failure, HostFault, full_disk
+from receiver.errors import Failure, HostFault, sick_disk
 from receiver.gate import refs
 from receiver.gate.push import Options, options
 from receiver.gate.refs import Update
@@ -61,7 +61,7 @@ class Hooks:
                 side.failure(failure)
                 return 1
             except OSError as error:
-                side.failure(full_disk(error) or self._untaken(error))
+                side.failure(sick_disk(error) or self._untaken(error))
                 return 1
         return 0
 

@@ -21,6 +21,7 @@ from types import FrameType
 from receiver.gate import gateway
 from receiver.gate.ask import INTERRUPT, TAKEN
 from receiver.paths import Layout, share
+from receiver.system.journal import lines_may_be_lost
 from receiver.system.listener import FIRST_FD, IDLE, fork_for_each
 
 # What requests need beside the gateway itself, the most frequent first.
@@ -35,6 +36,7 @@ CHANNELS = (0, 1, 2)
 
 def main() -> None:
     """Serve logins on the socket that systemd passed, until none has come for a while."""
+    lines_may_be_lost("shipit")
     gc.freeze()
     gc.enable()
     with socket.socket(fileno=FIRST_FD) as server:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from receiver.errors import full_disk, printable
+from receiver.errors import printable, sick_disk
 
 MAX_LINE = 4096
 MAX_OUTPUT = 8 * 2**20
@@ -115,7 +115,7 @@ class Say:
             os.write(self._fd, line.encode(errors="replace") + b"\n")
         except OSError as error:
             # A line for which there is no room is lost; a release is not to fail, or a build to hang, for that.
-            if not full_disk(error):
+            if not sick_disk(error):
                 raise
 
 

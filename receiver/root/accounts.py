@@ -8,6 +8,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+from contextlib import suppress
 from dataclasses import dataclass
 
 from receiver.errors import HostFault
@@ -58,6 +59,10 @@ def make_socket_dir(paths: AppPaths, ids: Ids) -> None:
     """/run/shipit/APP, which the app's engine makes again at every boot."""
     proxy = grp.getgrnam(PROXY_GROUP).gr_gid
     with disk.opened_dir(paths.layout.run) as run_dir:
+        with suppress(FileNotFoundError):
+            if os.stat(paths.name, dir_fd=run_dir, follow_symlinks=False).st_uid != ids.app:
+                # Older versions kept files of root's at names that an app may have.
+                disk.remove_tree(paths.sockets)
         disk.make_dir(run_dir, paths.name, 0o2750, ids.app, proxy)
 
 
@@ -74,7 +79,7 @@ def make_users(paths: AppPaths) -> Ids:
             entry = pwd.getpwnam(name)
         except KeyError:
             # useradd(8) waits 15 s for /etc/passwd and then gives up; many apps may be made at once.
-            with disk.locked(paths.layout.run / "accounts.lock", wait=True):
+            with disk.locked(disk.roots_dir(paths.layout.roots, 0o711) / "accounts.lock", wait=True):
                 done = run([*common, "--comment", comment, "--home-dir", home, *group, name], check=False)
             if done.code not in (0, TAKEN):
                 raise HostFault(

@@ -26,10 +26,11 @@ from typing import Any
 from receiver import wire
 from receiver.engines import all as all_engines
 from receiver.engines.all import Engines
-from receiver.errors import Failure, HostFault, Rejected, full_disk
+from receiver.errors import Failure, HostFault, Rejected, sick_disk
 from receiver.paths import SHIPIT_USER, Layout
 from receiver.proxy.vhost import TEMPLATE
 from receiver.root.verbs import Verbs
+from receiver.system.journal import lines_may_be_lost
 from receiver.system.listener import FIRST_FD, IDLE, fork_for_each
 from receiver.system.render import prepared
 
@@ -45,6 +46,7 @@ POLLRDHUP = getattr(select, "POLLRDHUP", 0x2000)
 def main(argv: list[str]) -> None:
     """`agent` listens on the socket that systemd passed, `--listen` on one of its own; `--reconcile-all` does just that."""
     layout = Layout()
+    lines_may_be_lost("shipit-agent")
     # What the agent writes is root's unless a mode says otherwise; locks in the ledger stay usable by its owner.
     os.umask(0o022)
     if argv == ["--reconcile-all"]:
@@ -190,7 +192,7 @@ def respond(verbs: Verbs, line: bytes, fds: Sequence[int], sender: int = 0) -> d
 
 
 def unexpected(error: Exception, log_hint: str) -> Failure:
-    if full := full_disk(error):
+    if full := sick_disk(error):
         return full
     if isinstance(error, OSError) and error.strerror:
         # What the machine says of itself (no space, read-only) helps; which file it was stays in the journal.

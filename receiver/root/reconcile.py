@@ -5,6 +5,7 @@ For whoever holds the app's lock: no release is being made, so whatever runs bes
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
 
 from receiver import settings
@@ -39,12 +40,20 @@ def reconcile(layout: Layout, engines: Engines, app: AppName) -> list[str]:
     # What a reboot ended between the switch and its retiring has only its definitions left.
     remainders = {p.release for p in running} | engines.defined(app)
     wanted = {current.runs_as, *engines.warm(app)} if current else set()
-    for number in sorted(remainders - wanted):
+    for number in sorted(remainders - wanted - left_to_workers(ledger, remainders)):
         engines.stop(app, number, wait=False)
         done.append(f"stopped v{number}")
     if nginx.apply(layout, settings.load(layout.settings), app):
         done.append("reloaded nginx")
     return done
+
+
+def left_to_workers(ledger: Ledger, remainders: Collection[int]) -> set[int]:
+    """Of what runs beside the live release, what a worker still sees to: it makes that release; or it made the live one,
+    and lets the older ones finish their requests."""
+    live = ledger.current_number() or 0
+    retiring = {number for number in remainders if number < live} if live and ledger.worker_lives(live) else set()
+    return retiring | {number for number in remainders if ledger.worker_lives(number)}
 
 
 def held(layout: Layout, app: AppName) -> AbstractContextManager[object]:

@@ -285,7 +285,7 @@ class Verbs:
     def _note_ran(self, app: AppName, numbers: Collection[int]) -> None:
         # A full /run is no reason not to start an app: it is only looked at once more.
         with suppress(OSError):
-            (self.layout.ran / app).mkdir(mode=0o700, parents=True, exist_ok=True)
+            disk.roots_dir(self.layout.ran / app, 0o700)
             for number in numbers:
                 (self.layout.ran / app / f"v{number}").touch(0o600)
 

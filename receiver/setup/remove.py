@@ -78,7 +78,15 @@ def everything(layout: Layout, services: machine.Services) -> None:
             disk.remove_file(layout.root / link)
         for path in (layout.root / "etc/tmpfiles.d").glob("shipit*.conf"):
             path.unlink()
-        gone = ["var/cache/shipit", "var/log/shipit", "run/shipit", "etc/shipit", "var/lib/shipit", "usr/lib/shipit"]
+        gone = [
+            "var/cache/shipit",
+            "var/log/shipit",
+            "run/shipit",
+            "run/shipit-root",
+            "etc/shipit",
+            "var/lib/shipit",
+            "usr/lib/shipit",
+        ]
         for name in gone:
             disk.remove_tree(layout.root / name)
             now.did(f"/{name}")

@@ -67,6 +67,7 @@ def host_findings(layout: Layout) -> Iterator[Finding]:
         "host", f"{free} MiB free in {layout.state}", free >= settings.min_free,
         f"Pushes are refused below {settings.min_free} MiB. Free some: shipit apps:list, du -sh {layout.apps}/*",
     )  # fmt: skip
+    yield from (_takes_files(path) for path in (layout.state, layout.run, layout.etc))
     links = Path("/proc/sys/fs/protected_hardlinks")
     yield Finding(
         "host", "the kernel protects hard links (fs.protected_hardlinks)",
@@ -107,7 +108,10 @@ def app_findings(layout: Layout, app: AppName, agent: Agent) -> Iterator[Finding
     up = [p for p in found if p.release == current.runs_as and p.state.value == "running"]
     wanted = 0 if state.stopped else len(current.running())
     yield Finding(app, f"{len(up)} of {wanted} processes running", len(up) == wanted, f"shipit logs {app}", mends=True)
-    strays = sorted({f"v{p.release}" for p in found if p.release != current.runs_as and p.state.value == "running"})
+    others = {p.release for p in found if p.release != current.runs_as and p.state.value == "running"}
+    # Its worker stops them when they have finished their requests.
+    draining = ledger.worker_lives(current.number)
+    strays = sorted(f"v{n}" for n in others if not (draining and n < current.number) and not ledger.worker_lives(n))
     yield Finding(app, f"processes of other releases: {', '.join(strays) or 'none'}", not strays, mends=True)
     if current.commit and current.branch:
         there = Git(ledger.paths.repo).branch(current.branch)
@@ -156,6 +160,20 @@ def _answers(layout: Layout, hint: str) -> Finding:
 def _tools() -> bool:
     """Whether the programs are there that builds need."""
     return all((PREFIX / "bin" / tool).exists() for runtime in RUNTIMES for tool in runtime.tools)
+
+
+def _takes_files(path: Path) -> Finding:
+    """Whether anything new can be written there: space, inodes, and a file system that is not read-only."""
+    found = os.statvfs(path)
+    why = ""
+    if found.f_flag & os.ST_RDONLY:
+        why = "is read-only"
+    elif found.f_bavail == 0:
+        why = "has no space left"
+    elif found.f_files and found.f_favail == 0:
+        why = "has no inodes left"
+    hint = f"df -h {path}; df -i {path}; findmnt -T {path}; dmesg | tail"
+    return Finding("host", f"the file system of {path} {why or 'takes new files'}", not why, hint)
 
 
 def _user(name: str) -> bool:

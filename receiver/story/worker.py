@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 
 from receiver import settings
-from receiver.errors import Cancelled, Failure, HostFault, full_disk
+from receiver.errors import Cancelled, Failure, HostFault, sick_disk
 from receiver.here import typed
 from receiver.ledger.ledger import Ledger
 from receiver.ledger.say import Say
@@ -136,7 +136,7 @@ def work(context: AppContext, release: Release, lock: int) -> int:
 
 def bug(context: AppContext, release: Release, error: Exception) -> Failure:
     """An unexpected error as the user sees it; the traceback is in the journal."""
-    told = full_disk(error) or Failure(
+    told = sick_disk(error) or Failure(
         f"This is a bug in shipit ({type(error).__name__}).",
         hint="The server's administrator finds it with: journalctl -t shipit -n 50",
     )

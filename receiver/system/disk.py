@@ -168,6 +168,17 @@ def make_dir(at: int, name: str, mode: int, uid: int, gid: int) -> bool:
     return made
 
 
+def roots_dir(path: Path, mode: int) -> Path:
+    """Make sure of a directory that is root's alone, below one that is (Layout.roots), whoever made it; returns it.
+
+    In tests it is the caller's.
+    """
+    path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+    with opened_dir(path.parent) as parent:
+        make_dir(parent, path.name, mode, os.geteuid(), os.getegid())
+    return path
+
+
 def remove_tree(path: Path) -> None:
     """Remove a directory with all it holds, or nothing if it is missing; never follows a link, never crosses a mount.
 

@@ -76,7 +76,7 @@ def test_a_damaged_release_is_refused_before_anything_is_touched(laptop: Client,
     told = shared_host.run("shipit", "doctor", check=False)
     assert (told.code, "not those that were built: v1\n" in told.out) == (1, True), told
     # As a boot leaves it: what has run since is not looked at again.
-    shared_host.run("rm", "-r", "/run/shipit/.ran/damaged")
+    shared_host.run("rm", "-r", "/run/shipit-root/ran/damaged")
     with laptop.load("damaged", threads=2, pause=0.02) as load:
         result = say(laptop, "rollback", "damaged", "v1")
     assert load.stop().failed == 0

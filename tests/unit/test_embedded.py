@@ -92,7 +92,7 @@ def test_a_job_runs_as_its_user_with_a_clean_environment_and_its_config(tmp_path
     del os.environ["CANARY"]
     assert code == 7
     assert out.startswith("nobody\n") and '{"A": "secret"}' in out and "CANARY" not in out
-    assert not any((tmp_path / "run/shipit/credentials").iterdir()), "the copy of the config vars is gone"
+    assert not any((tmp_path / "run/shipit-root/credentials").iterdir()), "the copy of the config vars is gone"
 
 
 @as_root

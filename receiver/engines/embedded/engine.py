@@ -7,9 +7,9 @@ still knows without one is stopping, and is forgotten as soon as it has.
 
 from __future__ import annotations
 
+import grp
 import pwd
 import re
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -76,10 +76,8 @@ class EmbeddedEngine(LogFiles):
 
     def prepare(self, app: AppName) -> None:
         """The directory of the app's logs, which `shipit` may read and other apps may not."""
-        path = self._layout.log / app
-        path.mkdir(parents=True, exist_ok=True)
-        shutil.chown(path, "root", SHIPIT_USER)
-        path.chmod(0o2750)
+        with disk.opened_dir(self._layout.log) as logs:
+            disk.make_dir(logs, app, 0o2750, 0, grp.getgrnam(SHIPIT_USER).gr_gid)
 
     def forget(self, app: AppName) -> None:
         for release in {name.release for name in self._known(app)}:
@@ -175,7 +173,7 @@ class EmbeddedEngine(LogFiles):
 
     def _status(self, name: Name, info: Mapping[str, Any]) -> ProcessStatus:
         state, pid = STATES.get(int(info["state"]), ProcessState.FAILED), int(info["pid"])
-        run = self._layout.run / "processes"
+        run = self._layout.roots / "processes"
         # It notifies (sd_notify(3)) and has not said READY=1 yet.
         if state is ProcessState.RUNNING and (run / f"{name}.notify").exists():
             state = ProcessState.STARTING
@@ -224,7 +222,7 @@ class EmbeddedEngine(LogFiles):
             family.kill(family.with_environment(_marks(name)))
             self._supervisor.forget(str(name))
             for suffix in ("starts", "notify"):
-                disk.remove_file(self._layout.run / "processes" / f"{name}.{suffix}")
+                disk.remove_file(self._layout.roots / "processes" / f"{name}.{suffix}")
 
     def _await_end(self, name: str, seconds: float) -> None:
         deadline = time.monotonic() + seconds

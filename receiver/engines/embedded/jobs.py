@@ -70,7 +70,7 @@ def stop(layout: Layout, name: str) -> None:
     told = 0
     while time.monotonic() < deadline:
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         except FileNotFoundError:
             return
         try:
@@ -89,7 +89,7 @@ def stop(layout: Layout, name: str) -> None:
 
 
 def _file(layout: Layout, name: str) -> Path:
-    return layout.run / "jobs" / name
+    return layout.roots / "jobs" / name
 
 
 class _Keeper:
@@ -121,8 +121,8 @@ class _Keeper:
             signal.signal(number, signal.SIG_IGN)
         self._close_what_is_not_ours()
         path = _file(self.layout, self.job.name)
-        path.parent.mkdir(mode=0o755, exist_ok=True)
-        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        disk.roots_dir(path.parent, 0o700)
+        lock = disk.open_lock(path)
         fcntl.flock(lock, fcntl.LOCK_EX)
         os.ftruncate(lock, 0)
         os.write(lock, str(os.getpid()).encode())
@@ -150,15 +150,13 @@ class _Keeper:
         """The config vars where systemd would put them (systemd.exec(5), LoadCredential), for the job's user only."""
         if self.job.config is None:
             return None
-        path = self.layout.run / "credentials" / self.job.name
-        path.parent.mkdir(mode=0o711, exist_ok=True)
+        uid, gid = self.user.pw_uid, self.user.pw_gid
+        path = disk.roots_dir(self.layout.roots / "credentials", 0o711) / self.job.name
         shutil.rmtree(path, ignore_errors=True)
         path.mkdir(mode=0o700)
-        disk.write_atomically(
-            path / "config", self.job.config.read_bytes(), 0o400, owner=(self.user.pw_uid, self.user.pw_gid)
-        )
-        os.chown(path, self.user.pw_uid, self.user.pw_gid)
-        path.chmod(0o500)
+        disk.write_atomically(path / "config", self.job.config.read_bytes(), 0o400, owner=(uid, gid))
+        with disk.opened_dir(path.parent) as parent:
+            disk.make_dir(parent, path.name, 0o500, uid, gid)
         return path
 
     def _watch(self, credentials: Path | None) -> int:

@@ -188,15 +188,15 @@ def prepare(layout: Layout) -> None:
     """
     import grp
 
+    disk.roots_dir(layout.roots, 0o711)
     for path in (layout.run, layout.log, layout.root / "run/sshd"):
         path.mkdir(mode=0o755, exist_ok=True)
     for path in sockets(layout):
         path.unlink(missing_ok=True)  # that one is there means that somebody listens
     for user in app_users(layout, "app-"):
-        path = layout.run / user.pw_name.removeprefix("app-")
-        path.mkdir(mode=0o750, exist_ok=True)
-        os.chown(path, user.pw_uid, grp.getgrnam(PROXY_GROUP).gr_gid)
-        path.chmod(0o2750)
+        with disk.opened_dir(layout.run) as run_dir:
+            proxy = grp.getgrnam(PROXY_GROUP).gr_gid
+            disk.make_dir(run_dir, user.pw_name.removeprefix("app-"), 0o2750, user.pw_uid, proxy)
     for file in layout.supervisor.glob("*.conf"):
         for log in re.findall(r"^stdout_logfile = (\S+)$", file.read_text(), re.MULTILINE):
             Path(log).parent.mkdir(parents=True, exist_ok=True)

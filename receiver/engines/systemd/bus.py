@@ -7,9 +7,11 @@ between, and every signal of the manager arrives without having been asked for. 
 from __future__ import annotations
 
 import socket
-from collections.abc import Collection, Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from jeepney import DBusAddress, HeaderFields, MessageType, new_method_call
 from jeepney.low_level import Message, Parser
@@ -26,6 +28,15 @@ HANDSHAKE = b"\0AUTH EXTERNAL\r\nDATA\r\nNEGOTIATE_UNIX_FD\r\nBEGIN\r\n"
 ANSWERS = 3
 NOBODY = "shipit-nobody.service"  # there never is
 SILENCE = 120.0  # seconds; a start ends after TimeoutStartSec=, 90 of them
+
+
+PATIENCE = 10.0  # seconds; systemd that executes itself anew (daemon-reexec, an upgrade of it) is away for less
+
+T = TypeVar("T")
+
+
+class Gone(HostFault):
+    """The connection broke, or there is none: systemd may be executing itself anew."""
 
 
 class Refused(Exception):
@@ -132,13 +143,29 @@ def connect(path: Path = PRIVATE) -> Iterator[Bus]:
         yield Bus(connection, heard)
 
 
+def talk(work: Callable[[Bus], T], path: Path = PRIVATE) -> T:
+    """Do this on a connection, and once more from the beginning when systemd went away meanwhile; `work` must be
+    repeatable. Raises HostFault when it stays away."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            with connect(path) as systemd:
+                return work(systemd)
+        except Gone:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+
+
 @contextmanager
 def _answering() -> Iterator[None]:
     try:
         yield
     except OSError as error:
         why = error.strerror or f"nothing for {SILENCE:g} s"
-        raise HostFault(f"systemd does not answer on {PRIVATE}: {why}.", hint="systemctl status") from error
+        raise (Gone if isinstance(error, ConnectionError) else HostFault)(
+            f"systemd does not answer on {PRIVATE}: {why}.", hint="systemctl status"
+        ) from error
 
 
 def _said(message: Message) -> str:

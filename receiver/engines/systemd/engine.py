@@ -62,7 +62,8 @@ class SystemdEngine(Journal):
     def services(self) -> list[Service]:
         states = {
             name: run(["systemctl", "is-active", name], check=False).out.strip()
-            for name in ("shipit-agent.socket", "shipit-gateway.socket")
+            # Without the bus no login gets its session, and no build is started.
+            for name in ("shipit-agent.socket", "shipit-gateway.socket", "dbus.service", "systemd-journald.service")
         }
         return [
             Service(f"{name} is {state}", state == "active", as_root(f"systemctl start {name}"))
@@ -95,8 +96,12 @@ class SystemdEngine(Journal):
 
     def forget(self, app: AppName) -> None:
         word = app_word(app)
-        mine = [units.unit_pattern(app), *(f"shipit-{kind}-{word}-v*.service" for kind in JOB_KINDS)]
-        mine.append(units.warm_name(app, None))
+        # Not by a glob alone: `shipit-release-web-v*` of an app `web` is also a process `web` of an app `release`.
+        listed = systemctl(
+            "list-units", "--all", "--plain", "--no-legend", *(f"shipit-{kind}-{word}-v*.service" for kind in JOB_KINDS)
+        )
+        found = [line.split()[0] for line in listed.out.splitlines() if line.strip()]
+        mine = [units.unit_pattern(app), units.warm_name(app, None), *(name for name in found if "@" not in name)]
         # No drain for what is being destroyed: the stop is asked for, so that nothing restarts, then all is killed.
         systemctl("stop", "--no-block", *mine)
         systemctl("kill", "--signal=SIGKILL", *mine, check=False)
@@ -123,7 +128,8 @@ class SystemdEngine(Journal):
         notifying = [n for n, kind in self._names(release) if release.process(kind).check.kind is CheckKind.NOTIFY]
         others = [n for n, kind in self._names(release) if n not in notifying]
         # A start of Type=notify ends when the process says it is ready: that is the healthcheck's to wait for.
-        with bus.connect() as systemd:
+
+        def begin(systemd: bus.Bus) -> dict[str, str]:
             if warm := release.took_over:
                 # The service too: it may just be about to stop them. What it has stopped is started again.
                 systemd.stop_units([units.warm_name(release.app, warm, kind) for kind in ("timer", "service")])
@@ -132,6 +138,9 @@ class SystemdEngine(Journal):
                 # They may have been left failed by a crash loop, whose count a deliberate start begins anew.
                 systemctl("reset-failed", *failed, check=False)
                 failed = systemd.start_units([*failed], until_done=others)
+            return failed
+
+        failed = bus.talk(begin)
         if failed:
             raise HostFault(
                 f"systemd could not start {release.app} {release.name}.",
@@ -160,16 +169,12 @@ class SystemdEngine(Journal):
         return False
 
     def warm(self, app: AppName) -> set[int]:
-        with bus.connect() as systemd:
-            return {units.warm_number(name) for name in systemd.active(units.warm_name(app, None))}
+        found = bus.talk(lambda systemd: systemd.active(units.warm_name(app, None)))
+        return {units.warm_number(name) for name in found}
 
     def cool(self, app: AppName, but: Collection[int]) -> None:
-        with bus.connect() as systemd:
-            running = {
-                unit.release
-                for name in systemd.active(units.unit_pattern(app))
-                if (unit := units.parse_unit_name(name))
-            }
+        found = bus.talk(lambda systemd: systemd.active(units.unit_pattern(app)))
+        running = {unit.release for name in found if (unit := units.parse_unit_name(name))}
         for number in (self.warm(app) | (self.defined(app) - running)) - {*but}:
             self.stop(app, number, wait=False)
 
@@ -224,11 +229,17 @@ class SystemdEngine(Journal):
         properties = [word for line in self._cage(job) for word in ("-p", line)]
         words = ["--quiet", "--wait", "--service-type=exec", "--pty" if tty else "--pipe", f"--unit={unit}"]
         env = {**CLEAN, **({"TERM": "xterm-256color"} if tty else {})}
-        child = start(
-            ["systemd-run", *words, *properties, "--", *job.argv], env=env, stdin=stdin, stdout=stdout, stderr=stderr
-        )
-        code = child.wait()
+        argv = ["systemd-run", *words, *properties, "--", *job.argv]
+        for attempt in range(ATTEMPTS):
+            code = start(argv, env=env, stdin=stdin, stdout=stdout, stderr=stderr).wait()
+            if code != 1 or attempt + 1 == ATTEMPTS or not self._was_lost(unit):
+                break
+            os.write(stderr, b"(systemd did not take it; once more)\n")
         return self._verdict(unit, code) if code else 0
+
+    def _was_lost(self, unit: str) -> bool:
+        """Whether systemd never began this job: it was executing itself anew when it was asked (daemon-reexec)."""
+        return "not-found" in systemctl("show", "--property=LoadState", unit, check=False).out
 
     def stop_job(self, name: str) -> None:
         systemctl("stop", units.job_unit(name), check=False)
@@ -310,12 +321,26 @@ class SystemdEngine(Journal):
         return self._layout.units / f"{units.app_target(app)}.wants"
 
 
+# What systemctl(1) says when systemd went away in the middle of a call.
+AWAY = ("Connection reset by peer", "Transport endpoint is not connected", "Connection refused", "Broken pipe")
+ATTEMPTS = 3  # to have a job begun
 JOB_KINDS = ("build", "release", "check", "run")
 
 
 def systemctl(*words: str, check: bool = True) -> Result:
-    """One systemctl(1) call; raises HostFault when it fails, unless told otherwise."""
-    return run(["systemctl", "--no-ask-password", "--quiet", *words], check=check)
+    """One systemctl(1) call; raises HostFault when it fails, unless told otherwise. Asked again while systemd executes
+    itself anew: of what shipit asks, all can be asked twice."""
+    argv = ["systemctl", "--no-ask-password", "--quiet", *words]
+    deadline = time.monotonic() + bus.PATIENCE
+    while True:
+        done = run(argv, check=False)
+        if not done.code or time.monotonic() > deadline or not any(word in done.err for word in AWAY):
+            break
+        time.sleep(0.2)
+    if done.code and check:
+        said = (done.err or done.out).strip().splitlines()
+        raise HostFault(f"{' '.join(argv)[:120]} failed with exit code {done.code}.", details=said[-20:])
+    return done
 
 
 @contextmanager

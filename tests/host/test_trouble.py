@@ -1,0 +1,71 @@
+"""Trouble with the machine itself, made by hand: who drains is left alone, what is wrong is named (issue 12, F38)."""
+
+from __future__ import annotations
+
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from lab.background import wait_for
+from lab.client import Client
+from lab.host import Host
+
+from host.apps import build, pushed, say, unwell
+
+SHIPIT_YML = "processes: {web: {drain: 60}}\n"
+JOURNALD = "systemd-journald.service systemd-journald.socket systemd-journald-dev-log.socket"
+
+
+def test_doctor_leaves_a_release_alone_that_still_finishes_a_request(laptop: Client, shared_host: Host) -> None:
+    repo = pushed(laptop, "slow", "old", shipit_yml=SHIPIT_YML)
+    with ThreadPoolExecutor(1) as pool:
+        asking = pool.submit(laptop.get, "slow", "/slow/9", timeout=30)
+        time.sleep(0.5)
+        repo.commit({"mark": "new\n"})
+        assert repo.push().ok
+        assert not [line for line in unwell(shared_host) if "other releases" in line]
+        mended = json.loads(shared_host.run("shipit", "doctor", "--fix", "--format", "json", check=False).out)["mended"]
+        assert not asking.done(), "the request was over before doctor came, so this shows nothing"
+        assert not [line for line in mended if "stopped v1" in line]
+        assert asking.result(60).status == 200
+    wait_for("the end of v1", lambda: "v1" not in {f"v{row['release']}" for row in processes(laptop, "slow")})
+
+
+def processes(laptop: Client, app: str) -> list[dict[str, object]]:
+    found: list[dict[str, object]] = json.loads(say(laptop, "ps", app, "--format", "json", check=True).out)
+    return found
+
+
+def test_who_prints_a_line_survives_the_stop_of_the_journal(laptop: Client, shared_host: Host) -> None:
+    pushed(laptop, "lines", "lines")
+    pids = "systemctl show --value -p MainPID shipit-agent.service shipit-gateway.service"
+    assert say(laptop, "apps").code == 0
+    before = shared_host.sh(pids).out
+    assert "0" not in before.split(), "they do not run"
+    shared_host.sh(f"systemctl stop {JOURNALD} && systemctl start {JOURNALD}")
+    result = say(laptop, "config:set", "lines", "A=1")
+    assert result.code == 0, str(result)
+    assert shared_host.sh(pids).out == before
+    wait_for(
+        "the agent's lines in the journal again",
+        lambda: "snapshot_config" in shared_host.sh("journalctl -t shipit-agent --since=-15s").out,
+    )
+
+
+def test_doctor_names_a_bus_that_is_stopped(laptop: Client, shared_host: Host) -> None:
+    shared_host.sh("systemctl stop dbus.socket dbus.service", check=False)
+    told = unwell(shared_host)
+    shared_host.sh("systemctl start dbus.socket dbus.service")
+    assert [line for line in told if "dbus.service is inactive" in line], told
+    assert not [line for line in unwell(shared_host) if "dbus" in line]
+
+
+def test_systemd_that_executes_itself_anew_fails_no_push(laptop: Client, shared_host: Host) -> None:
+    repo = pushed(laptop, "anew", "one", shipit_yml=build("sleep 1"))
+    again = shared_host.start("for i in 1 2 3 4 5 6 7 8; do systemctl daemon-reexec; sleep 0.4; done")
+    for mark in ("two", "three"):
+        repo.commit({"mark": f"{mark}\n"})
+        pushed_now = repo.push()
+        assert pushed_now.code == 0, str(pushed_now)
+        assert laptop.get("anew").body == mark
+    assert again.wait(60).code == 0
