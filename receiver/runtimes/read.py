@@ -11,6 +11,7 @@ from receiver.manifest.command import Server
 from receiver.manifest.procfile import Line, Procfile
 from receiver.manifest.section import Section
 from receiver.model import WEB
+from receiver.runtimes import unserved
 from receiver.runtimes.all import RUNTIMES
 from receiver.runtimes.base import Evidence, Runtime
 
@@ -28,10 +29,17 @@ def read_manifest(tree: Tree, sections: Sequence[Section] = (), runtimes: Sequen
     for runtime, _ in found:
         _check_tree(pushed.tree, runtime, problems)
     problems.check()
-    notices: list[str] = []
-    lines, static = _lines(pushed, found, runtimes, notices)
     for runtime, _ in found:
         runtime.check(pushed, problems)
+    if not pushed.procfile:
+        # What is wrong with the project is of more use than what to write into a Procfile.
+        problems.check()
+    notices = unserved.notices(pushed.tree)
+    if all(evidence.weak for _, evidence in found) and pushed.procfile and not pushed.settings.build_command:
+        file, what = unserved.language(pushed.tree, [runtime.name for runtime in runtimes])
+        if file:
+            notices.append(f"{file}: {what}, which nothing builds here; write `build: {{command: …}}` into shipit.yml.")
+    lines, static = _lines(pushed, found, runtimes, notices)
     manifest = complete(pushed, lines, static, _knows(pushed, runtimes), problems, notices)
     versions = ((runtime.name, runtime.version(pushed)) for runtime, _ in found)
     return replace(
@@ -66,9 +74,20 @@ def _lines(pushed: Pushed, found: Found, runtimes: Sequence[Runtime], notices: l
             return Procfile(lines, None), suggested.static
     examples = (runtime.example(pushed) for runtime, _ in found)
     example = next(filter(None, examples), "web: ./server --port $PORT")
+    file, what = unserved.language(pushed.tree, [runtime.name for runtime in runtimes])
+    if file or "Dockerfile" in pushed.tree.files():
+        raise _not_served(file or "Dockerfile", what or "an app for a container")
     raise Rejected(
-        "There is no Procfile, and the project does not look like Django, Flask or FastAPI.",
+        "There is no Procfile, and the project is not recognised: no Django, Flask or FastAPI, no start script, no index.html.",
         hint=f"Write a file called Procfile that says how to start it, for example:\n{example}",
+    )
+
+
+def _not_served(file: str, what: str) -> Rejected:
+    return Rejected(
+        f"{file}: this is {what}. Nothing builds it here by itself, and there is no Procfile.",
+        hint="Write a Procfile with the line that starts it (web: ./server --port $PORT), and into shipit.yml what builds it\n"
+        "with the programs that the server has:  build: {command: make}",
     )
 
 

@@ -264,3 +264,23 @@ def test_the_root_of_a_monorepo_is_planned_alone() -> None:
         "uv.lock": "",
     }
     assert key(files) == key({"requirements.txt": "flask"})
+
+
+def test_requirements_in_their_own_directory_are_found() -> None:
+    files = {"requirements/production.txt": "-r base.txt\ngunicorn\n", "requirements/base.txt": "flask\n"}
+    made = environment(files)
+    assert made.steps[-1].argv[1:] == ("pip", "install", "--exact", "-r", "requirements/production.txt")
+    assert environment({**files, "requirements/base.txt": "flask<3\n"}).key != made.key
+
+
+def test_a_group_for_production_is_installed_too() -> None:
+    extra = PYPROJECT + "[project.optional-dependencies]\nproduction = ['gunicorn']\n"
+    assert environment({"pyproject.toml": extra}).steps[-1].argv[-2:] == ("--extra", "production")
+    assert "--extra" in environment({"pyproject.toml": extra, "uv.lock": VIRTUAL}).steps[-1].argv
+    group = PYPROJECT + "[dependency-groups]\nprod = ['gunicorn']\n"
+    assert environment({"pyproject.toml": group}).steps[-1].argv[-2:] == ("--group", "pyproject.toml:prod")
+
+
+def test_a_setup_cfg_alone_is_what_setuptools_reads() -> None:
+    titles = [step.title for step in environment({"setup.cfg": "[metadata]\nname = x\n"}).steps]
+    assert titles[-2:] == ["Making a setup.py for setup.cfg", "Installing the project and its dependencies"]

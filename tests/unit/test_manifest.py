@@ -202,6 +202,13 @@ def test_files_that_want_different_pythons_are_refused() -> None:
     ).message.replace("It wants", "wants")
 
 
+def test_of_two_pythons_of_which_one_only_says_more_that_one_is_taken() -> None:
+    for said, more in (("3.12", "python-3.12.1"), ("3.12.1", "python-3.12")):
+        files = {"Procfile": "web: x", ".python-version": said, "runtime.txt": more}
+        assert read_manifest(FakeTree(files)).version("python") == "3.12.1"
+    assert "wants Python" in refused({"Procfile": "web: x", ".python-version": "3.1", "runtime.txt": "3.12"}).message
+
+
 def test_a_virtual_environments_name_is_not_a_python_version() -> None:
     assert refused({"Procfile": "web: x", ".python-version": "\nmyproject\n"}).message.startswith(".python-version:2: ")
 

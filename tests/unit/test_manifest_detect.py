@@ -77,3 +77,58 @@ def test_text_that_only_looks_like_an_app_is_none(source: str) -> None:
 
 def test_sources_are_never_run(tmp_path: object) -> None:
     assert find(FakeTree({"app.py": "raise SystemExit('run')\napp = Flask(__name__)\n"})) is not None
+
+
+def test_an_app_that_a_function_elsewhere_makes_is_recognised_by_the_requirements() -> None:
+    source = "from blog import create_app\n\napp = create_app()\n"
+    assert web({"wsgi.py": source, "requirements.txt": "flask\ngunicorn\n"}) == "gunicorn wsgi:app"
+    assert web({"main.py": source, "requirements.txt": "fastapi\nuvicorn\n"}) == "uvicorn main:app"
+    assert find(FakeTree({"wsgi.py": source, "requirements.txt": "gunicorn\n"})) is None
+
+
+def test_django_below_the_top_is_started_from_its_directory() -> None:
+    files = {f"site/{path}": text for path, text in DJANGO.items()}
+    assert web({**files, "requirements.txt": "django\ngunicorn\n"}) == "gunicorn --chdir site blog.wsgi:application"
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        ({"uv.lock": "", "pyproject.toml": ""}, "uv add gunicorn"),
+        ({"poetry.lock": "", "pyproject.toml": ""}, "poetry add gunicorn"),
+        ({"Pipfile.lock": "{}", "Pipfile": ""}, "pipenv install gunicorn"),
+        ({"requirements/prod.txt": "flask\n"}, "Add gunicorn to requirements/prod.txt"),
+    ],
+)
+def test_a_missing_server_is_told_in_the_words_of_the_projects_own_tool(files: dict[str, str], told: str) -> None:
+    with pytest.raises(Rejected) as caught:
+        read_manifest(FakeTree({"app.py": FLASK, **files}))
+    assert told in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("files", "told", "hint"),
+    [
+        ({"go.mod": "", "main.go": ""}, "go.mod: this is a Go app", "Write a Procfile"),
+        ({"Dockerfile": ""}, "Dockerfile: this is an app for a container", "build: {command: make}"),
+        ({"environment.yml": "", "app.py": FLASK}, "environment.yml: Conda's", "requirements.txt"),
+        ({"backend/requirements.txt": "", "app.py": ""}, "backend/requirements.txt: The requirements", "root: backend"),
+    ],
+)
+def test_what_is_not_served_is_answered_by_name(files: dict[str, str], told: str, hint: str) -> None:
+    with pytest.raises(Rejected) as caught:
+        read_manifest(FakeTree(files))
+    assert told in caught.value.message and hint in caught.value.hint
+
+
+def test_files_of_other_receivers_are_said_to_do_nothing() -> None:
+    files = {"Procfile": "web: x", "Dockerfile": "", "Aptfile": "", ".buildpacks": "", "go.mod": ""}
+    notices = read_manifest(FakeTree(files)).notices
+    assert [told.split(":")[0] for told in notices] == ["Dockerfile", ".buildpacks", "Aptfile", "go.mod"]
+
+
+def test_poetry_without_its_lock_is_told_what_to_type() -> None:
+    project = "[tool.poetry]\nname = 'a'\n[tool.poetry.dependencies]\npython = '^3.10'\nflask = '*'\n"
+    with pytest.raises(Rejected) as caught:
+        read_manifest(FakeTree({"Procfile": "web: x", "pyproject.toml": project}))
+    assert "there is no poetry.lock" in caught.value.message and "poetry lock" in caught.value.hint

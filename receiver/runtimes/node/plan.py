@@ -127,7 +127,9 @@ def _node(project: Project, low: str, high: str, span: versions.Range, manager: 
 
 
 def _install(manager: Manager, argv: tuple[str, ...]) -> Step:
-    return Step(f"Installing from {manager.lock or 'package.json, which no lock file pins'}", argv)
+    # Without anything to install some make no directory, and later releases have a link to it.
+    words = ("/bin/sh", "-c", f'"$@" && mkdir -p {MODULES}', "sh", *argv)
+    return Step(f"Installing from {manager.lock or 'package.json, which no lock file pins'}", words)
 
 
 def _commands(project: Project, manager: Manager) -> dict[str, tuple[str, ...]]:

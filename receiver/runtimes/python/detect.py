@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from receiver.manifest.problems import reject
 from receiver.manifest.tree import Tree
 from receiver.runtimes.base import Suggestion
-from receiver.runtimes.python.project import kind, packages
+from receiver.runtimes.python.project import how_to_add, packages
 
 MAX_SOURCE = 256 * 1024
 
@@ -28,15 +28,20 @@ _FRAMEWORKS = {
 }
 _ASGI = frozenset({"FastAPI", "Starlette", "Quart", "Litestar"})
 _FACTORY = "create_app"
+# What a module-level app is called, and functions that make one somewhere else.
+_NAMES = ("app", "application", "api")
+_MAKERS = frozenset({"create_app", "make_app", "get_app", "build_app", "create_application"})
 
 
 @dataclass(frozen=True)
 class Found:
-    """A framework's app: `target` is `module:object`, `where` the file and line that say so."""
+    """A framework's app: `target` is `module:object`, `where` the file and line that say so; `directory`
+    is where its modules are, "" = at the top."""
 
     framework: str
     target: str
     where: str
+    directory: str = ""
 
     @property
     def server(self) -> str:
@@ -47,7 +52,8 @@ class Found:
         if self.target.endswith("()"):
             name = self.target[:-2]
             return f"uvicorn --factory {name}" if self.server == "uvicorn" else f'gunicorn "{self.target}"'
-        return f"{self.server} {self.target}"
+        place = f"--chdir {self.directory} " if self.directory else ""
+        return f"{self.server} {place}{self.target}"
 
 
 def suggestion(tree: Tree) -> Suggestion | None:
@@ -65,8 +71,7 @@ def suggestion(tree: Tree) -> Suggestion | None:
     raise reject(
         found.where,
         f"There is no Procfile. This is {found.framework}, but {found.server} is not among the requirements.",
-        f"Add {found.server} to {kind(tree).value or 'requirements.txt'}; then this is enough, or a Procfile with:\n"
-        f"web: {found.command}",
+        f"{how_to_add(tree, found.server)}; then this is enough, or a Procfile with:\nweb: {found.command}",
     )
 
 
@@ -76,18 +81,27 @@ def find(tree: Tree) -> Found | None:
 
 
 def _django(tree: Tree) -> Found | None:
+    """Django's manage.py, at the top or one directory below it, and the wsgi.py that its settings name."""
     files = tree.files()
-    if "manage.py" not in files:
+    manage = sorted(
+        (path for path in files if path.rpartition("/")[2] == "manage.py" and path.count("/") <= 1), key=len
+    )
+    if not manage or (len(manage) > 1 and "manage.py" not in files):
         return None
-    wsgi = sorted(path for path in files if path.endswith("/wsgi.py") and path.count("/") <= 2)
-    settings = re.search(rb"""DJANGO_SETTINGS_MODULE['"]\s*,\s*['"]([\w.]+)['"]""", tree.read("manage.py") or b"")
+    directory = manage[0].rpartition("/")[0]
+    below = f"{directory}/" if directory else ""
+    if directory and not re.fullmatch(r"[A-Za-z0-9._-]+", directory):
+        return None
+    wsgi = sorted(path for path in files if path.startswith(below) and path.endswith("/wsgi.py")
+                  and path.removeprefix(below).count("/") in (1, 2))  # fmt: skip
+    settings = re.search(rb"""DJANGO_SETTINGS_MODULE['"]\s*,\s*['"]([\w.]+)['"]""", tree.read(manage[0]) or b"")
     if settings:
         package = settings[1].decode().split(".")[0]
-        wsgi = [path for path in wsgi if path.startswith(package + "/")] or wsgi
+        wsgi = [path for path in wsgi if path.startswith(f"{below}{package}/")] or wsgi
     for path in wsgi:
         line = _assignments(tree, path).get("application")
         if line:
-            return Found("Django", f"{_module(path)}:application", f"{path}:{line[1]}")
+            return Found("Django", f"{_module(path.removeprefix(below))}:application", f"{path}:{line[1]}", directory)
     return None
 
 
@@ -102,9 +116,17 @@ def _app(tree: Tree) -> Found | None:
             for name, (made, line) in _assignments(tree, path).items():
                 if made in _FRAMEWORKS:
                     return Found(made, f"{module}:{name}", f"{path}:{line}")
+                if made in _MAKERS and name in _NAMES and (framework := _required(tree)):
+                    return Found(framework, f"{module}:{name}", f"{path}:{line}")
                 if made.endswith("()") and factory is None:
                     factory = Found(made[:-2], f"{module}:{name}()", f"{path}:{line}")
     return factory
+
+
+def _required(tree: Tree) -> str:
+    """The framework among the requirements, when a function elsewhere makes the app."""
+    needed = {name.partition("[")[0] for name in packages(tree)}
+    return next((name for name in _FRAMEWORKS if name.lower() in needed), "")
 
 
 def _installed(tree: Tree) -> bool:

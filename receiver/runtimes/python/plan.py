@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 
 from receiver.errors import Rejected
 from receiver.manifest import toml
@@ -37,7 +36,11 @@ def plan(project: Project) -> BuildPlan:
     """The environment of a Python project, and the steps that make it."""
     kind = said.kind(project.tree)
     decides, makes, fills = _BY_KIND[kind](project)
-    lines = requirements.read(project.tree, kind.value).lines if kind is Kind.REQUIREMENTS and decides else []
+    lines = (
+        requirements.read(project.tree, said.source(project.tree, kind)).lines
+        if kind is Kind.REQUIREMENTS and decides
+        else []
+    )
     made = Made(
         name=ENVIRONMENT,
         key=_key(project, kind, decides) if decides else "",
@@ -99,7 +102,8 @@ Planned = tuple[list[str], Steps, Steps]
 def _uv_lock(project: Project) -> Planned:
     # `requires-python` uv reads itself; a version wished elsewhere is found, or not, in a step of its own.
     wish = _wish(project) if _version(project)[:1].isalnum() else ()
-    sync = _uv(project, "Installing from uv.lock", "sync", "--locked", "--no-dev", *wish)
+    extra = filter(None, said.group(toml.read(project.tree, "pyproject.toml")))
+    sync = _uv(project, "Installing from uv.lock", "sync", "--locked", "--no-dev", *extra, *wish)
     raw = project.tree.read(Kind.UV.value)
     own = raw is None or _LOCAL.search(raw.decode(errors="replace")) is not None
     return ([] if own else ["uv.lock", "pyproject.toml"]), ((_make_venv(project),) if wish else ()), (sync,)
@@ -110,7 +114,7 @@ def _poetry(project: Project) -> Planned:
     lock = project.tree.read(Kind.POETRY.value)
     direct = lock is None or poetry.direct(_lock_version(lock))
     steps = [_lockfile(project, Kind.POETRY)] if direct else _exported(project)
-    own = _poetry_installs_itself(project, pyproject)
+    own = said.poetry_package(project.tree, pyproject)
     if own:
         steps.append(_uv(project, "Installing the project", "pip", "install", "--no-deps", "-e", "."))
     local = lock is None or re.search(rb'^type = "(?:directory|file)"', lock, re.MULTILINE) is not None
@@ -153,11 +157,10 @@ def _lock_version(lock: bytes) -> str:
 
 
 def _requirements(project: Project) -> Planned:
-    found = requirements.read(project.tree, Kind.REQUIREMENTS.value)
+    name = said.source(project.tree, Kind.REQUIREMENTS)
+    found = requirements.read(project.tree, name)
     hashes = ("--require-hashes",) if found.hashed else ()
-    install = _uv(
-        project, "Installing from requirements.txt", "pip", "install", "--exact", "-r", "requirements.txt", *hashes
-    )
+    install = _uv(project, f"Installing from {name}", "pip", "install", "--exact", "-r", name, *hashes)
     return ([] if found.open else found.files), (_make_venv(project),), (install,)
 
 
@@ -170,8 +173,17 @@ def _pyproject(project: Project) -> Planned:
     local = local or bool(toml.table(data, "tool", "uv", "sources"))
     if not table:
         return ["pyproject.toml"], (_make_venv(project),), ()
+    option, name = said.group(data)
+    extra = {"--extra": (option, name), "--group": (option, f"pyproject.toml:{name}"), "": ()}[option]
     install = _uv(
-        project, "Installing the dependencies of pyproject.toml", "pip", "install", "--exact", "-r", "pyproject.toml"
+        project,
+        "Installing the dependencies of pyproject.toml",
+        "pip",
+        "install",
+        "--exact",
+        "-r",
+        "pyproject.toml",
+        *extra,
     )
     return ([] if local else ["pyproject.toml"]), (_make_venv(project),), (install,)
 
@@ -179,7 +191,14 @@ def _pyproject(project: Project) -> Planned:
 def _setup(project: Project) -> Planned:
     """Editable, so that templates and data files are found where they are, listed as package data or not."""
     install = _uv(project, "Installing the project and its dependencies", "pip", "install", "-e", ".")
-    return [], (_make_venv(project),), (install,)
+    alone = (
+        said.source(project.tree, said.kind(project.tree)) == "setup.cfg"
+        and "pyproject.toml" not in project.tree.files()
+    )
+    # Installers look for one of the other files; this is what setuptools would find in it.
+    write = 'echo "import setuptools; setuptools.setup()" >setup.py'
+    first = (Step("Making a setup.py for setup.cfg", ("/bin/sh", "-c", write)),) if alone else ()
+    return [], (_make_venv(project),), (*first, install)
 
 
 def _nothing(project: Project) -> Planned:
@@ -207,14 +226,3 @@ def _wish(project: Project) -> tuple[str, ...]:
 
 def _uv(project: Project, title: str, *words: str) -> Step:
     return Step(title, (str(project.tools / "uv"), *words))
-
-
-def _poetry_installs_itself(project: Project, data: Mapping[str, object]) -> bool:
-    """As `poetry install` would, when there is a package to install: an app that is just files has none."""
-    tool = toml.table(data, "tool", "poetry")
-    if "build-system" not in data or tool.get("package-mode") is False:
-        return False
-    name = tool.get("name") or toml.table(data, "project").get("name")
-    package = re.sub(r"[-.]+", "_", name) if isinstance(name, str) else ""
-    files = project.tree.files()
-    return "packages" in tool or any(Path(base, package, "__init__.py").as_posix() in files for base in ("", "src"))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
+from typing import Any
 
 from receiver.manifest import toml
 from receiver.manifest.problems import decode, reject, shown
@@ -26,6 +28,10 @@ class Kind(str, Enum):
 
 
 LOCKS = (Kind.UV, Kind.POETRY, Kind.PIPENV)
+# What stands in for a requirements.txt that is not there: of a directory of several, the one for a server.
+INSTEAD = tuple(f"requirements/{name}.txt" for name in ("production", "prod", "deploy", "main", "base", "requirements"))
+# An optional group of pyproject.toml that is for a server.
+GROUPS = ("production", "prod")
 _VERSION = re.compile(r"(?:(?:cpython|python)[-@]?)?(3(?:\.[0-9]{1,2}){0,2})t?|pypy[-@]?(3\.[0-9]{1,2})", re.ASCII)
 _NAMES = re.compile(r'^name = "([A-Za-z0-9._-]+)"', re.MULTILINE)
 
@@ -53,33 +59,69 @@ def kind(tree: Tree) -> Kind:
     for plain in (Kind.REQUIREMENTS, Kind.PYPROJECT, Kind.SETUP):
         if plain.value in files:
             return plain
-    return Kind.SETUP if "setup.cfg" in files else Kind.NOTHING
+    if "setup.cfg" in files:
+        return Kind.SETUP
+    return Kind.REQUIREMENTS if source(tree, Kind.REQUIREMENTS) in files else Kind.NOTHING
 
 
-def shows(tree: Tree, kind: Kind) -> str:
-    """The file that shows a project to be of this kind."""
-    return kind.value if kind.value in tree.files() else "setup.cfg"
+def source(tree: Tree, kind: Kind) -> str:
+    """The file that a project of this kind is made from."""
+    files = tree.files()
+    if kind is Kind.REQUIREMENTS:
+        return next((path for path in ("requirements.txt", *INSTEAD) if path in files), "requirements.txt")
+    name: str = kind.value
+    return "setup.cfg" if kind is Kind.SETUP and name not in files else name
+
+
+def group(data: Mapping[str, Any]) -> tuple[str, str]:
+    """The option of uv for a group of pyproject.toml that is for a server, and its name; "" and "" if there is none."""
+    for option, table in (("--extra", toml.table(data, "project", "optional-dependencies")),
+                          ("--group", toml.table(data, "dependency-groups"))):  # fmt: skip
+        for name in GROUPS:
+            if name in table:
+                return option, name
+    return "", ""
+
+
+def how_to_add(tree: Tree, package: str) -> str:
+    """What to type, or to write, so that a package is among the requirements."""
+    typed = {
+        Kind.UV: f"uv add {package}",
+        Kind.POETRY: f"poetry add {package}",
+        Kind.PIPENV: f"pipenv install {package}",
+    }
+    found = kind(tree)
+    if found in typed:
+        return f"Add it:  {typed[found]}"
+    return f"Add {package} to {source(tree, found) or 'requirements.txt'}"
 
 
 def packages(tree: Tree) -> set[str]:
     """Normalised names of the packages that the environment is known to get; `name[extra]` for wanted extras."""
-    source = kind(tree)
-    if source is Kind.REQUIREMENTS:
-        return requirements.read(tree, source.value).names
-    raw = tree.read(source.value) if source is not Kind.NOTHING else None
+    found = kind(tree)
+    if found is Kind.REQUIREMENTS:
+        return requirements.read(tree, source(tree, found)).names
+    raw = tree.read(found.value) if found is not Kind.NOTHING else None
     if raw is None:
         return set()
-    if source in (Kind.UV, Kind.POETRY):
+    if found in (Kind.UV, Kind.POETRY):
         return {requirements.normal(name) for name in _NAMES.findall(raw.decode(errors="replace"))}
-    if source is Kind.PIPENV:
+    if found is Kind.PIPENV:
         return {
             requirements.normal(name)
             for name in re.findall(r'^        "([\w.-]+)": \{', raw.decode(errors="replace"), re.M)
         }
-    if source is Kind.PYPROJECT:
-        wanted = toml.table(toml.parse(source.value, raw), "project").get("dependencies", [])
+    if found is Kind.PYPROJECT:
+        data = toml.parse(found.value, raw)
+        option, name = group(data)
+        optional = toml.table(data, "project", "optional-dependencies") if option == "--extra" else {}
+        wanted = [*_list(toml.table(data, "project").get("dependencies")), *_list(optional.get(name))]
         return requirements.names_of(item for item in wanted if isinstance(item, str))
     return set()
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def python_version(tree: Tree, wished: str) -> Python:
@@ -90,7 +132,9 @@ def python_version(tree: Tree, wished: str) -> Python:
     if wished:
         return Python(wished, "shipit.yml")
     said = [found for name in (".python-version", "runtime.txt") if (found := _from_file(tree, name)).version]
-    if len(said) == 2 and said[0].version != said[1].version:
+    if len(said) == 2 and (closer := _closer(said[0], said[1])):
+        return closer
+    if len(said) == 2:
         raise reject(said[1].where, f"It wants Python {said[1].version}, {said[0].where} wants {said[0].version}.",
                      "Keep one of the two files.")  # fmt: skip
     if said:
@@ -98,6 +142,14 @@ def python_version(tree: Tree, wished: str) -> Python:
     if "pyproject.toml" in tree.files():
         return _required(tree)
     return Python()
+
+
+def _closer(one: Python, other: Python) -> Python | None:
+    """Of two versions of which one only says more of the other (3.12 and 3.12.1), that one."""
+    for short, long in ((one, other), (other, one)):
+        if f"{long.version}.".startswith(f"{short.version}."):
+            return long
+    return None
 
 
 def _from_file(tree: Tree, name: str) -> Python:
@@ -133,3 +185,14 @@ def _caret(text: str) -> str:
         parts: Sequence[str] = match[2].split(".")
         return f">={match[2]},<3.{int(parts[1]) + 1}" if len(parts) > 1 else f">={match[2]},<4"
     return text.strip() if re.fullmatch(r"[<>=!~0-9.,*\s]+", text) and text.strip() != "*" else ""
+
+
+def poetry_package(tree: Tree, data: Mapping[str, Any]) -> bool:
+    """As `poetry install` would, when there is a package to install: an app that is just files has none."""
+    tool = toml.table(data, "tool", "poetry")
+    if "build-system" not in data or tool.get("package-mode") is False:
+        return False
+    name = tool.get("name") or toml.table(data, "project").get("name")
+    package = re.sub(r"[-.]+", "_", name) if isinstance(name, str) else ""
+    files = tree.files()
+    return "packages" in tool or any(Path(base, package, "__init__.py").as_posix() in files for base in ("", "src"))

@@ -6,7 +6,7 @@ from receiver.manifest import Problems, Pushed
 from receiver.manifest.command import Server
 from receiver.model import WEB, ProcessEnv
 from receiver.runtimes.base import BuildPlan, Evidence, Project, Runtime, Suggestion
-from receiver.runtimes.python import command, project
+from receiver.runtimes.python import command, nearly, project
 from receiver.runtimes.python.project import Kind
 
 
@@ -21,7 +21,7 @@ class Python(Runtime):
     def finds(self, pushed: Pushed) -> Evidence | None:
         kind = project.kind(pushed.tree)
         if kind is not Kind.NOTHING:
-            return Evidence(project.shows(pushed.tree, kind))
+            return Evidence(project.source(pushed.tree, kind))
         files = pushed.tree.files()
         told = next((path for path in (".python-version", "runtime.txt") if path in files), "")
         alone = next((path for path in files if (path.endswith(".py") and "/" not in path) or _is_made(path)), "")
@@ -65,10 +65,10 @@ class Python(Runtime):
 
     def check(self, pushed: Pushed, problems: Problems) -> None:
         if pushed.procfile and pushed.procfile.wsgi and "gunicorn" not in project.packages(pushed.tree):
-            where = project.kind(pushed.tree).value or "requirements.txt"
             problems.add(pushed.procfile.processes[WEB].where,
                          "wsgi: starts gunicorn, which is not among the requirements.",
-                         f"Add gunicorn to {where}.")  # fmt: skip
+                         f"{project.how_to_add(pushed.tree, 'gunicorn')}.")  # fmt: skip
+        nearly.check(pushed.tree, project.kind(pushed.tree), problems)
 
 
 def _is_made(path: str) -> bool:

@@ -1,0 +1,40 @@
+"""Files that nearly say what a project needs: each is answered by name, and no empty environment is built."""
+
+from __future__ import annotations
+
+import re
+
+from receiver.manifest import Problems, Tree, toml
+from receiver.runtimes.python.project import Kind, poetry_package
+
+_CONDA = ("environment.yml", "environment.yaml", "conda.yml")
+_BELOW = re.compile(r"([A-Za-z0-9._-]+)/(requirements\.txt|pyproject\.toml|uv\.lock|poetry\.lock|Pipfile\.lock)")
+
+
+def check(tree: Tree, kind: Kind, problems: Problems) -> None:
+    """Add to `problems` what looks like requirements and is none."""
+    if kind is Kind.PYPROJECT:
+        _poetry_without_lock(tree, problems)
+    if kind is not Kind.NOTHING:
+        return
+    files = tree.files()
+    conda = next((name for name in _CONDA if name in files), "")
+    below = sorted(filter(None, map(_BELOW.fullmatch, files)), key=lambda match: match[0])
+    if conda:
+        problems.add(conda, "Conda's environments are not built here, and there is no requirements.txt.",
+                     "Write what pip shall install into requirements.txt, one package a line.")  # fmt: skip
+    elif below:
+        directory = below[0][1]
+        problems.add(below[0][0], "The requirements are in a directory, and nothing at the top says what to install.",
+                     f"If {directory}/ is the app, with its own Procfile, write into shipit.yml:\n"
+                     f"build: {{root: {directory}}}\n"
+                     f"If the app is the whole repository:  echo '-r {below[0][0]}' > requirements.txt")  # fmt: skip
+
+
+def _poetry_without_lock(tree: Tree, problems: Problems) -> None:
+    data = toml.read(tree, "pyproject.toml")
+    poetry = toml.table(data, "tool", "poetry")
+    wanted = set(toml.table(poetry, "dependencies")) - {"python"}
+    if wanted and not toml.table(data, "project") and not poetry_package(tree, data):
+        problems.add("pyproject.toml", "This is a project of Poetry, and there is no poetry.lock.",
+                     "poetry lock; git add poetry.lock; git commit; push again")  # fmt: skip

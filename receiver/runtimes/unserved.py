@@ -1,0 +1,42 @@
+"""What a tree shows that a push does nothing with: each is said, so that nobody waits for it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from receiver.manifest import Tree
+
+# A file at the top, by the name of the runtime that would take it: what it is.
+LANGUAGES = {
+    "go": ("go.mod", "a Go app"),
+    "ruby": ("Gemfile", "a Ruby app"),
+    "php": ("composer.json", "a PHP app"),
+    "rust": ("Cargo.toml", "a Rust app"),
+    "java": ("pom.xml", "a Java app"),
+    "gradle": ("build.gradle", "an app that Gradle builds"),
+    "elixir": ("mix.exs", "an Elixir app"),
+    "deno": ("deno.json", "a Deno app"),
+    "dotnet": ("global.json", "a .NET app"),
+}
+# Files of other receivers, and what is done about them here.
+OTHERS = {
+    "Dockerfile": "it is not built here; the release is the commit and what the build makes of it.",
+    ".buildpacks": "buildpacks are not used here; what an app is of is found in its files.",
+    "Aptfile": "a push installs no packages of the system; an administrator does:  apt install …",
+    "fly.toml": "it is not read.", "render.yaml": "it is not read.", "railway.json": "it is not read.",
+}  # fmt: skip
+
+
+def language(tree: Tree, known: Collection[str]) -> tuple[str, str]:
+    """The file, and what it shows the app to be, when it is of a language without a runtime here; "" and "" if not."""
+    files = tree.files()
+    for name, (file, what) in LANGUAGES.items():
+        if name not in known and file in files:
+            return file, what
+    return "", ""
+
+
+def notices(tree: Tree) -> list[str]:
+    """A line for each file of another receiver."""
+    files = tree.files()
+    return [f"{name}: {told}" for name, told in OTHERS.items() if name in files]
