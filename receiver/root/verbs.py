@@ -275,11 +275,14 @@ class Verbs:
         that has run since the machine started is not looked at again: 60,000 files take half a second."""
         ledger = self._ledger(release.app)
         live = None if ledger.state().stopped else ledger.current()
-        served = live.runs_from if live else frozenset()
-        for number in sorted(release.runs_from - served):
-            if not (self.layout.ran / release.app / f"v{number}").exists() and self._damaged(release.app, number):
+        # Of a slug whose environment alone is in use, the rest is not.
+        slug = release.slug if live is None or release.slug != live.slug else 0
+        environment = release.environment if live is None or release.environment != live.environment else 0
+        unseen = [n for n in {slug, environment} - {0} if not (self.layout.ran / release.app / f"v{n}").exists()]
+        for number in sorted(unseen):
+            if self._damaged(release.app, number):
                 return number
-        self._note_ran(release.app, release.runs_from)
+        self._note_ran(release.app, {*unseen, release.slug})
         return 0
 
     def _note_ran(self, app: AppName, numbers: Collection[int]) -> None:

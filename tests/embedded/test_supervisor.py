@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 
 import pytest
@@ -49,26 +48,6 @@ def test_a_release_goes_live_comes_back_and_a_broken_one_does_not(serving: Repo,
         load.wait_for_body("Hello from shipit (v4)")
         report = load.stop()
     assert report.failed == 0 and report.total > 100, report
-
-
-def test_every_process_tells_its_pid_age_restarts_and_memory(serving: Repo, client: Client, box: Box) -> None:
-    assert client.ssh("ps:scale", "hello", "web=2").ok
-
-    def running() -> int:
-        rows = json.loads(client.ssh("ps", "hello", "--format", "json").out)
-        return len([row for row in rows if row["state"] == "running"])
-
-    # supervisord counts a process as running once it has run for a second.
-    wait_for("both to run", lambda: running() == 2)
-    pid = box.sh("pgrep -o -u app-hello").out.strip()
-    box.run("kill", "-KILL", pid)
-
-    def restarted() -> bool:
-        found = json.loads(client.ssh("ps", "hello", "--format", "json").out)
-        return any(row["restarts"] == 1 and row["state"] == "running" for row in found)
-
-    wait_for("the killed process to be counted as restarted", restarted)
-    wait_for("the app to answer", lambda: answers(client))
 
 
 def test_a_killed_supervisord_comes_back_and_nothing_runs_twice(serving: Repo, client: Client, box: Box) -> None:

@@ -170,10 +170,15 @@ def test_files_that_serve_or_have_run_since_the_boot_are_not_read_again(
     lab.agent.start(BLOG, back.number)
     lab.agent.start(BLOG, back.number)
     assert compared == ["v1"], "once, and then it has run"
+    lab.ledger.commit(lab.ledger.save(replace(lab.ledger.release(3), environment=2)))
+    lab.agent.start(BLOG, lab.ledger.open_release(Source.CONFIG, "alice", slug=3, environment=2).number)
+    assert compared == ["v1"], "it serves, with another's environment"
+    lab.agent.start(BLOG, lab.ledger.open_release(Source.ROLLBACK, "alice", slug=2, environment=2).number)
+    assert compared == ["v1", "v2"], "of v2 only the environment serves"
     shutil.rmtree(lab.layout.ran)
     lab.ledger.change_state(lambda state: replace(state, stopped=True))
     lab.agent.start(BLOG, change.number)
-    assert compared == ["v1", "v3"], "what is stopped does not serve"
+    assert compared == ["v1", "v2", "v3"], "what is stopped does not serve"
 
 
 def test_the_doctor_learns_which_files_are_damaged_whatever_has_run(lab: Lab) -> None:
