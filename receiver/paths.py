@@ -106,6 +106,11 @@ class Layout:
         return self.run / "agent.sock"
 
     @property
+    def sessions(self) -> Path:
+        """A directory for each key, with a locked file for each of its commands that runs."""
+        return self.home / "sessions"
+
+    @property
     def domains_lock(self) -> Path:
         """Held while a domain changes its owner: one app a domain."""
         return self.home / "domains.lock"

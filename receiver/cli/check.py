@@ -9,6 +9,9 @@ import click
 
 from receiver.cli import out
 from receiver.cli.args import json_option
+from receiver.cli.main import Context
+from receiver.errors import Rejected
+from receiver.gate.keys import LOCAL_ADMIN
 
 if TYPE_CHECKING:
     from receiver.client.directory import Directory
@@ -23,7 +26,8 @@ _MATTER = ("Procfile", "shipit.yml", "app.json")
 @click.command()
 @click.argument("directory", type=click.Path(path_type=Path), default=Path())
 @json_option
-def check(directory: Path, form: str) -> None:
+@click.pass_obj
+def check(ctx: Context, directory: Path, form: str) -> None:
     """Check a project (default: this directory) as a push would; needs no server. Exit code 2: it would be refused.
 
     \b
@@ -31,6 +35,13 @@ def check(directory: Path, form: str) -> None:
     """
     from receiver.client.directory import Directory
 
+    if ctx.caller is not LOCAL_ADMIN:
+        raise Rejected(
+            "check looks at files of the machine that it runs on, and over ssh that is the server.",
+            holds="Nothing was looked at.",
+            hint="On your own machine, in the project, type: shipit check\n"
+            "or have the server check a commit without deploying it: git push -o no-deploy REMOTE main",
+        )
     found = examine(Directory(directory))
     if form == "json":
         out.show_json(found)

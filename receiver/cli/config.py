@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 from receiver.cli import out
 from receiver.cli.args import KEY, RELEASE, app_argument, json_option, ledger_of
+from receiver.cli.given import read_input
 from receiver.cli.main import Context
 from receiver.errors import NotFound, Rejected
 from receiver.here import typed
@@ -16,6 +15,7 @@ from receiver.names import AppName, ConfigKey, config_key
 from receiver.story.submit import Submission, tell
 
 MASK = "••••••"
+MOST = 1024 * 1024  # bytes of a value on standard input
 
 
 def read(ctx: Context, app: AppName, release: int = 0) -> dict[ConfigKey, str]:
@@ -98,7 +98,8 @@ def unset_vars(ctx: Context, app: AppName, key: tuple[ConfigKey, ...]) -> int:
 def parse_pairs(pairs: tuple[str, ...]) -> dict[ConfigKey, str]:
     """`NAME=value` words, or `NAME -` with the value on standard input (one trailing newline taken off)."""
     if len(pairs) == 2 and pairs[1] == "-":
-        value = sys.stdin.read()
+        hint = f"shipit config:set APP {pairs[0][:40]} - < FILE"
+        value = read_input(MOST, hint).decode(errors="surrogateescape")
         return {config_key(pairs[0]): value[:-1] if value.endswith("\n") and value.count("\n") == 1 else value}
     change = {}
     for pair in pairs:

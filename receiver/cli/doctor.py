@@ -9,7 +9,8 @@ import click
 from receiver.cli import out
 from receiver.cli.args import json_option
 from receiver.cli.main import Context, become_shipit
-from receiver.errors import Busy, HostFault
+from receiver.errors import Busy, Failure, HostFault
+from receiver.gate.examine import key_findings, mend_keys
 from receiver.ledger.ledger import Ledger, apps
 from receiver.ledger.queue import queued
 from receiver.names import AppName
@@ -39,6 +40,15 @@ def doctor(ctx: Context, fix: bool, form: str) -> int:
         findings += host_findings(ctx.layout)
         become_shipit()
     mended: list[str] = []
+    keys = list(key_findings(ctx.layout))
+    if fix and any(not one.well and one.mends for one in keys):
+        try:
+            mend_keys(ctx.layout)
+            mended.append("host: the lines of the keys")
+        except (Failure, OSError) as failure:
+            mended.append(f"host: left as it is: {failure}")
+        keys = list(key_findings(ctx.layout))
+    findings += keys
     try:
         with ctx.connect_agent() as agent:
             for app in apps(ctx.layout):

@@ -11,10 +11,14 @@ from receiver import names
 from receiver.caller import Role
 from receiver.cli import out
 from receiver.cli.args import Name, json_option
+from receiver.cli.given import read_input
 from receiver.cli.main import Context
 from receiver.errors import Rejected
-from receiver.gate.keys import Key, Keyring
+from receiver.gate.keys import LOCAL_ADMIN, Key, Keyring
+from receiver.gate.sessions import cut_off
+from receiver.ledger.ledger import Ledger
 from receiver.names import AppName, KeyName
+from receiver.story.submit import tell
 
 MAX_INPUT = 64 * 1024
 
@@ -36,8 +40,11 @@ def add(ctx: Context, name: KeyName, role: str, apps: tuple[AppName, ...]) -> No
     """
     if sys.stdin.isatty():
         raise Rejected("The public key comes on standard input.", hint=f"shipit ssh-keys:add {name} < id_ed25519.pub")
-    text = sys.stdin.buffer.read(MAX_INPUT).decode(errors="replace")
+    text = read_input(MAX_INPUT, f"shipit ssh-keys:add {name} < id_ed25519.pub").decode(errors="replace")
     key = Keyring(ctx.layout).add(name, text, Role(role), apps or None, time.time)
+    for app in apps:
+        if not Ledger(ctx.layout.app(app)).exists():
+            tell(f"There is no app {app} yet: the key is for it as soon as there is. All apps: shipit apps")
     out.say(f"Added {key.name}: {described(key)}, {key.fingerprint}")
 
 
@@ -72,9 +79,22 @@ def list_keys(ctx: Context, form: str) -> None:
 @click.argument("name", metavar="NAME | SHA256:FINGERPRINT")
 @click.pass_obj
 def remove(ctx: Context, name: str) -> None:
-    """Take a key's access away. What it has begun goes on."""
-    key = Keyring(ctx.layout).remove(name)
-    out.say(f"Removed {key.name} ({key.fingerprint}).")
+    """Take a key's access away and end its connections and commands. A release that it has begun goes on."""
+    ring = Keyring(ctx.layout)
+    admins = [key for key in ring.all() if key.role is Role.ADMIN]
+    if [key for key in admins if name in (key.name, key.fingerprint)] == admins and ctx.caller is not LOCAL_ADMIN:
+        raise Rejected(
+            f"{name} is the only admin's key: nobody could add another over ssh.",
+            holds="Nothing was changed.",
+            hint=f"Add one first: shipit ssh-keys:add NAME --role admin < id_ed25519.pub\n"
+            f"or remove it on the server: sudo shipit ssh-keys:remove {name}",
+        )
+    key = ring.remove(name)
+    ended = cut_off(ctx.layout, key.fingerprint)
+    more = f" {ended} of its commands were ended." if ended > 1 else " One of its commands was ended." if ended else ""
+    out.say(f"Removed {key.name} ({key.fingerprint}).{more}")
+    if admins == [key]:
+        out.say("There is no admin's key any more. Add one here: sudo shipit ssh-keys:add NAME --role admin < KEY.pub")
 
 
 def described(key: Key) -> str:

@@ -202,6 +202,11 @@ def main() -> None:
     with suppress(Failure):  # whoever needs the settings says what is wrong with them
         known = settings.load(Layout().settings)
         here.say_where(SHIPIT_USER, here.address(known.domain, ""), known.ssh_port, remote=False)
+    if name == "config:set":
+        # A worker forked from here has our command line for as long as it deploys.
+        from receiver.system.argv import hide_words
+
+        hide_words(len(sys.orig_argv) - len(words) + 2)
     if os.geteuid() == 0 and name not in AS_ROOT:
         become_shipit()
     elif os.geteuid() != 0:

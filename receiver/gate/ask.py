@@ -16,21 +16,36 @@ GATEWAY = "/run/shipit/gateway.sock"
 TAKEN = b"!"
 # What it is told when somebody types Ctrl-C; when this program is gone it sees that by itself.
 INTERRUPT = b"\x03"
+# The account's shell, and what every line of authorized_keys names (keys.py).
+COMMAND = "/usr/lib/shipit/current/share/shipit/libexec/gateway"
 LOST = """\
  !     The gateway ended before it had answered.
  !     What was begun goes on; see what became of it: shipit releases APP
 """
 
 
-def ask(name: str) -> int | None:
-    """Have the gateway serve the key `name` on our standard input, output and error; returns its exit code.
+def key_of(words: list[str]) -> list[str]:
+    """The name and the fingerprint of the key, as our arguments say; nothing if they are anything else.
+
+    sshd runs all that it runs for a user through the user's shell, whichever way somebody came in. That shell is this
+    program, so a way in that is none of authorized_keys' lines leads nowhere.
+    """
+    if len(words) == 2 and words[0] == "-c":
+        program, *words = words[1].split(" ")
+        if program != COMMAND:
+            return []
+    return words if len(words) == 2 else []
+
+
+def ask(key: list[str]) -> int | None:
+    """Have the gateway serve the key on our standard input, output and error; returns its exit code.
 
     None when no gateway has taken the request: nothing was done then.
     """
     connection = socket(AF_UNIX, SOCK_STREAM)
     try:
         connection.connect(GATEWAY)
-        body = b"\0".join([os.fsencode(name), *(key + b"=" + value for key, value in os.environb.items())])
+        body = b"\0".join([os.fsencode(" ".join(key)), *(key + b"=" + value for key, value in os.environb.items())])
         message = len(body).to_bytes(4, "big") + body
         fds = b"".join(fd.to_bytes(4, sys.byteorder) for fd in (0, 1, 2))
         sent = connection.sendmsg([message], [(SOL_SOCKET, SCM_RIGHTS, fds)])

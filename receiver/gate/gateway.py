@@ -1,4 +1,4 @@
-"""The forced command of every key: `libexec/gateway NAME`. Who asks is its argument, what for is in
+"""The forced command of every key: `libexec/gateway NAME FINGERPRINT`. Who asks its arguments say, what for is in
 SSH_ORIGINAL_COMMAND; nothing else of what the client says is believed.
 
 Written so that little is imported before the request is known: the user waits for every millisecond.
@@ -9,17 +9,20 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
 from receiver import here, settings
 from receiver.caller import Caller
-from receiver.errors import Failure, HostFault, sick_disk
+from receiver.errors import Denied, Failure, HostFault, sick_disk
+from receiver.gate import sessions
+from receiver.gate.ask import key_of
 from receiver.gate.keys import Keyring
 from receiver.gate.request import CliRequest, GitRequest, Greeting, Request, Service, parse
 from receiver.paths import SHIPIT_USER, Layout, share
-from receiver.system.audit import Audit
+from receiver.system.audit import WHERE, Audit
 from receiver.system.limits import limit_memory
 
 # For the fault tests (story/checkpoint.py). sshd lets no client set it; root can, in /etc/environment.
@@ -32,12 +35,12 @@ TOO_LARGE = HostFault(
 
 
 def main() -> int:
-    """Serve one request of the key named by the only argument; returns the exit code for sshd."""
-    return serve(Layout(), sys.argv[1:], share("hooks"))
+    """Serve one request of the key that the arguments name; returns the exit code for sshd."""
+    return serve(Layout(), key_of(sys.argv[1:]), share("hooks"), os.getpid())
 
 
-def serve(layout: Layout, argv: list[str], hooks: Path) -> int:
-    """As `main`, below a given root."""
+def serve(layout: Layout, key: Sequence[str], hooks: Path, asker: int) -> int:
+    """As `main`, below a given root. `asker` is the process that sshd started."""
     os.umask(0o027)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _ended)
@@ -52,16 +55,19 @@ def serve(layout: Layout, argv: list[str], hooks: Path) -> int:
     with suppress(Failure):  # who can't read the settings is told when they are needed
         known = settings.load(layout.settings)
         here.say_where(SHIPIT_USER, here.address(known.domain, connection), known.ssh_port, remote=True)
-    name = argv[0] if len(argv) == 1 else ""
+    name, fingerprint = key if len(key) == 2 else ("", "")
     caller: Caller | None = None
     verb, code = "refused", 1
     request: Request = Greeting()
     # Before anything is read that somebody sends; what is started from here on has the limit, too.
     limit_memory(settings.Settings.push_memory)
     try:
-        caller = Keyring(layout).caller(name)
+        if not name:
+            raise Denied("There is no shell here, and no way in but a key that shipit knows.")
+        caller = Keyring(layout).caller(name, fingerprint)
         request = parse(command)
         verb = _verb(request)
+        sessions.take(layout, caller, asker)
         code = _answer(layout, request, caller, hooks)
     except Failure as failure:
         code = failure.exit_code
@@ -75,7 +81,7 @@ def serve(layout: Layout, argv: list[str], hooks: Path) -> int:
         code = full.exit_code if full else 70
         bug = HostFault(
             f"This is a bug in shipit ({type(error).__name__}).",
-            hint="The server's administrator finds it with: journalctl -t shipit -n 50",
+            hint=f"The server's administrator finds it with: {WHERE}",
         )
         _refuse(full or bug, git=False)
     except SystemExit as ended:

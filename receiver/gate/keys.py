@@ -17,12 +17,12 @@ from typing import Any
 from receiver import names
 from receiver.caller import Caller, Role
 from receiver.errors import Busy, Denied, Failure, HostFault, NotFound, Rejected
+from receiver.gate.ask import COMMAND
 from receiver.names import AppName, KeyName
-from receiver.paths import PREFIX, Layout
+from receiver.paths import Layout
 
 BEGIN = "# shipit: the lines down to 'shipit: end' are written by `shipit ssh-keys:add`; change them with it"
 END = "# shipit: end"
-COMMAND = PREFIX / "share/shipit/libexec/gateway"
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,10 @@ class Keyring:
             return []
         return sorted(_decode(raw, self._layout.keys), key=lambda key: key.name)
 
-    def caller(self, name: str) -> Caller:
-        """Who a forced command's argument stands for; raises Denied for a key that is not (or no longer) known."""
+    def caller(self, name: str, fingerprint: str) -> Caller:
+        """Whom a forced command stands for; raises Denied for a key that is not, or no longer, known by this name."""
         for key in self.all():
-            if key.name == name:
+            if (key.name, key.fingerprint) == (name, fingerprint):
                 return Caller(key.name, key.fingerprint, key.role, key.apps)
         raise Denied("This key is not known to shipit any more.", hint="An admin can add it: shipit ssh-keys:add NAME")
 
@@ -92,6 +92,14 @@ class Keyring:
                     keys.remove(key)
                     return key
         raise NotFound(f"There is no key {wanted!a}.", hint="List them: shipit ssh-keys:list")
+
+    def is_written(self) -> bool:
+        """Whether `authorized_keys` holds the line of every key, and sshd will read it (StrictModes)."""
+        path = self._layout.authorized_keys
+        text = _read(path)
+        return text == merged(text, self.all()) and all(
+            place.stat().st_uid == os.geteuid() and not place.stat().st_mode & 0o022 for place in (path, path.parent)
+        )
 
     def write_lines(self) -> None:
         """Derive `authorized_keys` again from `keys.json`."""
@@ -137,7 +145,7 @@ def _write(layout: Layout, path: Path, data: bytes) -> None:
 
 def key_line(key: Key) -> str:
     """The line of sshd(8)'s authorized_keys. Every part comes from a closed alphabet, so nothing needs quoting."""
-    return f'restrict,pty,command="{COMMAND} {key.name}" {key.type} {key.blob} {key.name}'
+    return f'restrict,pty,command="{COMMAND} {key.name} {key.fingerprint}" {key.type} {key.blob} {key.name}'
 
 
 def merged(before: str, keys: Sequence[Key]) -> str:

@@ -13,6 +13,7 @@ import importlib
 import os
 import signal
 import socket
+import struct
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -51,7 +52,8 @@ def imports() -> Iterator[None]:
 
 def serve(connection: socket.socket) -> int:
     """In a process of its own: be the gateway of one login; returns its exit code."""
-    name, environ, fds = receive(connection)
+    key, environ, fds = receive(connection)
+    asker = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))[0]
     for fd, number in zip(fds, CHANNELS, strict=True):
         os.dup2(fd, number)
         os.close(fd)
@@ -64,7 +66,7 @@ def serve(connection: socket.socket) -> int:
     connection.sendall(TAKEN)
     try:
         heed(connection)
-        code = gateway.serve(Layout(), [name], share("hooks"))
+        code = gateway.serve(Layout(), key, share("hooks"), asker)
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
     for stream in (sys.stdout, sys.stderr):
@@ -74,8 +76,8 @@ def serve(connection: socket.socket) -> int:
     return code
 
 
-def receive(connection: socket.socket) -> tuple[str, dict[bytes, bytes], list[int]]:
-    """The key's name, the environment that sshd made, and three descriptors; raises ValueError if that is not there."""
+def receive(connection: socket.socket) -> tuple[list[str], dict[bytes, bytes], list[int]]:
+    """The key's name and fingerprint, the environment that sshd made, and three descriptors; raises ValueError if that is not there."""
     found = array.array("i")
     data, ancillary, _, _ = connection.recvmsg(65536, socket.CMSG_SPACE(len(CHANNELS) * found.itemsize))
     for level, kind, raw in ancillary:
@@ -88,8 +90,8 @@ def receive(connection: socket.socket) -> tuple[str, dict[bytes, bytes], list[in
         missing -= len(part)
     if missing or len(found) != len(CHANNELS):
         raise ValueError("not what ask.py sends")
-    name, *pairs = b"".join(parts).split(b"\0")
-    return os.fsdecode(name), dict(pair.partition(b"=")[::2] for pair in pairs), list(found)
+    key, *pairs = b"".join(parts).split(b"\0")
+    return os.fsdecode(key).split(" "), dict(pair.partition(b"=")[::2] for pair in pairs), list(found)
 
 
 def heed(connection: socket.socket) -> None:

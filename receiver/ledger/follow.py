@@ -17,6 +17,7 @@ from receiver.errors import HostFault
 from receiver.ledger.ledger import Ledger
 from receiver.model import Release, Source, Status
 from receiver.system import disk
+from receiver.system.audit import WHERE
 
 # Seconds. How long a reader may take no byte at all before the rest is kept from them.
 PATIENCE = 5.0
@@ -74,7 +75,7 @@ def died(ledger: Ledger, release: Release) -> HostFault:
     return HostFault(
         f"The worker that made {release.name} live died half way.",
         holds=holds,
-        hint=f"{again} The server's administrator finds the cause with: journalctl -t shipit -n 50",
+        hint=f"{again} The server's administrator finds the cause with: {WHERE}",
     )
 
 

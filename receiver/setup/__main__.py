@@ -85,12 +85,14 @@ def install(layout: Layout, options: argparse.Namespace) -> None:
         web_changed, record = web.configure(layout, settings, record, now)
         record.write(layout)
     with step("services") as now:
+        gate = accounts.shell(), ssh.lines(layout)
         switched = places.switch(layout, options.version, now)
         try:
+            ssh.open_gate(layout, now)
             services.start(layout, settings, now, ssh_changed=ssh_changed, web_changed=web_changed)
         except Failure as failure:
             if switched and previous:
-                back(layout, services, settings, previous, failure)
+                back(layout, services, settings, previous, failure, gate)
             raise
     if before and before != layout.settings.read_bytes():
         with step("apps") as now:
@@ -99,11 +101,25 @@ def install(layout: Layout, options: argparse.Namespace) -> None:
     finish.tell(layout, settings, taken, seconds=time.time() - options.started / 1e6, demo=options.demo == "yes")
 
 
-def back(layout: Layout, services: machine.Services, settings: Settings, previous: str, failure: Failure) -> None:
-    """Let the previous version receive again, because the new one does not; says so in the failure."""
+def back(
+    layout: Layout,
+    services: machine.Services,
+    settings: Settings,
+    previous: str,
+    failure: Failure,
+    gate: tuple[str, bytes],
+) -> None:
+    """Let the previous version receive again, because the new one does not; says so in the failure.
+
+    `gate`: the shell of `shipit` and its authorized_keys, as that version knows them.
+    """
+    from receiver.setup import ssh
+
     unseen = Step()
     places.switch(layout, previous, unseen)
     with suppress(Failure):
+        accounts.set_shell(gate[0], unseen)
+        ssh.put_lines(layout, gate[1])
         services.start(layout, settings, unseen, ssh_changed=False, web_changed=False)
         failure.holds = f"The previous version, {previous}, receives again; apps did not notice."
 

@@ -9,6 +9,7 @@ import time
 
 from receiver.engines.embedded import family
 from receiver.errors import HostFault
+from receiver.gate.ask import COMMAND
 from receiver.paths import PROXY_GROUP, SHIPIT_USER, Layout
 from receiver.setup.report import Step
 from receiver.system.run import run
@@ -18,13 +19,9 @@ def ensure(layout: Layout, step: Step) -> None:
     """Make the accounts and memberships that are missing."""
     if not user_exists(SHIPIT_USER):
         # A password of `*` is none at all, but no lock either: sshd refuses locked accounts, keys or not (sshd(8)).
-        words = ["--system", "--user-group", "--no-create-home", "--password", "*", "--shell", "/bin/sh"]
+        words = ["--system", "--user-group", "--no-create-home", "--password", "*", "--shell", COMMAND]
         run(["useradd", *words, "--home-dir", layout.home, "--comment", "shipit receiver", SHIPIT_USER])
         step.did(f"user {SHIPIT_USER}")
-    elif pwd.getpwnam(SHIPIT_USER).pw_shell != "/bin/sh":
-        # --uninstall has closed it.
-        run(["usermod", "--shell", "/bin/sh", SHIPIT_USER])
-        step.did(f"user {SHIPIT_USER} opened")
     if not _group_exists(PROXY_GROUP):
         run(["groupadd", "--system", PROXY_GROUP])
         step.did(f"group {PROXY_GROUP}")
@@ -33,6 +30,18 @@ def ensure(layout: Layout, step: Step) -> None:
         for user in users:
             if _group_exists(group) and user_exists(user) and user not in grp.getgrnam(group).gr_mem:
                 run(["usermod", "--append", "--groups", group, user])
+
+
+def shell() -> str:
+    """What sshd runs everything through that it runs for `shipit`."""
+    return pwd.getpwnam(SHIPIT_USER).pw_shell
+
+
+def set_shell(program: str, step: Step) -> None:
+    """Make sshd run everything through this program. --uninstall, and older versions, leave another."""
+    if shell() != program:
+        run(["usermod", "--shell", program, SHIPIT_USER])
+        step.did(f"the shell of {SHIPIT_USER} is {program}")
 
 
 def nginx_user(layout: Layout) -> str:

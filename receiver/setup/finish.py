@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from receiver.errors import Failure
+from receiver.errors import Failure, as_root
 from receiver.gate.keys import Key, Keyring
 from receiver.ledger.ledger import apps
 from receiver.paths import SHIPIT_USER, Layout
@@ -13,6 +13,7 @@ from receiver.settings import Settings
 from receiver.setup import ssh
 from receiver.setup.places import primary_address
 from receiver.setup.report import Step
+from receiver.system import firewall
 
 
 def tell(layout: Layout, known: Settings, taken: Sequence[Key], *, seconds: float, demo: bool) -> None:
@@ -26,6 +27,10 @@ def tell(layout: Layout, known: Settings, taken: Sequence[Key], *, seconds: floa
     blocked = ssh.locked_out()
     if blocked:
         print(f" !     {blocked}")
+    opening = firewall.blocks(known.http_port, layout.root)
+    if opening:
+        print(f" !     A firewall of this machine keeps requests from port {known.http_port}.")
+        print(f" !     (Let them in: {as_root(opening)})")
 
 
 def follow_settings(layout: Layout, step: Step) -> None:

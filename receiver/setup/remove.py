@@ -9,7 +9,6 @@ from receiver.paths import SHIPIT_USER, Layout
 from receiver.setup import accounts, machine, places, ssh, web
 from receiver.setup.report import Step, step
 from receiver.system import disk
-from receiver.system.run import run
 
 
 def confirmed(layout: Layout, *, purge: bool, yes: bool) -> None:
@@ -52,7 +51,7 @@ def close(layout: Layout, now: Step, services: machine.Services) -> None:
     if disk.remove_file(layout.authorized_keys):
         now.did("nobody can push")
     if accounts.user_exists(SHIPIT_USER):
-        run(["usermod", "--shell", "/usr/sbin/nologin", SHIPIT_USER], check=False)
+        accounts.set_shell("/usr/sbin/nologin", now)
     if ssh.remove(layout, now):
         services.reload_ssh(layout, now)
 

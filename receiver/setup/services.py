@@ -17,6 +17,8 @@ from receiver.system import disk
 from receiver.system.run import run
 
 DROPIN = "shipit.conf"
+# Units of older versions.
+GONE = ("shipit-ssh-nodelay.service",)
 KINDS = (".service", ".socket", ".slice", ".target", ".timer", ".path")
 
 
@@ -49,15 +51,19 @@ def start(layout: Layout, known: Settings, step: Step, *, ssh_changed: bool, web
 def install_units(layout: Layout, step: Step) -> None:
     """Put the units in place, let systemd read them, and start what is to run or listen."""
     changed = [source for source in unit_sources() if _put(source, layout.units / source.name)]
-    login, masked = of_login(layout)
-    for name, dropin in (("nginx.dropin", layout.units / f"nginx.service.d/{DROPIN}"), ("login.dropin", login)):
-        dropin.parent.mkdir(exist_ok=True)
+    login, runtime_dir, manager = of_login(layout)
+    nginx = layout.units / f"nginx.service.d/{DROPIN}"
+    for name, unit in (("nginx.dropin", nginx), ("login.dropin", login), ("runtime-dir.unit", runtime_dir)):
+        unit.parent.mkdir(exist_ok=True)
         source = share("templates") / "systemd" / name
-        changed += [source] if _put(source, dropin) else []
-    for unit in masked:
-        if not unit.is_symlink():
-            disk.replace_symlink(unit, os.devnull)
-            changed.append(unit)
+        changed += [source] if _put(source, unit) else []
+    if not manager.is_symlink():
+        disk.replace_symlink(manager, os.devnull)
+        changed.append(manager)
+    for name in GONE:
+        if (layout.units / name).exists():
+            run(["systemctl", "stop", name], check=False)
+            changed += [layout.units / name] if disk.remove_file(layout.units / name) else []
     for source in tmpfiles_sources():
         target = layout.root / "etc/tmpfiles.d" / source.name
         target.parent.mkdir(exist_ok=True)
@@ -76,29 +82,29 @@ def install_units(layout: Layout, step: Step) -> None:
         run(["systemctl", "restart", *again], timeout=60)
 
 
-def of_login(layout: Layout) -> tuple[Path, list[Path]]:
-    """What of systemd depends on logins of `shipit`: a drop-in of its slice, which starts gateway and agent; and,
-    masked, the manager of the units that it has not and the directory for their sockets, for which every login would
-    wait (user@.service(5)).
+def of_login(layout: Layout) -> tuple[Path, Path, Path]:
+    """What of systemd depends on logins of `shipit`: a drop-in of its slice, which starts gateway and agent; and the two
+    units for which every login would wait, and which are replaced: the directory for the sockets of its own units, and,
+    masked, the manager of these, of which there are none (user@.service(5)).
 
     Raises KeyError when there is no such user.
     """
     uid = pwd.getpwnam(SHIPIT_USER).pw_uid
-    unneeded = "user@", "user-runtime-dir@"
-    return layout.units / f"user-{uid}.slice.d/{DROPIN}", [layout.units / f"{name}{uid}.service" for name in unneeded]
+    own = layout.units / f"user-runtime-dir@{uid}.service", layout.units / f"user@{uid}.service"
+    return layout.units / f"user-{uid}.slice.d/{DROPIN}", *own
 
 
 def remove(layout: Layout, step: Step) -> None:
     """Stop and remove the server's own units; those of apps stay."""
-    names = [source.name for source in unit_sources() if (layout.units / source.name).exists()]
+    names = [name for name in (*(s.name for s in unit_sources()), *GONE) if (layout.units / name).exists()]
     if names:
         run(["systemctl", "disable", "--quiet", "--now", *(name for name in names if "@" not in name)], check=False)
     for name in names:
         (layout.units / name).unlink()
     with suppress(KeyError):
-        login, masked = of_login(layout)
+        login, *own = of_login(layout)
         disk.remove_tree(login.parent)
-        for unit in masked:
+        for unit in own:
             disk.remove_file(unit)
     run(["systemctl", "daemon-reload"], timeout=60)
     if names:

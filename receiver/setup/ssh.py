@@ -12,16 +12,17 @@ from pathlib import Path
 from receiver import names
 from receiver.caller import Role
 from receiver.errors import HostFault, Rejected, as_root
+from receiver.gate.ask import COMMAND
 from receiver.gate.keys import Key, Keyring
 from receiver.gate.pubkey import parse
 from receiver.paths import SHIPIT_USER, Layout
+from receiver.setup import accounts
 from receiver.setup.report import Step
 from receiver.system import disk
 from receiver.system.render import render
 from receiver.system.run import run
+from receiver.system.sshd import SSHD, amiss, effective
 
-SSHD = "/usr/sbin/sshd"
-STARTUPS = "100:30:200"  # sshd_config(5), MaxStartups
 INCLUDE = "Include /etc/ssh/sshd_config.d/*.conf"
 _TYPES = re.compile(r"(?:^|\s)((?:ssh-|ecdsa-|sk-)[a-z0-9@.-]+\s+[A-Za-z0-9+/=]+.*)$")
 
@@ -42,15 +43,15 @@ def configure(layout: Layout, step: Step) -> bool:
     (layout.root / "run/sshd").mkdir(mode=0o755, exist_ok=True)
     path = config_path(layout)
     path.parent.mkdir(exist_ok=True)
-    text = render(
-        "sshd/shipit.conf.j2", user=SHIPIT_USER, authorized_keys=layout.authorized_keys, startups=startups(layout)
-    ).encode()
+    text = render("sshd/shipit.conf.j2", user=SHIPIT_USER, authorized_keys=layout.authorized_keys).encode()
     old = path.read_bytes() if path.exists() else None
-    if old == text:
-        return False
-    disk.write_atomically(path, text, 0o644)
+    if old != text:
+        disk.write_atomically(path, text, 0o644)
     tested = run([SSHD, "-t"], check=False)
-    if tested.code or str(layout.authorized_keys) not in effective("authorizedkeysfile"):
+    wrong = amiss(effective(), layout.authorized_keys)
+    if not tested.code and not wrong and old == text:
+        return False
+    if tested.code or wrong:
         if old is None:
             disk.remove_file(path)
         else:
@@ -59,42 +60,27 @@ def configure(layout: Layout, step: Step) -> bool:
             "sshd does not take shipit's configuration.",
             holds="The old one is in force.",
             hint=f"{as_root('sshd -t')}; something before the Include in /etc/ssh/sshd_config may win over it",
-            details=tested.err.splitlines()[-5:],
+            details=[*tested.err.splitlines()[-5:], *(f"for {SHIPIT_USER} it has: {line}" for line in wrong)],
         )
     step.did(str(path))
     return True
 
 
-def effective(option: str) -> list[str]:
-    """The values that sshd uses for the `shipit` user, all lines of this option."""
-    asked = run([SSHD, "-T", "-C", f"user={SHIPIT_USER},host=localhost,addr=127.0.0.1"], check=False)
-    rows = [line.split() for line in asked.out.splitlines()]
-    return [word for row in rows if row and row[0] == option for word in row[1:]]
-
-
-def startups(layout: Layout) -> str:
-    """The MaxStartups to set; none where the administrator has set one (which of two sshd takes, its versions differ)."""
-    ours = config_path(layout)
-    files = {layout.root / "etc/ssh/sshd_config", *ours.parent.glob("*.conf")} - {ours}
-    texts = [path.read_text(errors="replace") for path in files]
-    said = any(re.search(r"^\s*MaxStartups\b", text, re.MULTILINE | re.IGNORECASE) for text in texts)
-    return "" if said else STARTUPS
-
-
 def port() -> int:
     """The first port that sshd is configured to listen on."""
-    return int((effective("port") or ["22"])[0])
+    return int(effective().get("port", ["22"])[0])
 
 
 def locked_out() -> str:
     """Why sshd would not let `shipit` in although its key is known; "" if nothing speaks against it."""
-    allowed = effective("allowusers")
+    found = effective()
+    allowed = found.get("allowusers", [])
     if allowed and SHIPIT_USER not in allowed:
         return f"sshd lets in only AllowUsers {' '.join(allowed)}: add {SHIPIT_USER} there."
-    groups = effective("allowgroups")
+    groups = found.get("allowgroups", [])
     if groups and SHIPIT_USER not in groups:
         return f"sshd lets in only AllowGroups {' '.join(groups)}: add {SHIPIT_USER} there."
-    if SHIPIT_USER in effective("denyusers"):
+    if SHIPIT_USER in found.get("denyusers", []):
         return f"sshd shuts out DenyUsers {SHIPIT_USER}."
     return ""
 
@@ -152,8 +138,27 @@ def add_keys(layout: Layout, lines: Sequence[str], step: Step) -> list[Key]:
             known[fingerprint] = ring.add(names.key_name(name), line, Role.ADMIN, None, time.time)
             step.did(name)
         taken.append(known[fingerprint])
-    ring.write_lines()
     return taken
+
+
+def open_gate(layout: Layout, step: Step) -> None:
+    """Let the version that is current now serve logins: it writes each key's line, and is the shell of the account."""
+    Keyring(layout).write_lines()
+    accounts.set_shell(COMMAND, step)
+
+
+def lines(layout: Layout) -> bytes:
+    """authorized_keys as it is."""
+    return layout.authorized_keys.read_bytes() if layout.authorized_keys.exists() else b""
+
+
+def put_lines(layout: Layout, text: bytes) -> None:
+    """authorized_keys as it was."""
+    if text and text != lines(layout):
+        with disk.locked(layout.keys.with_name("keys.lock"), wait=True):
+            owner = layout.home.stat()
+            disk.write_atomically(layout.authorized_keys, text, 0o600)
+            os.chown(layout.authorized_keys, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
 def key_names(line: str) -> Iterator[str]:

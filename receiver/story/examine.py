@@ -20,13 +20,14 @@ from receiver.errors import Failure, as_root
 from receiver.ledger.ledger import Ledger
 from receiver.ledger.repair import repair
 from receiver.names import AppName
-from receiver.paths import PREFIX, PROXY_GROUP, PYTHON, SHIPIT_USER, Layout, app_user, build_user
+from receiver.paths import LIBEXEC, PREFIX, PROXY_GROUP, PYTHON, SHIPIT_USER, Layout, app_user, build_user
 from receiver.proxy import nginx
 from receiver.root.client import Agent
 from receiver.runtimes.all import RUNTIMES
 from receiver.settings import load
 from receiver.sources.git.repository import Git
 from receiver.story import verdict
+from receiver.system import firewall, sshd
 from receiver.system.run import run
 
 
@@ -49,9 +50,16 @@ def host_findings(layout: Layout) -> Iterator[Finding]:
     yield Finding("host", f"user {SHIPIT_USER}", _user(SHIPIT_USER), again)
     yield Finding("host", f"group {PROXY_GROUP}", _group(PROXY_GROUP), again)
     yield _answers(layout, machine.hints.start_agent)
-    effective = run(["/usr/sbin/sshd", "-T", "-C", f"user={SHIPIT_USER},host=localhost,addr=127.0.0.1"], check=False)
-    keys = f"authorizedkeysfile {layout.authorized_keys}" in effective.out.lower()
-    yield Finding("host", "sshd sends the user shipit to the gateway", keys, again)
+    wrong = sshd.amiss(sshd.effective(), layout.authorized_keys)
+    what = "sshd lets shipit in with a key that is known here, and by no other way"
+    yield Finding(
+        "host",
+        what + (f"; but it has: {', '.join(wrong)}" if wrong else ""),
+        not wrong,
+        f"{again}\nWhat wins over its part: sudo sshd -T -C user={SHIPIT_USER},host=localhost,addr=127.0.0.1",
+    )
+    shell = pwd.getpwnam(SHIPIT_USER).pw_shell if _user(SHIPIT_USER) else ""
+    yield Finding("host", f"the shell of {SHIPIT_USER} is the gateway", shell == str(LIBEXEC / "gateway"), again)
     proxy = run(["nginx", "-t"], check=False)
     yield Finding(
         "host",
@@ -68,6 +76,11 @@ def host_findings(layout: Layout) -> Iterator[Finding]:
         f"Pushes are refused below {settings.min_free} MiB. Free some: shipit apps:list, du -sh {layout.apps}/*",
     )  # fmt: skip
     yield from (_takes_files(path) for path in (layout.state, layout.run, layout.etc))
+    opening = firewall.blocks(settings.http_port, layout.root)
+    yield Finding(
+        "host", f"{'a' if opening else 'no'} firewall of this machine keeps requests from port {settings.http_port}",
+        not opening, f"Let them in: {as_root(opening)}",
+    )  # fmt: skip
     links = Path("/proc/sys/fs/protected_hardlinks")
     yield Finding(
         "host", "the kernel protects hard links (fs.protected_hardlinks)",

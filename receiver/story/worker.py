@@ -30,7 +30,7 @@ from receiver.story.context import AppContext
 from receiver.story.deploy import deploy
 from receiver.story.retire import retire
 from receiver.system import disk
-from receiver.system.audit import Audit
+from receiver.system.audit import WHERE, Audit
 from receiver.system.detach import detach
 from receiver.system.limits import limit_memory
 
@@ -138,7 +138,7 @@ def bug(context: AppContext, release: Release, error: Exception) -> Failure:
     """An unexpected error as the user sees it; the traceback is in the journal."""
     told = sick_disk(error) or Failure(
         f"This is a bug in shipit ({type(error).__name__}).",
-        hint="The server's administrator finds it with: journalctl -t shipit -n 50",
+        hint=f"The server's administrator finds it with: {WHERE}",
     )
     known = context.ledger.release(release.number)
     if not known.status.final and context.ledger.current_number() != release.number:

@@ -7,8 +7,11 @@ import syslog
 import time
 
 from receiver.caller import Caller
+from receiver.paths import SHIPIT_USER
 
 IDENT = "shipit"
+# How the administrator reads it. An app can call itself anything in the journal, but its _UID is the kernel's word.
+WHERE = f"journalctl -t {IDENT} _UID=$(id -u {SHIPIT_USER}) -n 50"
 
 
 class Audit:

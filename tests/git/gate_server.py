@@ -207,11 +207,11 @@ class Server:
         self._script(
             self.scripts / "gateway",
             f"import sys\nfrom pathlib import Path\nfrom receiver.gate import keys\n"
-            f"keys.COMMAND = Path({str(self.scripts / 'gateway')!r})\n"
+            f"keys.COMMAND = {str(self.scripts / 'gateway')!r}\n"
             f"from receiver.gate import gateway\nfrom receiver.paths import Layout\n"
             f"{STAND_IN.format(socket=str(self.root / WORKER))}"
             f"raise SystemExit(gateway.serve(Layout(Path({str(self.root)!r})), sys.argv[1:],"
-            f" Path({str(self.scripts / 'hooks')!r})))",
+            f" Path({str(self.scripts / 'hooks')!r}), os.getpid()))",
         )
 
     def _script(self, path: Path, body: str) -> None:
@@ -221,7 +221,7 @@ class Server:
     def _start_sshd(self) -> None:
         keys = self.root / "host_key"
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", keys], check=True)
-        match = render("sshd/shipit.conf.j2", user=self.user, authorized_keys=self.layout.authorized_keys, startups="")
+        match = render("sshd/shipit.conf.j2", user=self.user, authorized_keys=self.layout.authorized_keys)
         config = self.root / "sshd_config"
         config.write_text(
             f"ListenAddress 127.0.0.1:{self.port}\nHostKey {keys}\nPidFile none\nUsePAM no\nStrictModes no\n"
@@ -243,7 +243,7 @@ class Server:
 
         private = self.root / f"key-{name}"
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "x", "-f", private], check=True)
-        before, keys.COMMAND = keys.COMMAND, self.scripts / "gateway"
+        before, keys.COMMAND = keys.COMMAND, str(self.scripts / "gateway")
         try:
             Keyring(self.layout).add(key_name(name), private.with_suffix(".pub").read_text(), role, apps, time.time)
         finally:

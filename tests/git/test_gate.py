@@ -252,4 +252,5 @@ def test_every_command_is_one_audit_line_without_values(
 def _as(serve: Callable[..., int], server: Server, name: str, command: str) -> int:
     os.environ["SSH_ORIGINAL_COMMAND"] = command
     os.environ["SSH_CONNECTION"] = "10.0.0.9 1 10.0.0.1 22"
-    return serve(server.layout, [name], server.scripts / "hooks")
+    key = next(key for key in Keyring(server.layout).all() if key.name == name)
+    return serve(server.layout, [name, key.fingerprint], server.scripts / "hooks", os.getpid())

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import re
-import socket
 import time
-from contextlib import suppress
-from pathlib import Path
 
 import pytest
 from lab.background import wait_for
@@ -14,7 +10,6 @@ from lab.client import Client
 from lab.host import Host
 
 from host.apps import build, newest, pushed, say, until_body, unwell
-from receiver.system.nodelay import listening_sockets
 
 SERVICES = ("shipit-gateway.service", "shipit-agent.service")
 
@@ -34,53 +29,18 @@ def test_a_login_wakes_gateway_and_agent_and_no_manager_of_units_it_has_not(shar
     shared_host.run("systemctl", "stop", *SERVICES)
     assert say(laptop, "version").code == 0
     assert all(active(shared_host, unit) for unit in SERVICES), "the agent too, which this command did not ask"
-    uid = shared_host.sh("id -u shipit").out.strip()
-    for unit in (f"user@{uid}", f"user-runtime-dir@{uid}"):
-        shown = shared_host.run("systemctl", "show", "--property=LoadState,ActiveEnterTimestampMonotonic", unit).out
-        assert shown.split() == ["LoadState=masked", "ActiveEnterTimestampMonotonic=0"], unit
-    assert shared_host.failed_units() == []
+    check_session(shared_host)
 
 
-def test_sshd_sends_the_packets_of_a_login_at_once_as_soon_as_one_has_come_since_it_was_started(
-    shared_host: Host, laptop: Client
-) -> None:
-    shared_host.run("systemctl", "stop", "shipit-ssh-nodelay")
-    shared_host.run("systemctl", "restart", "ssh")
-    assert set(nodelay(shared_host)) == {0}, "sshd does it by itself now: this is not needed any more"
-    assert say(laptop, "version").code == 0
-    wait_for("the option", lambda: set(nodelay(shared_host)) == {1})
-    first = started(shared_host)
-    assert say(laptop, "version").code == 0
-    assert started(shared_host) == first, "every login did it again"
-    shared_host.run("systemctl", "reload", "ssh")
-    wait_for("new sockets of sshd", lambda: set(nodelay(shared_host)) == {0})
-    assert say(laptop, "version").code == 0
-    wait_for("the option once more", lambda: set(nodelay(shared_host)) == {1})
-    slow = "/etc/systemd/system/ssh.service.d/slow.conf"
-    shared_host.write(slow, "[Service]\nExecStartPre=/bin/sleep 1\n")
-    shared_host.run("systemctl", "daemon-reload")
-    shared_host.run("systemctl", "restart", "ssh")
-    shared_host.run("rm", slow)
-    shared_host.run("systemctl", "daemon-reload")
-    wait_for("the option after a restart, which needs no login", lambda: set(nodelay(shared_host)) == {1})
-    assert shared_host.failed_units() == []
-
-
-def started(host: Host) -> str:
-    return host.run("systemctl", "show", "--property=ExecMainStartTimestampMonotonic", "shipit-ssh-nodelay").out
-
-
-def nodelay(host: Host) -> list[int]:
-    """TCP_NODELAY of each of sshd's listening sockets, as the kernel has it; none while it starts."""
-    inside = host.run("cat", "/run/sshd.pid", check=False).out.strip()
-    space = Path(f"/proc/{host.leader}/ns/pid").readlink()
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # gone meanwhile, or not of the lab
-            mine = (process / "ns/pid").readlink() == space
-            if mine and re.search(rf"^NSpid:.*\t{inside}$", (process / "status").read_text(), re.MULTILINE):
-                listening = listening_sockets(int(process.name))
-                return [one.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) for one in listening]
-    return []
+def check_session(host: Host) -> None:
+    """logind knows the session; there is no manager, and no directory, for which it waited."""
+    uid = host.sh("id -u shipit").out.strip()
+    shown = host.run("systemctl", "show", "--property=LoadState,ActiveEnterTimestampMonotonic", f"user@{uid}").out
+    assert shown.split() == ["LoadState=masked", "ActiveEnterTimestampMonotonic=0"]
+    assert not host.exists(f"/run/user/{uid}")
+    journal = host.journal("-t", "sshd", "-t", "sshd-session", "-t", "systemd-logind")
+    assert "Failed to create session" not in journal and "of user shipit" in journal
+    assert host.failed_units() == []
 
 
 def test_the_agent_may_make_the_move_that_systemd_would_wait_for(shared_host: Host, laptop: Client) -> None:

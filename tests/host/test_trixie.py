@@ -6,6 +6,15 @@ from lab.client import Client
 from lab.host import Host
 
 from host.apps import asked, environment_of, live, pushed, say, until_body, unwell
+from host.test_login import SERVICES, active, check_session
+
+
+def test_a_login_wakes_gateway_and_agent_on_trixie(trixie_host: Host, client: Client) -> None:
+    trixie_host.run("systemctl", "stop", *SERVICES)
+    # It begins a session and waits for nobody: what it asks for is answered before anything is started.
+    assert client.ssh("nothing").code == 2
+    assert all(active(trixie_host, unit) for unit in SERVICES), "the agent too, which this command did not ask"
+    check_session(trixie_host)
 
 
 def test_the_core_path_on_trixie(trixie_host: Host, client: Client) -> None:

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import socket
-
-from host.apps import pushed
-from lab.client import Client
 from lab.host import Host
 
-IDLE = 50
+# What an older version left.
+NODELAY = "/etc/systemd/system/shipit-ssh-nodelay.service"
+OURS = "/etc/ssh/sshd_config.d/shipit.conf"
 
 
-def test_strangers_who_connect_and_say_nothing_keep_no_push_out(client: Client, host: Host) -> None:
-    """sshd's own MaxStartups (10:30:100) would refuse most connections by now."""
-    repo = pushed(client, "calm", "one")
-    idle = [socket.create_connection((host.ip, 22), timeout=20) for _ in range(IDLE)]
-    try:
-        for connection in idle:
-            assert connection.recv(4) == b"SSH-", "sshd refused one of the strangers, so they do not fill its places"
-        for number in range(3):
-            repo.commit({"mark": f"{number}\n"})
-            result = repo.push()
-            assert result.code == 0, str(result)
-    finally:
-        for connection in idle:
-            connection.close()
-    # A limit that the administrator has set is not ours to change.
-    host.write("/etc/ssh/sshd_config.d/local.conf", "MaxStartups 7:30:70\n")
+def test_nothing_of_sshd_is_ours_but_the_logins_of_shipit_and_an_upgrade_gives_back_the_rest(host: Host) -> None:
+    others = "sshd -T -C user=root,host=localhost,addr=127.0.0.1 | sort"
+    mine = host.sh(others).out
+    ours = host.read(OURS)
+    host.sh(f"rm {OURS}")
+    assert host.sh(others).out == mine, "somebody else's login, or all of sshd, is set by shipit"
+    host.write(OURS, f"MaxStartups 100:30:200\n{ours}")
+    host.write(NODELAY, "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\n")
+    host.sh("systemctl daemon-reload; systemctl start shipit-ssh-nodelay")
     host.install()
-    assert "maxstartups 7:30:70" in host.sh("sshd -T").out.splitlines()
-    assert "\nMaxStartups" not in host.read("/etc/ssh/sshd_config.d/shipit.conf")
+    assert host.read(OURS) == ours and host.sh(others).out == mine
+    assert not host.exists(NODELAY)
+    assert "shipit-ssh-nodelay" not in host.sh("systemctl list-units --all --plain 'shipit-*'").out
+    assert host.failed_units() == []

@@ -98,3 +98,17 @@ def test_neither_systemd_nor_a_process_list_shows_it(user: str, keeper: Repo, sh
         pids = asked(keeper.client, "ps", "keeper")
         for row in pids:
             assert not shared_host.sh(f"cat /proc/{row['pid']}/environ", user=user, check=False).ok
+
+
+def test_a_value_that_root_types_is_in_no_command_line_while_it_goes_live(keeper: Repo, shared_host: Host) -> None:
+    """The value is read from a file, so that it is in no command line of the test's own."""
+    shared_host.write("/root/typed", f"TYPED={CANARY}-by-root", mode=0o600)
+    look = "cat /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' ' '"
+    setting = shared_host.start('exec shipit config:set keeper "$(cat /root/typed)"')
+    seen = ""
+    while setting.process.poll() is None:
+        seen += shared_host.sh(look).out
+    assert setting.wait().code == 0
+    assert "config:set keeper" in seen, "the command was never seen"
+    # For a moment it is Python's start, before anything of shipit runs.
+    assert seen.count(f"{CANARY}-by-root") <= 1, seen

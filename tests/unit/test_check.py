@@ -9,14 +9,16 @@ import pytest
 from click.testing import CliRunner
 
 from receiver.cli.check import check
+from receiver.cli.main import Context
 from receiver.client.directory import Directory
 from receiver.errors import NotFound, Rejected
+from receiver.gate.keys import LOCAL_ADMIN
 
 EXAMPLES = Path(__file__).resolve().parent.parent.parent / "examples"
 
 
 def checked(*words: str) -> str:
-    done = CliRunner().invoke(check, list(words), catch_exceptions=False)
+    done = CliRunner().invoke(check, list(words), catch_exceptions=False, obj=Context(LOCAL_ADMIN))
     assert done.exit_code == 0
     return done.output
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from receiver.caller import Caller, Role
-from receiver.cli import out
+from receiver.cli import config, out
 from receiver.cli.config import parse_pairs
 from receiver.cli.main import COMMANDS, run
 from receiver.cli.ps import parse_count
@@ -134,9 +134,9 @@ def test_no_colour_goes_into_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_value_on_standard_input_keeps_its_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO("-----BEGIN\nabc\n-----END\n"))
+    monkeypatch.setattr(config, "read_input", lambda most, hint: b"-----BEGIN\nabc\n-----END\n")
     assert parse_pairs(("KEY", "-")) == {"KEY": "-----BEGIN\nabc\n-----END\n"}
-    monkeypatch.setattr(sys, "stdin", io.StringIO("one line\n"))
+    monkeypatch.setattr(config, "read_input", lambda most, hint: b"one line\n")
     assert parse_pairs(("KEY", "-")) == {"KEY": "one line"}
 
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receiver.errors import Rejected
+from receiver.gate.ask import COMMAND, key_of
 from receiver.gate.push import Options, options
 from receiver.gate.request import MAX, CliRequest, GitRequest, Greeting, Service, parse, split
 from receiver.names import AppName
@@ -165,3 +166,25 @@ def test_push_options_are_parsed_or_refused() -> None:
     for bad in ("forced", "", "message", "FORCE", "message=a\nb", "message=\x1b[31m", "no-deploy "):
         with pytest.raises(Rejected):
             pushed(bad)
+
+
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [
+        (["-c", f"{COMMAND} ann SHA256:x"], ["ann", "SHA256:x"]),
+        (["ann", "SHA256:x"], ["ann", "SHA256:x"]),
+        ([], []),
+        (["-c"], []),
+        (["-c", "id"], []),
+        (["-c", COMMAND], []),
+        (["-c", f"{COMMAND} ann"], []),
+        (["-c", f"{COMMAND} ann SHA256:x; id"], []),
+        (["-c", f"{COMMAND}  ann SHA256:x"], []),
+        (["-c", f"{COMMAND}\nann SHA256:x"], []),
+        (["-c", f"x{COMMAND} ann SHA256:x"], []),
+        (["-l", "-c", f"{COMMAND} ann SHA256:x"], []),
+        (["-i"], []),
+    ],
+)
+def test_the_shell_of_the_account_runs_what_a_keys_line_says_and_nothing_else(words: list[str], key: list[str]) -> None:
+    assert key_of(words) == key

@@ -19,10 +19,10 @@ from receiver.gate import ask, gateway, listen
 from receiver.paths import Layout
 from receiver.system.listener import fork_for_each
 
-ASKER = "import sys; from receiver.gate import ask; ask.GATEWAY = sys.argv[1]; print(ask.ask('ann'), file=sys.stderr)"
+ASKER = "import sys; from receiver.gate import ask; ask.GATEWAY = sys.argv[1]; print(ask.ask(['ann', 'SHA256:x']), file=sys.stderr)"
 
 
-def stand_in(layout: Layout, argv: list[str], hooks: Path) -> int:
+def stand_in(layout: Layout, argv: list[str], hooks: Path, asker: int) -> int:
     """Does what the command says, as the gateway would: on its standard input, output and error."""
     command = os.environ.get("SSH_ORIGINAL_COMMAND", "")
     try:
@@ -100,7 +100,7 @@ def test_a_gateway_that_is_quicker_than_who_asks_serves_once(monkeypatch: pytest
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(ask.GATEWAY)
         server.listen()
-        assert ask.ask("ann") == 7
+        assert ask.ask(["ann", "SHA256:x"]) == 7
 
 
 def test_who_is_interrupted_before_a_gateway_is_up_sees_no_traceback(tmp_path: Path) -> None:

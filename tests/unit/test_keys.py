@@ -98,18 +98,30 @@ def test_one_key_has_one_spelling() -> None:
 
 
 def test_a_line_forces_the_gateway_and_forbids_the_rest(ring: Keyring) -> None:
-    line = key_line(add(ring, "alice"))
-    assert line == f'restrict,pty,command="{keys.COMMAND} alice" {" ".join(a_key().split()[:2])} alice'
+    key = add(ring, "alice")
+    line = key_line(key)
+    assert (
+        line == f'restrict,pty,command="{keys.COMMAND} alice {key.fingerprint}" {" ".join(a_key().split()[:2])} alice'
+    )
 
 
 def test_added_keys_are_found_again(ring: Keyring) -> None:
     key = add(ring, "alice", 1, Role.VIEW, ["blog"])
     assert ring.all() == [key]
-    assert ring.caller("alice") == Caller("alice", key.fingerprint, Role.VIEW, (AppName("blog"),))
+    assert ring.caller("alice", key.fingerprint) == Caller("alice", key.fingerprint, Role.VIEW, (AppName("blog"),))
     with pytest.raises(Denied):
-        ring.caller("bob")
+        ring.caller("bob", key.fingerprint)
     with pytest.raises(Denied):
-        ring.caller("")
+        ring.caller("", "")
+
+
+def test_a_name_that_another_key_has_now_lets_the_old_one_do_nothing(ring: Keyring) -> None:
+    old = add(ring, "alice", 1)
+    ring.remove("alice")
+    new = add(ring, "alice", 2, Role.ADMIN)
+    with pytest.raises(Denied):
+        ring.caller("alice", old.fingerprint)
+    assert ring.caller("alice", new.fingerprint).role is Role.ADMIN
 
 
 def test_a_name_and_a_key_are_taken_once(ring: Keyring) -> None:
@@ -187,7 +199,7 @@ def test_what_root_adds_belongs_to_the_homes_owner(tmp_path: Path, ring: Keyring
 def test_a_damaged_file_lets_nobody_in_and_is_left_alone(tmp_path: Path, ring: Keyring, raw: str) -> None:
     Layout(tmp_path).keys.write_text(raw)
     with pytest.raises(HostFault):
-        ring.caller("alice")
+        ring.caller("alice", "SHA256:x")
     with pytest.raises(HostFault):
         add(ring, "alice")
     assert Layout(tmp_path).keys.read_text() == raw

@@ -46,7 +46,7 @@ class SystemdEngine(Journal):
     hints = Hints(
         start_proxy=as_root("systemctl start nginx"),
         start_agent=as_root("systemctl restart shipit-agent.socket"),
-        agent_log="journalctl -t shipit-agent -n 50",
+        agent_log="journalctl -t shipit-agent _UID=0 -n 50",
     )
 
     def __init__(self, layout: Layout) -> None:
