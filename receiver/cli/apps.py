@@ -15,6 +15,7 @@ from receiver.here import typed
 from receiver.ledger import ledger as ledgers
 from receiver.ledger.queue import queued
 from receiver.names import AppName, branch
+from receiver.proxy.endpoint import takes_requests
 from receiver.proxy.vhost import domains
 from receiver.settings import url
 from receiver.story.create import create_app
@@ -56,7 +57,9 @@ def list_apps(ctx: Context, form: str) -> None:
                 "commit": (current.commit or "")[:8] if current else "",
                 "live since": out.when(current.finished) if current else "",
                 "state": "stopped" if state.stopped else "locked" if state.locked else "live" if current else "new",
-                "url": url(app, domains(app, state, current, ctx.settings), ctx.settings),
+                "url": ""
+                if not takes_requests(current)
+                else url(app, domains(app, state, current, ctx.settings), ctx.settings),
             }
         )
     if form == "json":

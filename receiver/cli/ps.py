@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -12,6 +13,7 @@ import click
 from receiver.cli import out
 from receiver.cli.args import PROCESS, app_argument, json_option, ledger_of
 from receiver.cli.main import Context
+from receiver.engines.base import keeps_ending
 from receiver.errors import Failure, Rejected
 from receiver.here import typed
 from receiver.ledger.queue import queued
@@ -19,6 +21,7 @@ from receiver.model import AppState, Release, Source
 from receiver.names import AppName, TypeName, type_name
 from receiver.root.client import Agent
 from receiver.story.submit import Submission, scaled, tell
+from receiver.story.visitors import refuse_to_drop_web
 from receiver.system import disk
 
 MAX_COUNT = 100
@@ -40,7 +43,7 @@ def processes(ctx: Context, app: AppName, form: str) -> None:
         {
             "process": f"{p.process}.{p.index}",
             "release": f"v{p.release}",
-            "state": p.state.value,
+            "state": "restarting" if keeps_ending(p, time.time()) else p.state.value,
             "since": out.age(p.since) if p.since else "",
             "restarts": p.restarts,
             "memory": f"{p.memory / 2**20:.0f} MiB" if p.memory else "",
@@ -60,9 +63,10 @@ def processes(ctx: Context, app: AppName, form: str) -> None:
 @click.command()
 @app_argument
 @click.argument("counts", nargs=-1, metavar="[TYPE=COUNT]...")
+@click.option("--force", is_flag=True, help="Also take away the last process that takes requests.")
 @json_option
 @click.pass_obj
-def scale(ctx: Context, app: AppName, counts: tuple[str, ...], form: str) -> int:
+def scale(ctx: Context, app: AppName, counts: tuple[str, ...], force: bool, form: str) -> int:
     """Show or set how many processes of each type run; a change goes live as a new release.
 
     \b
@@ -93,6 +97,10 @@ def scale(ctx: Context, app: AppName, counts: tuple[str, ...], form: str) -> int
         if formation == current.formation:
             out.say("Nothing changes: that many run already.")
             return 0
+        if not force:
+            words = " ".join(f"{kind}={count}" for kind, count in wish.items())
+            how = f"Meant so? shipit ps:scale {app} {words} --force\nUntil it is started again: shipit ps:stop {app}"
+            refuse_to_drop_web(current, ledger.state(), current.processes, dict(formation), how)
         new = tuple(sorted({**dict(ledger.state().formation), **wish}.items()))
         what = "scale " + " ".join(f"{kind}={count}" for kind, count in wish.items())
         values = {"formation": formation, "message": what}

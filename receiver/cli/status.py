@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import islice
 
 import click
@@ -11,10 +12,16 @@ from receiver.cli import out
 from receiver.cli.args import app_argument, json_option, ledger_of
 from receiver.cli.main import Context
 from receiver.cli.releases import describe
-from receiver.model import Status
+from receiver.engines import all as engines
+from receiver.engines.base import keeps_ending
+from receiver.errors import printable
+from receiver.ledger.ledger import Ledger
+from receiver.model import AppState, Release, Status
 from receiver.names import AppName
+from receiver.proxy.endpoint import silence, takes_requests
 from receiver.proxy.vhost import domains
 from receiver.settings import url
+from receiver.story.aftercare import trouble
 
 
 @click.command()
@@ -27,22 +34,32 @@ def status(ctx: Context, app: AppName, form: str) -> int:
     state, current = ledger.state(), ledger.current()
     with ctx.connect_agent() as agent:
         processes = [p for p in agent.processes(app) if current and p.release == current.runs_as]
-    up = sum(p.state.value == "running" for p in processes)
+    ending = [p for p in processes if keeps_ending(p, time.time())]
+    up = sum(p.state.value == "running" and p not in ending for p in processes)
     wanted = len(current.running()) if current else 0
     newest = list(islice(ledger.newest_first(), 5))
     making = [r for r in newest if not r.status.final and ledger.worker_lives(r.number)]
     failed = [r for r in newest[:1] if r.status in (Status.FAILED, Status.CANCELLED)]
-    well = state.stopped or up == wanted
+    answers = answering(ledger, state, current)
+    well = state.stopped or (up == wanted and not answers.startswith("no"))
     shown = {
         "app": app,
-        "state": "stopped" if state.stopped else "new" if not current else "live" if well else "degraded",
+        "state": "stopped"
+        if state.stopped
+        else "new"
+        if not current or not current.slug
+        else "live"
+        if well
+        else "degraded",
         "release": current.name if current else "",
         "commit": f"{(current.commit or '')[:8]} {current.subject}".strip() if current else "",
         "since": out.when(current.finished) if current else "",
         "by": current.by if current else "",
         "processes": f"{up} of {wanted} running",
         "formation": " ".join(f"{k}={n}" for k, n in current.formation) if current else "",
-        "url": url(app, domains(app, state, current, ctx.settings), ctx.settings),
+        "url": url(app, domains(app, state, current, ctx.settings), ctx.settings) if takes_requests(current) else "",
+        "answers": answers,
+        "trouble": "; ".join(": ".join(trouble(engines.here(ctx.layout), current, p)) for p in ending if current),
         "branch": state.branch or "the first that is pushed",
         "locked": state.locked,
         "making": ", ".join(f"{r.name} ({describe(r)}) by {r.by}" for r in making),
@@ -51,8 +68,20 @@ def status(ctx: Context, app: AppName, form: str) -> int:
     if form == "json":
         out.show_json(shown)
     else:
-        out.fields({name: value for name, value in shown.items() if value})
+        out.fields({name: printable(value) for name, value in shown.items() if value})
     return 0 if well else 1
+
+
+def answering(ledger: Ledger, state: AppState, current: Release | None) -> str:
+    """Whether visitors are answered now: asked of what is live."""
+    if current is None or not current.slug:
+        return "503: nothing was put live yet" if current else ""
+    if state.stopped:
+        return "503: it is stopped"
+    if not takes_requests(current):
+        return ""
+    why = silence(ledger, current)
+    return f"no: {why}" if why else "yes"
 
 
 @click.command()

@@ -45,6 +45,15 @@ class ProcessStatus:
     memory: int = 0
 
 
+# The launcher's longest pause before a start, and the time for which a process has to stay up to begin anew (s).
+STEADY = 90.0
+
+
+def keeps_ending(process: ProcessStatus, now: float) -> bool:
+    """Whether it ended more than once, and lately: it may run at this moment, and is not well."""
+    return process.restarts >= 2 and now - process.since < STEADY
+
+
 @dataclass(frozen=True)
 class Job:
     """A caged program that runs once to its end: a build, a release command, a check, a one-off run.

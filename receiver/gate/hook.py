@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from receiver.caller import Caller, Role
 from receiver.errors import Failure, HostFault, sick_disk
@@ -21,10 +22,12 @@ from receiver.gate.sideband import Sideband
 from receiver.here import typed
 from receiver.ledger.follow import follow
 from receiver.ledger.ledger import Ledger
+from receiver.manifest import Manifest
 from receiver.model import Release, Source
 from receiver.names import Branch, Domain, Oid
 from receiver.ops.all import sections
 from receiver.paths import Layout
+from receiver.proxy.endpoint import still_holds
 from receiver.root.client import Agent
 from receiver.runtimes.read import read_manifest
 from receiver.settings import Settings
@@ -32,6 +35,7 @@ from receiver.sources.git.repository import quarantine
 from receiver.sources.git.source import GitSource
 from receiver.story import worker
 from receiver.story.domains import approve, approved
+from receiver.story.visitors import refuse_to_drop_web
 
 # Beside the files of the commit itself: what a build and the ledger need.
 SPARE_INODES = 10_000
@@ -68,7 +72,7 @@ class Hooks:
     def _untaken(self, error: OSError) -> HostFault:
         return HostFault(
             f"The server could not take the push ({error.strerror or error}).",
-            holds=self._ledger.still_holds(),
+            holds=still_holds(self._ledger),
             hint="Push again; the server's administrator looks with: shipit doctor",
         )
 
@@ -78,9 +82,13 @@ class Hooks:
             refs.check(updates, state, wish, source.git)
             found = refs.deployed(updates, state)
             if found is not None and found[1].new is not None:
-                self._check_commit(source, found[1].new)
+                manifest = self._check_commit(source, found[1].new)
+                if wish.deploy and not wish.drop_web:
+                    counts = {**dict(manifest.formation), **dict(state.formation)}
+                    how = "Meant so? git push -o drop-web"
+                    refuse_to_drop_web(self._ledger.current(), state, manifest.processes, counts, how)
 
-    def _check_commit(self, source: GitSource, commit: Oid) -> None:
+    def _check_commit(self, source: GitSource, commit: Oid) -> Manifest:
         """Refuse early what the build would fail on: no room, a tree bomb, a manifest with a mistake."""
         disk = os.statvfs(self._ledger.paths.dir)
         free, keep = disk.f_bavail * disk.f_frsize, self._settings.min_free * 2**20
@@ -102,6 +110,7 @@ class Hooks:
         manifest = read_manifest(tree, sections())
         admin = self._caller.role is Role.ADMIN
         self._domains = approve(self._layout, self._ledger, manifest.domains, self._settings, admin=admin)
+        return manifest
 
     def _post_receive(self, side: Sideband, wish: Options, env: Mapping[str, str], updates: list[Update]) -> None:
         state = self._ledger.state()
@@ -144,7 +153,8 @@ class Hooks:
         ended = worker.begin(self._layout, self._ledger, release, self._agent)
         side.tell(typed(f"       Ctrl-C detaches. Watch: shipit releases:output {release.app} -f"))
         side.tell(typed(f"       Stop: shipit cancel {release.app}"))
-        self.release = follow(self._ledger, release.number, side.fd, worker=ended)
+        holds = partial(still_holds, self._ledger)
+        self.release = follow(self._ledger, release.number, side.fd, worker=ended, holds=holds)
 
 
 def environment(pid: int) -> dict[str, str]:

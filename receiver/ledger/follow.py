@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import select
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -29,7 +29,9 @@ GRACE = 20.0
 TICK = 0.01
 
 
-def follow(ledger: Ledger, number: int, out: int, *, worker: int | None = None) -> Release:
+def follow(
+    ledger: Ledger, number: int, out: int, *, worker: int | None = None, holds: Callable[[], str] = lambda: ""
+) -> Release:
     """Copy the log of release `number` to the file descriptor `out` until the release is live, failed or cancelled.
 
     `worker` is a descriptor that is at its end when the worker is (story/worker.py), so that is noticed at once;
@@ -51,7 +53,7 @@ def follow(ledger: Ledger, number: int, out: int, *, worker: int | None = None) 
                 break
             if gone:
                 relay.finish()
-                raise died(ledger, release)
+                raise died(ledger, release, holds())
             if release.status.final:
                 decided = decided or time.monotonic()
                 if time.monotonic() - decided > LAST_WORDS:
@@ -61,9 +63,8 @@ def follow(ledger: Ledger, number: int, out: int, *, worker: int | None = None) 
     return release
 
 
-def died(ledger: Ledger, release: Release) -> HostFault:
+def died(ledger: Ledger, release: Release, holds: str) -> HostFault:
     """What is said when the worker ended without a verdict."""
-    holds = ledger.still_holds()
     again = "Push again." if release.source is Source.GIT else "Give the same command again."
     if disk.is_full(ledger.paths.releases):
         # It could not even write down that it failed.

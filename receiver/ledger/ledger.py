@@ -189,11 +189,6 @@ class Ledger:
         before = (r for r in self.newest_first() if r.number < current.number and r.status is Status.LIVE)
         return next((release for release in before if release.commit), None)
 
-    def still_holds(self) -> str:
-        """What a change that failed has left as it was: a Failure's `holds`."""
-        current = self.current_number()
-        return f"v{current} is still serving." if current else f"{self.app} has no live release yet."
-
     def open_release(
         self, source: Source, by: str, base: Release | None = None, *, builds: bool = False, **values: Any
     ) -> Release:

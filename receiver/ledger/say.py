@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from receiver.errors import printable, sick_disk
 MAX_LINE = 4096
 MAX_OUTPUT = 8 * 2**20
 SECRET_MIN = 8
+LAST = 30
 
 
 class Say:
@@ -28,9 +30,11 @@ class Say:
         self.seconds: list[tuple[str, float]] = []
         self._left = MAX_OUTPUT
         self._secrets: list[str] = []
+        self.last: deque[str] = deque(maxlen=LAST)  # the newest lines of what others have printed
 
     def hide(self, values: Iterable[str]) -> None:
-        """From now on these values of config vars are `[hidden]` in the log, however an app prints them.
+        """From now on these values of config vars are `[hidden]` in what an app prints. Lines of our own keep them: the
+        name of a host that is a config var, too, is the one that people go to.
 
         Of a value with line breaks each line. What is too short or a plain word is no secret, and would be missed in
         the text where it means something else.
@@ -50,6 +54,11 @@ class Say:
     def line(self, text: str) -> None:
         """One indented line of our own below the step."""
         self._write(f"       {text}")
+
+    def foreign(self, text: str) -> None:
+        """One indented line that an app has printed: the values to hide are hidden in it, and in no line of ours."""
+        self.last.append(text)
+        self._write(f"       {text}", hide=True)
 
     def warn(self, text: str) -> None:
         """A line the reader must not miss: ` !     text`."""
@@ -103,12 +112,12 @@ class Say:
             self.warn(f"The output is longer than {MAX_OUTPUT // 2**20} MiB; the rest is not kept.")
             return
         text = clean(line)
-        self._write(f"       {text[:MAX_LINE]}")
+        self.foreign(text[:MAX_LINE])
         if len(text) > MAX_LINE:
             self.line(f"(That line is longer than {MAX_LINE} characters; the rest of it is not kept.)")
 
-    def _write(self, text: str) -> None:
-        for secret in self._secrets:
+    def _write(self, text: str, *, hide: bool = False) -> None:
+        for secret in self._secrets if hide else ():
             text = text.replace(secret, "[hidden]")
         line = printable(text[: MAX_LINE + 16]).replace("\n", "\\n")
         try:

@@ -20,8 +20,8 @@ class What(str, Enum):
     """What happened to a release.
 
     `OPENED`: it has its number and its worker. `LIVE`, `FAILED`, `CANCELLED`: its verdict, one of them and once.
-    `RETIRED`: a newer one replaced it, and its processes were told to end. `CRASHED`: one of its processes ended so
-    often that nothing restarts it any more.
+    `RETIRED`: a newer one replaced it, and its processes were told to end. `CRASHED`: one of its processes ends
+    again and again.
     """
 
     OPENED = "opened"

@@ -6,7 +6,7 @@ import pwd
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from receiver.errors import Unhealthy
 from receiver.model import Check, CheckKind, Listen, ProcessType, Release
@@ -35,8 +35,10 @@ def wait_until_healthy(
     say: Callable[[str], None],
     host: str = "localhost",
     uid: int | None = None,
-) -> None:
+) -> int:
     """Return as soon as the process passes its healthcheck; raises Unhealthy at the check's timeout or a crash.
+
+    Returns the status that an HTTP check was answered with, 0 for any other.
 
     `crashed` tells why it can no longer become healthy, `command` runs the command healthcheck and returns its exit
     code, `ready` returns the pid (or True) while the engine says that it runs, else 0. They may block for a moment;
@@ -46,12 +48,20 @@ def wait_until_healthy(
     check, name = process.check, f"{process.type}.{index}"
     uid = pwd.getpwnam(app_user(release.app)).pw_uid if uid is None and process.listen is not Listen.NONE else uid
     place = probe.Place(paths.release(release.runs_as).run_dir, name, process.listen, uid or 0)
-    ask = _question(check, place, host, command, ready)
-    if check.kind in (CheckKind.HTTP, CheckKind.TCP):
-        with _looking_elsewhere(place, say):
-            _wait(check, name, ask, crashed, say)
-    else:
-        _wait(check, name, ask, crashed, say)
+    statuses = [0]
+    ask = _question(check, place, host, command, ready, statuses.append)
+    began = time.monotonic()
+    asks = check.kind in (CheckKind.HTTP, CheckKind.TCP)
+    with _looking_elsewhere(place, say) if asks else nullcontext():
+        _wait(check, name, ask, crashed)
+    status = statuses[-1]
+    answer = f": {check.path} answered {status}" if status else ""
+    say(f"{name} is healthy{answer} ({time.monotonic() - began:.1f} s)")
+    if port := place.open_to_all():
+        say(
+            f"{name} listens on every address: without a firewall port {port} is open around the proxy (bind 127.0.0.1)"
+        )
+    return status
 
 
 @contextmanager
@@ -78,14 +88,12 @@ def _wait(
     name: str,
     ask: Callable[[float], str],
     crashed: Callable[[], str | None],
-    say: Callable[[str], None],
 ) -> None:
     began = time.monotonic()
     deadline, look = began + check.timeout, began + FIRST_LOOK
     while True:
         answer = ask(min(ANSWER, max(0.05, deadline - time.monotonic())))
         if not answer:
-            say(f"{name} is healthy ({time.monotonic() - began:.1f} s)")
             return
         now = time.monotonic()
         if now >= look or now >= deadline:
@@ -98,11 +106,16 @@ def _wait(
 
 
 def _question(
-    check: Check, place: probe.Place, host: str, command: Callable[[], int], ready: Callable[[], int]
+    check: Check,
+    place: probe.Place,
+    host: str,
+    command: Callable[[], int],
+    ready: Callable[[], int],
+    answered: Callable[[int], None],
 ) -> Callable[[float], str]:
     """One try of the check: takes the seconds it may last, returns "" or what was wrong."""
     if check.kind is CheckKind.HTTP:
-        return lambda seconds: place.http(host, check.path, check.status, check.content, seconds)
+        return lambda seconds: place.http(host, check.path, check.status, check.content, seconds, answered)
     if check.kind is CheckKind.TCP:
         return place.accepts
     if check.kind is CheckKind.COMMAND:

@@ -11,7 +11,7 @@ import socket
 import stat
 import struct
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,8 +41,17 @@ class Place:
     listen: Listen
     uid: int
 
-    def http(self, host: str, path: str, status: int, content: str, seconds: float) -> str:
-        """GET `path`; the answer must have `status` (0: any below 500) and contain `content`."""
+    def http(
+        self,
+        host: str,
+        path: str,
+        status: int,
+        content: str,
+        seconds: float,
+        answered: Callable[[int], None] = lambda _: None,
+    ) -> str:
+        """GET `path`; the answer must have `status` (0: any below 500) and contain `content`. `answered` is told which
+        status it had."""
         deadline = time.monotonic() + seconds
         if wrong := self._foreign_socket():
             return wrong
@@ -52,7 +61,9 @@ class Place:
                 pipe.connect(str(self._socket))
                 if wrong := self._foreign_listener(pipe):
                     return wrong
-                return _ask(pipe, host, path, status, content, deadline) or self._foreign_port()
+                found, wrong = _ask(pipe, host, path, status, content, deadline)
+                answered(found)
+                return wrong or self._foreign_port()
         except OSError as error:
             return _told(error)
 
@@ -83,6 +94,14 @@ class Place:
             return ""
         instead = f"$PORT, which is {wanted} here" if wanted else "$SOCKET"
         return f"{self.name} listens on port {', '.join(map(str, ports))}; requests come to {instead}"
+
+    def open_to_all(self) -> int:
+        """The port of a process that takes connections from other machines as well, around the proxy; 0 if it does not."""
+        try:
+            wanted = self._port() if self.listen is Listen.PORT else 0
+        except (OSError, ValueError):
+            return 0
+        return next((port for port, _, everywhere in listening() if everywhere and port == wanted), 0)
 
     @property
     def _socket(self) -> Path:
@@ -134,16 +153,16 @@ def _connected(port: int, seconds: float) -> socket.socket:
 
 def listeners(port: int, net: Path = Path("/proc/net")) -> set[int]:
     """The uids that listen on TCP `port`, on whatever address."""
-    return {uid for found, uid in listening(net) if found == port}
+    return {uid for found, uid, _ in listening(net) if found == port}
 
 
 def ports_of(uid: int, net: Path = Path("/proc/net")) -> set[int]:
     """The TCP ports on which programs of this user listen."""
-    return {port for port, found in listening(net) if found == uid}
+    return {port for port, found, _ in listening(net) if found == uid}
 
 
-def listening(net: Path = Path("/proc/net")) -> list[tuple[int, int]]:
-    """Every TCP port that somebody listens on, and whose uid that is (proc(5))."""
+def listening(net: Path = Path("/proc/net")) -> list[tuple[int, int, bool]]:
+    """Every TCP port that somebody listens on, whose uid that is, and whether on every address (proc(5))."""
     found = []
     for table in ("tcp", "tcp6"):
         try:
@@ -153,13 +172,14 @@ def listening(net: Path = Path("/proc/net")) -> list[tuple[int, int]]:
                     # The kernel lists all listeners before any connection, of which there may be many thousands.
                     if fields[3] != LISTENING:
                         break
-                    found.append((int(fields[1].rpartition(":")[2], 16), int(fields[7])))
+                    address, _, port = fields[1].rpartition(":")
+                    found.append((int(port, 16), int(fields[7]), not address.strip("0")))
         except FileNotFoundError:
             continue
     return found
 
 
-def _ask(pipe: socket.socket, host: str, path: str, status: int, content: str, deadline: float) -> str:
+def _ask(pipe: socket.socket, host: str, path: str, status: int, content: str, deadline: float) -> tuple[int, str]:
     # HTTP/1.0, so that the body comes as it is and not in chunks.
     pipe.sendall(
         f"GET {path} HTTP/1.0\r\nHost: {host}\r\nUser-Agent: shipit-healthcheck\r\nAccept: */*\r\n"
@@ -168,14 +188,14 @@ def _ask(pipe: socket.socket, host: str, path: str, status: int, content: str, d
     head, body = _read_head(pipe, deadline)
     match = _STATUS.match(head)
     if not match:
-        return "not HTTP" if head else "closed without an answer"
+        return 0, "not HTTP" if head else "closed without an answer"
     found = int(match[1])
     wrong = found != status if status else found >= 500
     patience = deadline if content and not wrong else min(deadline, time.monotonic() + POLITE)
     body = _read_body(pipe, body, patience)
     if wrong:
-        return str(found)
-    return "" if content.encode() in body else f"{found} without the wanted content"
+        return found, str(found)
+    return found, "" if content.encode() in body else f"{found} without the wanted content"
 
 
 def _read_head(pipe: socket.socket, deadline: float) -> tuple[bytes, bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pwd
 import threading
 import time
 
@@ -9,11 +10,20 @@ from receiver.engines import all as engines
 from receiver.engines.base import ProcessState, ProcessStatus
 from receiver.errors import Unhealthy
 from receiver.model import ProcessType, Release
+from receiver.paths import app_user
 from receiver.proxy import health
+from receiver.proxy.endpoint import takes_requests
+from receiver.proxy.probe import Place
 from receiver.proxy.vhost import domains
+from receiver.story.advice import advice
 from receiver.story.context import AppContext
 
 LAST_LINES = 30
+REFUSED, BAD_REQUEST = 400, 400
+# How long the release that is live may take to be compared with (s).
+PATIENCE = 5.0
+# How long a process must stay up that ended once while it was checked (s).
+STEADY = 5.0
 
 
 def wait_until_healthy(context: AppContext, release: Release) -> None:
@@ -46,11 +56,12 @@ def wait_until_healthy(context: AppContext, release: Release) -> None:
             raise
     if failures:
         raise watch.culprit or failures[0]
+    _watch_the_unsteady(context, release, watch)
 
 
 def _check(context: AppContext, release: Release, process: ProcessType, index: int, watch: _Watch) -> None:
     try:
-        health.wait_until_healthy(
+        status = health.wait_until_healthy(
             release, process, index, context.paths,
             crashed=lambda: watch.crashed(process, index),
             command=lambda: watch.command(process, index),
@@ -61,9 +72,52 @@ def _check(context: AppContext, release: Release, process: ProcessType, index: i
         if watch.culprit:
             raise
         last = engines.here(context.layout).last_lines(release, process.type, index, LAST_LINES)
-        watch.culprit = Unhealthy(failure.message, hint=failure.hint, details=[*last, *failure.details])
+        hint = failure.hint or advice(release.app, last)
+        watch.culprit = Unhealthy(failure.message, hint=hint, details=[*last, *failure.details])
         watch.give_up()
         raise watch.culprit from failure
+    if status >= REFUSED and not process.check.status:
+        _warn(context, release, process, index, status, watch.host_header)
+
+
+def _warn(context: AppContext, release: Release, process: ProcessType, index: int, status: int, host: str) -> None:
+    """Tell that visitors are answered with an error, unless the release that is live answers no better."""
+    check, live = process.check, context.ledger.current()
+    before = [0]
+    if live is not None and takes_requests(live):
+        uid = pwd.getpwnam(app_user(release.app)).pw_uid
+        listens = next((p.listen for p in live.processes if p.type == process.type), process.listen)
+        place = Place(context.paths.release(live.runs_as).run_dir, f"{process.type}.1", listens, uid)
+        place.http(host, check.path, 0, "", PATIENCE, before.append)
+        if before[-1] // 100 >= status // 100:
+            return
+    better = f"; {live.name} answers {before[-1]}" if live is not None and before[-1] else ""
+    context.say.warn(f"{process.type}.{index} answers {status} to GET {check.path} at {host}{better}.")
+    last = engines.here(context.layout).last_lines(release, process.type, index, LAST_LINES)
+    hint = advice(release.app, last)
+    if status == BAD_REQUEST and not hint:
+        hint = f"Frameworks answer so to a name that they do not know: Django wants {host} in ALLOWED_HOSTS."
+    if hint:
+        context.say.warn(f"({hint})")
+    check_line = f"processes: {{{process.type}: {{healthcheck: {{path: {check.path}, status: 200}}}}}}"
+    context.say.warn(f"(To have such a release refused, in shipit.yml: {check_line})")
+
+
+def _watch_the_unsteady(context: AppContext, release: Release, watch: _Watch) -> None:
+    """Who has ended once while it was checked has to stay up a little longer; raises Unhealthy if it does not."""
+    unsteady = [] if release.took_over else [which for which in release.running() if watch.has_ended(*which)]
+    if not unsteady:
+        return
+    names = ", ".join(f"{process.type}.{index}" for process, index in unsteady)
+    context.say.line(f"Watching {names} for {STEADY:g} s: it ended and was started again")
+    deadline = time.monotonic() + STEADY
+    while time.monotonic() < deadline:
+        time.sleep(0.25)
+        for process, index in unsteady:
+            if why := watch.crashed(process, index):
+                last = engines.here(context.layout).last_lines(release, process.type, index, LAST_LINES)
+                told = f"{process.type}.{index} does not stay up: {why}."
+                raise Unhealthy(told, hint=advice(release.app, last), details=last)
 
 
 class _Watch:
@@ -91,6 +145,11 @@ class _Watch:
                 self._known = {(s.process, s.index): s for s in found if s.release == self._release.runs_as}
                 self._asked = time.monotonic()
             return self._known.get((process.type, index))
+
+    def has_ended(self, process: ProcessType, index: int) -> bool:
+        """Whether it was started more than once, as far as anybody has asked."""
+        known = self._known.get((process.type, index))
+        return known is not None and known.restarts > 0
 
     def crashed(self, process: ProcessType, index: int) -> str | None:
         """Why the process can no longer become healthy, or None."""

@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from receiver.errors import BuildFailed, Cancelled, Failure
 from receiver.model import Release, Status
+from receiver.proxy.endpoint import takes_requests
 from receiver.proxy.vhost import domains
 from receiver.root.client import Agent
 from receiver.settings import url
@@ -182,6 +183,8 @@ def announce(context: AppContext, release: Release) -> Release:
         context.say.step(f"{release.name} holds the config vars for the first push ({took:.1f} s)")
     elif context.keeps_stopped(release):
         context.say.step(f"{release.name} is ready; {release.app} is stopped ({took:.1f} s)")
+    elif not takes_requests(release):
+        context.say.step(f"{release.name} is live; nothing of it takes requests ({took:.1f} s)")
     else:
         own = domains(release.app, context.ledger.state(), release, context.settings)
         context.say.step(f"{release.name} is live at {url(release.app, own, context.settings)} ({took:.1f} s)")

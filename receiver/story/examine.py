@@ -10,18 +10,20 @@ import grp
 import os
 import pwd
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from receiver.engines import all as engines
-from receiver.engines.base import ProcessState
+from receiver.engines.base import ProcessState, keeps_ending
 from receiver.errors import Failure, as_root
 from receiver.ledger.ledger import Ledger
 from receiver.ledger.repair import repair
 from receiver.names import AppName
 from receiver.paths import LIBEXEC, PREFIX, PROXY_GROUP, PYTHON, SHIPIT_USER, Layout, app_user, build_user
 from receiver.proxy import nginx
+from receiver.proxy.endpoint import silence, takes_requests
 from receiver.root.client import Agent
 from receiver.runtimes.all import RUNTIMES
 from receiver.settings import load
@@ -121,6 +123,14 @@ def app_findings(layout: Layout, app: AppName, agent: Agent) -> Iterator[Finding
     up = [p for p in found if p.release == current.runs_as and p.state.value == "running"]
     wanted = 0 if state.stopped else len(current.running())
     yield Finding(app, f"{len(up)} of {wanted} processes running", len(up) == wanted, f"shipit logs {app}", mends=True)
+    ending = [f"{p.process}.{p.index}" for p in up if keeps_ending(p, time.time())]
+    told = f"processes that end again and again: {', '.join(ending) or 'none'}"
+    yield Finding(app, told, not ending, f"See why: shipit status {app}")
+    if wanted and takes_requests(current):
+        silent = silence(ledger, current)
+        yield Finding(
+            app, f"{current.name} answers{f' not: {silent}' if silent else ''}", not silent, f"shipit logs {app}"
+        )
     others = {p.release for p in found if p.release != current.runs_as and p.state.value == "running"}
     # Its worker stops them when they have finished their requests.
     draining = ledger.worker_lives(current.number)
@@ -156,7 +166,8 @@ def mend(layout: Layout, app: AppName, agent: Agent) -> list[str]:
     ):
         done.append(f"branch {current.branch} put back to {current.commit[:8]}")
     for process in agent.processes(app) if current else ():
-        if current and process.release == current.runs_as and process.state is ProcessState.FAILED:
+        down = process.state is ProcessState.FAILED or keeps_ending(process, time.time())
+        if current and process.release == current.runs_as and down:
             verdict.crashed(ledger, current.number, process.process, process.index)
     return [*done, *agent.reconcile(app)]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from receiver.errors import BuildFailed
 from receiver.model import Release, Source
 from receiver.story import checkpoint, ended
+from receiver.story.advice import advice
 from receiver.story.context import AppContext
 
 
@@ -17,6 +18,7 @@ def run_release_command(context: AppContext, release: Release) -> None:
         if code:
             how = ended.told(code, context.settings.release_command_timeout, context.settings)
             raise BuildFailed(
-                f"The release command {how}; what it had already changed (a migration) is not undone by shipit."
+                f"The release command {how}; what it had already changed (a migration) is not undone by shipit.",
+                hint=advice(release.app, context.say.last),
             )
     checkpoint.reach("released")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from receiver.errors import Cancelled, Rejected
@@ -13,6 +14,7 @@ from receiver.ledger.queue import queued
 from receiver.model import Release, Source, Status
 from receiver.names import ConfigKey, TypeName
 from receiver.paths import Layout
+from receiver.proxy.endpoint import still_holds
 from receiver.root.client import Agent
 from receiver.story import verdict, worker
 
@@ -82,7 +84,8 @@ class Submission:
                 verdict.failed(self.ledger, release, "The config vars were not written.")
                 raise
         ended = worker.begin(self.layout, self.ledger, release, self.agent)
-        return exit_code(follow(self.ledger, release.number, sys.stdout.fileno(), worker=ended))
+        holds = partial(still_holds, self.ledger)
+        return exit_code(follow(self.ledger, release.number, sys.stdout.fileno(), worker=ended, holds=holds))
 
 
 def exit_code(release: Release) -> int:

@@ -50,7 +50,7 @@ def retired(ledger: Ledger, number: int) -> None:
 
 
 def crashed(ledger: Ledger, number: int, process: TypeName, index: int) -> None:
-    """A process of it ended so often that nothing restarts it any more. For whoever notices: doctor does."""
+    """A process of it ends again and again. For whoever notices: aftercare, and doctor."""
     if _hearers(What.CRASHED):
         tell(Event(What.CRASHED, ledger.release(number), ledger, process, index))
 

@@ -24,8 +24,10 @@ from receiver.ledger.ledger import Ledger
 from receiver.ledger.say import Say
 from receiver.model import Release, Source
 from receiver.paths import Layout
+from receiver.proxy.endpoint import still_holds
 from receiver.root.client import Agent
 from receiver.story import verdict
+from receiver.story.aftercare import watch_on
 from receiver.story.context import AppContext
 from receiver.story.deploy import deploy
 from receiver.story.retire import retire
@@ -60,7 +62,7 @@ def begin(layout: Layout, ledger: Ledger, release: Release, agent: Agent) -> int
         verdict.failed(ledger, release, "The worker did not start.")
         raise HostFault(
             f"The worker that makes releases did not start ({error.strerror}).",
-            holds=ledger.still_holds(),
+            holds=still_holds(ledger),
             hint="Try again; the server's administrator looks with: shipit doctor",
         ) from error
     finally:
@@ -124,6 +126,7 @@ def work(context: AppContext, release: Release, lock: int) -> int:
         finally:
             os.close(lock)
         retire(context, release)
+        watch_on(context, release)
     except Failure as failure:
         report(context, release, failure)
         return failure.exit_code
@@ -149,13 +152,13 @@ def bug(context: AppContext, release: Release, error: Exception) -> Failure:
 def report(context: AppContext, release: Release, failure: Failure) -> None:
     """What failed, what still holds, what to type next: the last lines of the log."""
     for line in failure.details:
-        context.say.line(line)
+        context.say.foreign(line)
     for line in failure.message.splitlines():
         context.say.warn(line)
     if context.ledger.current_number() == release.number:
         context.say.warn(f"{release.name} is live all the same.")
     else:
-        context.say.warn(f"{release.name} was not made live; {context.ledger.still_holds()}")
+        context.say.warn(f"{release.name} was not made live; {still_holds(context.ledger)}")
     again = "push again" if release.source is Source.GIT else "the same command"
     see = f"See all of it: shipit releases:output {release.app} {release.name}"
     hint = failure.hint or f"{see}\nTry again: {again}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import pytest
@@ -48,6 +49,38 @@ def test_a_release_goes_live_comes_back_and_a_broken_one_does_not(serving: Repo,
         load.wait_for_body("Hello from shipit (v4)")
         report = load.stop()
     assert report.failed == 0 and report.total > 100, report
+
+
+def test_a_program_behind_a_shell_gets_sigterm_and_one_whose_database_is_away_comes_back(
+    client: Client, box: Box
+) -> None:
+    worker = (
+        "import os, signal, sys, time\n"
+        "data = os.environ['DATA_DIR']\n"
+        "def term(*_): time.sleep(0.5); open(data + '/finished', 'w').close(); sys.exit()\n"
+        "signal.signal(signal.SIGTERM, term)\n"
+        "open(data + '/up', 'w').close()\n"
+        "while not os.path.exists(data + '/gone'): time.sleep(0.05)\n"
+    )
+    box.run(*START)
+    procfile = EXAMPLE["Procfile"] + "worker: python3 worker.py; true\n"
+    tree = {**EXAMPLE, "Procfile": procfile, "worker.py": worker}
+    counts = "processes: {worker: {count: 1, healthcheck: {settle: 1}}}\n"
+    assert client.repo("shell", {**tree, "shipit.yml": counts}).push().code == 0
+    data = "/var/lib/shipit/apps/shell/data"
+    assert client.ssh("ps:restart", "shell", "worker").ok
+    assert box.exists(f"{data}/finished")
+    box.sh(f"touch {data}/gone")
+
+    def ended() -> int:
+        rows = json.loads(client.ssh("ps", "shell", "--format", "json").out)
+        return int(next(row["restarts"] for row in rows if row["process"] == "worker.1"))
+
+    # supervisord alone gives up at some time, or waits longer each time.
+    wait_for("it to end often", lambda: ended() >= 5, timeout=40)
+    box.sh(f"rm {data}/gone {data}/up")
+    wait_for("it to come back", lambda: box.exists(f"{data}/up"), timeout=20)
+    assert client.ssh("apps:destroy", "shell", "--force").ok
 
 
 def test_a_killed_supervisord_comes_back_and_nothing_runs_twice(serving: Repo, client: Client, box: Box) -> None:

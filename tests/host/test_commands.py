@@ -80,7 +80,7 @@ def test_a_locked_app_refuses_changes_with_the_reason(laptop: Client) -> None:
     assert "apps:unlock frozen" in result.text
     for words in (
         "config:set frozen A=1", "ps:scale frozen web=2", "ps:restart frozen", "ps:restart frozen web", "ps:stop frozen",
-        "domains:add frozen x.example.org", "domains:remove frozen frozen.localhost", "git:set frozen force-push on",
+        "domains:add frozen x.example.org", "git:set frozen force-push on",
         "apps:destroy frozen --force", "rollback frozen", "deploy frozen", "releases:pin frozen v1", "releases:unpin frozen v1",
     ):  # fmt: skip
         changed = say(laptop, *words.split())

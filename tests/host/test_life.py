@@ -6,7 +6,7 @@ from lab.background import wait_for
 from lab.client import Client
 from lab.host import Host
 
-from host.apps import asked, files, live, say
+from host.apps import asked, files, live, pushed, say
 
 # Finishes the job in hand at SIGTERM, and writes down that it did.
 WORKER = """\
@@ -86,6 +86,7 @@ def test_an_app_may_listen_on_ipv6_alone(laptop: Client) -> None:
     repo = laptop.repo("six", {"Procfile": "web: python3 -m http.server --bind :: $PORT\n", "index.html": "six"})
     result = repo.push()
     assert result.code == 0, str(result)
+    assert "web.1 listens on every address" in result.text
     assert laptop.get("six").body == "six"
 
 
@@ -124,8 +125,74 @@ def test_what_was_asked_for_and_cannot_be_is_said_in_our_own_words(laptop: Clien
     assert last.splitlines() == ["line 4", "line 5", "line 6"]
     assert "no process type 'wroker'" in say(laptop, "logs", "words", "-p", "wroker").err
     dashed = say(laptop, "run", "words", "-c", "id")
-    assert dashed.code == 2 and "shipit run words bash -c id" in dashed.err
+    assert dashed.code == 2 and "run words bash -c id" in dashed.err
     assert say(laptop, "ps:stop", "words").code == 0
     for words in (("ps:restart", "words"), ("ps:restart", "words", "worker")):
         refused = say(laptop, *words)
         assert refused.code == 2 and "words is stopped" in refused.err and "ps:start words" in refused.err
+
+
+def test_a_process_that_dies_again_and_again_is_told_with_what_to_write(laptop: Client) -> None:
+    beat = "import time\nprint('beat', flush=True)\ntime.sleep(2.3)\nopen('celerybeat-schedule', 'w')\n"
+    procfile = "web: python main.py --at $SOCKET\nbeat: python beat.py\n"
+    repo = laptop.repo(
+        "dying", {**files("one", procfile=procfile, shipit_yml="processes: {beat: {count: 1}}\n"), "beat.py": beat}
+    )
+    assert repo.push().code == 0
+    wait_for("status to say so", lambda: "trouble" in say(laptop, "status", "dying").out, timeout=30)
+    told = say(laptop, "status", "dying")
+    shown = told.out
+    assert told.code == 1 and "degraded" in shown and "1 of 2 running" in shown, shown
+    assert "$DATA_DIR/celerybeat-schedule" in shown, shown
+    assert {row["process"]: row["state"] for row in asked(laptop, "ps", "dying")}["beat.1"] == "restarting"
+    wait_for("the log to have it", lambda: "again and again" in say(laptop, "releases:output", "dying").out, timeout=30)
+    # One that dies while it is checked has its push refused, with the same advice.
+    repo.commit({"beat.py": beat.replace("2.3", "0.3")})
+    result = repo.push()
+    assert result.code == 1 and "$DATA_DIR/celerybeat-schedule" in result.text, str(result)
+
+
+def test_a_slip_of_the_pen_takes_no_site_down(laptop: Client) -> None:
+    repo = pushed(laptop, "slip", "one")
+    repo.commit({"Procfile": "wbe: python main.py --at $SOCKET\n"})
+    refused = repo.push()
+    assert refused.code != 0 and "'wbe'" in refused.text and "drop-web" in refused.text
+    scaled = say(laptop, "ps:scale", "slip", "web=0")
+    assert scaled.code == 2 and "--force" in scaled.err
+    assert laptop.get("slip").body == "one"
+    meant = repo.push("-o", "drop-web")
+    assert meant.code == 0 and "nothing of it takes requests" in meant.text and "live at" not in meant.text
+    assert "url" not in say(laptop, "status", "slip").out
+    repo.commit({"Procfile": "web: python main.py --at $SOCKET\n"})
+    assert repo.push().code == 0
+    assert say(laptop, "ps:scale", "slip", "web=0", "--force").code == 0
+    assert "live at" not in say(laptop, "releases:output", "slip").out
+
+
+def test_whoever_says_serving_has_asked(laptop: Client, shared_host: Host) -> None:
+    repo = laptop.repo("never", {"Procfile": "web: false\n"})
+    assert "no live release yet" in repo.push().text
+    set_first = say(laptop, "config:set", "never", "A=1")
+    assert set_first.code == 0 and "live at" not in set_first.text
+    failed = repo.push()
+    assert failed.code == 1 and "visitors get 503" in failed.text and "still serving" not in failed.text
+    shown = asked(laptop, "status", "never")
+    assert (shown["state"], shown["answers"]) == ("new", "503: nothing was put live yet")
+    repo.commit(files("one"))
+    assert repo.push().code == 0
+    assert asked(laptop, "status", "never")["answers"] == "yes"
+    shared_host.sh("systemctl kill -s STOP 'shipit-never-web-v*@1.service'; rm /run/shipit/never/v*/web.1.sock")
+    status = say(laptop, "status", "never", "--format", "json")
+    assert status.code == 1 and "no: nothing listens" in status.out
+
+
+def test_a_release_that_answers_worse_is_live_with_a_warning(laptop: Client) -> None:
+    repo = pushed(laptop, "hosts", "one")
+    main = files("one")["main.py"].replace("self.answer(status, text)", "self.answer(400, text)")
+    repo.commit({"main.py": main})
+    result = repo.push()
+    assert result.code == 0, str(result)
+    assert "web.1 answers 400 to GET / at hosts." in result.text and "v1 answers 200" in result.text, str(result)
+    assert "ALLOWED_HOSTS" in result.text and "status: 200" in result.text
+    repo.commit({"mark": "three\n"})
+    assert "ALLOWED_HOSTS" not in repo.push().text, "no better than what was live"

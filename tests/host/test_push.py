@@ -31,7 +31,7 @@ FIRST_PUSH = re.compile(
 (       .*
 )*-----> Starting web\.1
 -----> Checking web\.1
-       web\.1 is healthy \(\d+\.\d s\)
+       web\.1 is healthy: / answered 200 \(\d+\.\d s\)
 -----> v1 is live at http://tiny\.\S+ \(\d+\.\d s\)"""
 )
 

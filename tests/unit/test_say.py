@@ -45,10 +45,12 @@ def test_what_an_app_prints_of_its_config_vars_is_not_kept(log: Path) -> None:
     say.hide(["s3cret-t0ken", "production", "1", "", "-----BEGIN-----\nMIIB+private/line=\n", "s3cret-t0ken-longer"])
     with say.output() as fd:
         os.write(fd, b"KeyError: s3cret-t0ken in production 1\n(s3cret-t0ken-longer)\nMIIB+private/line=\n")
-    say.warn("s3cret-t0ken")
+    say.foreign("last words: s3cret-t0ken")
+    say.step("v1 is live at http://s3cret-t0ken-longer")
     say.close()
     assert log.read_text().splitlines() == [
-        "       KeyError: [hidden] in production 1", "       ([hidden])", "       [hidden]", " !     [hidden]",
+        "       KeyError: [hidden] in production 1", "       ([hidden])", "       [hidden]",
+        "       last words: [hidden]", "-----> v1 is live at http://s3cret-t0ken-longer",
     ]  # fmt: skip
 
 

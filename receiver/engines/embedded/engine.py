@@ -131,6 +131,7 @@ class EmbeddedEngine(LogFiles):
                 paths = self._layout.app(release.app).release(release.runs_as)
                 # Whoever asks for a restart does not wait for the pause after a crash (inside/launch.py).
                 disk.remove_below(self._layout.run, *paths.starts(process.type, index))
+                disk.remove_file(self._layout.run / "processes" / f"{name}.starts")
                 self._supervisor.start(name)
                 if process.listen is not Listen.NONE:
                     wait_until_it_listens(paths.socket(process.type, index))

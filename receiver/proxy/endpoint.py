@@ -1,0 +1,53 @@
+"""Whether visitors are answered: asked of the sockets of what is live, by whoever is about to say that it serves."""
+
+from __future__ import annotations
+
+import pwd
+
+from receiver.ledger.ledger import Ledger
+from receiver.model import WEB, Listen, Release
+from receiver.paths import app_user
+from receiver.proxy.probe import Place
+
+# A connection to a local socket takes no time; one that has to wait belongs to an app with more to do than it can (s).
+PATIENCE = 0.25
+BUSY = "none in time"
+
+
+def takes_requests(release: Release | None) -> bool:
+    """Whether any process of the release is there for visitors; what holds only config vars is not."""
+    return release is not None and any(
+        process.type == WEB and process.listen is not Listen.NONE for process, _ in release.running()
+    )
+
+
+def silence(ledger: Ledger, release: Release) -> str:
+    """Why none of the release's web processes takes a connection; "" when one does."""
+    try:
+        uid = pwd.getpwnam(app_user(release.app)).pw_uid
+    except KeyError:
+        return "its user is gone"
+    run_dir = ledger.paths.release(release.runs_as).run_dir
+    why = ""
+    for process, index in release.running():
+        if process.type == WEB and process.listen is not Listen.NONE:
+            why = Place(run_dir, f"{process.type}.{index}", process.listen, uid).accepts(PATIENCE)
+            if why in ("", BUSY):
+                return ""
+    return why
+
+
+def still_holds(ledger: Ledger) -> str:
+    """What a change that failed has left as it was: a Failure's `holds`."""
+    release, state = ledger.current(), ledger.state()
+    if release is None:
+        return f"{ledger.app} has no live release yet."
+    if not release.slug:
+        return f"Nothing of {ledger.app} serves yet: {release.name} holds config vars, and visitors get 503."
+    if state.stopped:
+        return f"{ledger.app} is stopped, with {release.name}."
+    if not takes_requests(release):
+        return f"{release.name} is still live; nothing of it takes requests."
+    if why := silence(ledger, release):
+        return f"{release.name} is still live, but does not answer: {why}."
+    return f"{release.name} is still serving."

@@ -1,0 +1,39 @@
+"""What takes an app away from its visitors has to be asked for: no slip of the pen does that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from receiver.errors import Rejected
+from receiver.manifest.problems import nearest
+from receiver.model import WEB, AppState, Listen, ProcessType, Release
+from receiver.names import TypeName
+from receiver.proxy.endpoint import takes_requests
+
+
+def refuse_to_drop_web(
+    current: Release | None,
+    state: AppState,
+    processes: Sequence[ProcessType],
+    counts: Mapping[TypeName, int],
+    how: str,
+) -> None:
+    """Raise Rejected when `current` takes requests and these processes, so many of each type, would not.
+
+    `how` is what to type when that is meant.
+    """
+    if current is None or state.stopped or not takes_requests(current):
+        return
+    web = next((process for process in processes if process.type == WEB), None)
+    if web is not None and web.listen is not Listen.NONE and counts.get(WEB, 0):
+        return
+    if web is None:
+        near = nearest(WEB, [process.type for process in processes]).removeprefix(" Did you mean ").removesuffix("?")
+        what = f"it has no process type 'web'{f', but {near}' if near else ''}"
+    else:
+        what = "it listens nowhere" if web.listen is Listen.NONE else "no web process would run"
+    raise Rejected(
+        f"This would take {state.app} away from its visitors: {what}.",
+        holds=f"Nothing was changed; {current.name} stays.",
+        hint=how,
+    )
