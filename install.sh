@@ -14,6 +14,7 @@ usage() {
     cat <<'TEXT'
 Usage: ./install.sh [options]       install, or upgrade in place
        ./install.sh --demo          install if needed, then watch a push, a rollback and a failed push
+       ./install.sh --back          take the last upgrade back: the version before it receives again
        ./install.sh --uninstall     stop receiving; apps and their data stay and go on serving
        ./install.sh --purge         remove everything, apps and their data included
 
@@ -52,7 +53,7 @@ while [ $# -gt 0 ]; do
             shift
             ;;
         --demo) demo=yes && shift ;;
-        --uninstall | --purge) mode=${1#--} && shift ;;
+        --uninstall | --purge | --back) mode=${1#--} && shift ;;
         --yes) yes=yes && shift ;;
         --help | -h) usage && exit 0 ;;
         *) die "install.sh has no option $1." "./install.sh --help" 2 ;;
@@ -111,6 +112,24 @@ trap 'exit 130' INT TERM HUP
 exec 9>/run/shipit-install.lock
 flock --nonblock 9 || die "Another install.sh is running on this machine." "wait for it to end" 75
 
+# Made before nginx is: whatever fails after that, a later run knows whose nginx it is.
+nginx_is_ours=/var/lib/shipit/nginx-is-ours
+
+if [ "$mode" = back ]; then
+    before=
+    for known in "$prefix"/versions/*; do
+        if [ -e "$known/complete" ] && [ "$(readlink -f "$known")" != "$(readlink -f "$prefix/current")" ]; then
+            before=$known
+        fi
+    done
+    [ -n "$before" ] || die "No other version is kept on this machine; the one that runs goes on." "ls $prefix/versions"
+    nginx_was_here=yes
+    if [ -e "$nginx_is_ours" ]; then nginx_was_here=no; fi
+    trap - EXIT
+    # That version's own code: it knows its units and its places.
+    exec "$before/bin/python" -I -m receiver.setup install --version "${before##*/}" \
+        --nginx-was-here=$nginx_was_here --started "$started" 9>&-
+fi
 if [ "$mode" != install ]; then
     [ -x "$python" ] || die "$python is missing, which --$mode needs." "apt-get install python3"
     trap - EXIT
@@ -153,8 +172,6 @@ missing=()
 for package in ca-certificates git openssh-server python3 python3-venv rsync; do
     installed "$package" || missing+=("$package")
 done
-# Made before nginx is: whatever fails after that, a later run knows whose nginx it is.
-nginx_is_ours=/var/lib/shipit/nginx-is-ours
 if [ ! -x /usr/sbin/nginx ]; then
     mkdir -p "${nginx_is_ours%/*}"
     : >"$nginx_is_ours"

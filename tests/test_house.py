@@ -26,7 +26,7 @@ LAYERS = (
     ("engines", "proxy"),
     ("root", "ops"),
     ("story",),
-    ("client", "gate", "cli", "setup"),
+    ("client", "gate", "cli", "setup", "entry"),
 )
 
 
@@ -106,8 +106,8 @@ def test_no_shell_is_ever_asked_to_parse() -> None:
         assert "shell=True" not in path.read_text(), path
 
 
-# shipit is written in Python itself: where its own interpreter lies, and whom it tells to start with it.
-_OWN_PYTHON = {"paths.py", "engines/embedded/keeper.py"}
+# shipit is written in Python itself: where its interpreter lies, who is started with it, what its source is made of.
+_OWN_PYTHON = {"paths.py", "engines/embedded/keeper.py", "client/bootstrap.py"}
 _PYTHONS_WORDS = re.compile(
     r"(?<![\w.])(\.?venv|uv|pip|python|poetry|pipenv|requirements\.txt|pyproject\.toml)(?![\w-])"
 )

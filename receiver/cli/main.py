@@ -145,10 +145,14 @@ def run(
     words: Sequence[str],
     caller: Caller,
     layout: Layout = Layout(),  # noqa: B008
+    app: str = "",
 ) -> int:
-    """Run one command for `caller`, already authorised; returns its exit code. Failures are printed, never raised."""
+    """Run one command for `caller`, already authorised; returns its exit code. Failures are printed, never raised.
+
+    `app`: which one the command is for when it takes one and its words do not begin with one.
+    """
     try:
-        result = shipit.main(list(words), "shipit", standalone_mode=False, obj=Context(caller, layout))
+        result = shipit.main(with_app(list(words), app), "shipit", standalone_mode=False, obj=Context(caller, layout))
         return result if isinstance(result, int) else 0
     except Failure as failure:
         print_failure(failure)
@@ -173,6 +177,15 @@ def run(
         return full.exit_code
     finally:
         flush()
+
+
+def with_app(words: list[str], app: str) -> list[str]:
+    """The words with the app in its place, for a command that takes one: `logs -t` → `logs blog -t`."""
+    name = words[0] if words else ""
+    if not app or words[1:2] == [app] or (command := shipit.get_command(click.Context(shipit), name)) is None:
+        return words
+    first = next((param for param in command.params if isinstance(param, click.Argument)), None)
+    return [name, app, *words[1:]] if first is not None and first.name == "app" else words
 
 
 def flush() -> None:

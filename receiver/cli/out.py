@@ -11,6 +11,7 @@ from typing import Any
 
 from receiver.here import typed
 
+COLOURS = "SHIPIT_COLOURS"  # a terminal that shows colours is at the other end
 _COLOURS = {"live": "32", "running": "32", "failed": "31", "building": "33", "starting": "33", "ok": "32"}
 
 
@@ -31,7 +32,7 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, empt
     cells = [[str(row.get(field, "")) for field in columns] for row in rows]
     lines = [list(columns.values()), *cells]
     widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
-    room = terminal_width() if sys.stdout.isatty() else 10_000
+    room = terminal_width() or 10_000
     last = max(8, room - sum(widths[:-1]) - 2 * (len(widths) - 1))
     for number, line in enumerate(lines):
         if len(line[-1]) > last:
@@ -46,12 +47,22 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, empt
         say("  ".join(padded).rstrip())
 
 
+def for_terminal(columns: int, colours: bool) -> None:
+    """Print for a terminal at the other end of ssh, which this process does not see (0 columns: there is none)."""
+    if columns:
+        os.environ["COLUMNS"] = str(columns)  # click's help fits it, too
+    if colours:
+        os.environ[COLOURS] = "1"
+
+
 def terminal_width() -> int:
-    """Columns of the terminal; 100 if it does not say."""
+    """Columns of the terminal, 100 if it does not say how many; 0 when there is none."""
+    if (told := os.environ.get("COLUMNS", "")).isdigit():
+        return int(told)
     try:
         return os.get_terminal_size(sys.stdout.fileno()).columns or 100
     except OSError:
-        return 100
+        return 0
 
 
 def fields(values: Mapping[str, Any]) -> None:
@@ -63,7 +74,7 @@ def fields(values: Mapping[str, Any]) -> None:
 
 def colours() -> bool:
     """Whether to colour: a terminal, and no NO_COLOR (https://no-color.org)."""
-    return sys.stdout.isatty() and "NO_COLOR" not in os.environ
+    return (sys.stdout.isatty() or COLOURS in os.environ) and "NO_COLOR" not in os.environ
 
 
 def age(then: float) -> str:

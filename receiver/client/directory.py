@@ -18,7 +18,7 @@ _SKIPPED = frozenset({".git", "node_modules", "__pycache__"})
 class Directory:
     """`receiver.manifest.Tree` of a directory: what git would let into a commit, or all of it where git has no say.
 
-    `uncommitted` are the files git does not know yet: a push would leave them behind.
+    `paths` are all files and links, `uncommitted` the files git does not know yet: a push would leave them behind.
     """
 
     def __init__(self, root: Path) -> None:
@@ -26,18 +26,18 @@ class Directory:
             raise NotFound(f"{root} is not a directory.")
         self._root = root
         self.uncommitted: frozenset[str] = frozenset()
-        self._paths = frozenset(self._known_to_git() or self._walk(""))
+        self.paths = frozenset(self._known_to_git() or self._walk(""))
         self._files: dict[str, str] | None = None
 
     def files(self) -> Mapping[str, str]:
         if self._files is None:
-            self._files = {path: "" for path in sorted(self._paths) if self._is_regular(path)}
+            self._files = {path: "" for path in sorted(self.paths) if self._is_regular(path)}
             for path in self._files:
                 self._files[path] = hashlib.sha256(self.read(path) or b"").hexdigest()
         return self._files
 
     def read(self, path: str) -> bytes | None:
-        if path not in self._paths or not self._is_regular(path):
+        if path not in self.paths or not self._is_regular(path):
             return None
         descriptor = os.open(self._root / path, os.O_RDONLY | os.O_NOFOLLOW)
         with open(descriptor, "rb") as file:  # noqa: PTH123 - Path.open cannot refuse a link

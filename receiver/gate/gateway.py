@@ -93,9 +93,14 @@ def serve(layout: Layout, key: Sequence[str], hooks: Path, asker: int) -> int:
 
 def _answer(layout: Layout, request: Request, caller: Caller, hooks: Path) -> int:
     if isinstance(request, CliRequest):
+        from receiver.cli import out
         from receiver.cli.main import run
 
-        return run(request.words, caller, layout)
+        if request.client:
+            out.for_terminal(request.columns, request.colours)
+            # Who has the client types `shipit …` as on the server.
+            os.environ.pop(here.REMOTE, None)
+        return run(request.words, caller, layout, request.app)
     if isinstance(request, GitRequest):
         from receiver.gate import service
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from receiver import names
+from receiver.client.words import PREFIX, unpack
 from receiver.errors import Rejected
 from receiver.names import AppName
 
@@ -36,9 +37,14 @@ class GitRequest:
 
 @dataclass(frozen=True)
 class CliRequest:
-    """The words of a command without the leading `shipit`; at least one."""
+    """The words of a command without the leading `shipit`; at least one. The rest is what only the client knows
+    (client/words.py)."""
 
     words: tuple[str, ...]
+    app: str = ""
+    columns: int = 0
+    colours: bool = False
+    client: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,8 @@ def parse(command: bytes | None) -> Request:
             "A command is one line without control characters.",
             hint="Values with line breaks go over standard input: shipit config:set APP NAME - < FILE",
         )
+    if text.startswith(PREFIX):
+        return _of_client(text)
     if text.startswith("git") and text[3:4] in ("-", " "):
         return _git(text)
     words = split(text)
@@ -72,7 +80,22 @@ def parse(command: bytes | None) -> Request:
         raise Rejected("shipit takes no rsync, scp or sftp.", hint="Ship with: git push HOST:APP main")
     if words[0] == "shipit":
         words = words[1:]
-    return CliRequest(tuple(words)) if words else Greeting()
+    app = ""
+    if words[:1] == ["--app"] and len(words) > 2:
+        app, words = names.app_name(words[1]), words[2:]
+    return CliRequest(tuple(words), app) if words else Greeting()
+
+
+def _of_client(text: str) -> CliRequest:
+    try:
+        asked = unpack(text)
+    except (ValueError, RecursionError) as error:
+        raise Rejected("This is not what a shipit client asks.", hint="Bring both to one version") from error
+    if len(asked.words) > WORDS_MAX:
+        raise Rejected(f"The command has more than {WORDS_MAX} words.")
+    if asked.app:
+        names.app_name(asked.app)
+    return CliRequest(asked.words, asked.app, max(0, min(asked.columns, 1000)), asked.colours, client=True)
 
 
 def _git(text: str) -> GitRequest:

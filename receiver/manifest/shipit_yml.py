@@ -51,6 +51,17 @@ class ShipitYml:
     keep: int = 0
     warm: int | None = None
     sections: Mapping[str, Any] = field(default_factory=dict)
+    artifact: ArtifactSettings = field(default_factory=lambda: ArtifactSettings())
+
+
+@dataclass(frozen=True)
+class ArtifactSettings:
+    """What is shipped from a directory (client/files.py); patterns as in gitignore(5). `tracked`: what git tracks and what
+    it does not know yet; `include` adds to that, also what git ignores; `exclude` takes away from both."""
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    tracked: bool = True
 
 
 def read(tree: Tree, sections: Sequence[Section] = ()) -> ShipitYml:
@@ -96,6 +107,13 @@ def _values(document: Document, schema: Any, problems: Problems, sections: Seque
         keep=data.get("keep", 0),
         warm=data.get("warm"),
         sections=_kept(document, problems, sections),
+        artifact=_artifact(data.get("artifact", {})),
+    )
+
+
+def _artifact(said: dict[str, Any]) -> ArtifactSettings:
+    return ArtifactSettings(
+        tuple(said.get("include", ())), tuple(said.get("exclude", ())), bool(said.get("tracked", True))
     )
 
 

@@ -1,0 +1,66 @@
+"""Which files of a directory are shipped: what git knows and does not ignore, and what `artifact` of shipit.yml says."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from receiver.client.directory import Directory
+from receiver.errors import Rejected
+from receiver.manifest import shipit_yml
+from receiver.ops.all import sections
+
+# Never shipped, whatever a glob says: they are the machine's, not the project's.
+NEVER = frozenset({".git", "__pycache__"})
+
+
+@dataclass(frozen=True)
+class Selection:
+    """`paths` are relative to `root`, with `/`, sorted; files and links, no directories. `new` of them git does not know
+    yet; `ignored` it ignores, and `artifact.include` has asked for them."""
+
+    root: Path
+    paths: tuple[str, ...]
+    new: frozenset[str] = frozenset()
+    ignored: frozenset[str] = frozenset()
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of each file, the largest first."""
+        found = {path: (self.root / path).lstat().st_size for path in self.paths}
+        return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+
+
+def select(root: Path) -> Selection:
+    """The files that are shipped from a directory. Raises Rejected when there are none, or for a bad shipit.yml."""
+    tree = Directory(root)
+    said = shipit_yml.read(tree, sections()).artifact
+    known = set(tree.paths) if said.tracked else set()
+    wanted = known | set(_matching(said.include, _walk(root, "")))
+    paths = sorted(wanted - set(_matching(said.exclude, wanted)))
+    paths = [path for path in paths if os.path.lexists(root / path)]  # git still lists what was only removed
+    if not paths:
+        raise Rejected(f"There is nothing to ship in {root}.", hint="See what would be: shipit deploy --list")
+    ignored = frozenset(paths) - set(tree.paths)
+    return Selection(root, tuple(paths), tree.uncommitted & set(paths), ignored)
+
+
+def _matching(globs: Iterable[str], paths: Iterable[str]) -> Iterator[str]:
+    """The paths that gitignore(5)'s patterns match."""
+    patterns = list(globs)
+    if not patterns:
+        return iter(())
+    import pathspec
+
+    return iter(pathspec.GitIgnoreSpec.from_lines(patterns).match_files(paths))
+
+
+def _walk(root: Path, below: str) -> Iterator[str]:
+    with os.scandir(root / below) as entries:
+        for entry in entries:
+            path = f"{below}{entry.name}"
+            if not entry.is_dir(follow_symlinks=False):
+                yield path
+            elif entry.name not in NEVER:
+                yield from _walk(root, path + "/")

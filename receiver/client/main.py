@@ -1,0 +1,97 @@
+"""`shipit` on a laptop: finds server and app, and asks over ssh. What needs no server is done here (LOCAL).
+
+Every command of the server works so, with the same words, exit code and terminal. Little is imported on that way: a
+command is to cost no more than ssh itself.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from receiver.errors import Failure, Rejected
+
+# What is done here, and which command of receiver.client.commands does it.
+LOCAL = ("check", "version", "deploy", "server:add", "server:upgrade", "server:rollback")
+# These talk with whoever sits at the terminal.
+TALKS = frozenset({"run", "enter", "apps:destroy", "destroy"})
+
+
+def main(words: list[str]) -> NoReturn:
+    """Do or forward one command; raises SystemExit or becomes ssh(1)."""
+    try:
+        remote, app, rest = options(words)
+        if not rest or rest[0] in ("-h", "--help") or local(rest):
+            from receiver.client.commands import run
+
+            raise SystemExit(run(rest, remote, app))
+        forward(rest, remote, app)
+    except Failure as failure:
+        raise SystemExit(told(failure)) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+def options(words: list[str]) -> tuple[str, str, list[str]]:
+    """`--remote NAME` and `--app NAME` before the command; (remote, app, the command's words)."""
+    found = {"--remote": "", "--app": ""}
+    names = {"-r": "--remote", "-a": "--app"}
+    rest = list(words)
+    while rest and rest[0].startswith("-") and rest[0] not in ("-h", "--help"):
+        word = rest.pop(0)
+        name, equals, value = word.partition("=")
+        name = names.get(name, name)
+        if name not in found:
+            raise Rejected(f"There is no option {word[:40]!a} before a command.", hint="There are --remote and --app")
+        if not equals:
+            if not rest:
+                raise Rejected(f"{name} needs a value.", hint="shipit --remote prod --app blog releases")
+            value = rest.pop(0)
+        found[name] = value
+    return found["--remote"], found["--app"], rest
+
+
+def local(words: list[str]) -> bool:
+    """Whether this machine does it. `deploy` of a release, a ref, an image or standard input is the server's."""
+    if words[0] != "deploy":
+        return words[0] in LOCAL
+    named = [word for word in words[1:] if not word.startswith("-") or word == "-"]
+    theirs = {"--fresh", "--image", "--url", "--pypi", "--sha256", "--system"}
+    return not any(word.partition("=")[0] in theirs for word in words) and all(Path(word).is_dir() for word in named)
+
+
+def forward(words: list[str], remote: str, app: str) -> NoReturn:
+    """Become ssh with the command; its exit code is the command's, 255 when the server was not reached (ssh(1))."""
+    from receiver.client import ssh
+    from receiver.client.remote import find
+    from receiver.client.words import Asked, pack
+
+    server = find(Path.cwd(), remote, app)
+    terminal = os.isatty(0) and os.isatty(1)
+    asked = Asked(tuple(words), server.app, columns(), os.isatty(1) and "NO_COLOR" not in os.environ)
+    how = ["-t"] if terminal and words[0] in TALKS else ["-T"]
+    sys.stdout.flush()
+    argv = [*ssh.argv(), *how, *server.ssh, pack(asked)]
+    try:
+        os.execvp(argv[0], argv)
+    except FileNotFoundError:
+        raise Rejected(f"{argv[0]} is not installed here.", hint="Install an OpenSSH client") from None
+
+
+def columns() -> int:
+    """The width of the terminal that the answer is for; 0 when it is for none."""
+    try:
+        return os.get_terminal_size(1).columns
+    except OSError:
+        return 0
+
+
+def told(failure: Failure) -> int:
+    """Print a failure as the server does; returns its exit code."""
+    sys.stdout.flush()
+    red, plain = ("\x1b[31m", "\x1b[0m") if sys.stderr.isatty() else ("", "")
+    for line in failure.lines():
+        sys.stderr.write(f"{red} !     {plain}{line}\n")
+    return failure.exit_code

@@ -1,0 +1,118 @@
+"""Which server and which app a command is for: from the options, a file `.shipit`, or the checkout's git remotes."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from receiver.errors import HostFault, NotFound, Rejected
+from receiver.system.run import run
+
+FILE = ".shipit"
+USER = "shipit"
+# Of several remotes that are receivers, these are meant when nobody says which.
+PREFERRED = ("prod", "production", USER)
+_URL = re.compile(r"ssh://([^@/\s]+@)?(\[[0-9a-fA-F:.]+\]|[^:/\s-][^:/\s]*)(?::([0-9]{1,5}))?/+([^/\s]+?)(?:\.git)?/?")
+_SCP = re.compile(r"([^@/:\s-][^@/:\s]*@)?(\[[0-9a-fA-F:.]+\]|[^:/\s-][^:/\s]*):/?([^/:\s]+?)(?:\.git)?/?")
+_LINE = re.compile(r"(server|app):\s*(\S+)")
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A receiver as ssh reaches it, and the app there ("" = not known). `name` is the git remote's, or what was given."""
+
+    name: str
+    host: str
+    app: str = ""
+    port: int = 0
+
+    @property
+    def ssh(self) -> tuple[str, ...]:
+        """ssh(1)'s words for it; without a port, ssh's own configuration decides."""
+        return (*(("-p", str(self.port)) if self.port else ()), "--", self.host)
+
+    @property
+    def url(self) -> str:
+        """What git pushes to."""
+        port = f":{self.port}" if self.port else ""
+        return f"ssh://{self.host}{port}/{self.app}"
+
+
+def parse(name: str, url: str) -> Remote | None:
+    """A git remote's URL as a receiver's; None for one that ssh does not reach."""
+    if match := _URL.fullmatch(url):
+        user, host, port, app = match.groups()
+    elif (match := _SCP.fullmatch(url)) and "://" not in url:
+        (user, host, app), port = match.groups(), None
+    else:
+        return None
+    return Remote(name, (user or "") + host.strip("[]"), app, int(port or 0))
+
+
+def find(directory: Path, remote: str = "", app: str = "") -> Remote:
+    """The receiver that a command in `directory` is for. `remote` is a git remote's name or USER@HOST[:APP], `app` wins
+    over the remote's. Raises NotFound or Rejected with what to type."""
+    found = _given(directory, remote) if remote else _from_file(directory) or _from_git(directory)
+    return replace(found, app=app) if app else found
+
+
+def _given(directory: Path, remote: str) -> Remote:
+    urls = remotes(directory)
+    found = parse(remote, urls[remote]) if remote in urls else parse(remote, remote)
+    if found is None and remote not in urls and "@" in remote and re.fullmatch(r"[^\s/:-][^\s/:]*", remote):
+        found = Remote(remote, remote)
+    if found is None:
+        known = ", ".join(sorted(urls)) or "none"
+        raise NotFound(f"There is no remote {remote!a} that ssh reaches.", hint=f"git knows: {known}")
+    return found
+
+
+def _from_file(directory: Path) -> Remote | None:
+    """What the nearest `.shipit` upwards says: lines `server: shipit@example.org` and `app: blog`."""
+    for place in (directory, *directory.parents):
+        path = place / FILE
+        if not path.is_file():
+            continue
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        found = [_LINE.fullmatch(line) for line in lines if line and not line.startswith("#")]
+        said = {match[1]: match[2] for match in found if match}
+        if "server" not in said or len(said) != len(found):
+            raise Rejected(f"{path} is not understood.", hint=f"Two lines: server: {USER}@example.org\napp: blog")
+        server = _given(place, said["server"])
+        return replace(server, app=said.get("app", server.app))
+    return None
+
+
+def _from_git(directory: Path) -> Remote:
+    all_of_them = {name: parse(name, url) for name, url in remotes(directory).items()}
+    receivers = {name: found for name, found in all_of_them.items() if found and found.host.startswith(f"{USER}@")}
+    if len(receivers) == 1:
+        return next(iter(receivers.values()))
+    for name in PREFERRED:
+        if name in receivers or (not receivers and all_of_them.get(name)):
+            chosen = all_of_them[name]
+            assert chosen is not None
+            return chosen
+    if receivers:
+        raise Rejected(
+            f"There are several receivers among the git remotes: {', '.join(sorted(receivers))}.",
+            hint=f"Say which: shipit --remote {min(receivers)} …",
+        )
+    raise NotFound(
+        "No server is known here: no git remote is a receiver, and there is no file .shipit.",
+        hint=f"Add it: git remote add prod {USER}@HOST:APP\nor say it: shipit --remote {USER}@HOST:APP …",
+    )
+
+
+def remotes(directory: Path) -> Mapping[str, str]:
+    """The URLs of the checkout's remotes by name; none outside of one, and none where git is missing."""
+    argv = ["git", "config", "--get-regexp", r"^remote\..*\.url$"]
+    try:
+        said = run(argv, cwd=directory, env=os.environ, check=False)
+    except HostFault:
+        return {}
+    pairs = (line.partition(" ") for line in said.out.splitlines())
+    return {key.removeprefix("remote.").removesuffix(".url"): url for key, _, url in reversed(list(pairs))}

@@ -1,0 +1,127 @@
+"""The laptop's side: which server and app, the words on their way, which files."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from receiver.cli.main import with_app
+from receiver.client.files import select
+from receiver.client.main import local, options
+from receiver.client.remote import Remote, find, parse
+from receiver.client.words import Asked, pack
+from receiver.errors import Failure, NotFound, Rejected
+from receiver.gate.request import CliRequest
+from receiver.gate.request import parse as requested
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
+
+
+@given(st.lists(TEXT, min_size=1, max_size=6))
+def test_words_arrive_exactly_and_no_shell_can_change_them(words: list[str]) -> None:
+    word = pack(Asked(tuple(words), "blog", 120, True))
+    assert set(word) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_=:")
+    assert requested(word.encode()) == CliRequest(tuple(words), "blog", 120, True, client=True)
+
+
+@pytest.mark.parametrize("word", ["shipit:", "shipit:x", "shipit:e30=", "shipit:bnVsbA==", "shipit:" + "A" * 4000])
+def test_what_no_client_asks_is_refused(word: str) -> None:
+    with pytest.raises(Rejected):
+        requested(word.encode())
+
+
+@pytest.mark.parametrize(
+    ("url", "remote"),
+    [
+        ("shipit@box.example:blog", Remote("prod", "shipit@box.example", "blog")),
+        ("shipit@box.example:/blog.git", Remote("prod", "shipit@box.example", "blog")),
+        ("ssh://shipit@box.example:2222/blog", Remote("prod", "shipit@box.example", "blog", 2222)),
+        ("box:blog", Remote("prod", "box", "blog")),
+        ("shipit@[::1]:blog", Remote("prod", "shipit@::1", "blog")),
+        ("https://github.com/a/b.git", None),
+        ("git@github.com:a/b.git", None),
+        ("-oProxyCommand=x:blog", None),
+        ("/srv/repo", None),
+    ],
+)
+def test_a_remote_is_a_receiver_or_none(url: str, remote: Remote | None) -> None:
+    assert parse("prod", url) == remote
+
+
+def checkout(path: Path, **remotes: str) -> Path:
+    path.mkdir(exist_ok=True)
+    subprocess.run(["git", "init", "-q", path], check=True)
+    for name, url in remotes.items():
+        subprocess.run(["git", "-C", path, "remote", "add", name, url], check=True)
+    return path
+
+
+def test_the_server_is_found_by_the_git_remote(tmp_path: Path) -> None:
+    one = checkout(tmp_path / "one", origin="git@github.com:a/b.git", live="shipit@box:blog")
+    assert find(one) == Remote("live", "shipit@box", "blog")
+    (one / "below").mkdir()
+    assert find(one / "below", app="shop").app == "shop"
+    two = checkout(tmp_path / "two", staging="shipit@a:blog", prod="shipit@b:blog")
+    assert find(two).host == "shipit@b"
+    assert find(two, "staging").host == "shipit@a"
+    assert find(two, "shipit@c:other") == Remote("shipit@c:other", "shipit@c", "other")
+    three = checkout(tmp_path / "three", eu="shipit@a:blog", us="shipit@b:blog")
+    with pytest.raises(Rejected, match="several"):
+        find(three)
+    (three / ".shipit").write_text("# ours\nserver: us\napp: shop\n")
+    assert find(three) == Remote("us", "shipit@b", "shop")
+    with pytest.raises(NotFound):
+        find(tmp_path)
+
+
+def test_options_stand_before_the_command_and_the_rest_is_left_alone() -> None:
+    assert options(["-r", "eu", "--app=shop", "run", "--app", "x", "-r"]) == ("eu", "shop", ["run", "--app", "x", "-r"])
+    for bad in (["--nosuch", "x"], ["--app"]):
+        with pytest.raises(Failure):
+            options(bad)
+
+
+def test_a_deploy_of_files_is_done_here_and_one_of_a_release_there(tmp_path: Path) -> None:
+    assert local(["deploy"]) and local(["deploy", str(tmp_path), "--dry-run"])
+    assert not local(["deploy", "v7"]) and not local(["deploy", "-"]) and not local(["deploy", "--fresh"])
+    assert local(["check"]) and not local(["logs", "-t"])
+
+
+def test_the_app_is_put_where_the_command_takes_it() -> None:
+    assert with_app(["logs", "-t"], "blog") == ["logs", "blog", "-t"]
+    assert with_app(["rollback", "v7"], "blog") == ["rollback", "blog", "v7"]
+    assert with_app(["rollback", "blog"], "blog") == ["rollback", "blog"]
+    assert with_app(["restart"], "blog") == ["restart", "blog"]
+    assert with_app(["apps:list"], "blog") == ["apps:list"]
+    assert with_app(["nosuch"], "blog") == ["nosuch"]
+    assert requested(b"--app blog logs -t") == CliRequest(("logs", "-t"), "blog")
+
+
+def test_what_is_shipped_is_what_git_knows_and_what_the_manifest_says(tmp_path: Path) -> None:
+    root = checkout(tmp_path / "app")
+    files = {
+        "app.py": "1", "Procfile": "web: x\n", ".gitignore": "dist/\n*.log\n", "new.py": "2", "x.log": "no",
+        "dist/a/main.js": "built", "docs/big.bin": "x" * 5000, "gone.py": "",
+    }  # fmt: skip
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    subprocess.run(["git", "-C", root, "add", "app.py", "Procfile", ".gitignore", "gone.py"], check=True)
+    (root / "gone.py").unlink()
+    plain = select(root)
+    assert plain.paths == (".gitignore", "Procfile", "app.py", "docs/big.bin", "new.py")
+    assert plain.new == {"docs/big.bin", "new.py"} and not plain.ignored
+    assert next(iter(plain.sizes())) == "docs/big.bin"
+    (root / "shipit.yml").write_text("artifact:\n  include: [dist/]\n  exclude: ['docs/*', .gitignore]\n")
+    built = select(root)
+    assert built.paths == ("Procfile", "app.py", "dist/a/main.js", "new.py", "shipit.yml")
+    assert built.ignored == {"dist/a/main.js"}
+    (root / "shipit.yml").write_text("artifact: {tracked: false, include: [Procfile, '*.py', '!new.py']}\n")
+    assert select(root).paths == ("Procfile", "app.py")
+    (root / "shipit.yml").write_text("artifact: {tracked: false}\n")
+    with pytest.raises(Rejected, match="nothing to ship"):
+        select(root)
