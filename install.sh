@@ -206,6 +206,8 @@ version=$("$python" -c 'import platform; print(platform.python_version())')
     die "$python is $version; shipit needs 3.10 or newer."
 setpriv --reuid=65534 --regid=65534 --clear-groups env -i "$python" -I -c '' 2>>"$log" ||
     die "$python cannot be run by an unprivileged user." "ls -lL $python"
+# By its exact name from here on: an upgrade of the system gives `python3` to another version, which finds no package.
+python=$(readlink -f "$python")
 finish "$python $version"
 
 # -- the version, built aside: what runs now is not touched before all of it is ready

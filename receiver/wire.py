@@ -32,6 +32,7 @@ class Verb(str, Enum):
     SNAPSHOT_CONFIG = "snapshot_config"
     READ_CONFIG = "read_config"
     BUILD = "build"
+    CLEAR_CACHE = "clear_cache"
     RELEASE_COMMAND = "release_command"
     CHECK_FILES = "check_files"
     START = "start"
@@ -67,6 +68,8 @@ FIELDS: Mapping[Verb, frozenset[str]] = {
     Verb.READ_CONFIG: frozenset({APP, RELEASE}),
     # Makes slugs/vN and runs the builder in it. fds: source (tar stream), output. {"code": int, "digest": str}
     Verb.BUILD: frozenset({APP, RELEASE}),
+    # Empties what the app's builds keep for later builds. {}
+    Verb.CLEAR_CACHE: frozenset({APP}),
     # Runs the release command in the new slug with the new config. fds: output. {"code": int}
     Verb.RELEASE_COMMAND: frozenset({APP, RELEASE}),
     # Which of these releases' slugs are not as they were built. {"damaged": [7]}

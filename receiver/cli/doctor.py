@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import click
 
 from receiver.cli import out
 from receiver.cli.args import json_option
-from receiver.cli.main import Context, become_shipit
+from receiver.cli.main import Context, become_shipit, print_failure
+from receiver.cli.releases import rebuild
 from receiver.errors import Busy, Failure, HostFault
 from receiver.gate.examine import key_findings, mend_keys
 from receiver.ledger.ledger import Ledger, apps
@@ -16,7 +18,7 @@ from receiver.ledger.queue import queued
 from receiver.names import AppName
 from receiver.records import Corrupt, Newer
 from receiver.root.client import Agent
-from receiver.story.examine import Finding, app_findings, host_findings, mend
+from receiver.story.examine import Finding, app_findings, host_findings, mend, python_findings
 from receiver.story.submit import tell
 
 # How long a change that is under way may take before its app is left to it (s).
@@ -37,7 +39,7 @@ def doctor(ctx: Context, fix: bool, form: str) -> int:
     """
     findings: list[Finding] = []
     if os.geteuid() == 0:
-        findings += host_findings(ctx.layout)
+        findings += [*host_findings(ctx.layout), *python_findings(ctx.layout)]
         become_shipit()
     mended: list[str] = []
     keys = list(key_findings(ctx.layout))
@@ -49,6 +51,10 @@ def doctor(ctx: Context, fix: bool, form: str) -> int:
             mended.append(f"host: left as it is: {failure}")
         keys = list(key_findings(ctx.layout))
     findings += keys
+    for finding in [f for f in findings if f.dead and fix]:
+        if built_again(ctx, AppName(finding.subject)):
+            findings.remove(finding)
+            mended.append(f"{finding.subject}: built again")
     try:
         with ctx.connect_agent() as agent:
             for app in apps(ctx.layout):
@@ -65,6 +71,21 @@ def doctor(ctx: Context, fix: bool, form: str) -> int:
     else:
         show(findings, mended)
     return 0 if all(f.well for f in findings) else 1
+
+
+def built_again(ctx: Context, app: AppName) -> bool:
+    """Make a release of the app's live commit, whose environment is lost; whether that is live. Its log is no data."""
+    data = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        return rebuild(ctx, app) == 0
+    except Failure as failure:
+        print_failure(failure)
+        return False
+    finally:
+        sys.stdout.flush()
+        os.dup2(data, 1)
+        os.close(data)
 
 
 def mend_in_turn(ctx: Context, app: AppName, agent: Agent) -> list[str]:

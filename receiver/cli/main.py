@@ -39,6 +39,7 @@ COMMANDS: dict[str, tuple[str, str, Role]] = {
     "rollback": ("releases", "rollback", Role.DEPLOY),
     "deploy": ("releases", "deploy", Role.DEPLOY),
     "cancel": ("releases", "cancel", Role.DEPLOY),
+    "builds:cache-clear": ("releases", "cache_clear", Role.DEPLOY),
     "config:show": ("config", "show", Role.DEPLOY),
     "config:get": ("config", "get", Role.DEPLOY),
     "config:set": ("config", "set_vars", Role.DEPLOY),

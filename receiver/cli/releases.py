@@ -17,10 +17,11 @@ from receiver.cli.main import Context
 from receiver.errors import NotFound, Rejected
 from receiver.ledger.follow import follow
 from receiver.ledger.ledger import Ledger
+from receiver.ledger.queue import queued
 from receiver.model import Release, Source, Status
 from receiver.names import AppName
 from receiver.story.rollback import changed_config, changes, target_of, warm
-from receiver.story.submit import Submission, exit_code, scaled
+from receiver.story.submit import Submission, exit_code, scaled, tell
 
 
 def row(ledger: Ledger, release: Release, current: int, pinned: tuple[int, ...]) -> dict[str, Any]:
@@ -192,10 +193,17 @@ def rollback(ctx: Context, app: AppName, release: int | None, keep_config: bool)
 
 @click.command()
 @app_argument
-@click.option("--fresh", is_flag=True, help="Build without the environment of an earlier release.")
+@click.option(
+    "--fresh", is_flag=True, help="Build without the environment of an earlier release, and with an empty cache."
+)
 @click.pass_obj
 def deploy(ctx: Context, app: AppName, fresh: bool) -> int:
     """Build the live commit again and put it live as a new release."""
+    return rebuild(ctx, app, fresh=fresh)
+
+
+def rebuild(ctx: Context, app: AppName, *, fresh: bool = False) -> int:
+    """Make a release of the live commit and follow it to its end; returns the exit code."""
     ledger = ledger_of(ctx, app)
     with Submission(ctx.layout, ledger, ctx.caller.name) as submission:
         current = submission.current()
@@ -219,3 +227,17 @@ def cancel(ctx: Context, app: AppName) -> int:
         return 0 if follow(ledger, release.number, sys.stdout.fileno()).status is Status.CANCELLED else 1
     out.say(f"Nothing is being made of {app}.")
     return 0
+
+
+@click.command()
+@app_argument
+@click.pass_obj
+def cache_clear(ctx: Context, app: AppName) -> None:
+    """Empty the app's build cache: the next build fetches and builds anew what it installs.
+
+    Environments of releases stay. A build that shares nothing with earlier ones: shipit deploy APP --fresh
+    """
+    ledger = ledger_of(ctx, app)
+    with queued(ledger, ctx.caller.name, push=False, say=tell), ctx.connect_agent() as agent:
+        agent.clear_cache(app)
+    out.say(f"The build cache of {app} is empty.")

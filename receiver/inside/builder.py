@@ -9,6 +9,7 @@ the step that failed. `--root=DIR` puts all paths below DIR (tests). Only the st
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -24,6 +25,8 @@ if False:  # typing is slow to import
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 # Group: what the processes run as, which reads and executes. Others: nothing.
 UMASK = 0o027
+# Lies in a directory into which the steps behind it have written: the next release gets a copy of it and no link.
+WRITTEN = ".written-by-the-build"
 TELL_FROM = 0.5  # seconds; shorter steps need no timing
 
 
@@ -41,7 +44,7 @@ def main(argv: list[str]) -> None:
     code = unpack(plan["root"])
     for made in plan["made"]:
         code = code or make_directory(made, base)
-    code = code or run_steps(plan["following"], base)
+    code = code or run_following(plan, base)
     if plan["following"] or not all(made["link"] for made in plan["made"]):
         bound_cache(home / "cache", plan["cache"])
     if code == 0:
@@ -76,19 +79,19 @@ def unpack(root: str) -> int:
 def make_directory(made: Any, base: dict[str, str]) -> int:
     """Make a directory that releases share: a link to an earlier release's, or from a copy of one, or of nothing;
     returns the exit code of its steps."""
-    if made["link"]:
+    copier = importlib.import_module(made["copier"]) if made["copier"] else None
+    target = os.path.abspath(made["name"])  # noqa: PTH100
+    if made["link"] and (not copier or (copier.alive(made["link"]) and not written(made["link"]))):
         os.symlink(made["link"], made["name"])  # noqa: PTH211
         return 0
-    if made["seed"]:
-        import importlib
-
-        copier = importlib.import_module(made["copier"])
-        target = os.path.abspath(made["name"])  # noqa: PTH100
+    seed = made["seed"] or made["link"]
+    if seed and copier:
         try:
-            copier.copy(made["seed"], target)
+            copier.copy(seed, target)
             code = complete(made, copier, target, base)
             if code == 0:
-                copier.finish(made["seed"], target)
+                copier.finish(seed, target)
+                copier.settle(target)
         except OSError as error:
             print(f"{error.filename}: {error.strerror}", flush=True)
             code = 1
@@ -96,7 +99,42 @@ def make_directory(made: Any, base: dict[str, str]) -> int:
             return 0
         print(f"This was from a copy of the last release's {made['name']}. Again, from nothing:", flush=True)
         subprocess.call(["rm", "-rf", "--", made["name"]])
-    return run_steps(made["steps"], base)
+    code = run_steps(made["steps"], base)
+    if copier and code == 0:
+        copier.settle(target)
+    return code
+
+
+def run_following(plan: Any, base: dict[str, str]) -> int:
+    """The steps behind the directories. When they write into one of this release's own, that is noted in it."""
+    mine = [made["name"] for made in plan["made"] if made["copier"] and not os.path.islink(made["name"])]  # noqa: PTH114
+    if not plan["following"] or not mine:
+        return run_steps(plan["following"], base)
+    before = [files_below(name) for name in mine]
+    code = run_steps(plan["following"], base)
+    for name, files in zip(mine, before, strict=True):
+        if code == 0 and files_below(name) != files:
+            Path(name, WRITTEN).touch()
+    return code
+
+
+def written(directory: str) -> bool:
+    return os.path.exists(f"{directory}/{WRITTEN}")  # noqa: PTH110
+
+
+def files_below(top: str) -> dict[str, tuple[int, int]]:
+    """Path → when it was written, and its size, of all files; without bytecode, which programs write as they run."""
+    found = {}
+    todo = [top] if os.path.isdir(top) else []  # noqa: PTH112
+    while todo:
+        for entry in os.scandir(todo.pop()):
+            if entry.is_dir(follow_symlinks=False):
+                if entry.name != "__pycache__":
+                    todo.append(entry.path)
+            else:
+                known = entry.stat(follow_symlinks=False)
+                found[entry.path] = known.st_mtime_ns, known.st_size
+    return found
 
 
 def complete(made: Any, copier: Any, target: str, base: dict[str, str]) -> int:

@@ -117,6 +117,10 @@ class Agent:
         answer = self._call(Request(Verb.BUILD, app, release), (source, output))
         return BuildResult(int(answer["code"]), str(answer["digest"]))
 
+    def clear_cache(self, app: AppName) -> None:
+        """Remove all that the app's builds have kept for later builds. Not while one runs."""
+        self._call(Request(Verb.CLEAR_CACHE, app))
+
     def release_command(self, app: AppName, release: int, output: int) -> int:
         """Run vN's release command to its end; returns its exit code."""
         return int(self._call(Request(Verb.RELEASE_COMMAND, app, release), (output,))["code"])

@@ -126,6 +126,14 @@ class Verbs:
         self._note_ran(release.app, [release.number])
         return {"code": code, "digest": disk.digest_tree(of.slug, MAX_TREE)}
 
+    def do_clear_cache(self, request: Request, fds: Sequence[int]) -> Answer:
+        paths = self._app(request.app)
+        ids = accounts.ids_of(paths)
+        disk.remove_tree(paths.cache)
+        with disk.opened_dir(paths.cache.parent) as app:
+            disk.make_dir(app, paths.cache.name, 0o700, ids.build, ids.app_group)
+        return {}
+
     def do_release_command(self, request: Request, fds: Sequence[int]) -> Answer:
         release = self._known(request)
         timeout = settings.load(self.layout.settings).release_command_timeout

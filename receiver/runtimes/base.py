@@ -31,10 +31,12 @@ class Made:
     `key`: equal keys mean equal directories, so a later release gets a link to this one; "" = each release has its own.
     `steps` fill it from nothing. When there is no equal one, a copy of one with the same `seed_key` ("" = none will do)
     is completed by `seeded`. `copier` is the module that makes such a copy: `copy(source, target)`,
-    `finish(source, target)` when the steps are done, `contents(directory)`, a set that says what is installed there.
+    `finish(source, target)` when the steps are done, `contents(directory)`, a set that says what is installed there,
+    `settle(directory)` when all is installed, from a copy or not, `alive(directory)`: may it be linked to?
 
-    `requires`: what decides the contents, line by line, if nothing else does; `adds`, with some of these lines as
-    further arguments, adds them to a directory that has all the others.
+    `requires`: all that is asked for, a line for each package (or file, where packages are not named): what is not among
+    the lines of a later build has left, and nothing that it may have written is taken over. `adds`, with some of these
+    lines as further arguments, adds them to a directory that has all the others.
     """
 
     name: str
@@ -91,6 +93,14 @@ class Suggestion:
     static: str = ""
 
 
+@dataclass(frozen=True)
+class Trouble:
+    """What is wrong with a release that was well when it was built. `dead`: its processes cannot start again."""
+
+    what: str
+    dead: bool = False
+
+
 class Runtime:
     """What makes a slug of a tree. `name` is a word; `makes` are the names at the slug's top that only its build may
     make, `reads` the files at the tree's top that decide what it does, `tools` the programs that it needs beside shipit's. A
@@ -136,6 +146,11 @@ class Runtime:
         """A process's command without the runner that it went through, which the build has done the work of, and the
         runner's name; the command as it is, and "", when there is none."""
         return command, ""
+
+    def trouble(self, slug: Path) -> Trouble | None:
+        """What the machine has done since to what the processes of a live slug run on. As root: nothing is read that a
+        build has written, and nothing is run."""
+        return None
 
     def check(self, pushed: Pushed, problems: Problems) -> None:
         """Add to `problems` what is wrong with the project as this runtime sees it."""

@@ -50,7 +50,7 @@ def parser() -> argparse.ArgumentParser:
 
 def install(layout: Layout, options: argparse.Namespace) -> None:
     """Everything after the version is built; each step looks before it changes anything."""
-    from receiver.setup import finish, ssh, web
+    from receiver.setup import finish, interpreter, ssh, web
 
     if options.http_port and not 0 < options.http_port < 65536:
         raise Rejected("--http-port is not a port.", holds="Nothing was changed.", hint="A number from 1 to 65535")
@@ -60,6 +60,8 @@ def install(layout: Layout, options: argparse.Namespace) -> None:
     record = places.Record.read(layout)
     http_port = services.choose_http_port(layout, options.http_port)
 
+    with step("interpreter") as now:
+        record = interpreter.hold(record, now)
     with step("accounts") as now:
         accounts.ensure(layout, now)
         places.make(layout, now)

@@ -34,12 +34,13 @@ class Record:
 
     `nginx_is_ours`: no nginx was there, so the catch-all and Debian's default site are ours to change.
     `default_site`: the target of the link that was removed, "" if none was. `domain_of_demo`: the demo chose the
-    domain, so the next run without --domain chooses again.
+    domain, so the next run without --domain chooses again. `held`: the packages of Pythons that were marked as wanted.
     """
 
     nginx_is_ours: bool = False
     default_site: str = ""
     domain_of_demo: bool = False
+    held: str = ""
 
     @staticmethod
     def path(layout: Layout) -> Path:

@@ -6,7 +6,7 @@ import sys
 
 from receiver.errors import Rejected
 from receiver.paths import SHIPIT_USER, Layout
-from receiver.setup import accounts, machine, places, ssh, web
+from receiver.setup import accounts, interpreter, machine, places, ssh, web
 from receiver.setup.report import Step, step
 from receiver.system import disk
 
@@ -72,6 +72,7 @@ def everything(layout: Layout, services: machine.Services) -> None:
             services.reload_proxy(layout, now)
     with step("accounts") as now:
         accounts.remove(layout, now)
+    interpreter.let_go(places.Record.read(layout))
     with step("files") as now:
         for link in places.COMMAND_LINKS:
             disk.remove_file(layout.root / link)

@@ -19,6 +19,7 @@ from receiver.story import checkpoint, ended, reuse
 from receiver.story.build_queue import turn_to_build
 from receiver.story.context import AppContext
 from receiver.story.domains import settle
+from receiver.story.inherit import clear_left_behind
 from receiver.system import disk
 
 
@@ -43,6 +44,7 @@ def build(context: AppContext, release: Release, commit: Oid) -> Release:
         found = reuse.find(context, release, plan)
         adopt(context, manifest)
         release = context.ledger.save(settle(context, filled(context, release, manifest, plan, process, found)))
+        clear_left_behind(context, release, reuse.requires(plan))
         text = reuse.encoded(context, release.number, plan, found, manifest.root)
         disk.write_atomically(paths.build_plan, text, 0o640, lasts=disk.Lasts.LATER)
     with (

@@ -12,13 +12,14 @@ import pwd
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from receiver.engines import all as engines
 from receiver.engines.base import ProcessState, keeps_ending
 from receiver.errors import Failure, as_root
-from receiver.ledger.ledger import Ledger
+from receiver.ledger.ledger import Ledger, apps
 from receiver.ledger.repair import repair
 from receiver.names import AppName
 from receiver.paths import LIBEXEC, PREFIX, PROXY_GROUP, PYTHON, SHIPIT_USER, Layout, app_user, build_user
@@ -32,16 +33,20 @@ from receiver.story import verdict
 from receiver.system import firewall, sshd
 from receiver.system.run import run
 
+SYSTEM_PYTHON = Path("/usr/bin/python3")
+
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at. `hint` is what to type when it is not well; `mends`: reconcile cures it."""
+    """One thing that was looked at. `hint` is what to type when it is not well; `mends`: reconcile cures it; `dead`:
+    only building the live commit again does."""
 
     subject: str
     what: str
     well: bool
     hint: str = ""
     mends: bool = False
+    dead: bool = False
 
 
 def host_findings(layout: Layout) -> Iterator[Finding]:
@@ -90,6 +95,25 @@ def host_findings(layout: Layout) -> Iterator[Finding]:
     )  # fmt: skip
     for service in machine.services():
         yield Finding("host", service.what, service.well, service.hint)
+
+
+def python_findings(layout: Layout) -> Iterator[Finding]:
+    """As root: does what shipit, and each live release, runs on exist still, and does the system look after it?"""
+    system = SYSTEM_PYTHON.resolve()
+    mine = PYTHON.resolve()
+    yield Finding(
+        "host", f"shipit runs on {mine.name}, the system's Python is {system.name}", mine.name == system.name,
+        "The system brings no more updates for it. Move to the new one: ./install.sh",
+    )  # fmt: skip
+    for app in apps(layout):
+        with suppress(Failure):
+            current = Ledger(layout.app(app)).current()
+            if current is None:
+                continue
+            slug, again = layout.app(app).release(current.slug).slug, f"Build it again: shipit deploy {app}"
+            for trouble in (runtime.trouble(slug) for runtime in RUNTIMES):
+                if trouble:
+                    yield Finding(app, f"{current.name} {trouble.what}", False, again, dead=trouble.dead)
 
 
 def app_findings(layout: Layout, app: AppName, agent: Agent) -> Iterator[Finding]:

@@ -17,6 +17,7 @@ from receiver.records import Corrupt
 from receiver.runtimes.base import BuildPlan, Made, Step
 from receiver.runtimes.build import adding
 from receiver.story.context import AppContext
+from receiver.story.inherit import may_inherit
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,12 @@ def find(context: AppContext, release: Release, plan: BuildPlan) -> list[Reused]
     if release.fresh or not any(made.key for made in plan.made):
         return [Reused(made) for made in plan.made]
     earlier = list(_builds(context, release))
-    return [_best(context, made, earlier) for made in plan.made]
+    return [_best(context, made, plan.steps, earlier) for made in plan.made]
+
+
+def requires(plan: BuildPlan) -> list[str]:
+    """All that the plan asks to be installed, in whichever directory."""
+    return [f"{made.name}: {line}" for made in plan.made for line in made.requires]
 
 
 def shares(found: Sequence[Reused]) -> tuple[int, ...]:
@@ -63,8 +69,8 @@ def encoded(context: AppContext, number: int, plan: BuildPlan, found: Sequence[R
                 "seed": place(reused.seed, made),
                 "copier": made.copier,
                 "adding": encode_steps(adding(made, reused.requires)),
-                "seeded": encode_steps([] if reused.link else made.seeded),
-                "steps": encode_steps([] if reused.link else made.steps),
+                "seeded": encode_steps(made.seeded),
+                "steps": encode_steps(made.steps),
             }
             for reused in found
             for made in [reused.made]
@@ -82,14 +88,18 @@ def encode_steps(steps: Sequence[Step]) -> list[dict[str, object]]:
 Build = tuple[int, dict[str, Any]]  # a release's number, its build.json
 
 
-def _best(context: AppContext, made: Made, earlier: Sequence[Build]) -> Reused:
+def _best(context: AppContext, made: Made, steps: Sequence[Step], earlier: Sequence[Build]) -> Reused:
+    argvs = [list(step.argv) for step in steps]
     for _, build in earlier:
         same = _of(build, made)
-        if made.key and same and same["key"] == made.key and context.paths.release(same["in"]).slug.is_dir():
+        # What runs behind it may write into it; what has run there before has shown whether it does (builder.py).
+        known = not made.copier or not argvs or [step["argv"] for step in build["following"]] == argvs
+        if made.key and same and same["key"] == made.key and known and context.paths.release(same["in"]).slug.is_dir():
             return Reused(made, link=same["in"])
     for number, build in earlier:
         like = _of(build, made)
-        if made.seed_key and like and like["in"] == number and like["seed_key"] == made.seed_key:
+        fits = made.seed_key and like and like["in"] == number and like["seed_key"] == made.seed_key
+        if fits and may_inherit(like["requires"], made.requires):
             return Reused(made, seed=number, requires=() if build["following"] else tuple(like["requires"]))
     return Reused(made)
 

@@ -41,6 +41,25 @@ def finish(source: str, target: str) -> None:
                     copy_file(entry, to)
 
 
+def alive(environment: str) -> bool:
+    """Whether its interpreter is there, and still of the version that its packages lie below; true without one."""
+    python = f"{environment}/bin/python"
+    if not os.path.lexists(python):
+        return True
+    version = os.path.basename(os.path.realpath(python))  # noqa: PTH119
+    return os.access(python, os.X_OK) and os.path.isdir(f"{environment}/lib/{version}")  # noqa: PTH112
+
+
+def settle(environment: str) -> None:
+    """Have an environment name the system's interpreter with its version: an upgrade of the system gives the name
+    without one to another Python, which finds none of the packages."""
+    python = f"{environment}/bin/python"
+    if os.path.islink(python) and os.readlink(python).startswith("/usr/bin/"):  # noqa: PTH114, PTH115
+        exact = os.path.realpath(python)
+        os.unlink(python)  # noqa: PTH108
+        os.symlink(exact, python)  # noqa: PTH211
+
+
 def contents(environment: str) -> set[str]:
     """The name and version of every package that is installed there (PyPA, "Recording installed projects")."""
     inside = (entry.name for packages in site_packages(environment) for entry in os.scandir(packages))

@@ -17,7 +17,9 @@ from receiver.manifest import toml
 from receiver.runtimes.base import BuildPlan, Made, Project, Step
 from receiver.runtimes.python import project as said
 from receiver.runtimes.python import requirements
+from receiver.runtimes.python.interpreter import system_python
 from receiver.runtimes.python.lock import poetry
+from receiver.runtimes.python.packages import packages
 from receiver.runtimes.python.project import Kind
 
 # Changes when the steps below make another environment of the same files.
@@ -48,7 +50,7 @@ def plan(project: Project) -> BuildPlan:
         seed_key=_key(project, kind, ()) if decides else "",
         seeded=fills,
         copier=COPIER,
-        requires=tuple(dict.fromkeys(lines)),
+        requires=tuple(dict.fromkeys(lines)) or packages(project.tree, kind, decides),
         adds=_uv(project, "Installing what requirements.txt adds", "pip", "install") if lines else None,
     )
     return BuildPlan(f"python {_version(project)}".rstrip(), _environment(project), (made,))
@@ -85,7 +87,9 @@ def _key(project: Project, kind: Kind, decides: Iterable[str]) -> str:
     """The digest of everything that decides the environment (docs/architecture.md, "Environments")."""
     files = project.tree.files()
     blobs = sorted((path, files[path]) for path in {*decides, "uv.toml"} if path in files)
-    facts = [RECIPE, kind.value, _version(project), sorted(project.settings.build_environment.items()), blobs]
+    # With the interpreter: packages are compiled for one version, and lie below its name.
+    told = sorted(project.settings.build_environment.items())
+    facts = [RECIPE, system_python(), kind.value, _version(project), told, blobs]
     with suppress(Rejected):
         # uv reads it whatever it installs from; what is no TOML, it does not.
         if table := toml.table(toml.read(project.tree, "pyproject.toml"), "tool", "uv"):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from receiver.manifest import Problems, Pushed
 from receiver.manifest.command import Server
 from receiver.model import WEB, ProcessEnv
-from receiver.runtimes.base import BuildPlan, Evidence, Project, Runtime, Suggestion
-from receiver.runtimes.python import command, nearly, project
+from receiver.runtimes.base import BuildPlan, Evidence, Project, Runtime, Suggestion, Trouble
+from receiver.runtimes.python import command, interpreter, nearly, project
 from receiver.runtimes.python.project import Kind
 
 
@@ -62,6 +64,9 @@ class Python(Runtime):
     def command(self, text: str) -> tuple[str, str]:
         plain, runner = command.without_runner(text)
         return plain, f"{runner} run" if runner else ""
+
+    def trouble(self, slug: Path) -> Trouble | None:
+        return interpreter.trouble(slug)
 
     def check(self, pushed: Pushed, problems: Problems) -> None:
         if pushed.procfile and pushed.procfile.wsgi and "gunicorn" not in project.packages(pushed.tree):

@@ -1,0 +1,33 @@
+"""The machine's own Python, by its exact name: an upgrade of the system gives `python3` to another version."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from receiver.runtimes.base import Trouble
+
+SYSTEM = Path("/usr/bin/python3")
+
+
+def trouble(slug: Path) -> Trouble | None:
+    """What has become of the interpreter of a slug's environment."""
+    python = slug / ".venv/bin/python"
+    if not python.is_symlink():
+        return None
+    exact = Path(os.path.realpath(python))
+    # The link is the build's, and so is what it says.
+    shown = exact.name if re.fullmatch(r"python[0-9.]+", exact.name) else "a Python of its own"
+    if not exact.exists():
+        return Trouble(f"was built with {shown}, which is gone", dead=True)
+    if not (slug / ".venv/lib" / exact.name).is_dir():
+        return Trouble(f"was built for another Python than {shown}", dead=True)
+    if exact.parent == SYSTEM.parent and exact != SYSTEM.resolve():
+        return Trouble(f"runs on {shown}, for which the system brings no more updates")
+    return None
+
+
+def system_python() -> str:
+    """`/usr/bin/python3.11`, where that is what `python3` is by now."""
+    return str(SYSTEM.resolve())

@@ -1,0 +1,38 @@
+"""What a project asks to be installed, one text for each thing: who compares two of these sees what has left."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from receiver.errors import Rejected
+from receiver.manifest import Tree, toml
+from receiver.runtimes.python.project import Kind
+
+# What decides an environment where no lock file does.
+_FILES = ("pyproject.toml", "setup.py", "setup.cfg", "requirements.txt", "uv.lock", "poetry.lock", "Pipfile.lock")
+
+
+def packages(tree: Tree, kind: Kind, decides: Iterable[str]) -> tuple[str, ...]:
+    """The packages of a lock file, with version and source; else the files that decide, each as it is."""
+    found: Any = None
+    try:
+        if kind in (Kind.UV, Kind.POETRY):
+            found = toml.read(tree, kind.value).get("package")
+        elif kind is Kind.PIPENV:
+            lock = json.loads(tree.read(kind.value) or b"")
+            found = [{"name": name, **package} for name, package in lock["default"].items()]
+        return tuple(sorted({_text(package) for package in found or []})) or _files(tree, decides)
+    except (Rejected, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        # The build says what is wrong with it.
+        return _files(tree, decides)
+
+
+def _text(package: Mapping[str, Any]) -> str:
+    return json.dumps([package["name"], package.get("version"), package.get("source")], sort_keys=True, default=str)
+
+
+def _files(tree: Tree, decides: Iterable[str]) -> tuple[str, ...]:
+    files = tree.files()
+    return tuple(f"{path} {files[path]}" for path in sorted({*decides, *_FILES}) if path in files)
