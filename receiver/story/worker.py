@@ -37,6 +37,7 @@ from receiver.system.detach import detach
 from receiver.system.limits import limit_memory
 
 NAME = "shipit-worker"  # in ps(1), where its command line is the gateway's; proc(5), comm: 15 letters at most
+AFTERWARDS = "shipit-watch"  # the same, when the release is live and the old one retired
 
 
 def begin(layout: Layout, ledger: Ledger, release: Release, agent: Agent) -> int:
@@ -100,14 +101,22 @@ def serve(layout: Layout, ledger: Ledger, release: Release, agent: Agent, held: 
     detach({agent.fileno(), *held}, NAME)
     gc.freeze()
     gc.enable()
-    _, lock, alive = held
+    follower, lock, alive = held
     os.ftruncate(alive, 0)
     os.write(alive, f"{os.getpid()}\n".encode())
     known = settings.load(layout.settings)
     limit_memory(known.push_memory)
     context = AppContext(layout, known, ledger, agent, Say(ledger.paths.release(release.number).log))
     verdict.opened(ledger, release)
-    return work(context, release, lock)
+    code = work(context, release, lock)
+    # From here on nothing is being made, and nobody waits.
+    for fd in (follower, alive):
+        os.close(fd)
+    if code == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        Path("/proc/self/comm").write_text(AFTERWARDS)
+        watch_on(context, ledger.release(release.number))
+    return code
 
 
 def work(context: AppContext, release: Release, lock: int) -> int:
@@ -126,7 +135,6 @@ def work(context: AppContext, release: Release, lock: int) -> int:
         finally:
             os.close(lock)
         retire(context, release)
-        watch_on(context, release)
     except Failure as failure:
         report(context, release, failure)
         return failure.exit_code

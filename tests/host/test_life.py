@@ -196,3 +196,16 @@ def test_a_release_that_answers_worse_is_live_with_a_warning(laptop: Client) -> 
     assert "ALLOWED_HOSTS" in result.text and "status: 200" in result.text
     repo.commit({"mark": "three\n"})
     assert "ALLOWED_HOSTS" not in repo.push().text, "no better than what was live"
+
+
+def test_an_agent_that_could_not_start_for_a_while_is_back_with_the_next_login(
+    laptop: Client, shared_host: Host
+) -> None:
+    program = "/usr/lib/shipit/current/share/shipit/libexec/agent"
+    shared_host.sh(
+        f"mv {program} {program}.away; systemctl stop shipit-agent.service; "
+        "for n in $(seq 40); do systemctl start shipit-agent.service || true; done; sleep 0.5"
+    )
+    assert shared_host.sh("systemctl is-active shipit-agent.socket || true").out.strip() == "failed"
+    shared_host.sh(f"mv {program}.away {program}")
+    assert say(laptop, "apps:create", "later").code == 0
