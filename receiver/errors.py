@@ -108,5 +108,5 @@ def sick_disk(error: BaseException) -> HostFault | None:
     if told != "is full":
         hint = "The server's administrator finds why: dmesg | tail; then: shipit doctor"
     return HostFault(
-        f"The disk of the server {told} ({error.strerror}).", holds="What is live goes on serving.", hint=hint
+        f"The disk of the server {told} ({error.strerror}).", holds="What is live was not touched.", hint=hint
     )

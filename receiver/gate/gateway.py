@@ -29,7 +29,7 @@ from receiver.system.limits import limit_memory
 FAULTS = ("SHIPIT_DIE_AT", "SHIPIT_STOP_AT")
 TOO_LARGE = HostFault(
     "This needs more memory than one command may take.",
-    holds="What is live goes on serving.",
+    holds="What is live was not touched.",
     hint="The server's administrator can raise push_memory in /etc/shipit/shipit.yml.",
 )
 

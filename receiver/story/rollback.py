@@ -8,6 +8,7 @@ from receiver.errors import Rejected
 from receiver.ledger.ledger import Ledger
 from receiver.model import Release, Status
 from receiver.names import ConfigKey
+from receiver.proxy.endpoint import still_holds
 from receiver.root.client import Agent
 from receiver.sources.git.source import GitSource
 
@@ -23,7 +24,7 @@ def target_of(ledger: Ledger, number: int | None) -> Release:
         if target is None:
             raise Rejected(
                 f"There is no earlier good release of {ledger.app} to go back to.",
-                holds=f"v{current} is serving.", hint=f"See what there is: shipit releases {ledger.app}",
+                holds=still_holds(ledger), hint=f"See what there is: shipit releases {ledger.app}",
             )  # fmt: skip
     else:
         target = ledger.release(number)
@@ -32,13 +33,13 @@ def target_of(ledger: Ledger, number: int | None) -> Release:
     if target.status is not Status.LIVE:
         raise Rejected(
             f"{target.name} was never live ({target.status.value}).",
-            holds=f"v{current} is serving.", hint=f"See which were: shipit releases {ledger.app}",
+            holds=still_holds(ledger), hint=f"See which were: shipit releases {ledger.app}",
         )  # fmt: skip
     if not ledger.is_whole(target):
         commit = f" {(target.commit or '')[:8]}" if target.commit else ""
         raise Rejected(
             f"{target.name} was pruned: its files are gone.",
-            holds=f"v{current} is serving.",
+            holds=still_holds(ledger),
             hint=f"Push its commit{commit} again; keep releases from being pruned: shipit releases:pin",
         )
     return target

@@ -23,7 +23,7 @@ from receiver.story import examine
 def test_a_disk_that_takes_nothing_is_told_as_what_it_is(code: int, said: str) -> None:
     failure = sick_disk(OSError(code, os.strerror(code)))
     assert failure and f"The disk of the server {said}" in failure.message
-    assert failure.holds == "What is live goes on serving." and failure.hint
+    assert failure.holds == "What is live was not touched." and failure.hint
     assert sick_disk(OSError(errno.ENOENT, "x")) is None and sick_disk(ValueError()) is None
 
 
