@@ -28,7 +28,8 @@ GRACE = 2
 def stays_above(command: str, search: str) -> bool:
     """Whether a shell may stay above the program of this command; `search` is the PATH. In doubt it does.
 
-    bash replaces itself by the last program of `A=1 a -x && b`, and by a script, whose first line says who reads it.
+    bash replaces itself by the last program of `A=1 a -x && b`, unless something is redirected there, and by a script,
+    whose first line says who reads it.
     """
     simple = _last_simple(command)
     if simple is None:
@@ -108,14 +109,16 @@ def _last_simple(command: str) -> str | None:
         text += letter if not quote or letter in ("`", quote) else "x"
         if quote or letter in "'\"":
             quote = "" if letter == quote else quote or letter
-    for harmless in ("2>&1", "1>&2", ">&2"):
-        text = text.replace(harmless, " " * len(harmless))
+    text = text.replace("2>&1", ">>>>")
     text = text.replace("${", "$ ").replace("}", " ").rstrip()
     *before, last = text.replace("&&", ";&").replace("\n", ";").split(";")
     if quote or any(set(part.removeprefix("&")) & ABOVE for part in (*before, last)):
         return None
-    # bash itself makes an `exec` of what follows the last `&&`.
-    if before and not last.startswith("&") and last.split()[:1] != ["exec"]:
+    # bash itself makes an `exec` of what follows the last `&&`, if that has no `<` or `>`.
+    words = last.removeprefix("&").split()
+    while words and _assigns(words[0]):
+        words = words[1:]
+    if words[:1] != ["exec"] and (set(text) & {"<", ">"} or (before and not last.startswith("&"))):
         return None
     return last.removeprefix("&")
 

@@ -361,7 +361,7 @@ def stopped(place: Place, command: str, ups: int = 1, code: tuple[int, ...] = (0
 
 @pytest.mark.parametrize(
     "command",
-    ["PY x", "cd . && PY x", "A=1 exec PY x", "PY x; echo ended", "PY x 2>&1 | cat", "(cd .; PY x)", "bash -c 'PY x; true'",
+    ["PY x", "cd . && PY x", "A=1 exec PY x", "PY x 2>&1", "PY x; echo ended", "PY x 2>&1 | cat", "(cd .; PY x)", "bash -c 'PY x; true'",
      "trap 'echo caught' TERM; PY x; true", "trap 'kill $!; wait $!' TERM; PY x & wait $!; true", "trap : EXIT; PY x"],
 )  # fmt: skip
 def test_a_program_behind_a_shell_gets_sigterm_and_its_time(place: Place, command: str) -> None:
@@ -384,7 +384,7 @@ def test_the_children_of_a_program_are_left_to_it(place: Place, command: str) ->
 @pytest.mark.parametrize(
     ("command", "stays"),
     [
-        ("cat", False), ("cat && A=1 cat -x --b='c;d' > log 2>&1", False), ("exec cat", False), ("cat ${PORT:-80}", False),
+        ("cat", False), ("cat && A=1 cat -x --b='c;d'", False), ("A=1 exec cat > log 2>&1", False), ("cat > log", True), ("cat 2>&1", True), ("exec cat", False), ("cat ${PORT:-80}", False),
         ("sleep 0; exec cat", False), ("env A=1 nice cat", False), ("./direct", False), ("./python", False),
         ("cat; cat", True), ("cat | cat", True), ("cat & wait", True), ("./script", True), ("sh script", True),
         ("while true; do cat; done", True), (". ./script", True), ("! cat", True), ("'./script'", True), ("cat || cat", True),
