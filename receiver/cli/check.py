@@ -24,10 +24,10 @@ _MATTER = ("Procfile", "shipit.yml", "app.json")
 
 
 @click.command()
-@click.argument("directory", type=click.Path(path_type=Path), default=Path())
+@click.argument("directory", default=".")
 @json_option
 @click.pass_obj
-def check(ctx: Context, directory: Path, form: str) -> None:
+def check(ctx: Context, directory: str, form: str) -> None:
     """Check a project (default: this directory) as a push would; needs no server. Exit code 2: it would be refused.
 
     \b
@@ -42,7 +42,10 @@ def check(ctx: Context, directory: Path, form: str) -> None:
             hint="On your own machine, in the project, type: shipit check\n"
             "or have the server check a commit without deploying it: git push -o no-deploy REMOTE main",
         )
-    found = examine(Directory(directory))
+    try:
+        found = examine(Directory(Path(directory)))
+    except PermissionError as error:
+        raise Rejected(f"{error.filename} cannot be read: a push of it would leave it out.") from None
     if form == "json":
         out.show_json(found)
         return
