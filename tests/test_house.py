@@ -67,6 +67,9 @@ def test_only_engines_and_setup_know_which_engine_runs_here() -> None:
             assert not inside, f"{path} imports {inside}"
         if path != ROOT / "receiver/engines/systemd/__init__.py":
             assert "/run/systemd/system" not in path.read_text(), f"{path} asks by itself which engine runs here"
+        if room not in ("engines", "setup"):
+            told = re.search(r"hint=.*(systemctl|journalctl|supervisord)", path.read_text())
+            assert not told, f"{path} tells what to type on one kind of machine: engines.hints() knows"
 
 
 def test_plans_touch_nothing() -> None:

@@ -39,6 +39,9 @@ class Room(Protocol):
     def here(self) -> bool:
         """Whether this machine has it."""
 
+    def hints(self) -> Hints:
+        """What to type where this engine keeps the machine's services running."""
+
     def engine(self, layout: Layout) -> Engine: ...
 
 
@@ -147,10 +150,6 @@ class Engines:
         engine = self.of(release)
         return engine.files(release) if isinstance(engine, Plans) else {}
 
-    @property
-    def hints(self) -> Hints:
-        return self._machine().hints
-
     def services(self) -> Sequence[Service]:
         return self._machine().services()
 
@@ -165,6 +164,15 @@ def here(layout: Layout) -> Engines:
     return Engines([room.engine(layout) for room in ENGINES if room.here()])
 
 
+def hints() -> Hints:
+    """What an administrator of this machine types; no engine is loaded for it."""
+    return _machine().hints()
+
+
 def machine() -> str:
     """The name of the engine that keeps this machine's services running."""
-    return [room.NAME for room in ENGINES if room.here()][-1]
+    return _machine().NAME
+
+
+def _machine() -> Room:
+    return [room for room in ENGINES if room.here()][-1]

@@ -226,9 +226,6 @@ class Service:
 class Machine(Protocol):
     """It also keeps shipit's own services running: one engine of each machine does."""
 
-    @property
-    def hints(self) -> Hints: ...
-
     def services(self) -> Sequence[Service]:
         """How shipit's own services are. Needs root."""
 

@@ -11,6 +11,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from receiver.engines import all as engines
 from receiver.errors import HostFault, as_root
 from receiver.ledger.ledger import Ledger
 from receiver.names import AppName
@@ -94,7 +95,7 @@ def _put(layout: Layout, app: AppName, text: bytes) -> bool:
             raise HostFault(
                 "nginx does not run.",
                 holds=f"The configuration of {app} is valid and is read when nginx starts.",
-                hint=as_root("systemctl start nginx"),
+                hint=engines.hints().start_proxy,
             )
     return True
 

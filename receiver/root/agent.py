@@ -185,7 +185,7 @@ def respond(verbs: Verbs, line: bytes, fds: Sequence[int], sender: int = 0) -> d
         result = f"{type(failure).__name__}: {failure.message}"
     except Exception as error:  # noqa: BLE001 - the one place where the unexpected ends
         traceback.print_exc()
-        answer = {"error": wire.encode_error(unexpected(error, verbs.engines.hints.agent_log))}
+        answer = {"error": wire.encode_error(unexpected(error, all_engines.hints().agent_log))}
         result = type(error).__name__
     log(**known, seconds=round(time.monotonic() - began, 4), result=result)
     return answer

@@ -56,7 +56,7 @@ def host_findings(layout: Layout) -> Iterator[Finding]:
     yield Finding("host", f"installation at {PREFIX.resolve()}", PYTHON.exists() and _tools(), again)
     yield Finding("host", f"user {SHIPIT_USER}", _user(SHIPIT_USER), again)
     yield Finding("host", f"group {PROXY_GROUP}", _group(PROXY_GROUP), again)
-    yield _answers(layout, machine.hints.start_agent)
+    yield _answers(layout, engines.hints().start_agent)
     wrong = sshd.amiss(sshd.effective(), layout.authorized_keys)
     what = "sshd lets shipit in with a key that is known here, and by no other way"
     yield Finding(
@@ -75,7 +75,7 @@ def host_findings(layout: Layout) -> Iterator[Finding]:
         f"See why: {as_root('nginx -t')}\n{proxy.err.strip()}",
     )
     yield Finding(
-        "host", "nginx runs", _pid_lives(layout.root / "run/nginx.pid"), f"Start it: {machine.hints.start_proxy}"
+        "host", "nginx runs", _pid_lives(layout.root / "run/nginx.pid"), f"Start it: {engines.hints().start_proxy}"
     )
     free = shutil.disk_usage(layout.state).free // 2**20
     yield Finding(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from receiver.engines.all import Engines
-from receiver.engines.base import Hints, Job, ProcessStatus, Service
+from receiver.engines.base import Job, ProcessStatus, Service
 from receiver.ledger.ledger import Ledger
 from receiver.model import Check, CheckKind, Listen, ProcessType, Release, Source, Status
 from receiver.names import AppName, ConfigKey, TypeName
@@ -27,7 +27,6 @@ class FakeEngine:
     """Writes down what it was asked and does none of it; `job` is what running one does."""
 
     name = "fake"
-    hints = Hints("start nginx", "start the agent", "the agent's log")
 
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []

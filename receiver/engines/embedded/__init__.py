@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from receiver.engines import systemd
+from receiver.engines.base import Hints
+from receiver.errors import as_root
 
 if TYPE_CHECKING:
     from receiver.engines.base import Engine
@@ -16,6 +18,14 @@ NAME = "embedded"
 def here() -> bool:
     """It takes the place of systemd, and stays out of its way."""
     return not systemd.here()
+
+
+def hints() -> Hints:
+    return Hints(
+        start_proxy=as_root("shipit-supervisord start"),
+        start_agent=as_root("shipit-supervisord start"),
+        agent_log=as_root("tail -n 50 /var/log/shipit/agent.log"),
+    )
 
 
 def engine(layout: Layout) -> Engine:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from receiver import names, settings
-from receiver.engines.base import Hints, Job, ProcessState, ProcessStatus, Service, wait_until_it_listens
+from receiver.engines.base import Job, ProcessState, ProcessStatus, Service, wait_until_it_listens
 from receiver.engines.embedded import NAME, family, jobs, programs, supervisord
 from receiver.engines.embedded.logs import LogFiles
 from receiver.engines.embedded.programs import Name, Program
@@ -50,11 +50,6 @@ class EmbeddedEngine(LogFiles):
     """
 
     name = NAME
-    hints = Hints(
-        start_proxy=as_root("shipit-supervisord start"),
-        start_agent=as_root("shipit-supervisord start"),
-        agent_log=as_root("tail -n 50 /var/log/shipit/agent.log"),
-    )
 
     def __init__(self, layout: Layout) -> None:
         super().__init__(layout)

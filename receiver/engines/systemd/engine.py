@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from receiver import settings
-from receiver.engines.base import Hints, Job, ProcessState, ProcessStatus, Service, app_word, wait_until_it_listens
+from receiver.engines.base import Job, ProcessState, ProcessStatus, Service, app_word, wait_until_it_listens
 from receiver.engines.systemd import NAME, bus, units
 from receiver.engines.systemd.logs import Journal
 from receiver.errors import HostFault, as_root
@@ -43,11 +43,6 @@ class SystemdEngine(Journal):
     """
 
     name = NAME
-    hints = Hints(
-        start_proxy=as_root("systemctl start nginx"),
-        start_agent=as_root("systemctl restart shipit-agent.socket"),
-        agent_log="journalctl -t shipit-agent _UID=0 -n 50",
-    )
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
