@@ -29,15 +29,19 @@ TICK = 0.01
 def start_front(path: str, port_file: str) -> int:
     """Bind the socket `path`, start the front, and return the TCP port on which the caller must listen.
 
-    The port is free now and written to `port_file`. Should another user's program take it first, the caller is
+    The port is free now and is the target of the link `port_file`. Should another user's program take it first, the caller is
     killed (SIGTERM), and its engine starts it again with another one.
     """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(path)
     listener.listen(BACKLOG)
     port = free_port()
-    with open(port_file, "w") as file:  # noqa: PTH123
-        file.write(f"{port}\n")
+    # A link, which takes no space: there may be none where sockets are.
+    try:  # noqa: SIM105 - contextlib is slow to import
+        os.unlink(port_file)  # noqa: PTH108
+    except FileNotFoundError:
+        pass
+    os.symlink(str(port), port_file)  # noqa: PTH211
     caller = os.getpid()
     if os.fork() == 0:
         code = 1
@@ -53,16 +57,27 @@ def start_front(path: str, port_file: str) -> int:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 on which nobody listens."""
+    """A port of 127.0.0.1 on which nobody listens; raises OSError when there is none.
+
+    One of PORTS as long as there is one. Another app may hold them all: then any other that a user may have.
+    """
     for _ in range(200):
-        port = random.choice(PORTS)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
+        if is_free(port := random.choice(PORTS)):
             return port
-    raise OSError("no free port between 20000 and 32000")
+    for ports in (PORTS, range(1024, 65536)):
+        for port in random.sample(ports, len(ports)):
+            if is_free(port):
+                return port
+    raise OSError("no TCP port is free; see who has them: ss -tlnp")
+
+
+def is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 def stand_before(caller: int, listener: socket.socket, port: int) -> None:

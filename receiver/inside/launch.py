@@ -67,7 +67,7 @@ def main(argv: list[str]) -> None:
         socket, port = f"{sockets}/{name}.sock", f"{sockets}/{name}.port"
         if "--check" in given:
             command = found["check"]["command"]
-            env |= {"SOCKET": socket} | ({"PORT": read_text(port)} if found["listen"] == "port" else {})
+            env |= {"SOCKET": socket} | ({"PORT": read_port(port)} if found["listen"] == "port" else {})
         else:
             command = found["command"]
             make_dir(sockets)
@@ -262,6 +262,11 @@ def parse(text: str) -> Any:
         import json
 
         return json.loads(text)
+
+
+def read_port(path: str) -> str:
+    """The port of a process, which the front has left (start_front); older versions left a file."""
+    return os.readlink(path) if os.path.islink(path) else read_text(path)  # noqa: PTH114, PTH115
 
 
 def read_text(path: str) -> str:

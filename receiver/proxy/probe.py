@@ -109,7 +109,13 @@ class Place:
 
     def _port(self) -> int:
         """The port that the launcher gave the process; raises OSError or ValueError while there is none."""
-        text = disk.read_foreign(self.run_dir / f"{self.name}.port", uid=self.uid, limit=MAX_PORT)
+        path = self.run_dir / f"{self.name}.port"
+        found = os.lstat(path)
+        if stat.S_ISLNK(found.st_mode) and found.st_uid == self.uid:
+            text = os.fsencode(path.readlink())
+        else:
+            # As older versions left it.
+            text = disk.read_foreign(path, uid=self.uid, limit=MAX_PORT)
         if not _PORT.fullmatch(text):
             raise ValueError(f"{self.name}.port holds no port")
         return int(text)

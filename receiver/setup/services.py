@@ -19,7 +19,7 @@ from receiver.system.run import run
 DROPIN = "shipit.conf"
 # Units of older versions.
 GONE = ("shipit-ssh-nodelay.service",)
-KINDS = (".service", ".socket", ".slice", ".target", ".timer", ".path")
+KINDS = (".service", ".socket", ".slice", ".target", ".timer", ".path", ".mount")
 
 
 def unit_sources() -> list[Path]:
@@ -74,6 +74,8 @@ def install_units(layout: Layout, step: Step) -> None:
         step.did(f"{len(changed)} units")
     wanted = [source.name for source in unit_sources() if "\n[Install]" in source.read_text()]
     run(["systemctl", "enable", "--quiet", *wanted], timeout=60)
+    # First what the sockets lie in. Where apps listen already, its condition leaves it for the next boot.
+    run(["systemctl", "start", *(name for name in wanted if name.endswith(".mount"))], check=False, timeout=60)
     run(["systemctl", "start", *(name for name in wanted if name.endswith((".socket", ".timer", ".path")))], timeout=60)
     # Who listens may be of an older version; what its forks do goes on.
     run(["systemctl", "stop", "shipit-gateway.service", "shipit-agent.service"], timeout=60)
@@ -96,7 +98,9 @@ def of_login(layout: Layout) -> tuple[Path, Path, Path]:
 
 def remove(layout: Layout, step: Step) -> None:
     """Stop and remove the server's own units; those of apps stay."""
-    names = [name for name in (*(s.name for s in unit_sources()), *GONE) if (layout.units / name).exists()]
+    # The mount is the apps', which go on.
+    ours = [source.name for source in unit_sources() if source.suffix != ".mount"]
+    names = [name for name in (*ours, *GONE) if (layout.units / name).exists()]
     if names:
         run(["systemctl", "disable", "--quiet", "--now", *(name for name in names if "@" not in name)], check=False)
     for name in names:
@@ -117,6 +121,9 @@ def remove_apps(layout: Layout, step: Step) -> None:
     run(["systemctl", "stop", "--no-block", *mine], check=False)
     run(["systemctl", "kill", "--signal=SIGKILL", "shipit-*.service"], check=False)
     run(["systemctl", "stop", *mine, "shipit.slice"], check=False)
+    for mount in (source.name for source in unit_sources() if source.suffix == ".mount"):
+        run(["systemctl", "disable", "--quiet", "--now", mount], check=False)
+        disk.remove_file(layout.units / mount)
     for path in sorted(layout.units.rglob("shipit*"), reverse=True):
         if path.is_dir() and not path.is_symlink():
             disk.remove_tree(path)

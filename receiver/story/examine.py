@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from receiver.engines import all as engines
@@ -34,6 +35,7 @@ from receiver.system import firewall, sshd
 from receiver.system.run import run
 
 SYSTEM_PYTHON = Path("/usr/bin/python3")
+MANY_PORTS = 1000
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ def host_findings(layout: Layout) -> Iterator[Finding]:
         "host", f"{'a' if opening else 'no'} firewall of this machine keeps requests from port {settings.http_port}",
         not opening, f"Let them in: {as_root(opening)}",
     )  # fmt: skip
+    yield from _hoarders()
     links = Path("/proc/sys/fs/protected_hardlinks")
     yield Finding(
         "host", "the kernel protects hard links (fs.protected_hardlinks)",
@@ -203,6 +206,27 @@ def _answers(layout: Layout, hint: str) -> Finding:
     except Failure as failure:
         return Finding("host", f"the agent does not answer: {failure.message}", False, hint)
     return Finding("host", "the agent answers", True)
+
+
+def _hoarders(net: Path = Path("/proc/net")) -> Iterator[Finding]:
+    """Users that listen on so many TCP ports that few are left for $PORT."""
+    ports: dict[int, set[str]] = {}
+    for table in ("tcp", "tcp6"):
+        with suppress(FileNotFoundError), (net / table).open() as lines:
+            for row in map(str.split, islice(lines, 1, None)):
+                # The kernel lists all listeners before any connection.
+                if row[3] != "0A":
+                    break
+                ports.setdefault(int(row[7]), set()).add(row[1].rpartition(":")[2])
+    for uid, held in ports.items():
+        if len(held) >= MANY_PORTS:
+            yield Finding("host", f"the user {_name(uid)} listens on {len(held)} TCP ports", False, "ss -tlnp")
+
+
+def _name(uid: int) -> str:
+    with suppress(KeyError):
+        return pwd.getpwuid(uid).pw_name
+    return str(uid)
 
 
 def _tools() -> bool:

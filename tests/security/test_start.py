@@ -30,7 +30,7 @@ def test_an_app_that_takes_anothers_port_gets_none_of_its_requests(laptop: Clien
     repo.commit({"Procfile": waits, "mark": "new\n"})
     with laptop.load("victim") as load:
         pushing = repo.start_push()
-        port = wait_for("the port", lambda: shared_host.sh(f"cat {sockets}/web.1.port", check=False).out.strip())
+        port = wait_for("the port", lambda: shared_host.sh(f"readlink {sockets}/web.1.port", check=False).out.strip())
         squatter = shared_host.start(f"exec python3 /usr/local/lib/squat.py {port}", user="app-squatter")
         wait_for("the squatter", lambda: shared_host.sh(f"ss -tlnH 'sport = :{port}'").out)
         shared_host.write("/run/go", "")
@@ -41,7 +41,7 @@ def test_an_app_that_takes_anothers_port_gets_none_of_its_requests(laptop: Clien
     assert report.failed == 0, report
     assert set(report.by_body) <= {"victim", "new"}, "a request reached another app"
     until_body(laptop, "victim", "new")
-    given = shared_host.sh(f"cat {sockets}/web.1.port").out.strip()
+    given = shared_host.sh(f"readlink {sockets}/web.1.port").out.strip()
     assert given != port, "the app runs on a port that another user has"
     assert live(laptop, "victim") == "v2"
 

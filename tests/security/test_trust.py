@@ -39,11 +39,13 @@ def here() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
-@pytest.mark.parametrize("trap", ["endless", "fifo", "large", "words", "somebody else's", "negative"])
+@pytest.mark.parametrize("trap", ["endless", "long", "fifo", "large", "words", "somebody else's", "negative"])
 def test_a_port_file_that_is_a_trap_is_a_sentence_within_a_moment(here: Path, trap: str) -> None:
     port = here / "web.1.port"
     if trap == "endless":
         port.symlink_to("/dev/zero")
+    elif trap == "long":
+        port.symlink_to("8" * 4000)
     elif trap == "fifo":
         os.mkfifo(port)
     else:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import resource
 
 MIB = 2**20
 FILE_SIZE = 8 * 2**30  # as LimitFSIZE= of the job units
 OPEN_FILES = 65536
+TASKS = 4096
 
 
 def apply(*, memory: int = 0, tasks: int = 0, file_size: int = 0) -> None:
@@ -23,6 +25,13 @@ def apply(*, memory: int = 0, tasks: int = 0, file_size: int = 0) -> None:
         _set(resource.RLIMIT_NPROC, tasks)
     if file_size:
         _set(resource.RLIMIT_FSIZE, file_size)
+
+
+def defaults() -> tuple[int, int]:
+    """Memory (MiB) of one process and tasks of one user where nobody has set them, so that one app does not take all:
+    as much of the machine as systemd's slice of an app has."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * 3 // 4 // MIB
+    return memory, TASKS
 
 
 def _set(kind: int, wanted: int) -> None:

@@ -29,7 +29,8 @@ def main(argv: list[str]) -> None:
         os.unlink(f"{name}.notify")  # noqa: PTH108
     if given["notify"] == "notify":
         os.environ["NOTIFY_SOCKET"] = listen_for_ready(f"{name}.notify", f"app-{app}")
-    limits.apply(memory=int(given["memory"]), tasks=int(given["tasks"]))
+    memory, tasks = limits.defaults()
+    limits.apply(memory=int(given["memory"]) or memory, tasks=int(given["tasks"]) or tasks)
     launch.main(["--user", app, number, kind, index])
 
 
