@@ -37,18 +37,19 @@ for name in npm npx; do ln -s ../$at/lib/node_modules/npm/bin/$name-cli.js .node
 echo "Node.js $(.node/bin/node --version)"
 """
 # Before a build script: all of node_modules, the devDependencies too, as a directory that the build may write.
-# $1: where the app's builds keep it, "" = nowhere; what follows installs it. Modes are not preserved: directories here
-# inherit the set-group-id bit, which the cage forbids to ask for.
+# $1: where the app's builds keep it, "" = nowhere; what follows installs it. Not by cp: directories here inherit the
+# set-group-id bit, which it would ask for and the cage forbids.
 _ALL = """
+copy() { mkdir -p "$2" && tar -C "$1" -cf - . | tar -C "$2" -xf - --no-same-permissions --no-same-owner; }
 kept=$1; shift
 if [ -L node_modules ]; then
     mv node_modules .node_modules
-    if [ -d "$kept" ]; then cp -dR --preserve=timestamps --reflink=auto "$kept" node_modules; exit; fi
+    if [ -d "$kept" ]; then copy "$kept" node_modules; exit; fi
     "$@" || exit
 fi
 [ "$kept" ] || exit 0
-rm -rf "${kept%/*/*}"; mkdir -p "$kept.new"
-cp -dR --preserve=timestamps --reflink=auto node_modules/. "$kept.new" && mv "$kept.new" "$kept"
+rm -rf "${kept%/*/*}"
+copy node_modules "$kept.new" && mv "$kept.new" "$kept"
 """
 # After it: again what the release shares, or without the devDependencies.
 _LESS = 'if [ -L .node_modules ]; then rm -rf node_modules && mv .node_modules node_modules; else "$@"; fi'
