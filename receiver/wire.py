@@ -47,6 +47,7 @@ class Verb(str, Enum):
     PROXY = "proxy"
     RUN = "run"
     PRUNE = "prune"
+    PUT_ASIDE = "put_aside"
     CANCEL = "cancel"
     RECONCILE = "reconcile"
 
@@ -102,6 +103,8 @@ FIELDS: Mapping[Verb, frozenset[str]] = {
     Verb.RUN: frozenset({APP, RELEASE, RUN_ID, TTY}),
     # Removes slug, config and units of these releases. Refuses what the ledger still needs. {}
     Verb.PRUNE: frozenset({APP, RELEASES}),
+    # Stops what runs of vN, which did not go live, and removes all of it but its slug. {}
+    Verb.PUT_ASIDE: frozenset({APP, RELEASE}),
     # Stops a running build, release command or check of vN. {}
     Verb.CANCEL: frozenset({APP, RELEASE}),
     # Makes the processes, boot links and vhost of an app equal to its ledger. {"done": ["started v7", ...]}

@@ -191,6 +191,10 @@ class Agent:
         self.stop(app, release, wait=False)
         self.prune(app, [release])
 
+    def put_aside(self, app: AppName, release: int) -> None:
+        """As `take_away`, but the slug stays: the next build may need no other environment."""
+        self._call(Request(Verb.PUT_ASIDE, app, release))
+
     def cancel(self, app: AppName, release: int) -> None:
         """Stop vN's build, release command or check, if one runs (for another connection)."""
         self._call(Request(Verb.CANCEL, app, release))

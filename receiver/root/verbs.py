@@ -219,12 +219,15 @@ class Verbs:
         if wanted := sorted(gone & needed):
             raise Rejected(f"v{wanted[0]} of {request.app} is still needed and was not removed.")
         for number in sorted(gone):
-            self.engines.stop(request.app, number, wait=False)
-            of = paths.release(number)
-            for path in (of.slug, of.run_dir):
-                disk.remove_tree(path)
-            disk.remove_file(self.layout.ran / paths.name / f"v{number}")
-            disk.remove_file(of.config)
+            self._put_aside(paths, number)
+            disk.remove_tree(paths.release(number).slug)
+        return {}
+
+    def do_put_aside(self, request: Request, fds: Sequence[int]) -> Answer:
+        paths = self._app(request.app)
+        if request.release in needed_slugs(self._ledger(request.app), {request.release}):
+            raise Rejected(f"v{request.release} of {request.app} is still needed and was not put aside.")
+        self._put_aside(paths, request.release)
         return {}
 
     def do_cancel(self, request: Request, fds: Sequence[int]) -> Answer:
@@ -239,6 +242,14 @@ class Verbs:
         if not paths.config.is_dir():
             raise NotFound(f"There is no app {app!r}.", hint="List the apps: shipit apps")
         return paths
+
+    def _put_aside(self, paths: AppPaths, number: int) -> None:
+        """Stop a release and remove all of it but its slug."""
+        self.engines.stop(paths.name, number, wait=False)
+        of = paths.release(number)
+        disk.remove_tree(of.run_dir)
+        disk.remove_file(self.layout.ran / paths.name / f"v{number}")
+        disk.remove_file(of.config)
 
     def _ledger(self, app: AppName) -> Ledger:
         return Ledger(self._app(app))

@@ -118,13 +118,30 @@ def undone_on_failure(context: AppContext, release: Release) -> Iterator[None]:
             # The connection may hold half an answer: whatever interrupted us may have come in the middle of a call.
             with Agent.connect(context.layout.agent_socket) as agent:
                 agent.cancel(release.app, release.number)
-                agent.take_away(release.app, release.number)
+                put_away(context, agent, release.number)
         finally:
             known = context.ledger.release(release.number)
             known = replace(known, seconds=tuple(context.say.seconds))
             end = verdict.cancelled if isinstance(error, Cancelled) else verdict.failed
             end(context.ledger, known, reason)
         raise
+
+
+def put_away(context: AppContext, agent: Agent, number: int) -> None:
+    """Remove what did not go live; but an environment that was just made is kept for the next try, one and no more.
+
+    Pruning takes it once a release is live (retire.py).
+    """
+    failed = context.ledger.release(number)
+    if failed.digest and failed.environment == number:
+        agent.put_aside(failed.app, number)
+    else:
+        agent.take_away(failed.app, number)
+    # What this one has links to was made for an earlier try, and stays for the next.
+    since = {n for n in context.ledger.built() if n > context.ledger.current_number()}
+    if left := sorted(since - failed.needs - {number}):
+        with suppress(Failure):
+            agent.prune(failed.app, left)
 
 
 def snapshot_config(context: AppContext, release: Release) -> None:

@@ -34,7 +34,7 @@ def live(ledger: Ledger, release: Release) -> Release:
 
 
 def failed(ledger: Ledger, release: Release, reason: str) -> Release:
-    """It was not made live; nothing of it is left but record and log."""
+    """It was not made live; nothing of it is left but record and log, and its slug for the next try (deploy.put_away)."""
     return _ended(ledger, release, Status.FAILED, What.FAILED, reason)
 
 

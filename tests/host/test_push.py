@@ -134,6 +134,21 @@ BREAKS: dict[str, tuple[dict[str, str | None], list[str]]] = {
 }
 
 
+def test_three_failed_first_pushes_install_once(laptop: Client, shared_host: Host) -> None:
+    never = {**files("never"), "Procfile": "web: echo not today; exit 1\n", "requirements.txt": "wheel==0.45.1\n"}
+    repo = laptop.repo("trying", never)
+    installs = []
+    for _ in range(3):
+        pushed = repo.push()
+        assert pushed.code != 0, str(pushed)
+        installs.append("Installing from requirements.txt" in pushed.remote)
+    repo.commit({"Procfile": files("x")["Procfile"]})
+    last = repo.push(check=True)
+    assert [*installs, "Installing from requirements.txt" in last.remote] == [True, False, False, False]
+    assert shared_host.sh("ls /var/lib/shipit/apps/trying/slugs").out.split() == ["v1", "v4"]
+    assert shared_host.sh("ls /var/lib/shipit/apps/trying/config").out.split() == ["v4.json"]
+
+
 @pytest.mark.parametrize("what", BREAKS)
 def test_a_push_that_fails_says_why_and_the_old_release_serves_all_the_time(
     what: str, laptop: Client, serving: Repo, shared_host: Host

@@ -158,11 +158,26 @@ def test_what_fails_before_the_switch_is_taken_away_and_the_old_release_serves(
     release = pushed(context, "b" * 40)
     with pytest.raises(type(error)):
         deployed(context, recorder, release)
-    assert recorder.done[-3:] == [step, "cancel", "take_away"]
+    # What is built is kept for the next try.
+    assert recorder.done[-3:] == [step, "cancel", "take_away" if step == "build" else "put_aside"]
     assert context.ledger.current_number() == 1
     ended = context.ledger.release(2)
     assert ended.status is (Status.CANCELLED if isinstance(error, Cancelled) else Status.FAILED) and ended.reason
     assert "main at bb" not in recorder.done, "the branch was moved to a commit that is not live"
+
+
+def test_of_the_tries_that_failed_the_last_environment_is_kept_and_no_other(
+    context: AppContext, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder.fails["check"] = Failure("no")
+    gone: list[list[int]] = []
+    monkeypatch.setattr(recorder, "prune", lambda app, numbers: gone.append(numbers), raising=False)
+    for number in (1, 2):
+        context.ledger.paths.release(number).slug.mkdir()
+        with pytest.raises(Failure):
+            deployed(context, recorder, pushed(context))
+        assert recorder.done[-1] == "put_aside"
+    assert gone == [[1]], "a machine would be filled by tries"
 
 
 def test_what_fails_after_the_switch_leaves_the_new_release_live(context: AppContext, recorder: Recorder) -> None:

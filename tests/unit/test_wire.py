@@ -38,6 +38,7 @@ REQUESTS = [
     Request(Verb.PROXY, BLOG),
     Request(Verb.RUN, BLOG, 8, run=RUN, tty=True),
     Request(Verb.PRUNE, BLOG, releases=(1, 2)),
+    Request(Verb.PUT_ASIDE, BLOG, 8),
     Request(Verb.CANCEL, BLOG, 8),
     Request(Verb.RECONCILE, BLOG),
 ]
