@@ -62,10 +62,10 @@ class Status(str, Enum):
         return self in (Status.LIVE, Status.FAILED, Status.CANCELLED)
 
 
-class Source(str, Enum):
-    """How a release arrived."""
+class Change(str, Enum):
+    """What a release changed. What its files came from is its origin, whatever it changed."""
 
-    GIT = "git"
+    DEPLOY = "deploy"
     CONFIG = "config"
     SCALE = "scale"
     ROLLBACK = "rollback"
@@ -136,6 +136,32 @@ class ProcessEnv(Record):
 
 
 @dataclass(frozen=True)
+class Origin(Record):
+    """Where the files of a release came from.
+
+    `kind` names the source (sources/all.py). `id` is what they are known by: the commit they became or were. `title`,
+    `author` and `ref` are one printable line each, as far as the source knows them: a commit's subject, its author, the
+    branch it was pushed to; the name of a file.
+    """
+
+    kind: str = field(metadata=own(text))
+    id: str = field(metadata=own(text))
+    title: str = field(default="", metadata=own(text))
+    author: str = field(default="", metadata=own(text))
+    ref: str = field(default="", metadata=own(text))
+
+    @property
+    def commit(self) -> Oid | None:
+        """The commit that holds the files; None of what is no tree."""
+        return names.oid(self.id) if names.is_oid(self.id) else None
+
+    @property
+    def short(self) -> str:
+        """`id` as it is shown to people."""
+        return self.id[:8] if self.commit else self.id[:20]
+
+
+@dataclass(frozen=True)
 class Release(Record):
     """A release as `release.json` holds it. Immutable in what it is; `status` and what follows it in time change.
 
@@ -152,7 +178,7 @@ class Release(Record):
 
     app: AppName = field(metadata=own(APP))
     number: int = field(metadata=own(whole(10**9, low=1)))
-    source: Source = field(metadata=own(parsed(Source)))
+    change: Change = field(metadata=own(parsed(Change)))
     status: Status = field(metadata=own(parsed(Status)))
     by: str = field(metadata=own(text))
     created: float = field(metadata=own(real))
@@ -166,10 +192,7 @@ class Release(Record):
     fresh: bool = field(default=False, metadata=own(flag))
     domains: tuple[Domain, ...] = field(default=(), metadata=carried(DOMAINS, since=Format(1, 1)))
     environment_key: str = field(default="", metadata=carried(text))
-    commit: Oid | None = field(default=None, metadata=carried(optional(parsed(names.oid))))
-    branch: Branch | None = field(default=None, metadata=carried(optional(parsed(names.branch))))
-    subject: str = field(default="", metadata=carried(text))
-    author: str = field(default="", metadata=carried(text))
+    origin: Origin | None = field(default=None, metadata=carried(optional(nested(Origin))))
     message: str = field(default="", metadata=own(text))
     runtime: str = field(default="", metadata=carried(text))
     process_env: ProcessEnv | None = field(
@@ -191,9 +214,27 @@ class Release(Record):
     seconds: tuple[tuple[str, float], ...] = field(default=(), metadata=own(pairs(text, real)))
     reason: str = field(default="", metadata=own(text))
 
+    @classmethod
+    def upgraded(cls, data: dict[str, Any], format: Format) -> dict[str, Any]:
+        """Before format 1.1 there was no origin but a commit and what git says of it."""
+        if format >= Format(1, 1) or not {"commit", "branch", "subject", "author", "source"} <= data.keys():
+            return data
+        data = dict(data)
+        commit, branch, title, author = (data.pop(name) for name in ("commit", "branch", "subject", "author"))
+        said = {"kind": "git", "id": commit, "title": title, "author": author, "ref": branch or ""}
+        data["origin"] = None if commit is None else said
+        was = data.pop("source")
+        data["change"] = Change.DEPLOY.value if was == "git" else was
+        return data
+
     @property
     def name(self) -> str:
         return f"v{self.number}"
+
+    @property
+    def commit(self) -> Oid | None:
+        """The commit that holds its files, if they are a tree."""
+        return self.origin.commit if self.origin else None
 
     @property
     def builds(self) -> bool:

@@ -118,6 +118,11 @@ def oid(text: str) -> Oid:
     return Oid(text)
 
 
+def is_oid(text: str) -> bool:
+    """Whether it is a full git object id."""
+    return _OID.fullmatch(text) is not None
+
+
 def branch(text: str) -> Branch:
     """Parse a branch name without `refs/heads/`; narrower than git-check-ref-format(1)."""
     if not _BRANCH.fullmatch(text):

@@ -85,6 +85,11 @@ class Record:
 
     unknown: Mapping[str, Any] = field(default_factory=dict, kw_only=True, repr=False, hash=False)
 
+    @classmethod
+    def upgraded(cls, data: dict[str, Any], format: Format) -> dict[str, Any]:
+        """What was written in an older format, as the rows have it now: for fields that took another's place."""
+        return data
+
 
 def rows(kind: type[Record]) -> dict[str, Row]:
     """Name → row, for each field of a class of records but `unknown`."""
@@ -143,7 +148,7 @@ def decode(kind: type[R], raw: bytes, what: str) -> R:
         format = _format(data.get("format", str(FIRST)))
         if format.major > FORMAT.major:
             raise Newer(what, format)
-        return read_record(kind, data, format, what)
+        return read_record(kind, kind.upgraded(data, format), format, what)
     except (Corrupt, Newer):
         raise
     except (Failure, ValueError, TypeError, KeyError, RecursionError) as error:

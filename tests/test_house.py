@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import re
 import shutil
 import subprocess
@@ -70,6 +71,25 @@ def test_only_engines_and_setup_know_which_engine_runs_here() -> None:
         if room not in ("engines", "setup"):
             told = re.search(r"hint=.*(systemctl|journalctl|supervisord)", path.read_text())
             assert not told, f"{path} tells what to type on one kind of machine: engines.hints() knows"
+
+
+def test_modules_do_not_import_each_other_in_a_circle() -> None:
+    """Wherever the import stands, in a function or for types only. A package and what is in it count as one way."""
+    modules = {path.relative_to(ROOT).with_suffix("").as_posix().removesuffix("/__init__"): path for path in SOURCES}
+    needs: dict[str, set[str]] = {}
+    for module, path in modules.items():
+        wanted: set[str] = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                wanted |= {alias.name.replace(".", "/") for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                base = (node.module or "").replace(".", "/")
+                names = {f"{base}/{alias.name}" for alias in node.names}
+                wanted |= (names & modules.keys()) or {base}
+        needs[module] = {name for name in wanted & modules.keys() if not f"{module}/".startswith(f"{name}/")}
+    # One program in two files: the front is a process that the launcher becomes.
+    needs["receiver/inside/front"].discard("receiver/inside/launch")
+    graphlib.TopologicalSorter(needs).prepare()
 
 
 def test_plans_touch_nothing() -> None:

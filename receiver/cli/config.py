@@ -10,7 +10,7 @@ from receiver.cli.given import read_input
 from receiver.cli.main import Context
 from receiver.errors import NotFound, Rejected
 from receiver.here import typed
-from receiver.model import Source
+from receiver.model import Change
 from receiver.names import AppName, ConfigKey, config_key
 from receiver.story.submit import Submission, tell
 
@@ -127,4 +127,4 @@ def submit(ctx: Context, app: AppName, change: dict[ConfigKey, str], unset: list
             out.say("Nothing changes: the config vars are so already.")
             return 0
         what = " ".join([*(f"set {k}" for k in change), *(f"unset {k}" for k in unset)])
-        return submission.submit(Source.CONFIG, current, change, unset, message=what)
+        return submission.submit(Change.CONFIG, current, change, unset, message=what)

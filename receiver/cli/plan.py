@@ -30,13 +30,13 @@ def plan(ctx: Context, app: AppName, release: int | None, form: str) -> None:
     from receiver.proxy.vhost import vhost
     from receiver.runtimes.build import build_plan
     from receiver.runtimes.read import read_manifest
-    from receiver.sources.git.source import GitSource
+    from receiver.sources.all import source_of
 
     ledger = ledger_of(ctx, app)
     found = ledger.release(release) if release else ledger.current()
-    if found is None or found.commit is None:
+    if found is None or found.origin is None:
         raise Rejected(f"{app} has no release yet.", hint="Look at a tree before its first push: shipit check DIR")
-    tree = GitSource(ledger.paths.repo).tree(found.commit)
+    tree = source_of(ledger.paths, found.origin).tree(found.origin)
     paths = ledger.paths.release(found.number)
     built, _ = build_plan(
         read_manifest(tree, sections()),

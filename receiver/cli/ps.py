@@ -17,7 +17,7 @@ from receiver.engines.base import keeps_ending
 from receiver.errors import Failure, Rejected
 from receiver.here import typed
 from receiver.ledger.queue import queued
-from receiver.model import AppState, Release, Source
+from receiver.model import AppState, Change, Release
 from receiver.names import AppName, TypeName, type_name
 from receiver.root.client import Agent
 from receiver.story.submit import Submission, scaled, tell
@@ -104,7 +104,7 @@ def scale(ctx: Context, app: AppName, counts: tuple[str, ...], force: bool, form
         new = tuple(sorted({**dict(ledger.state().formation), **wish}.items()))
         what = "scale " + " ".join(f"{kind}={count}" for kind, count in wish.items())
         values = {"formation": formation, "message": what}
-        return submit_with(submission, lambda state: replace(state, formation=new), Source.SCALE, current, values)
+        return submit_with(submission, lambda state: replace(state, formation=new), Change.SCALE, current, values)
 
 
 def parse_count(text: str) -> tuple[TypeName, int]:
@@ -137,7 +137,7 @@ def restart(ctx: Context, app: AppName, process: TypeName | None) -> int:
                 raise Rejected(
                     f"{app} is stopped.", holds="Nothing was started.", hint=f"Start it: shipit ps:start {app}"
                 )
-            return submission.submit(Source.RESTART, current, message="restart")
+            return submission.submit(Change.RESTART, current, message="restart")
     with held(ctx, app) as (agent, number):
         release = ledger.release(number)
         release.process(process)
@@ -179,13 +179,13 @@ def start(ctx: Context, app: AppName) -> int:
         return 0
     with Submission(ctx.layout, ledger, ctx.caller.name) as submission:
         current, values = submission.current(), {"message": "start"}
-        return submit_with(submission, lambda state: replace(state, stopped=False), Source.RESTART, current, values)
+        return submit_with(submission, lambda state: replace(state, stopped=False), Change.RESTART, current, values)
 
 
 def submit_with(
     submission: Submission,
     change: Callable[[AppState], AppState],
-    source: Source,
+    what: Change,
     base: Release,
     values: Mapping[str, Any],
 ) -> int:
@@ -201,7 +201,7 @@ def submit_with(
         ledger.change_state(lambda state: replace(state, formation=before.formation, stopped=before.stopped))
 
     try:
-        code = submission.submit(source, base, **values)
+        code = submission.submit(what, base, **values)
     except Failure:
         take_back()
         raise

@@ -18,7 +18,7 @@ from receiver.errors import NotFound, Rejected
 from receiver.ledger.follow import follow
 from receiver.ledger.ledger import Ledger
 from receiver.ledger.queue import queued
-from receiver.model import Release, Source, Status
+from receiver.model import Change, Release, Status
 from receiver.names import AppName
 from receiver.story.rollback import changed_config, changes, target_of, warm
 from receiver.story.submit import Submission, exit_code, scaled, tell
@@ -36,7 +36,7 @@ def row(ledger: Ledger, release: Release, current: int, pinned: tuple[int, ...])
     return {
         "release": release.name,
         "status": status,
-        "source": release.source.value,
+        "source": came_by(release),
         "commit": (release.commit or "")[:8],
         "what": describe(release),
         "by": release.by,
@@ -46,9 +46,14 @@ def row(ledger: Ledger, release: Release, current: int, pinned: tuple[int, ...])
     }
 
 
+def came_by(release: Release) -> str:
+    """What was changed, or, where the files are new, the way they came."""
+    return release.origin.kind if release.origin and release.change is Change.DEPLOY else release.change.value
+
+
 def describe(release: Release) -> str:
     """One line: what this release was made for."""
-    return release.message or release.subject
+    return release.message or (release.origin.title if release.origin else "")
 
 
 @click.command()
@@ -90,12 +95,13 @@ def info(ctx: Context, app: AppName, release: int, form: str) -> None:
     """Show all that is known of one release."""
     ledger = ledger_of(ctx, app)
     found = ledger.release(release)
+    origin = found.origin
     shown = {
         **row(ledger, found, ledger.current_number(), ledger.state().pinned),
         "commit": found.commit or "",
-        "branch": found.branch or "",
-        "subject": found.subject,
-        "author": found.author,
+        "branch": origin.ref if origin else "",
+        "subject": origin.title if origin else "",
+        "author": origin.author if origin else "",
         "runtime": found.runtime,
         "slug": f"v{found.slug}" if found.slug else "",
         "environment": f"v{found.environment}" if found.environment else "",
@@ -177,7 +183,7 @@ def rollback(ctx: Context, app: AppName, release: int | None, keep_config: bool)
         formation = scaled(target.formation, dict(ledger.state().formation))
         out.say(f"Rolling {app} back from {current.name} to {target.name}")
         code = submission.submit(
-            Source.ROLLBACK,
+            Change.ROLLBACK,
             target,
             formation=formation,
             target=target.number,
@@ -207,10 +213,9 @@ def rebuild(ctx: Context, app: AppName, *, fresh: bool = False) -> int:
     ledger = ledger_of(ctx, app)
     with Submission(ctx.layout, ledger, ctx.caller.name) as submission:
         current = submission.current()
-        if current.commit is None:
+        if current.origin is None:
             raise Rejected(f"{app} has no commit to build.", hint=f"Push one: git push HOST:{app} main")
-        values = {name: getattr(current, name) for name in ("commit", "branch", "subject", "author")}
-        return submission.submit(Source.REBUILD, builds=True, fresh=fresh, message="rebuild", **values)
+        return submission.submit(Change.REBUILD, builds=True, fresh=fresh, message="rebuild", origin=current.origin)
 
 
 @click.command()

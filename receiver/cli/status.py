@@ -52,7 +52,7 @@ def status(ctx: Context, app: AppName, form: str) -> int:
         if well
         else "degraded",
         "release": current.name if current else "",
-        "commit": f"{(current.commit or '')[:8]} {current.subject}".strip() if current else "",
+        "commit": f"{current.origin.short} {current.origin.title}".strip() if current and current.origin else "",
         "since": out.when(current.finished) if current else "",
         "by": current.by if current else "",
         "processes": f"{up} of {wanted} running",

@@ -14,7 +14,7 @@ from receiver import names
 from receiver.cli import out
 from receiver.cli.args import json_option
 from receiver.cli.check import check
-from receiver.client.main import told
+from receiver.client.say import told
 from receiver.errors import Failure, Rejected
 from receiver.system.run import run as run_program
 

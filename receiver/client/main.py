@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
+from receiver.client.say import told
 from receiver.errors import Failure, Rejected
 
 # What is done here, and which command of receiver.client.commands does it.
@@ -86,12 +87,3 @@ def columns() -> int:
         return os.get_terminal_size(1).columns
     except OSError:
         return 0
-
-
-def told(failure: Failure) -> int:
-    """Print a failure as the server does; returns its exit code."""
-    sys.stdout.flush()
-    red, plain = ("\x1b[31m", "\x1b[0m") if sys.stderr.isatty() else ("", "")
-    for line in failure.lines():
-        sys.stderr.write(f"{red} !     {plain}{line}\n")
-    return failure.exit_code

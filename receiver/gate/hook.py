@@ -8,12 +8,11 @@ gateway or the client stops nothing.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from receiver.caller import Caller, Role
+from receiver.caller import Caller
 from receiver.errors import Failure, HostFault, sick_disk
 from receiver.gate import refs
 from receiver.gate.push import Options, options
@@ -22,23 +21,18 @@ from receiver.gate.sideband import Sideband
 from receiver.here import typed
 from receiver.ledger.follow import follow
 from receiver.ledger.ledger import Ledger
-from receiver.manifest import Manifest
-from receiver.model import Release, Source
+from receiver.model import Change, Release
 from receiver.names import Branch, Domain, Oid
-from receiver.ops.all import sections
 from receiver.paths import Layout
 from receiver.proxy.endpoint import still_holds
 from receiver.root.client import Agent
-from receiver.runtimes.read import read_manifest
 from receiver.settings import Settings
+from receiver.sources.git.commits import Commits
 from receiver.sources.git.repository import quarantine
 from receiver.sources.git.source import GitSource
 from receiver.story import worker
-from receiver.story.domains import approve, approved
+from receiver.story.admit import admit, approve_for
 from receiver.story.visitors import refuse_to_drop_web
-
-# Beside the files of the commit itself: what a build and the ledger need.
-SPARE_INODES = 10_000
 
 
 class Hooks:
@@ -78,39 +72,16 @@ class Hooks:
 
     def _pre_receive(self, side: Sideband, wish: Options, env: Mapping[str, str], updates: list[Update]) -> None:
         state = self._ledger.state()
-        with GitSource(self._ledger.paths.repo, quarantine(env, self._ledger.paths.repo)) as source:
-            refs.check(updates, state, wish, source.git)
+        with Commits(self._ledger.paths.repo, quarantine(env, self._ledger.paths.repo)) as commits:
+            refs.check(updates, state, wish, commits.git)
             found = refs.deployed(updates, state)
             if found is not None and found[1].new is not None:
-                manifest = self._check_commit(source, found[1].new)
+                ledger, settings = self._ledger, self._settings
+                manifest, self._domains = admit(self._layout, ledger, settings, self._caller, commits, found[1].new)
                 if wish.deploy and not wish.drop_web:
                     counts = {**dict(manifest.formation), **dict(state.formation)}
                     how = "Meant so? git push -o drop-web"
                     refuse_to_drop_web(self._ledger.current(), state, manifest.processes, counts, how)
-
-    def _check_commit(self, source: GitSource, commit: Oid) -> Manifest:
-        """Refuse early what the build would fail on: no room, a tree bomb, a manifest with a mistake."""
-        disk = os.statvfs(self._ledger.paths.dir)
-        free, keep = disk.f_bavail * disk.f_frsize, self._settings.min_free * 2**20
-        if free < keep:
-            raise HostFault(
-                f"The disk of the server is nearly full: {free // 2**20} MiB are free, {keep // 2**20} MiB must stay.",
-                holds="Nothing was received.",
-                hint="Keep fewer releases, or make room on the server; see: shipit doctor",
-            )
-        # What is too large to be read is refused by this.
-        source.commit(commit)
-        tree = source.tree(commit, max_files=self._settings.max_files, max_size=free - keep)
-        if disk.f_files and disk.f_favail < len(tree.entries()) + SPARE_INODES:
-            raise HostFault(
-                f"The server's disk has only {disk.f_favail} inodes left.",
-                holds="Nothing was received.",
-                hint="Keep fewer releases, or make room on the server; see: shipit doctor",
-            )
-        manifest = read_manifest(tree, sections())
-        admin = self._caller.role is Role.ADMIN
-        self._domains = approve(self._layout, self._ledger, manifest.domains, self._settings, admin=admin)
-        return manifest
 
     def _post_receive(self, side: Sideband, wish: Options, env: Mapping[str, str], updates: list[Update]) -> None:
         state = self._ledger.state()
@@ -119,37 +90,34 @@ class Hooks:
             side.tell("-----> Stored. Tags are not deployed.")
             return
         branch, update = found
-        with GitSource(self._ledger.paths.repo) as source:
+        source = GitSource(self._ledger.paths)
+        with source.commits as commits:
             if update.new is None:
                 self._ledger.change_state(lambda s: replace(s, branch=None))
                 side.tell(f"-----> {branch} is gone. The next branch that is pushed becomes the deploy branch.")
                 return
             if state.branch is None:
                 self._ledger.change_state(lambda s: replace(s, branch=branch))
-                source.git.point_head_at(branch)
+                commits.git.point_head_at(branch)
             if not wish.deploy:
-                source.git.store(update.new)
+                commits.git.store(update.new)
                 side.tell(f"-----> Stored {update.new[:8]}, not deployed. Deploy it: git push")
                 return
             self._deploy(side, wish, source, branch, update.new)
 
     def _deploy(self, side: Sideband, wish: Options, source: GitSource, branch: Branch, oid: Oid) -> None:
         """Open the release, start its worker, and show its log until the verdict."""
-        commit = source.commit(oid)
-        if self._domains and self._caller.role is Role.ADMIN:
-            self._ledger.change_state(lambda state: approved(state, self._domains))
+        origin = source.origin(oid, branch)
+        approve_for(self._caller, self._ledger, self._domains)
         release = self.release = self._ledger.open_release(
-            Source.GIT,
+            Change.DEPLOY,
             self._caller.name,
             builds=True,
-            commit=oid,
-            branch=branch,
-            subject=commit.subject,
-            author=commit.author,
+            origin=origin,
             message=wish.message,
             fresh=wish.force,
         )
-        source.git.pin(release.number, oid)
+        source.keep(release.number, origin)
         ended = worker.begin(self._layout, self._ledger, release, self._agent)
         side.tell(typed(f"       Ctrl-C detaches. Watch: shipit releases:output {release.app} -f"))
         side.tell(typed(f"       Stop: shipit cancel {release.app}"))

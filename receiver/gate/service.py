@@ -21,6 +21,7 @@ from receiver.paths import Layout
 from receiver.root.client import Agent
 from receiver.settings import Settings
 from receiver.sources.git.repository import Git, environment
+from receiver.sources.git.source import last_pushed
 from receiver.system.run import Program, start
 
 if TYPE_CHECKING:
@@ -146,8 +147,7 @@ def put_back(ledger: Ledger, git: Git) -> None:
     branch = ledger.state().branch
     if branch is None:
         return
-    pushed = ledger.pushed()
-    git.put_back(branch, pushed.commit if pushed else None)
+    git.put_back(branch, last_pushed(ledger))
 
 
 def tidy(git: Git) -> None:

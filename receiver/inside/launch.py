@@ -55,7 +55,7 @@ def main(argv: list[str]) -> None:
     slug = f"{apps}/slugs/v{release['slug']}"
     config = {**dict(release["env"]), **config}
     runtime = release.get("process_env") or of_older_release()
-    env = environment(config, runtime, slug, f"{apps}/data", app, number, release["commit"] or "", name)
+    env = environment(config, runtime, slug, f"{apps}/data", app, number, commit_of(release), name)
     os.chdir(slug)
 
     if "--run" in given:
@@ -246,6 +246,12 @@ class Decoder:
     strict = True
     object_hook = object_pairs_hook = array_hook = None
     parse_float, parse_int, parse_constant = float, int, float
+
+
+def commit_of(release: Any) -> str:
+    """Where the release's files came from; a record of an older shipit says it otherwise."""
+    origin = release.get("origin")
+    return (origin["id"] if origin else release.get("commit")) or ""
 
 
 def read_json(path: str) -> Any:

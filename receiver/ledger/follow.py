@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from receiver.errors import HostFault
 from receiver.ledger.ledger import Ledger
-from receiver.model import Release, Source, Status
+from receiver.model import Change, Release, Status
 from receiver.system import disk
 from receiver.system.audit import WHERE
 
@@ -65,7 +65,7 @@ def follow(
 
 def died(ledger: Ledger, release: Release, holds: str) -> HostFault:
     """What is said when the worker ended without a verdict."""
-    again = "Push again." if release.source is Source.GIT else "Give the same command again."
+    again = "Push again." if release.change is Change.DEPLOY else "Give the same command again."
     if disk.is_full(ledger.paths.releases):
         # It could not even write down that it failed.
         return HostFault(

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from receiver.errors import NotFound
-from receiver.model import WEB, AppState, Release, Source, Status, decode_app_state, decode_release
+from receiver.model import WEB, AppState, Change, Release, Status, decode_app_state, decode_release
 from receiver.names import AppName
 from receiver.paths import AppPaths, Layout
 from receiver.records import Corrupt, encode, taken_over
@@ -180,17 +180,8 @@ class Ledger:
         except NotFound:
             raise Corrupt(f"The record of {self.app} v{number}, which is live, is gone.") from None
 
-    def pushed(self) -> Release | None:
-        """The release whose commit the deploy branch is at: the live one's, or, where that came in another way, the
-        last before it that was pushed and live. None before the first."""
-        current = self.current()
-        if current is None or current.commit:
-            return current
-        before = (r for r in self.newest_first() if r.number < current.number and r.status is Status.LIVE)
-        return next((release for release in before if release.commit), None)
-
     def open_release(
-        self, source: Source, by: str, base: Release | None = None, *, builds: bool = False, **values: Any
+        self, change: Change, by: str, base: Release | None = None, *, builds: bool = False, **values: Any
     ) -> Release:
         """Give out the next number and record the release as building, or as starting. A power cut before `keep_name`
         may forget it; what is found after one is whole.
@@ -212,7 +203,7 @@ class Ledger:
         for empty in (paths.log, paths.alive):
             os.close(os.open(empty, os.O_CREAT | os.O_WRONLY, FILE_MODE))
         release = Release(
-            app=self.app, number=number, source=source, by=by, created=time.time(),
+            app=self.app, number=number, change=change, by=by, created=time.time(),
             status=Status.BUILDING if builds else Status.STARTING,
             previous=current,
             **{

@@ -7,14 +7,13 @@ from dataclasses import replace
 
 from receiver.errors import BuildFailed
 from receiver.manifest import Manifest
-from receiver.model import ProcessEnv, Release
-from receiver.names import Oid
+from receiver.model import Origin, ProcessEnv, Release
 from receiver.ops.all import sections
 from receiver.paths import PREFIX
 from receiver.runtimes.base import BuildPlan
 from receiver.runtimes.build import build_plan
 from receiver.runtimes.read import read_manifest
-from receiver.sources.git.source import GitSource
+from receiver.sources.all import source_of
 from receiver.story import checkpoint, ended, reuse
 from receiver.story.build_queue import turn_to_build
 from receiver.story.context import AppContext
@@ -23,12 +22,12 @@ from receiver.story.inherit import clear_left_behind
 from receiver.system import disk
 
 
-def build(context: AppContext, release: Release, commit: Oid) -> Release:
+def build(context: AppContext, release: Release, origin: Origin) -> Release:
     """Fill the release from its commit and build its slug."""
-    context.say.step(f"Building {release.name} from {release.branch} {commit[:8]} {release.subject}".rstrip())
-    source = GitSource(context.paths.repo)
+    context.say.step(f"Building {release.name} from {told_of(origin)}")
+    source = source_of(context.paths, origin)
     with context.say.timed("plan"):
-        tree = source.tree(commit)
+        tree = source.tree(origin)
         manifest = read_manifest(tree, sections())
         for notice in manifest.notices:
             context.say.line(notice)
@@ -51,7 +50,7 @@ def build(context: AppContext, release: Release, commit: Oid) -> Release:
         turn_to_build(context, release, wanted=bool(plan.steps) or not all(reused.link for reused in found)),
         context.say.timed("build"),
         context.say.output() as output,
-        source.archive(commit) as stream,
+        source.open(origin) as stream,
     ):
         checkpoint.reach("unpacking")
         result = context.agent.build(release.app, release.number, stream.fileno(), output)
@@ -61,6 +60,11 @@ def build(context: AppContext, release: Release, commit: Oid) -> Release:
     release = context.ledger.save(replace(release, digest=result.digest))
     checkpoint.reach("built")
     return release
+
+
+def told_of(origin: Origin) -> str:
+    """`main 1a2b3c4d Add a page`."""
+    return " ".join(part for part in (origin.ref, origin.short, origin.title) if part)
 
 
 def filled(

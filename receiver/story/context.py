@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from receiver.ledger.ledger import Ledger
 from receiver.ledger.say import Say
-from receiver.model import Release, Source
+from receiver.model import Change, Release
 from receiver.paths import AppPaths, Layout
 from receiver.root.client import Agent
 from receiver.settings import Settings
@@ -24,7 +24,7 @@ class AppContext:
 
     def keeps_stopped(self, release: Release) -> bool:
         """A stopped app stays stopped through a config change, a scale or a rollback; a push starts it again."""
-        return self.ledger.state().stopped and release.source not in (Source.GIT, Source.REBUILD)
+        return self.ledger.state().stopped and release.change not in (Change.DEPLOY, Change.REBUILD)
 
     @property
     def paths(self) -> AppPaths:

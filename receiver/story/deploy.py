@@ -12,13 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 
-from receiver.errors import BuildFailed, Cancelled, Failure
+from receiver.errors import Cancelled, Failure
 from receiver.model import Release, Status
 from receiver.proxy.endpoint import takes_requests
 from receiver.proxy.vhost import domains
 from receiver.root.client import Agent
 from receiver.settings import url
-from receiver.sources.git.repository import Git
+from receiver.sources.all import origin_of, source_of
 from receiver.story import checkpoint, verdict
 from receiver.story.check import wait_until_healthy
 from receiver.story.context import AppContext
@@ -75,12 +75,10 @@ def built(context: AppContext, release: Release) -> Release:
     checkpoint.reach("opened")
     if not release.builds:
         return release
-    if release.commit is None:
-        raise BuildFailed(f"{release.name} came with nothing to build.", hint="Push a commit.")
     # What reads a commit is slow to import, and only this needs it.
     from receiver.story.build import build
 
-    return build(context, release, release.commit)
+    return build(context, release, origin_of(release))
 
 
 @contextmanager
@@ -191,8 +189,8 @@ def announce(context: AppContext, release: Release) -> Release:
     if not context.keeps_stopped(release):
         context.agent.boot_with(release.app, release.number)
     context.agent.proxy(release.app)
-    if release.branch and release.commit:
-        Git(context.paths.repo).put_back(release.branch, release.commit)
+    if release.origin:
+        source_of(context.paths, release.origin).follow(release)
     checkpoint.reach("announced")
     # The clock may have been set back meanwhile.
     took = max(0.0, time.time() - release.created)

@@ -29,7 +29,7 @@ from receiver.proxy.endpoint import silence, takes_requests
 from receiver.root.client import Agent
 from receiver.runtimes.all import RUNTIMES
 from receiver.settings import load
-from receiver.sources.git.repository import Git
+from receiver.sources.all import source_of
 from receiver.story import verdict
 from receiver.system import firewall, sshd
 from receiver.system.run import run
@@ -163,9 +163,9 @@ def app_findings(layout: Layout, app: AppName, agent: Agent) -> Iterator[Finding
     draining = ledger.worker_lives(current.number)
     strays = sorted(f"v{n}" for n in others if not (draining and n < current.number) and not ledger.worker_lives(n))
     yield Finding(app, f"processes of other releases: {', '.join(strays) or 'none'}", not strays, mends=True)
-    if current.commit and current.branch:
-        there = Git(ledger.paths.repo).branch(current.branch)
-        yield Finding(app, f"branch {current.branch} is the live commit", there == current.commit, mends=True)
+    if current.origin:
+        astray = source_of(ledger.paths, current.origin).astray(current)
+        yield Finding(app, astray or f"{current.origin.kind} is as the live release is", not astray, mends=True)
 
 
 def mend(layout: Layout, app: AppName, agent: Agent) -> list[str]:
@@ -185,13 +185,8 @@ def mend(layout: Layout, app: AppName, agent: Agent) -> list[str]:
             verdict.failed(ledger, release, "The worker was killed.")
         done.append(f"{release.name} was left {'unfinished' if live else 'half made'}")
     current = ledger.current()
-    if (
-        current is not None
-        and current.commit
-        and current.branch
-        and Git(ledger.paths.repo).put_back(current.branch, current.commit)
-    ):
-        done.append(f"branch {current.branch} put back to {current.commit[:8]}")
+    if current and current.origin and (told := source_of(ledger.paths, current.origin).follow(current)):
+        done.append(told)
     for process in agent.processes(app) if current else ():
         down = process.state is ProcessState.FAILED or keeps_ending(process, time.time())
         if current and process.release == current.runs_as and down:

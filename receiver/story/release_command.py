@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from receiver.errors import BuildFailed
-from receiver.model import Release, Source
+from receiver.model import Change, Release
 from receiver.story import checkpoint, ended
 from receiver.story.advice import advice
 from receiver.story.context import AppContext
@@ -11,7 +11,7 @@ from receiver.story.context import AppContext
 
 def run_release_command(context: AppContext, release: Release) -> None:
     """Run it for a release that was built; raises BuildFailed, with the warning that it may have done half."""
-    if release.release_command and release.source in (Source.GIT, Source.REBUILD):
+    if release.release_command and release.change in (Change.DEPLOY, Change.REBUILD):
         context.say.step(f"Release command: {release.release_command}")
         with context.say.timed("release command"), context.say.output() as output:
             code = context.agent.release_command(release.app, release.number, output)

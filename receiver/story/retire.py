@@ -8,8 +8,8 @@ from pathlib import Path
 from receiver.errors import Failure
 from receiver.model import Listen, Release
 from receiver.proxy.drain import wait_until_idle
+from receiver.sources.all import source_of
 from receiver.sources.git import caches
-from receiver.sources.git.repository import Git
 from receiver.story import checkpoint, verdict
 from receiver.story.context import AppContext
 
@@ -84,7 +84,8 @@ def prune(context: AppContext) -> None:
             context.agent.prune(context.ledger.app, gone)
         for number in gone:
             context.paths.release(number).sockets_link.unlink(missing_ok=True)
-            Git(context.paths.repo).unpin(number)
+            if origin := context.ledger.release(number).origin:
+                source_of(context.paths, origin).forget(number)
         caches.trim(context.paths.repo, context.settings.cache * 2**20)
     except Failure as failure:
         context.say.warn(f"Old releases were not pruned: {failure.message}")

@@ -10,7 +10,7 @@ from receiver.model import Release, Status
 from receiver.names import ConfigKey
 from receiver.proxy.endpoint import still_holds
 from receiver.root.client import Agent
-from receiver.sources.git.source import GitSource
+from receiver.sources.all import source_of
 
 # Commits that a rollback names; who wants all has git log.
 MOST = 10
@@ -36,7 +36,7 @@ def target_of(ledger: Ledger, number: int | None) -> Release:
             holds=still_holds(ledger), hint=f"See which were: shipit releases {ledger.app}",
         )  # fmt: skip
     if not ledger.is_whole(target):
-        commit = f" {(target.commit or '')[:8]}" if target.commit else ""
+        commit = f" {target.origin.short}" if target.origin else ""
         raise Rejected(
             f"{target.name} was pruned: its files are gone.",
             holds=still_holds(ledger),
@@ -56,11 +56,12 @@ def warm(agent: Agent, current: Release, target: Release, formation: object) -> 
 def changes(ledger: Ledger, current: Release, target: Release, config: list[str]) -> list[str]:
     """What going from `current` to `target` changed, as lines to print: the commits, and what `config` says."""
     lines: list[str] = []
-    if current.commit and target.commit and current.commit != target.commit:
-        gone = GitSource(ledger.paths.repo).history(current.commit, target.commit, MOST + 1)
-        lines += [f"  commit  - {commit.oid[:8]} {commit.subject}" for commit in gone[:MOST]]
+    now, then = current.origin, target.origin
+    if now and then and now.id != then.id:
+        gone = source_of(ledger.paths, now).changes(now, then, MOST + 1)
+        lines += [f"  commit  - {short} {title}" for short, title in gone[:MOST]]
         lines += ["  commit  - …"] if len(gone) > MOST else []
-        lines.append(f"  commit  = {target.commit[:8]} {target.subject}")
+        lines.append(f"  commit  = {then.short} {then.title}")
     return lines + config
 
 

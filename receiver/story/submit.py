@@ -11,7 +11,7 @@ from receiver.errors import Cancelled, Rejected
 from receiver.ledger.follow import follow
 from receiver.ledger.ledger import Ledger
 from receiver.ledger.queue import queued
-from receiver.model import Release, Source, Status
+from receiver.model import Change, Release, Status
 from receiver.names import ConfigKey, TypeName
 from receiver.paths import Layout
 from receiver.proxy.endpoint import still_holds
@@ -65,7 +65,7 @@ class Submission:
 
     def submit(
         self,
-        source: Source,
+        what: Change,
         base: Release | None = None,
         change: Mapping[ConfigKey, str] | None = None,
         unset: Sequence[ConfigKey] = (),
@@ -76,7 +76,7 @@ class Submission:
         `base`: the release whose carried fields it takes over (records.py); `values` are its own. The config vars of a
         release that is not built are written here, with `change`, and go to the agent and nowhere else.
         """
-        release = self.ledger.open_release(source, self.by, base, **values)
+        release = self.ledger.open_release(what, self.by, base, **values)
         if not release.builds:
             try:
                 self.agent.snapshot_config(release.app, release.number, release.config_base, change or {}, unset)

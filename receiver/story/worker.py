@@ -22,7 +22,7 @@ from receiver.errors import Cancelled, Failure, HostFault, sick_disk
 from receiver.here import typed
 from receiver.ledger.ledger import Ledger
 from receiver.ledger.say import Say
-from receiver.model import Release, Source
+from receiver.model import Change, Release
 from receiver.paths import Layout
 from receiver.proxy.endpoint import still_holds
 from receiver.root.client import Agent
@@ -167,7 +167,7 @@ def report(context: AppContext, release: Release, failure: Failure) -> None:
         context.say.warn(f"{release.name} is live all the same.")
     else:
         context.say.warn(f"{release.name} was not made live; {still_holds(context.ledger)}")
-    again = "push again" if release.source is Source.GIT else "the same command"
+    again = "push again" if release.change is Change.DEPLOY else "the same command"
     see = f"See all of it: shipit releases:output {release.app} {release.name}"
     hint = failure.hint or f"{see}\nTry again: {again}"
     for line in typed(hint).splitlines():

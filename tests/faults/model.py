@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from receiver.model import Release, Source, Status
+from receiver.model import Change, Release, Status
 
 
 class Broken(AssertionError):
@@ -34,7 +34,7 @@ class Content:
 class Wish:
     """One change: `content` and `web` would be live; neither, if it must be refused or fail.
 
-    `opens`: it makes a release even if that fails. `source` is what the release then says it came by.
+    `opens`: it makes a release even if that fails. `change` is what the release then says it came by.
     """
 
     what: str
@@ -42,7 +42,7 @@ class Wish:
     content: Content | None = None
     web: int = 0
     opens: bool = True
-    source: Source = Source.GIT
+    change: Change = Change.DEPLOY
     # It asks for what is so already: nothing is made, and that is no failure.
     idle: bool = False
 
@@ -111,7 +111,7 @@ class Model:
             record = seen.records[seen.current]
             settled = record.status is Status.LIVE or not seen.settled
             self._must(settled, f"v{seen.current} is live and recorded as {record.status.value}")
-            self._must(record.source is wish.source, f"v{seen.current} came by {record.source.value}")
+            self._must(record.change is wish.change, f"v{seen.current} came by {record.change.value}")
             if wish.content:
                 self._must(record.commit == wish.content.commit, f"v{seen.current} has the commit {record.commit}")
         for number in new:
@@ -156,7 +156,7 @@ class Model:
             count = sum(count for kind, count in live.formation if kind == "web")
             self._must(count == self.webs[seen.current], f"v{seen.current} has {count} web processes")
         scales = {self.scale}
-        if wish.source is Source.SCALE and not wish.idle:
+        if wish.change is Change.SCALE and not wish.idle:
             scales = {self.scale, wish.web} if seen.disturbed else {wish.web}
         self._must(seen.scale in scales, f"the app is scaled to {seen.scale}, not to one of {scales}")
         self.current, self.records, self.whole, self.scale = seen.current, dict(seen.records), seen.whole, seen.scale

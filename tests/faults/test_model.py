@@ -23,7 +23,7 @@ from lab.host import Host
 from faults.model import Broken, Content, Model, Seen, Wish
 from faults.points import WORKER, go_on, held_at, kill, wait_until_held
 from receiver.ledger.ledger import Ledger
-from receiver.model import Source
+from receiver.model import Change
 from receiver.names import AppName
 from receiver.paths import Layout
 from receiver.story.checkpoint import NAMES
@@ -137,7 +137,7 @@ class World:
         if not model.can_return_to(target):
             return Wish(what, words, opens=False)
         web = model.scale or model.webs[target]
-        return Wish(what, words, model.contents[target], web, source=Source.ROLLBACK)
+        return Wish(what, words, model.contents[target], web, change=Change.ROLLBACK)
 
     def rollback_to_nothing(self) -> Wish:
         number = self.model.next_number() + 6
@@ -151,19 +151,19 @@ class World:
             words = ("config:unset", APP, "COLOUR")
             if now.colour == "plain":
                 return Wish("unset what is not set", words, opens=False)
-            return Wish("config:unset", words, content, web, source=Source.CONFIG)
+            return Wish("config:unset", words, content, web, change=Change.CONFIG)
         words = ("config:set", APP, f"COLOUR={colour}")
-        return Wish(f"set {colour}", words, content, web, source=Source.CONFIG, idle=colour == now.colour)
+        return Wish(f"set {colour}", words, content, web, change=Change.CONFIG, idle=colour == now.colour)
 
     def scale(self) -> Wish:
         web = self.dice.randint(1, 3)
         idle = web == self.model.webs[self.model.current]
         words = ("ps:scale", APP, f"web={web}")
-        return Wish(f"scale to {web}", words, self.model.content, web, source=Source.SCALE, idle=idle)
+        return Wish(f"scale to {web}", words, self.model.content, web, change=Change.SCALE, idle=idle)
 
     def restart(self) -> Wish:
         web = self.model.webs[self.model.current]
-        return Wish("restart", ("ps:restart", APP), self.model.content, web, source=Source.RESTART)
+        return Wish("restart", ("ps:restart", APP), self.model.content, web, change=Change.RESTART)
 
     # -- doing
 

@@ -19,14 +19,14 @@ from receiver.errors import Failure
 from receiver.gate import keys, pubkey, push, refs, request
 from receiver.ledger import say
 from receiver.manifest.tree import MAX_READ
-from receiver.model import AppState, Release, Source, Status, decode_app_state, decode_release
+from receiver.model import AppState, Change, Release, Status, decode_app_state, decode_release
 from receiver.names import AppName
 from receiver.proxy import probe
 from receiver.records import encode
 from receiver.runtimes.build import build_plan
 from receiver.runtimes.python import lockfile
 from receiver.runtimes.read import read_manifest
-from receiver.sources.git import source, submodules
+from receiver.sources.git import commits, submodules
 
 Target = Callable[[bytes], object]
 TARGETS: dict[str, Target] = {}
@@ -138,7 +138,7 @@ def public_key(data: bytes) -> object:
 
 # -- the agent and the ledger
 
-RELEASE = encode(Release(AppName("blog"), 1, Source.GIT, Status.LIVE, "ann", 1.0))
+RELEASE = encode(Release(AppName("blog"), 1, Change.DEPLOY, Status.LIVE, "ann", 1.0))
 STATE = encode(AppState(AppName("blog"), 1.0))
 
 
@@ -272,7 +272,7 @@ def submodule(data: bytes) -> object:
     words=(b"encoding utf-16\n", b"encoding punycode\n", b"\n", b"author ", b"> ", b"\xff", b"a"), limit=2**20,
 )  # fmt: skip
 def commit(data: bytes) -> object:
-    return source.commit_of(names.oid("0" * 40), data)
+    return commits.commit_of(names.oid("0" * 40), data)
 
 
 # -- lock files, read inside the cage

@@ -26,7 +26,7 @@ from receiver.ledger.ledger import Ledger
 from receiver.model import Release, Status
 from receiver.names import AppName, key_name
 from receiver.paths import Layout
-from receiver.sources.git.source import GitSource
+from receiver.sources.git.commits import Commits
 from receiver.system.render import render
 
 CLONE = Path(__file__).resolve().parents[2]
@@ -255,7 +255,7 @@ class Server:
         ledger = self.ledger(app)
         ledger.paths.repo.mkdir(parents=True)
         ledger.paths.releases.mkdir()
-        GitSource(ledger.paths.repo).create()
+        Commits(ledger.paths.repo).create()
         ledger.create()
         return ledger
 

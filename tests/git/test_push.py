@@ -13,7 +13,7 @@ from dataclasses import replace
 import pytest
 from gate_server import Job, Laptop, Server, die, make_fail, make_live
 
-from receiver.model import Source, Status
+from receiver.model import Change, Origin, Status
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +34,8 @@ def test_a_push_goes_live_and_says_so(server: Server, laptop: Laptop) -> None:
     assert "Ctrl-C detaches" in done.stderr
     release = server.ledger().current()
     assert release is not None and release.commit == laptop.head() == server.ref("refs/heads/main")
-    assert (release.by, release.subject, release.author) == ("alice", "First", "Ann <ann@example.org>")
+    assert release.by == "alice"
+    assert release.origin == Origin("git", laptop.head(), "First", "Ann <ann@example.org>", "main")
     assert release.slug == release.number == 1 and not release.fresh
     assert server.ref("refs/shipit/v1") == laptop.head()
     assert server.ledger().state().branch == "main"
@@ -340,7 +341,7 @@ def test_a_rollback_moves_the_branch_back_so_that_the_newer_commit_can_be_pushed
 def without_a_commit(server: Server) -> None:
     """A release that no push brought goes live."""
     ledger = server.ledger()
-    release = ledger.open_release(Source.CONFIG, "alice")
+    release = ledger.open_release(Change.CONFIG, "alice")
     ledger.commit(release)
     ledger.finish(release, Status.LIVE)
 

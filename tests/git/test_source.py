@@ -19,8 +19,9 @@ import pytest
 from receiver.errors import HostFault, Rejected
 from receiver.names import Branch, Oid
 from receiver.sources.git import lfs, submodules
+from receiver.sources.git.commits import Commits
+from receiver.sources.git.overlay import archived
 from receiver.sources.git.repository import Git
-from receiver.sources.git.source import GitSource
 from receiver.system.run import find
 
 ENV = {
@@ -43,7 +44,7 @@ class Work:
         self.tree = where / "tree"
         self.tree.mkdir(parents=True)
         git(self.tree, "init", "-q", "-b", "main")
-        self.source = GitSource(where / "repo.git")
+        self.source = Commits(where / "repo.git")
         self.source.create()
 
     def commit(self, message: str = "x") -> Oid:
@@ -54,7 +55,7 @@ class Work:
 
     def unpacked(self, oid: Oid) -> dict[str, tuple[int, bytes]]:
         """Path → (mode, content or link target) of the archive."""
-        with self.source.archive(oid) as stream:
+        with archived(self.source, oid) as stream:
             raw = os.fdopen(os.dup(stream.fileno()), "rb").read()
         found = {}
         with tarfile.open(fileobj=io.BytesIO(raw)) as tar:
@@ -104,9 +105,9 @@ def test_limits_stop_the_listing(work: Work) -> None:
         (work.tree / f"f{i}").write_bytes(b"x" * 100)
     oid = work.commit()
     with pytest.raises(Rejected, match="more than 10 files"):
-        GitSource(work.source.git.repo).tree(oid, max_files=10).files()
+        Commits(work.source.git.repo).tree(oid, max_files=10).files()
     with pytest.raises(Rejected, match="larger"):
-        GitSource(work.source.git.repo).tree(oid, max_size=1999).files()
+        Commits(work.source.git.repo).tree(oid, max_size=1999).files()
 
 
 def test_a_commit_tells_author_and_subject_without_control_characters(work: Work) -> None:
@@ -181,9 +182,9 @@ def test_a_repository_configured_by_somebody_else_runs_nothing(work: Work, tmp_p
 def test_an_archive_that_nobody_reads_to_its_end_is_no_error_and_leaves_no_process(work: Work) -> None:
     (work.tree / "big").write_bytes(os.urandom(2**20))
     oid = work.commit()
-    with work.source.archive(oid) as stream:
+    with archived(work.source, oid) as stream:
         os.read(stream.fileno(), 100)
-    with pytest.raises(KeyError), work.source.archive(oid):
+    with pytest.raises(KeyError), archived(work.source, oid):
         raise KeyError
 
 
@@ -192,7 +193,7 @@ def test_an_archive_that_git_cannot_finish_is_an_error(work: Work) -> None:
     oid = work.commit()
     blob = git(work.tree, "hash-object", "f")
     (work.source.git.repo / "objects" / blob[:2] / blob[2:]).unlink()
-    with pytest.raises(HostFault), work.source.archive(oid) as stream:
+    with pytest.raises(HostFault), archived(work.source, oid) as stream:
         os.fdopen(os.dup(stream.fileno()), "rb").read()
 
 
@@ -273,7 +274,7 @@ def test_a_submodule_that_cannot_be_had_is_named(work: Work, library: Path) -> N
     oid = commit_index(work)
     with (
         pytest.raises(Rejected, match="11111111 of the submodule 'lib' could not be fetched"),
-        work.source.archive(oid),
+        archived(work.source, oid),
     ):
         pass
     assert not list(work.source.git.repo.glob("overlay-*"))
@@ -285,7 +286,7 @@ POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "a" * 64 +
 def test_lfs_pointers_are_named_instead_of_shipped(work: Work) -> None:
     (work.tree / ".gitattributes").write_text("*.png filter=lfs diff=lfs merge=lfs -text\n")
     (work.tree / "a.png").write_text(POINTER)
-    with pytest.raises(Rejected, match=r"a\.png") as told, work.source.archive(work.commit()):
+    with pytest.raises(Rejected, match=r"a\.png") as told, archived(work.source, work.commit()):
         pass
     assert "lfs.url" in told.value.hint
 
@@ -348,6 +349,6 @@ def test_lfs_files_are_fetched_from_the_server_that_the_commit_names(
         assert found["a.png"][1] == content and found["b.txt"][1] == b"plain"
         LfsServer.objects = {}
         (work.tree / "c.png").write_text(pointer.replace(oid, "b" * 64))
-        with pytest.raises(Rejected, match=r"c\.png"), work.source.archive(work.commit()):
+        with pytest.raises(Rejected, match=r"c\.png"), archived(work.source, work.commit()):
             pass
         server.shutdown()

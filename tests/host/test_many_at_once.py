@@ -195,7 +195,7 @@ def test_a_long_history_is_as_good_as_a_short_one(shared_host: Host, client: Cli
 AGE = """
 import sys, pathlib
 from dataclasses import replace
-from receiver.model import Source, decode_release
+from receiver.model import Change, decode_release
 from receiver.records import encode
 app, count = sys.argv[1], int(sys.argv[2])
 releases = pathlib.Path(f"/var/lib/shipit/apps/{app}/releases")
@@ -203,7 +203,7 @@ first = decode_release((releases / "v1/release.json").read_bytes())
 for number in range(2, count + 2):
     made = releases / f"v{number}"
     made.mkdir()
-    record = replace(first, number=number, source=Source.CONFIG, slug=1, environment=1)
+    record = replace(first, number=number, change=Change.CONFIG, slug=1, environment=1)
     (made / "release.json").write_bytes(encode(record))
     for name in ("log", "alive"):
         (made / name).touch()

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from receiver.ledger.ledger import Ledger
-from receiver.model import WEB, AppState, Check, CheckKind, Listen, ProcessType, Release, Source, Status
+from receiver.model import WEB, AppState, Change, Check, CheckKind, Listen, ProcessType, Release, Status
 from receiver.names import AppName
 from receiver.paths import Layout
 from receiver.proxy import vhost
@@ -153,7 +153,7 @@ def release(
 ) -> Release:
     process = ProcessType(WEB, "run", listen, check or Check(CheckKind.HTTP))
     return Release(
-        app=app, number=number, source=Source.GIT, status=Status.LIVE, by="alice", created=0.0, slug=number,
+        app=app, number=number, change=Change.DEPLOY, status=Status.LIVE, by="alice", created=0.0, slug=number,
         processes=(process,), formation=((WEB, web),),
     )  # fmt: skip
 

@@ -14,7 +14,7 @@ import pytest
 
 from receiver.errors import HostFault
 from receiver.ledger.ledger import Ledger
-from receiver.model import AppState, Check, CheckKind, Listen, ProcessType, Source
+from receiver.model import AppState, Change, Check, CheckKind, Listen, ProcessType
 from receiver.names import AppName, Domain, TypeName
 from receiver.proxy import nginx
 from receiver.proxy.vhost import PREPARED, vhost
@@ -82,7 +82,7 @@ def test_a_first_release_and_the_next_go_live_without_a_reload(site: Site) -> No
     assert apply(site)
     assert get(site)[0] == 503
     ledger = Ledger(site.layout.app(APP))
-    ledger.commit(ledger.open_release(Source.CONFIG, "alice"))
+    ledger.commit(ledger.open_release(Change.CONFIG, "alice"))
     assert not apply(site)
     assert get(site)[0] == 503
     for number in (2, 3):

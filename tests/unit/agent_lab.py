@@ -13,7 +13,7 @@ from typing import Any
 from receiver.engines.all import Engines
 from receiver.engines.base import Job, ProcessStatus, Service
 from receiver.ledger.ledger import Ledger
-from receiver.model import Check, CheckKind, Listen, ProcessType, Release, Source, Status
+from receiver.model import Change, Check, CheckKind, Listen, ProcessType, Release, Status
 from receiver.names import AppName, ConfigKey, TypeName
 from receiver.paths import Layout
 from receiver.root import agent
@@ -122,7 +122,7 @@ class Lab:
     def release(self, **values: Any) -> Release:
         web = ProcessType(WEB, "run", Listen.SOCKET, Check(CheckKind.COMMAND, command="check"))
         known = {"processes": (web,), "formation": ((WEB, 2),), "release_command": "migrate", **values}
-        made = self.ledger.open_release(Source.GIT, "alice", **known)
+        made = self.ledger.open_release(Change.DEPLOY, "alice", **known)
         made = self.ledger.save(
             replace(made, slug=made.slug or made.number, environment=made.environment or made.number)
         )

@@ -15,7 +15,7 @@ from trees import FakeTree
 from receiver.errors import Rejected
 from receiver.ledger.ledger import Ledger
 from receiver.manifest.section import Said
-from receiver.model import Release, Source, Status, decode_release
+from receiver.model import Change, Release, Status, decode_release
 from receiver.names import TypeName
 from receiver.ops import all as ops
 from receiver.ops.base import Event, What, section
@@ -82,7 +82,7 @@ def rung(ledger: Ledger, count: int) -> list[str]:
 
 
 def opened(ledger: Ledger, **values: Any) -> Release:
-    return ledger.open_release(Source.GIT, "alice", **values)
+    return ledger.open_release(Change.DEPLOY, "alice", **values)
 
 
 def test_its_section_is_read_checked_and_kept_in_the_record(bell: BellCapability, ledger: Ledger) -> None:
@@ -119,7 +119,7 @@ def test_without_it_its_key_is_unknown() -> None:
 
 def test_a_config_change_or_a_rollback_takes_its_section_over(bell: BellCapability, ledger: Ledger) -> None:
     base = opened(ledger, capabilities={"bell": {"sound": "ding", "times": 1}, "of a newer shipit": {"a": 1}})
-    after = ledger.open_release(Source.CONFIG, "bob", base)
+    after = ledger.open_release(Change.CONFIG, "bob", base)
     assert after.capabilities == base.capabilities == taken_over(base)["capabilities"]
     newer = opened(ledger, capabilities={"bell": {"sound": "ding", "times": 1, "echo": True}})
     assert section(bell, newer) == Bell("ding")

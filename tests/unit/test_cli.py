@@ -15,7 +15,7 @@ from receiver.cli.ps import parse_count
 from receiver.errors import Rejected
 from receiver.gate.keys import LOCAL_ADMIN
 from receiver.ledger.ledger import Ledger
-from receiver.model import Source, Status
+from receiver.model import Change, Origin, Status
 from receiver.names import AppName
 from receiver.paths import Layout
 
@@ -96,11 +96,13 @@ def test_bad_input_gets_one_clear_error_and_changes_nothing(
 def test_the_list_of_releases_says_what_serves(layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
     ledger = Ledger(layout.app(BLOG))
     for number in (1, 2):
-        release = ledger.open_release(Source.GIT, "alice", builds=True, subject=f"change {number}")
+        release = ledger.open_release(
+            Change.DEPLOY, "alice", builds=True, origin=Origin("git", "a" * 40, title=f"change {number}")
+        )
         ledger.paths.release(number).slug.mkdir()
         ledger.commit(release)
         ledger.finish(release, Status.LIVE)
-    ledger.finish(ledger.open_release(Source.GIT, "bob", builds=True), Status.FAILED, "no")
+    ledger.finish(ledger.open_release(Change.DEPLOY, "bob", builds=True), Status.FAILED, "no")
     assert run(["releases", "blog", "--format", "json"], LOCAL_ADMIN, layout) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [(row["release"], row["status"]) for row in rows] == [("v3", "failed"), ("v2", "live"), ("v1", "superseded")]
@@ -108,11 +110,11 @@ def test_the_list_of_releases_says_what_serves(layout: Layout, capsys: pytest.Ca
 
 def test_what_serves_is_listed_however_many_failed_since(layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
     ledger = Ledger(layout.app(BLOG))
-    release = ledger.open_release(Source.GIT, "alice", builds=True)
+    release = ledger.open_release(Change.DEPLOY, "alice", builds=True)
     ledger.commit(release)
     ledger.finish(release, Status.LIVE)
     for _ in range(4):
-        ledger.finish(ledger.open_release(Source.GIT, "bob", builds=True), Status.FAILED, "no")
+        ledger.finish(ledger.open_release(Change.DEPLOY, "bob", builds=True), Status.FAILED, "no")
     assert run(["releases", "blog", "-n", "2", "--format", "json"], LOCAL_ADMIN, layout) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [(row["release"], row["status"]) for row in rows] == [("v5", "failed"), ("v4", "failed"), ("v1", "live")]

@@ -18,7 +18,7 @@ from receiver.errors import Busy, Unhealthy
 from receiver.ledger.follow import follow
 from receiver.ledger.ledger import Ledger
 from receiver.ledger.queue import queued
-from receiver.model import Check, CheckKind, Listen, ProcessType, Release, Source, Status
+from receiver.model import Change, Check, CheckKind, Listen, ProcessType, Release, Status
 from receiver.names import AppName, TypeName
 from receiver.proxy.health import wait_until_healthy
 
@@ -37,7 +37,7 @@ def jumping(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def live(ledger: Ledger) -> Release:
-    release = ledger.open_release(Source.GIT, "alice", builds=True)
+    release = ledger.open_release(Change.DEPLOY, "alice", builds=True)
     ledger.paths.release(release.number).slug.mkdir(parents=True)
     ledger.commit(release)
     return ledger.finish(release, Status.LIVE)
@@ -67,7 +67,7 @@ def test_who_waits_for_a_turn_waits_as_long_as_was_said(ledger: Ledger) -> None:
 def test_a_healthcheck_has_the_time_that_was_said(ledger: Ledger) -> None:
     check = Check(CheckKind.HTTP, timeout=1)
     process = ProcessType(TypeName("web"), "run", Listen.SOCKET, check)
-    release = Release(AppName("blog"), 1, Source.GIT, Status.STARTING, "alice", 0.0, processes=(process,))
+    release = Release(AppName("blog"), 1, Change.DEPLOY, Status.STARTING, "alice", 0.0, processes=(process,))
     began = time.monotonic()
     with pytest.raises(Unhealthy):
         wait_until_healthy(
@@ -78,7 +78,7 @@ def test_a_healthcheck_has_the_time_that_was_said(ledger: Ledger) -> None:
 
 
 def test_who_follows_a_release_follows_it_to_its_end(ledger: Ledger) -> None:
-    release = ledger.open_release(Source.GIT, "alice", builds=True)
+    release = ledger.open_release(Change.DEPLOY, "alice", builds=True)
     alive = ledger.paths.release(1).alive.open("r+")
     fcntl.flock(alive, fcntl.LOCK_EX)
 

@@ -12,8 +12,8 @@ import pytest
 
 from receiver.errors import BuildFailed, Cancelled, Failure, HostFault
 from receiver.ledger.ledger import Ledger
-from receiver.model import Check, CheckKind, Listen, ProcessType, Release, Source, Status
-from receiver.names import Branch, Oid, TypeName
+from receiver.model import Change, Check, CheckKind, Listen, Origin, ProcessType, Release, Status
+from receiver.names import TypeName
 from receiver.root.client import Agent
 from receiver.settings import Settings
 from receiver.sources.git.repository import Git
@@ -109,10 +109,11 @@ def context(ledger: Ledger, recorder: Recorder) -> AppContext:
 def pushed(context: AppContext, commit: str | None = "a" * 40, **values: Any) -> Release:
     """A release that a push opened."""
     return context.ledger.open_release(
-        Source.GIT,
+        Change.DEPLOY,
         "alice",
         builds=True,
-        **{"commit": Oid(commit) if commit else None, "branch": Branch("main"), **values},
+        origin=Origin("git", commit, ref="main") if commit else None,
+        **values,
     )
 
 
@@ -137,7 +138,7 @@ def test_a_push_is_built_checked_switched_to_and_then_followed(context: AppConte
 def test_a_config_change_builds_nothing_and_runs_no_release_command(context: AppContext, recorder: Recorder) -> None:
     story.deploy(context, pushed(context))
     base = context.ledger.current()
-    done = deployed(context, recorder, context.ledger.open_release(Source.CONFIG, "bob", base))
+    done = deployed(context, recorder, context.ledger.open_release(Change.CONFIG, "bob", base))
     assert done == ["start", "adopt", "read_config", "check", "commit", "boot_with", "proxy", "main at aa"]
     current = context.ledger.current()
     assert current and (current.number, current.slug) == (2, 1)
@@ -190,7 +191,7 @@ def test_what_fails_after_the_switch_leaves_the_new_release_live(context: AppCon
 def test_a_release_that_builds_and_came_with_nothing_to_build_fails(context: AppContext, recorder: Recorder) -> None:
     """It went live once: without a process, without a slug, with an empty vhost."""
     story.deploy(context, pushed(context))
-    release = pushed(context, commit=None, branch=None)
+    release = pushed(context, commit=None)
     with pytest.raises(Failure, match="nothing to build"):
         deployed(context, recorder, release)
     assert not {"start", "commit"} & {*recorder.done}
@@ -200,7 +201,7 @@ def test_a_release_that_builds_and_came_with_nothing_to_build_fails(context: App
 def test_the_config_vars_before_the_first_push_go_live_with_nothing_to_run(
     context: AppContext, recorder: Recorder
 ) -> None:
-    done = deployed(context, recorder, context.ledger.open_release(Source.CONFIG, "bob"))
+    done = deployed(context, recorder, context.ledger.open_release(Change.CONFIG, "bob"))
     assert "build" not in done and "commit" in done
     assert "holds the config vars" in recorder.said[-1]
 

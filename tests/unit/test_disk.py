@@ -11,7 +11,7 @@ import pytest
 
 from receiver.errors import HostFault, Rejected
 from receiver.ledger.ledger import Ledger
-from receiver.model import Source, Status
+from receiver.model import Change, Status
 from receiver.names import AppName
 from receiver.paths import Layout
 from receiver.system import disk
@@ -59,7 +59,7 @@ def test_the_name_of_a_release_is_kept_when_it_is_said_to_be(tmp_path: Path, mon
     ledger.paths.releases.mkdir(parents=True)
     ledger.create()
     calls = record(monkeypatch)
-    release = ledger.open_release(Source.GIT, "alice")
+    release = ledger.open_release(Change.DEPLOY, "alice")
     assert calls == ["write", "fsync file", "rename"], "whoever pushes waits for no more than it takes to be whole"
     ledger.keep_name(release)
     assert calls[3:] == ["fsync dir", "fsync dir"], "its record in it, and it among the releases"
@@ -71,7 +71,7 @@ def test_a_commit_is_one_rename_of_a_link_and_durable_when_it_returns(
     ledger = Ledger(Layout(tmp_path).app(AppName("blog")))
     ledger.paths.releases.mkdir(parents=True)
     ledger.create()
-    release = ledger.open_release(Source.GIT, "alice")
+    release = ledger.open_release(Change.DEPLOY, "alice")
     calls = record(monkeypatch)
     ledger.commit(release)
     assert calls == ["rename", "fsync dir"]

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from faults.model import Broken, Content, Model, Seen, Wish
 
-from receiver.model import Release, Source, Status
-from receiver.names import AppName, Oid, TypeName
+from receiver.model import Change, Origin, Release, Status
+from receiver.names import AppName, TypeName
 
 ONE, TWO = Content("one", "plain", "1" * 40), Content("two", "plain", "2" * 40)
 PUSH = Wish("push", ("push",), TWO, 1)
@@ -18,9 +18,9 @@ BROKEN = Wish("push a mistake", ("push",))
 
 def record(number: int, content: Content, status: Status = Status.LIVE, web: int = 1) -> Release:
     formation = ((TypeName("web"), web),)
-    commit = Oid(content.commit)
+    origin = Origin("git", content.commit)
     return Release(
-        AppName("model"), number, Source.GIT, status, "a", 1.0, slug=number, commit=commit, formation=formation
+        AppName("model"), number, Change.DEPLOY, status, "a", 1.0, slug=number, origin=origin, formation=formation
     )
 
 

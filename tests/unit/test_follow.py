@@ -15,7 +15,7 @@ from receiver.errors import HostFault
 from receiver.ledger import follow as module
 from receiver.ledger.follow import follow
 from receiver.ledger.ledger import Ledger
-from receiver.model import Source, Status
+from receiver.model import Change, Status
 from receiver.names import AppName
 from receiver.paths import Layout
 from receiver.system import disk
@@ -26,7 +26,7 @@ def ledger(tmp_path: Path) -> Ledger:
     made = Ledger(Layout(tmp_path).app(AppName("blog")))
     made.paths.releases.mkdir(parents=True)
     made.create()
-    made.open_release(Source.GIT, "alice", builds=True)
+    made.open_release(Change.DEPLOY, "alice", builds=True)
     return made
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from receiver.errors import Unhealthy
-from receiver.model import WEB, Check, CheckKind, Listen, ProcessType, Release, Source, Status
+from receiver.model import WEB, Change, Check, CheckKind, Listen, ProcessType, Release, Status
 from receiver.names import AppName
 from receiver.paths import AppPaths, Layout
 from receiver.proxy import health, probe
@@ -86,7 +86,7 @@ def wait(
     """Run the check; the seconds it took."""
     process = ProcessType(WEB, "run", listen, asked)
     release = Release(
-        app=BLOG, number=8, source=Source.GIT, status=Status.STARTING, by="alice", created=0.0,
+        app=BLOG, number=8, change=Change.DEPLOY, status=Status.STARTING, by="alice", created=0.0,
         processes=(process,), formation=((WEB, 1),),
     )  # fmt: skip
     began = time.monotonic()
@@ -290,7 +290,7 @@ def test_a_port_of_its_own_choice_is_named_while_the_check_still_waits(
     said: list[str] = []
     process = ProcessType(WEB, "run", Listen.SOCKET, replace(Check(CheckKind.HTTP), timeout=1))
     release = Release(
-        app=BLOG, number=8, source=Source.GIT, status=Status.STARTING, by="alice", created=0.0,
+        app=BLOG, number=8, change=Change.DEPLOY, status=Status.STARTING, by="alice", created=0.0,
         processes=(process,), formation=((WEB, 1),),
     )  # fmt: skip
     opened: list[socket.socket] = []

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from receiver.inside import front, init, launch
-from receiver.model import Check, CheckKind, Listen, ProcessType, Release, Source, Status
+from receiver.model import Change, Check, CheckKind, Listen, Origin, ProcessType, Release, Status
 from receiver.names import AppName, Oid, TypeName
 from receiver.paths import Layout
 from receiver.records import encode
@@ -48,8 +48,8 @@ class Place:
     def write(self, command: str, listen: Listen = Listen.NONE, config: dict[str, str] | None = None) -> None:
         web = ProcessType(TypeName("web"), command, listen, Check(CheckKind.COMMAND, command=command))
         release = Release(
-            app=BLOG, number=8, source=Source.CONFIG, status=Status.STARTING, by="a", created=0.0, slug=7, environment=7,
-            commit=COMMIT, processes=(web,), formation=((web.type, 1),), release_command=command,
+            app=BLOG, number=8, change=Change.CONFIG, status=Status.STARTING, by="a", created=0.0, slug=7, environment=7,
+            origin=Origin("git", COMMIT), processes=(web,), formation=((web.type, 1),), release_command=command,
         )  # fmt: skip
         self.release.record.write_bytes(encode(release))
         self.release.config.write_text(json.dumps(config or {}))

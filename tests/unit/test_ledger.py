@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from receiver.errors import NotFound
 from receiver.ledger.ledger import FINAL, SETTLE_EVERY, Ledger
-from receiver.model import AppState, Release, Source, Status
+from receiver.model import AppState, Change, Release, Status
 from receiver.names import AppName
 from receiver.paths import Layout
 from receiver.records import Corrupt, encode
@@ -29,7 +29,7 @@ def ledger(tmp_path: Path) -> Ledger:
 
 def live(ledger: Ledger, *, slug: bool = True, **values: object) -> Release:
     """A release that went live: with a slug of its own unless it shares another's."""
-    release = ledger.open_release(Source.GIT, "alice", builds=slug, **values)
+    release = ledger.open_release(Change.DEPLOY, "alice", builds=slug, **values)
     if slug:
         ledger.paths.release(release.number).slug.mkdir()
         release = ledger.save(replace(release, environment=release.environment or release.number))
@@ -38,21 +38,21 @@ def live(ledger: Ledger, *, slug: bool = True, **values: object) -> Release:
 
 
 def test_numbers_only_grow(ledger: Ledger) -> None:
-    first = ledger.open_release(Source.GIT, "alice")
+    first = ledger.open_release(Change.DEPLOY, "alice")
     ledger.finish(first, Status.FAILED, "no")
-    assert ledger.open_release(Source.GIT, "bob").number == first.number + 1
+    assert ledger.open_release(Change.DEPLOY, "bob").number == first.number + 1
 
 
 def test_an_opening_that_was_cut_short_burns_its_number_and_harms_nothing(ledger: Ledger) -> None:
     ledger.paths.release(1).dir.mkdir()
-    assert ledger.open_release(Source.GIT, "alice").number == 2
+    assert ledger.open_release(Change.DEPLOY, "alice").number == 2
     assert [r.number for r in ledger.releases()] == [2]
 
 
 def test_the_current_release_is_the_committed_one(ledger: Ledger) -> None:
     assert ledger.current() is None
     first = live(ledger)
-    ledger.open_release(Source.GIT, "bob")
+    ledger.open_release(Change.DEPLOY, "bob")
     current = ledger.current()
     assert current is not None and current.number == first.number
 
@@ -76,7 +76,7 @@ def test_a_rollback_without_a_number_goes_back_and_not_to_and_fro(ledger: Ledger
     live(ledger, slug=False, target=two.number, config_base=two.number)
     current = ledger.current()
     assert current is not None
-    ledger.save(replace(current, source=Source.ROLLBACK, slug=two.number, environment=two.number))
+    ledger.save(replace(current, change=Change.ROLLBACK, slug=two.number, environment=two.number))
     previous = ledger.previous_good()
     assert previous is not None and previous.number == one.number
     assert three.number not in (one.number, two.number)
@@ -92,7 +92,7 @@ def test_what_was_pruned_is_gone_even_if_another_release_runs_its_slug(ledger: L
 
 def test_a_failed_release_is_never_what_a_rollback_returns_to(ledger: Ledger) -> None:
     one = live(ledger)
-    ledger.finish(ledger.open_release(Source.GIT, "alice", builds=True), Status.FAILED, "no")
+    ledger.finish(ledger.open_release(Change.DEPLOY, "alice", builds=True), Status.FAILED, "no")
     live(ledger)
     previous = ledger.previous_good()
     assert previous is not None and previous.number == one.number
@@ -114,7 +114,7 @@ def test_nothing_that_a_kept_release_points_at_is_ever_pruned(
     for builds, shared, good in history:
         number = len(ledger.numbers()) + 1
         point = 1 + shared % (number - 1) if number > 1 and not builds else number
-        release = ledger.open_release(Source.GIT, "a", builds=point == number)
+        release = ledger.open_release(Change.DEPLOY, "a", builds=point == number)
         release = ledger.save(replace(release, slug=point, environment=1 + shared % number))
         if good:
             ledger.commit(release)
@@ -149,7 +149,7 @@ def test_a_long_history_costs_a_push_next_to_nothing(ledger: Ledger, monkeypatch
     for _ in range(100):
         live(ledger)
     ledger.change_state(lambda state: replace(state, pinned=(3,)))
-    hung = ledger.open_release(Source.GIT, "bob")
+    hung = ledger.open_release(Change.DEPLOY, "bob")
     read = []
     real = Ledger.release
     monkeypatch.setattr(Ledger, "release", lambda self, number: read.append(number) or real(self, number))
@@ -162,7 +162,7 @@ def test_a_long_history_costs_a_push_next_to_nothing(ledger: Ledger, monkeypatch
 @given(st.text())
 def test_what_a_subject_says_is_no_verdict(subject: str) -> None:
     for text in (subject, '"status": "live"', ' "status": "failed",'):
-        release = Release(APP, 1, Source.GIT, Status.BUILDING, "alice", 1.0, subject=text)
+        release = Release(APP, 1, Change.DEPLOY, Status.BUILDING, "alice", 1.0, message=text)
         assert not any(word in encode(release) for word in FINAL)
         assert any(word in encode(replace(release, status=Status.FAILED)) for word in FINAL)
 
@@ -171,7 +171,7 @@ def test_what_is_settled_is_not_read_again(ledger: Ledger, monkeypatch: pytest.M
     """A push must not pay for a history of ten thousand releases."""
     for _ in range(SETTLE_EVERY + 3):
         live(ledger)
-    hung = ledger.open_release(Source.GIT, "alice")
+    hung = ledger.open_release(Change.DEPLOY, "alice")
     ledger.settle(hung.number - 1)
     read: list[str] = []
     original = Path.read_bytes
@@ -188,6 +188,6 @@ def test_what_is_settled_is_not_read_again(ledger: Ledger, monkeypatch: pytest.M
 @pytest.mark.parametrize("found", [b"", b"1", b"x\n"])
 def test_a_damaged_note_of_what_is_settled_hides_nothing(ledger: Ledger, found: bytes) -> None:
     live(ledger)
-    hung = ledger.open_release(Source.GIT, "alice")
+    hung = ledger.open_release(Change.DEPLOY, "alice")
     ledger.paths.settled.write_bytes(found)
     assert [r.number for r in ledger.unfinished()] == [hung.number]

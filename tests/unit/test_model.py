@@ -11,25 +11,26 @@ import pytest
 from receiver import records
 from receiver.model import (
     AppState,
+    Change,
     Check,
     CheckKind,
     Limits,
     Listen,
+    Origin,
     ProcessEnv,
     ProcessType,
     Release,
-    Source,
     Status,
     decode_app_state,
     decode_release,
 )
-from receiver.names import AppName, Branch, ConfigKey, Domain, Oid, TypeName
+from receiver.names import AppName, ConfigKey, Domain, TypeName
 from receiver.records import FORMAT, Corrupt, Format, Newer, encode
 
 WEB = TypeName("web")
 RELEASE = Release(
-    app=AppName("blog"), number=8, source=Source.GIT, status=Status.LIVE, by="alice", created=1.5, slug=8, environment=7,
-    commit=Oid("a" * 40), branch=Branch("main"), subject="é <b>", author="Al", processes=(
+    app=AppName("blog"), number=8, change=Change.DEPLOY, status=Status.LIVE, by="alice", created=1.5, slug=8, environment=7,
+    origin=Origin("git", "a" * 40, "é <b>", "Al", "main"), processes=(
         ProcessType(WEB, "gunicorn app:app", Listen.SOCKET, Check(CheckKind.HTTP, path="/up"), 30, Limits(memory=256)),
     ), formation=((WEB, 2),), build_config=("PIP_INDEX_URL",), digest="d", finished=2.5, seconds=(("build", 0.25),),
 )  # fmt: skip
@@ -113,9 +114,9 @@ def test_a_checksum_counts_only_where_it_is_written(value: Release | AppState, d
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("app", "../x"), ("number", 0), ("number", "8"), ("number", True), ("status", "gone"), ("commit", "HEAD"),
+        ("app", "../x"), ("number", 0), ("number", "8"), ("number", True), ("status", "gone"), ("origin", "HEAD"),
         ("formation", [["web", 101]]), ("formation", [["We b", 1]]), ("created", "now"), ("surprise", 1),
-        ("branch", "--exec=x"), ("slug", -1), ("build_config", ["a=b"]),
+        ("origin", {"kind": "git"}), ("slug", -1), ("build_config", ["a=b"]),
     ],
 )  # fmt: skip
 def test_a_record_with_a_bad_field_is_refused(field: str, value: object) -> None:
@@ -126,15 +127,28 @@ def test_a_record_with_a_bad_field_is_refused(field: str, value: object) -> None
         assert "checksum" not in told.value.message, "it fits"
 
 
+def as_before_origins() -> dict[str, Any]:
+    """The fields of RELEASE as they were before format 1.1."""
+    written = fields(RELEASE)
+    for name in ("format", "change", "origin"):
+        del written[name]
+    said = {"commit": "a" * 40, "branch": "main", "subject": "é <b>", "author": "Al"}
+    return {**written, **said, "source": "git"}
+
+
 def test_a_record_of_an_older_version_is_read() -> None:
     """Before format 1.1 a record had no format, and the oldest knew nothing of keeping warm."""
-    written = fields(RELEASE)
-    del written["format"]
-    oldest = {
-        name: value for name, value in written.items() if name not in ("took_over", "warm", "domains", "capabilities")
-    }
+    written = as_before_origins()
+    added = [name for name, row in records.rows(Release).items() if row.since > records.FIRST and name in written]
+    oldest = {name: value for name, value in written.items() if name not in added}
+    assert {"warm", "domains", "capabilities"} <= {*added}
     for was in (written, oldest):
         assert decode_release(plain(was)) == RELEASE
+    nothing = {**written, "commit": None, "branch": None, "subject": "", "author": "", "source": "config"}
+    was = decode_release(plain(nothing))
+    assert (was.origin, was.change) == (None, Change.CONFIG)
+    for bad in ({"branch": 1}, {"source": "gone"}, {"subject": None}):
+        assert is_corrupt(decode_release, plain({**written, **bad}))
     state = fields(STATE)
     for name in ("format", "approved", "without_default"):
         del state[name]
@@ -154,12 +168,12 @@ def test_what_every_record_of_its_format_has_may_not_be_missing(value: Release |
 
 # What a config change, a scale, a restart and a rollback take over from their base, and what each release has for itself.
 CARRIED = {
-    "slug", "environment", "environment_key", "commit", "branch", "subject", "author", "runtime", "release_command",
+    "slug", "environment", "environment_key", "origin", "runtime", "release_command",
     "processes", "formation", "build_config", "env", "digest", "warm",
     "domains", "capabilities", "process_env", "shares", "static",
 }  # fmt: skip
 OWN = {
-    "app", "number", "format", "source", "status", "by", "created", "config_base", "target", "took_over", "fresh",
+    "app", "number", "format", "change", "status", "by", "created", "config_base", "target", "took_over", "fresh",
     "message", "previous", "finished", "seconds", "reason",
 }  # fmt: skip
 
@@ -177,7 +191,7 @@ def test_a_release_takes_over_the_carried_fields_of_its_base_and_no_other() -> N
         target=3, config_base=4, took_over=5, previous=6, fresh=True, message="m", reason="r",
     )  # fmt: skip
     made = Release(
-        app=AppName("blog"), number=9, source=Source.SCALE, status=Status.STARTING, by="bob",
+        app=AppName("blog"), number=9, change=Change.SCALE, status=Status.STARTING, by="bob",
         created=3.0, **records.taken_over(base),
     )  # fmt: skip
     assert {name for name in CARRIED | OWN if getattr(made, name) == getattr(base, name)} == CARRIED | {"app", "format"}

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from receiver.engines.base import ProcessState, ProcessStatus
 from receiver.ledger.ledger import Ledger
-from receiver.model import Source, Status
+from receiver.model import Change, Status
 from receiver.names import AppName, TypeName
 from receiver.paths import Layout
 from receiver.settings import Settings
@@ -66,7 +66,7 @@ def test_nothing_that_something_points_at_or_runs_from_is_pruned(
     ledger.paths.releases.mkdir(parents=True)
     ledger.create()
     for shares, slug, environment, taken, status in past:
-        release = ledger.open_release(Source.GIT, "a", builds=True)
+        release = ledger.open_release(Change.DEPLOY, "a", builds=True)
         number = release.number
         slug = 1 + slug % (number - 1) if shares and number > 1 else number
         taken = taken % number if shares else 0

@@ -12,7 +12,7 @@ import pytest
 from receiver.errors import Failure
 from receiver.ledger.ledger import Ledger, apps
 from receiver.ledger.repair import repair
-from receiver.model import Release, Source, Status
+from receiver.model import Change, Origin, Release, Status
 from receiver.names import AppName, TypeName
 from receiver.paths import Layout
 from receiver.records import Corrupt
@@ -40,7 +40,7 @@ def ledger(tmp_path: Path) -> Ledger:
 
 
 def opened(ledger: Ledger) -> Release:
-    release = ledger.open_release(Source.GIT, "alice", builds=True, commit="a" * 40, branch="main")
+    release = ledger.open_release(Change.DEPLOY, "alice", builds=True, origin=Origin("git", "a" * 40, ref="main"))
     ledger.paths.release(release.number).slug.mkdir(parents=True)
     return ledger.save(replace(release, environment=release.number, formation=((TypeName("web"), 2),)))
 
@@ -154,7 +154,7 @@ def test_a_current_that_leads_nowhere_is_told_and_found_again(ledger: Ledger, ta
     with pytest.raises(Corrupt):
         ledger.current_number()
     with pytest.raises(Corrupt):
-        ledger.open_release(Source.GIT, "bob")
+        ledger.open_release(Change.DEPLOY, "bob")
     assert repair(ledger) == ["`current` was lost and points at v3 again, which was live last"]
     assert contents(ledger) == before
 

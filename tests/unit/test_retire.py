@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from receiver.ledger.ledger import Ledger
-from receiver.model import Release, Source, Status
+from receiver.model import Change, Release, Status
 from receiver.names import AppName, TypeName
 from receiver.settings import Settings
 from receiver.story import retire as story
@@ -37,7 +37,7 @@ class Agent:
 
 
 def live(ledger: Ledger, **values: Any) -> Release:
-    release = ledger.finish(ledger.open_release(Source.GIT, "a", **values), Status.LIVE)
+    release = ledger.finish(ledger.open_release(Change.DEPLOY, "a", **values), Status.LIVE)
     ledger.commit(release)
     return release
 

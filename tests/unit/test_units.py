@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from receiver.engines.systemd import units
 from receiver.engines.systemd.engine import SystemdEngine
 from receiver.errors import HostFault, Rejected
-from receiver.model import Check, CheckKind, Limits, Listen, ProcessType, Release, Source, Status
+from receiver.model import Change, Check, CheckKind, Limits, Listen, Origin, ProcessType, Release, Status
 from receiver.names import AppName, TypeName, app_name, type_name
 from receiver.paths import Layout, share
 from receiver.system import render
@@ -36,7 +36,7 @@ def release(app: AppName = BLOG, command: str = "gunicorn app", number: int = 8)
         MAIL, command, Listen.NONE, Check(CheckKind.NOTIFY, timeout=90), drain=120, limits=Limits(256, 150, 64)
     )
     return Release(
-        app=app, number=number, source=Source.GIT, status=Status.STARTING, by="alice", created=0.0, slug=number,
+        app=app, number=number, change=Change.DEPLOY, status=Status.STARTING, by="alice", created=0.0, slug=number,
         environment=number, release_command=command, processes=(web, mail), formation=((WEB, 2), (MAIL, 1)),
     )  # fmt: skip
 
@@ -88,7 +88,9 @@ def test_a_process_type_scaled_to_zero_has_no_unit() -> None:
 @pytest.mark.parametrize("text", NASTY)
 def test_nothing_a_user_wrote_is_in_a_unit(text: str) -> None:
     ours, theirs = release(), release(command=text)
-    theirs = replace(theirs, by=text, subject=text, message=text, author=text, reason=text, runtime=text)
+    theirs = replace(
+        theirs, by=text, message=text, reason=text, runtime=text, origin=Origin(text, text, text, text, text)
+    )
     assert units.unit_files(theirs, LAYOUT) == units.unit_files(ours, LAYOUT)
 
 

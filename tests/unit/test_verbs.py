@@ -15,7 +15,7 @@ from agent_lab import BLOG, WEB, A, B, C, Lab
 from receiver.engines.base import Job, ProcessState, ProcessStatus
 from receiver.errors import Failure
 from receiver.ledger.ledger import Ledger
-from receiver.model import Release, Source
+from receiver.model import Change, Release
 from receiver.names import AppName, ConfigKey, TypeName
 from receiver.records import FORMAT, Format
 from receiver.root.reconcile import reconcile_all
@@ -148,8 +148,8 @@ def test_files_that_have_not_run_since_the_boot_are_compared_before_they_start(l
     known(lab), known(lab), known(lab)
     damage(lab, 1)
     for release in (
-        lab.ledger.open_release(Source.ROLLBACK, "alice", slug=1, environment=2),
-        lab.ledger.open_release(Source.ROLLBACK, "alice", slug=2, environment=1),
+        lab.ledger.open_release(Change.ROLLBACK, "alice", slug=1, environment=2),
+        lab.ledger.open_release(Change.ROLLBACK, "alice", slug=2, environment=1),
     ):
         with pytest.raises(Failure, match=r"The files of v1, .* are not those that were built"):
             lab.agent.start(BLOG, release.number)
@@ -163,17 +163,17 @@ def test_files_that_serve_or_have_run_since_the_boot_are_not_read_again(
     compared: list[str] = []
     digest = disk.digest_tree
     monkeypatch.setattr(disk, "digest_tree", lambda path, limit: [compared.append(path.name), digest(path, limit)][1])
-    change = lab.ledger.open_release(Source.CONFIG, "alice", slug=3, environment=3)
+    change = lab.ledger.open_release(Change.CONFIG, "alice", slug=3, environment=3)
     lab.agent.start(BLOG, change.number)
     assert compared == [], "it serves"
-    back = lab.ledger.open_release(Source.ROLLBACK, "alice", slug=1, environment=1)
+    back = lab.ledger.open_release(Change.ROLLBACK, "alice", slug=1, environment=1)
     lab.agent.start(BLOG, back.number)
     lab.agent.start(BLOG, back.number)
     assert compared == ["v1"], "once, and then it has run"
     lab.ledger.commit(lab.ledger.save(replace(lab.ledger.release(3), environment=2)))
-    lab.agent.start(BLOG, lab.ledger.open_release(Source.CONFIG, "alice", slug=3, environment=2).number)
+    lab.agent.start(BLOG, lab.ledger.open_release(Change.CONFIG, "alice", slug=3, environment=2).number)
     assert compared == ["v1"], "it serves, with another's environment"
-    lab.agent.start(BLOG, lab.ledger.open_release(Source.ROLLBACK, "alice", slug=2, environment=2).number)
+    lab.agent.start(BLOG, lab.ledger.open_release(Change.ROLLBACK, "alice", slug=2, environment=2).number)
     assert compared == ["v1", "v2"], "of v2 only the environment serves"
     shutil.rmtree(lab.layout.ran)
     lab.ledger.change_state(lambda state: replace(state, stopped=True))
@@ -191,7 +191,7 @@ def test_the_doctor_learns_which_files_are_damaged_whatever_has_run(lab: Lab) ->
 
 def test_what_a_change_will_start_is_made_ready_behind_the_answer(lab: Lab) -> None:
     lab.live()
-    change = lab.ledger.open_release(Source.CONFIG, "alice", slug=1, environment=1)
+    change = lab.ledger.open_release(Change.CONFIG, "alice", slug=1, environment=1)
     lab.agent.snapshot_config(BLOG, change.number, 0, {A: "1"}, [])
     lab.agent.start(BLOG, change.number)
     assert [call[0] for call in lab.engine.calls[-2:]] == ["expect_start", "start"]
@@ -199,7 +199,7 @@ def test_what_a_change_will_start_is_made_ready_behind_the_answer(lab: Lab) -> N
 
 def test_nothing_is_made_ready_to_start_of_a_stopped_app(lab: Lab) -> None:
     lab.live()
-    change = lab.ledger.open_release(Source.CONFIG, "alice", slug=1, environment=1)
+    change = lab.ledger.open_release(Change.CONFIG, "alice", slug=1, environment=1)
     lab.ledger.change_state(lambda state: replace(state, stopped=True))
     lab.agent.snapshot_config(BLOG, change.number, 0, {A: "1"}, [])
     # Its answer comes after what the one before it left to do.

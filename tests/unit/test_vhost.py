@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from receiver.errors import Rejected
-from receiver.model import AppState, Check, CheckKind, Listen, ProcessType, Release, Source, Status
+from receiver.model import AppState, Change, Check, CheckKind, Listen, ProcessType, Release, Status
 from receiver.names import AppName, Domain, TypeName
 from receiver.paths import PREFIX, Layout
 from receiver.proxy.vhost import PREPARED, domains, shipit_conf, vhost
@@ -23,7 +23,7 @@ SETTINGS = Settings(domain="apps.example.org")
 def release(web: int = 1, kind: str = "web", listen: Listen = Listen.SOCKET) -> Release:
     process = ProcessType(TypeName(kind), "run", listen, Check(CheckKind.UPTIME))
     return Release(
-        app=BLOG, number=8, source=Source.GIT, status=Status.LIVE, by="alice", created=0.0, slug=8,
+        app=BLOG, number=8, change=Change.DEPLOY, status=Status.LIVE, by="alice", created=0.0, slug=8,
         processes=(process,), formation=((process.type, web),),
     )  # fmt: skip
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from receiver.errors import Rejected
-from receiver.model import WEB, AppState, Check, CheckKind, Listen, ProcessType, Release, Source, Status
+from receiver.model import WEB, AppState, Change, Check, CheckKind, Listen, ProcessType, Release, Status
 from receiver.names import AppName, TypeName
 from receiver.proxy.endpoint import takes_requests
 from receiver.story.advice import advice
@@ -21,7 +21,7 @@ def process(kind: str, listen: Listen = Listen.NONE) -> ProcessType:
 def release(*processes: ProcessType, count: int = 1) -> Release:
     formation = tuple((p.type, count) for p in processes)
     return Release(
-        app=BLOG, number=4, source=Source.GIT, status=Status.LIVE, by="a", created=0.0, slug=4, processes=processes,
+        app=BLOG, number=4, change=Change.DEPLOY, status=Status.LIVE, by="a", created=0.0, slug=4, processes=processes,
         formation=formation,
     )  # fmt: skip
 

@@ -13,7 +13,7 @@ import pytest
 
 from receiver.errors import HostFault
 from receiver.ledger.ledger import Ledger
-from receiver.model import Source, Status
+from receiver.model import Change, Status
 from receiver.names import AppName
 from receiver.paths import Layout
 from receiver.story import deploy, worker
@@ -24,7 +24,7 @@ BLOG = AppName("blog")
 def test_a_release_without_a_worker_has_failed_and_leaves_nothing(
     ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    release = ledger.open_release(Source.CONFIG, "alice")
+    release = ledger.open_release(Change.CONFIG, "alice")
     asked: list[Any] = []
     agent: Any = SimpleNamespace(take_away=lambda *what: asked.append(what), close=lambda: asked.append("close"))
 
@@ -42,7 +42,7 @@ def test_a_release_without_a_worker_has_failed_and_leaves_nothing(
 def test_the_name_of_a_release_lasts_before_it_can_go_live_but_its_processes_do_not_wait_for_it(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    release = ledger.open_release(Source.CONFIG, "alice")
+    release = ledger.open_release(Change.CONFIG, "alice")
     order: list[str] = []
     monkeypatch.setattr(Ledger, "keep_name", lambda self, release: order.append("keep_name"))
     monkeypatch.setattr(type(release), "running", lambda self: [(SimpleNamespace(type="web"), 1)])

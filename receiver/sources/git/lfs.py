@@ -10,16 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from receiver.errors import Rejected, as_root
 from receiver.names import Oid
 from receiver.sources.git import caches
+from receiver.sources.git.commits import Commits, CommitTree
 from receiver.sources.git.repository import Git, environment
 from receiver.system.run import find, run
-
-if TYPE_CHECKING:
-    from receiver.sources.git.source import GitSource, GitTree
 
 # https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md: a pointer is smaller than 1024 bytes.
 _MAX_POINTER = 1024
@@ -29,7 +26,7 @@ _URL = re.compile(r"https://[A-Za-z0-9][^\s\x00-\x20\x7f@]{0,1000}", re.ASCII)
 TIMEOUT = 900
 
 
-def pointers(source: GitSource, tree: GitTree) -> dict[str, bytes]:
+def pointers(commits: Commits, tree: CommitTree) -> dict[str, bytes]:
     """Path → pointer of every file that is kept in LFS; empty, and quickly so, unless .gitattributes speaks of LFS."""
     files = tree.files()
     attributes = [path for path in files if path == ".gitattributes" or path.endswith("/.gitattributes")]
@@ -40,9 +37,9 @@ def pointers(source: GitSource, tree: GitTree) -> dict[str, bytes]:
     return {path: raw for path, raw in found.items() if raw.startswith(_VERSION) and _OID.search(raw)}
 
 
-def fill(source: GitSource, oid: Oid, found: Mapping[str, bytes], git: Git) -> None:
+def fill(commits: Commits, oid: Oid, found: Mapping[str, bytes], git: Git) -> None:
     """Put the real files in place of the pointers in the index of `git`; raises Rejected when they cannot be had."""
-    url = _url(source, oid)
+    url = _url(commits, oid)
     if not url or find("git-lfs") is None:
         raise Rejected(
             "These files are Git LFS pointers, and shipit stores no LFS objects: " + _some(list(found)),
@@ -54,14 +51,14 @@ def fill(source: GitSource, oid: Oid, found: Mapping[str, bytes], git: Git) -> N
         content = _fetch(git, url, path, raw)
         blob = git.run("hash-object", "-w", "--no-filters", "--", str(content)).out.strip()
         content.unlink()
-        mode = source.tree(oid).entries()[path].mode
+        mode = commits.tree(oid).entries()[path].mode
         git.run("update-index", "-z", "--index-info", input=f"{mode} {blob}\t{path}\0".encode())
 
 
-def _url(source: GitSource, oid: Oid) -> str:
-    if source.tree(oid).read(".lfsconfig") is None:
+def _url(commits: Commits, oid: Oid) -> str:
+    if commits.tree(oid).read(".lfsconfig") is None:
         return ""
-    result = source.git.run("config", f"--blob={oid}:.lfsconfig", "--no-includes", "--get", "lfs.url", check=False)
+    result = commits.git.run("config", f"--blob={oid}:.lfsconfig", "--no-includes", "--get", "lfs.url", check=False)
     url = result.out.strip()
     return url if _URL.fullmatch(url) else ""
 

@@ -11,43 +11,40 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from receiver.errors import HostFault
 from receiver.names import Oid
 from receiver.sources.git import lfs, submodules
+from receiver.sources.git.commits import Archive, Commits
 from receiver.sources.git.repository import Git
 from receiver.system.disk import remove_tree
 
-if TYPE_CHECKING:
-    from receiver.sources.git.source import GitSource
-
 
 @contextmanager
-def filled(source: GitSource, oid: Oid) -> Iterator[tuple[Git, Oid]]:
+def filled(commits: Commits, oid: Oid) -> Iterator[tuple[Git, Oid]]:
     """The repository and the tree-ish to archive for a commit; the commit itself when it points at nothing."""
-    tree = source.tree(oid)
+    tree = commits.tree(oid)
     modules = tree.submodules()
-    pointers = lfs.pointers(source, tree)
+    pointers = lfs.pointers(commits, tree)
     if not modules and not pointers:
-        yield source.git, oid
+        yield commits.git, oid
         return
     # Only a build makes overlays, and it has the app's lock: others are of builds that were killed.
-    for left in source.git.repo.glob("overlay-*"):
+    for left in commits.git.repo.glob("overlay-*"):
         remove_tree(left)
-    work = Path(tempfile.mkdtemp(prefix="overlay-", dir=source.git.repo))
+    work = Path(tempfile.mkdtemp(prefix="overlay-", dir=commits.git.repo))
     try:
         git = Git(
-            source.git.repo, {"GIT_INDEX_FILE": str(work / "index"), "GIT_OBJECT_DIRECTORY": str(work / "objects")}
+            commits.git.repo, {"GIT_INDEX_FILE": str(work / "index"), "GIT_OBJECT_DIRECTORY": str(work / "objects")}
         )
         (work / "objects").mkdir()
-        stores = [source.git.repo / "objects"]
+        stores = [commits.git.repo / "objects"]
         git.env["GIT_ALTERNATE_OBJECT_DIRECTORIES"] = joined(stores)
         git.run("read-tree", oid)
         if pointers:
-            lfs.fill(source, oid, pointers, git)
-        for path, inner in submodules.fetched(source, oid, modules):
-            stores.append(inner.source.git.repo / "objects")
+            lfs.fill(commits, oid, pointers, git)
+        for path, inner in submodules.fetched(commits, oid, modules):
+            stores.append(inner.commits.git.repo / "objects")
             git.env["GIT_ALTERNATE_OBJECT_DIRECTORIES"] = joined(stores)
             # Mode 0 removes the pointer, so that a directory can take its place. read-tree(1) would want a work tree.
             lines = [f"0 {'0' * len(oid)}\t{path}"]
@@ -59,6 +56,22 @@ def filled(source: GitSource, oid: Oid) -> Iterator[tuple[Git, Oid]]:
         yield git, Oid(made)
     finally:
         remove_tree(work)
+
+
+@contextmanager
+def archived(commits: Commits, oid: Oid) -> Iterator[Archive]:
+    """The tree of a commit as a tar stream, exactly as committed, submodules and LFS files filled in.
+
+    Raises Rejected when a submodule or LFS file cannot be had, HostFault when git fails.
+    """
+    with filled(commits, oid) as (git, tree):
+        archive = Archive(git, tree)
+        try:
+            yield archive
+        except BaseException:
+            archive.abandon()
+            raise
+        archive.finish()
 
 
 def joined(stores: list[Path]) -> str:

@@ -1,310 +1,53 @@
-"""A commit as a source of releases: what it says of itself, which files it has, and all of it as a tar stream."""
+"""Commits that were pushed."""
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
-from typing import NamedTuple
+from itertools import chain
 
-from receiver.errors import HostFault, Rejected
+from receiver import names
+from receiver.ledger.ledger import Ledger
+from receiver.model import Origin, Release, Status
 from receiver.names import Branch, Oid
-from receiver.sources.git.repository import Git
-from receiver.system.run import PIPE, start
-
-# Larger files are never read into memory (the manifest's are small).
-MAX_READ = 2**20
-# A longer path cannot be unpacked (PATH_MAX is 4096); the rest is for mode, id and size before it.
-MAX_RECORD = 4096
-# Bytes of a commit's author or subject that are looked at; 200 characters are shown.
-_SHOWN = 1024
-_LINK = "160000"
-RAISE = "If it shall have them, the server's administrator raises {} in /etc/shipit/shipit.yml."
-_FILES = ("100644", "100755")
+from receiver.sources.base import Stored
 
 
-class Entry(NamedTuple):
-    """A file, link or submodule (mode 160000) of a commit; `size` in bytes."""
+class GitSource(Stored):
+    """What `git push` brought."""
 
-    mode: str
-    oid: str
-    size: int
+    kind = "git"
 
+    def origin(self, oid: Oid, branch: Branch) -> Origin:
+        """What a release of this commit says of where it came from."""
+        commit = self.commits.commit(oid)
+        return Origin(self.kind, oid, title=commit.subject, author=commit.author, ref=branch)
 
-@dataclass(frozen=True)
-class Commit:
-    """What a commit says of itself, as text without control characters."""
+    def follow(self, live: Release) -> str:
+        """Put the branch at the live commit, so that a push of any other is one."""
+        branch, commit = pushed_to(live)
+        if branch and commit and self.commits.git.put_back(branch, commit):
+            return f"branch {branch} put back to {commit[:8]}"
+        return ""
 
-    oid: Oid
-    author: str
-    subject: str
-
-
-class GitSource:
-    """The commits of an app's repository. `extra` is a hook's quarantine (git.quarantine)."""
-
-    def __init__(self, repo: Path, extra: Mapping[str, str] | None = None) -> None:
-        self.git = Git(repo, extra)
-        self._objects: Objects | None = None
-        self._trees: dict[Oid, GitTree] = {}
-
-    def create(self) -> None:
-        """Make the repository; repeatable."""
-        self.git.create()
-
-    def branch(self, branch: Branch) -> Oid | None:
-        """The commit that a branch is at."""
-        return self.git.branch(branch)
-
-    def put_back(self, branch: Branch, commit: Oid | None) -> bool:
-        """Make a branch be at `commit` (None: not be); whether it had to be changed."""
-        return self.git.put_back(branch, commit)
-
-    def unpin(self, number: int) -> None:
-        """Let go of the commit of a release that was pruned."""
-        self.git.unpin(number)
-
-    def objects(self) -> Objects:
-        if self._objects is None:
-            self._objects = Objects(self.git)
-        return self._objects
-
-    def commit(self, oid: Oid) -> Commit:
-        """Author and subject of a commit; raises HostFault when there is no such commit."""
-        kind, raw = self.objects().read(oid)
-        if kind != "commit":
-            raise HostFault(f"{oid} is a {kind}, not a commit.")
-        return commit_of(oid, raw)
-
-    def tree(self, oid: Oid, *, max_files: int = 10**7, max_size: int = 2**62) -> GitTree:
-        """The files of a commit. Reading them raises Rejected beyond `max_files` entries or `max_size` bytes.
-
-        Listed once: the limits of the first call hold.
-        """
-        if oid not in self._trees:
-            self._trees[oid] = GitTree(self, oid, max_files, max_size)
-        return self._trees[oid]
-
-    @contextmanager
-    def archive(self, oid: Oid) -> Iterator[Archive]:
-        """The tree of a commit as a tar stream, exactly as committed, submodules and LFS files filled in.
-
-        Raises Rejected when a submodule or LFS file cannot be had, HostFault when git fails.
-        """
-        from receiver.sources.git.overlay import filled
-
-        with filled(self, oid) as (git, tree):
-            archive = Archive(git, tree)
-            try:
-                yield archive
-            except BaseException:
-                archive.abandon()
-                raise
-            archive.finish()
-
-    def history(self, until: Oid, since: Oid | None, limit: int = 50) -> list[Commit]:
-        """What came with `until` after `since`, newest first, along first parents; at most `limit` commits.
-
-        By GitPython, in this process (its import takes 75 ms: not for what a push waits for).
-        """
-        from git import Repo
-
-        found: list[Commit] = []
-        with Repo(self.git.repo) as repo:
-            repo.git.update_environment(**self.git.env)
-            commit = repo.commit(until)
-            while commit.hexsha != since and len(found) < limit:
-                subject = _clean(str(commit.summary))
-                found.append(Commit(Oid(commit.hexsha), _clean(str(commit.author)), subject))
-                if not commit.parents:
-                    break
-                commit = commit.parents[0]
-        return found
-
-    def close(self) -> None:
-        if self._objects is not None:
-            self._objects.close()
-            self._objects = None
-
-    def __enter__(self) -> GitSource:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        self.close()
+    def astray(self, live: Release) -> str:
+        branch, commit = pushed_to(live)
+        if branch and commit and self.commits.branch(branch) != commit:
+            return f"branch {branch} is not the live commit"
+        return ""
 
 
-class GitTree:
-    """The files of one commit (receiver.manifest's Tree); listed once, when first asked."""
-
-    def __init__(self, source: GitSource, oid: Oid, max_files: int, max_size: int) -> None:
-        self.source = source
-        self._oid = oid
-        self._max_files = max_files
-        self._max_size = max_size
-        self._entries: dict[str, Entry] | None = None
-        self._files: dict[str, str] | None = None
-
-    def entries(self) -> Mapping[str, Entry]:
-        """Every file, link and submodule by its path. Stops at the limits, so a tree bomb costs nothing."""
-        if self._entries is None:
-            self._entries = self._list()
-        return self._entries
-
-    def files(self) -> Mapping[str, str]:
-        """Path → blob id of the regular files."""
-        if self._files is None:
-            self._files = {path: entry.oid for path, entry in self.entries().items() if entry.mode in _FILES}
-        return self._files
-
-    def read(self, path: str) -> bytes | None:
-        """The content of a regular file of at most MAX_READ bytes; else None."""
-        entry = self.entries().get(path)
-        if entry is None or entry.mode not in _FILES or entry.size > MAX_READ:
-            return None
-        return self.source.objects().read(entry.oid)[1]
-
-    def submodules(self) -> dict[str, Oid]:
-        """Path → commit of each submodule."""
-        return {path: Oid(entry.oid) for path, entry in self.entries().items() if entry.mode == _LINK}
-
-    def size(self) -> int:
-        """Bytes of all files together."""
-        return sum(entry.size for entry in self.entries().values())
-
-    def _list(self) -> dict[str, Entry]:
-        git = self.source.git
-        child = start(git.argv("ls-tree", "-r", "-l", "-z", "--full-tree", self._oid), env=git.env, stdout=PIPE,
-                      stderr=PIPE)  # fmt: skip
-        assert child.stdout is not None and child.stderr is not None
-        found: dict[str, Entry] = {}
-        size = 0
-        try:
-            rest = b""
-            while chunk := child.stdout.read(65536):
-                *records, rest = (rest + chunk).split(b"\0")
-                for record in records:
-                    path, entry = _entry(record)
-                    found[path] = entry
-                    size += entry.size
-                if len(found) > self._max_files:
-                    raise Rejected(f"The commit has more than {self._max_files} files.", hint=RAISE.format("max_files"))
-                if size > self._max_size:
-                    raise Rejected(f"The files of the commit are larger than {self._max_size // 2**20} MiB together.")
-                if max(len(rest), *map(len, records), 0) > MAX_RECORD:
-                    raise Rejected("The commit has a path that is too long for Linux.")
-            said = child.stderr.read(65536).decode(errors="replace")
-        finally:
-            child.kill()
-            child.stdout.close()
-            child.stderr.close()
-            code = child.wait()
-        if rest or code:
-            raise HostFault(f"git cannot list the files of {self._oid[:8]}.", details=said.splitlines()[-5:])
-        return found
+def last_pushed(ledger: Ledger) -> Oid | None:
+    """The commit that the deploy branch is at: the live one, or, where that came in another way, the last before it
+    that was pushed and live. None before the first."""
+    current = ledger.current()
+    if current is None:
+        return None
+    before = (r for r in ledger.newest_first() if r.number < current.number and r.status is Status.LIVE)
+    return next((commit for release in chain([current], before) if (commit := pushed_to(release)[1])), None)
 
 
-def _entry(record: bytes) -> tuple[str, Entry]:
-    head, _, path = record.partition(b"\t")
-    mode, _, oid, size = head.split()
-    if size == b"BAD":
-        raise HostFault(
-            f"The repository has lost the object {oid.decode()}.", hint="git fsck in the repository tells more"
-        )
-    return path.decode(errors="surrogateescape"), Entry(mode.decode(), oid.decode(), 0 if size == b"-" else int(size))
-
-
-class Objects:
-    """Reads objects through one `git cat-file --batch` for as long as it is open."""
-
-    def __init__(self, git: Git) -> None:
-        self._child = start(git.argv("cat-file", "--batch"), env=git.env, stdin=PIPE, stdout=PIPE)
-
-    def read(self, oid: str) -> tuple[str, bytes]:
-        """(type, content); raises HostFault when the repository has no such object, Rejected when it is larger than
-        MAX_READ."""
-        child = self._child
-        assert child.stdin is not None and child.stdout is not None
-        try:
-            child.stdin.write(oid.encode() + b"\n")
-            child.stdin.flush()
-            head = child.stdout.readline().split()
-            if len(head) != 3:
-                raise HostFault(f"The repository has no object {oid}.")
-            kind, size = head[1].decode(), int(head[2])
-            if size > MAX_READ:
-                # The rest of the answer is on its way, and nobody reads it.
-                child.kill()
-                raise Rejected(f"The {kind} {oid[:8]} is larger than {MAX_READ // 2**20} MiB.")
-            raw = child.stdout.read(size + 1)[:-1]
-        except BrokenPipeError as error:
-            raise HostFault("git ended while it was asked for an object.") from error
-        return kind, raw
-
-    def close(self) -> None:
-        child = self._child
-        if child.stdin is not None and child.stdout is not None:
-            child.stdin.close()
-            child.stdout.close()
-        child.wait()
-
-
-class Archive:
-    """A running `git archive`; the descriptor is its output."""
-
-    def __init__(self, git: Git, tree: Oid) -> None:
-        self._child = start(git.argv("archive", "--format=tar", tree), env=git.env, stdout=PIPE, stderr=PIPE)
-
-    def fileno(self) -> int:
-        """The read end; may be handed to another process, which then reads all of it."""
-        assert self._child.stdout is not None
-        return self._child.stdout.fileno()
-
-    def finish(self) -> None:
-        """Wait for git's end; raises HostFault when it failed. A reader that did not want all is no failure of git's."""
-        said = self._end()
-        if self._child.returncode not in (0, -signal.SIGPIPE):
-            raise HostFault("git could not send the whole commit to the build.", details=said.splitlines()[-5:])
-
-    def abandon(self) -> None:
-        self._child.kill()
-        self._end()
-
-    def _end(self) -> str:
-        child = self._child
-        assert child.stdout is not None and child.stderr is not None
-        child.stdout.close()
-        said = child.stderr.read(65536).decode(errors="replace")
-        child.stderr.close()
-        child.wait()
-        return said
-
-
-def commit_of(oid: Oid, raw: bytes) -> Commit:
-    """What the bytes of a commit object say."""
-    head, _, message = raw.partition(b"\n\n")
-    fields = dict(line.split(b" ", 1) for line in head.split(b"\n") if b" " in line and line[:1] != b" ")
-    encoding = fields.get(b"encoding", b"utf-8").decode("ascii", "replace")
-    author = fields.get(b"author", b"").rpartition(b"> ")[0] + b">"
-    return Commit(oid, _text(author, encoding), _text(message.lstrip(b"\n").split(b"\n", 1)[0], encoding))
-
-
-def _text(raw: bytes, encoding: str) -> str:
-    """The beginning of a line; `encoding` is the author's word, and some of Python's codecs refuse to `replace`."""
-    raw = raw[:_SHOWN]
-    try:
-        return _clean(raw.decode(encoding, "replace"))
-    except (LookupError, ValueError):
-        return _clean(raw.decode(errors="replace"))
-
-
-def _clean(text: str) -> str:
-    """One printable line of at most 200 characters: a commit's text is somebody else's."""
-    return "".join(c if c.isprintable() else " " for c in text)[:200].strip()
+def pushed_to(live: Release) -> tuple[Branch | None, Oid | None]:
+    """The branch that a release was pushed to, and its commit; None for one that came in by another way."""
+    origin = live.origin
+    if origin is None or origin.kind != GitSource.kind or not origin.ref:
+        return None, None
+    return names.branch(origin.ref), origin.commit

@@ -10,16 +10,13 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from receiver.errors import Rejected
 from receiver.names import Oid
 from receiver.sources.git import caches
+from receiver.sources.git.commits import Commits, CommitTree
 from receiver.sources.git.repository import Git, environment
 from receiver.system.run import run
-
-if TYPE_CHECKING:
-    from receiver.sources.git.source import GitSource, GitTree
 
 MAX_DEPTH = 5
 MAX_COUNT = 100
@@ -34,13 +31,13 @@ _URL = re.compile(
 _CREDENTIALS = re.compile(r"//[^/@]*@")
 
 
-def fetched(source: GitSource, oid: Oid, modules: Mapping[str, Oid]) -> Iterator[tuple[str, GitTree]]:
+def fetched(commits: Commits, oid: Oid, modules: Mapping[str, Oid]) -> Iterator[tuple[str, CommitTree]]:
     """(path, its tree) of every submodule, parents before what is inside them."""
     # Imported here: source.py needs this module for its archive.
-    from receiver.sources.git.source import GitSource
+    from receiver.sources.git.commits import Commits
 
-    stores = caches.submodules(source.git.repo)
-    todo = [(source, oid, modules, "", 1)]
+    stores = caches.submodules(commits.git.repo)
+    todo = [(commits, oid, modules, "", 1)]
     count = 0
     while todo:
         where, commit, found, prefix, depth = todo.pop(0)
@@ -54,16 +51,16 @@ def fetched(source: GitSource, oid: Oid, modules: Mapping[str, Oid]) -> Iterator
             if count > MAX_COUNT:
                 raise Rejected(f"The commit has more than {MAX_COUNT} submodules.")
             cache = fetch(stores, prefix + path, checked(prefix + path, urls.get(path)), wanted)
-            tree = GitSource(cache).tree(wanted)
+            tree = Commits(cache).tree(wanted)
             yield prefix + path, tree
-            todo.append((tree.source, wanted, tree.submodules(), f"{prefix}{path}/", depth + 1))
+            todo.append((tree.commits, wanted, tree.submodules(), f"{prefix}{path}/", depth + 1))
 
 
-def read_urls(source: GitSource, commit: Oid) -> dict[str, str]:
+def read_urls(commits: Commits, commit: Oid) -> dict[str, str]:
     """Path → URL as .gitmodules of a commit says; git's own parser reads it, from the object, without includes."""
-    if source.tree(commit).read(".gitmodules") is None:
+    if commits.tree(commit).read(".gitmodules") is None:
         return {}
-    result = source.git.run(
+    result = commits.git.run(
         "config", f"--blob={commit}:.gitmodules", "--no-includes", "-z", "--get-regexp", r"^submodule\..*\.(path|url)$",
         check=False,
     )  # fmt: skip

@@ -22,7 +22,7 @@ from receiver import paths as shipits
 from receiver.engines import all as all_engines
 from receiver.engines.base import Engine, Job, Logs, Machine, Plans, ProcessState, ProcessStatus, job_name
 from receiver.ledger.ledger import Ledger
-from receiver.model import Check, CheckKind, Limits, Listen, ProcessType, Release, Source, Status
+from receiver.model import Change, Check, CheckKind, Limits, Listen, ProcessType, Release, Status
 from receiver.names import AppName, TypeName
 from receiver.paths import SHIPIT_USER, Layout, app_user
 from receiver.root import accounts
@@ -79,7 +79,7 @@ def release(
     web = ProcessType(WEB, command, Listen.SOCKET, Check(CheckKind.UPTIME), drain=drain)
     work = ProcessType(WORK, "exec sleep 9999", Listen.NONE, Check(CheckKind.UPTIME))
     with as_shipit() as ledger:
-        made = ledger.open_release(Source.GIT, "test", processes=(web, work), formation=((WEB, count), (WORK, 1)))
+        made = ledger.open_release(Change.DEPLOY, "test", processes=(web, work), formation=((WEB, count), (WORK, 1)))
         made = ledger.save(replace(made, slug=made.number, environment=made.number))
     of = PATHS.release(made.number)
     of.slug.mkdir(mode=0o755)

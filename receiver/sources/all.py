@@ -1,0 +1,34 @@
+"""The ways in which files arrive: one row each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from receiver.errors import HostFault, Rejected
+from receiver.model import Origin, Release
+from receiver.paths import AppPaths
+from receiver.sources.base import Source
+from receiver.sources.git.source import GitSource
+
+ALL: tuple[Callable[[AppPaths], Source], ...] = (GitSource,)
+
+
+def source_of(paths: AppPaths, origin: Origin) -> Source:
+    """The source that a release of the app came from; raises HostFault for one that this shipit does not know."""
+    for make in ALL:
+        source = make(paths)
+        if source.kind == origin.kind:
+            return source
+    raise HostFault(
+        f"The release came by {origin.kind!a}, which this shipit does not know.",
+        hint="A newer shipit made it: install that one again, or put another release live.",
+    )
+
+
+def origin_of(release: Release) -> Origin:
+    """Where its files came from; raises Rejected when it has none."""
+    if release.origin is None:
+        raise Rejected(
+            f"{release.name} came with nothing to build.", hint=f"Push a commit: git push HOST:{release.app}"
+        )
+    return release.origin

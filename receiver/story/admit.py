@@ -1,0 +1,62 @@
+"""Before a commit is made a release: refuse early, with nothing changed, what the build would fail on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from receiver.caller import Caller, Role
+from receiver.errors import HostFault
+from receiver.ledger.ledger import Ledger
+from receiver.manifest import Manifest
+from receiver.names import Domain, Oid
+from receiver.ops.all import sections
+from receiver.paths import Layout
+from receiver.runtimes.read import read_manifest
+from receiver.settings import Settings
+from receiver.sources.git.commits import Commits
+from receiver.story.domains import approve, approved
+
+# Beside the files of the commit itself: what a build and the ledger need.
+SPARE_INODES = 10_000
+
+
+def admit(
+    layout: Layout, ledger: Ledger, settings: Settings, caller: Caller, commits: Commits, commit: Oid
+) -> tuple[Manifest, Sequence[Domain]]:
+    """Look for room, a tree bomb, a mistake in the manifest, names that are not the app's to ask for.
+
+    Returns the manifest, and the names that an admin approves by having it deployed (domains.approve).
+    """
+    room = room_for(ledger, settings)
+    # What is too large to be read is refused by this.
+    commits.commit(commit)
+    tree = commits.tree(commit, max_files=settings.max_files, max_size=room)
+    disk = os.statvfs(ledger.paths.dir)
+    if disk.f_files and disk.f_favail < len(tree.entries()) + SPARE_INODES:
+        raise HostFault(
+            f"The server's disk has only {disk.f_favail} inodes left.",
+            holds="Nothing was received.",
+            hint="Keep fewer releases, or make room on the server; see: shipit doctor",
+        )
+    manifest = read_manifest(tree, sections())
+    return manifest, approve(layout, ledger, manifest.domains, settings, admin=caller.role is Role.ADMIN)
+
+
+def approve_for(caller: Caller, ledger: Ledger, names: Sequence[Domain]) -> None:
+    """Once it is taken: what an admin asks for is approved by that."""
+    if names and caller.role is Role.ADMIN:
+        ledger.change_state(lambda state: approved(state, names))
+
+
+def room_for(ledger: Ledger, settings: Settings) -> int:
+    """How many bytes a release of the app may bring; raises HostFault when the disk is nearly full."""
+    disk = os.statvfs(ledger.paths.dir)
+    free, keep = disk.f_bavail * disk.f_frsize, settings.min_free * 2**20
+    if free < keep:
+        raise HostFault(
+            f"The disk of the server is nearly full: {free // 2**20} MiB are free, {keep // 2**20} MiB must stay.",
+            holds="Nothing was received.",
+            hint="Keep fewer releases, or make room on the server; see: shipit doctor",
+        )
+    return free - keep
