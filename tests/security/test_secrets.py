@@ -39,7 +39,7 @@ def keeper(laptop: Client) -> Repo:
     told.append(say(laptop, "rollback", "keeper", "v1"))
     told.append(say(laptop, "rollback", "keeper", "v3"))
     # Commands that fail, with the value among their words.
-    told.append(say(laptop, "config:set", "keeper", f"lower={CANARY}"))
+    told.append(say(laptop, "config:set", "keeper", f"1st={CANARY}"))
     told.append(say(laptop, "config:set", "keeper", f"LISTEN_FDS={CANARY}"))
     told.append(say(laptop, "config:set", "nosuch", f"SECRET={CANARY}"))
     told.append(say(laptop, "config:set", "keeper", f"SECRET={CANARY}", "--nonsense"))
