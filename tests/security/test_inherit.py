@@ -102,10 +102,11 @@ def test_what_a_package_has_written_is_gone_when_the_package_is(shared_host: Hos
     repo.push(check=True)
     assert poisoned(shared_host, f"{slugs}/v2/.venv") and poisoned(shared_host, cache), "the attack must work at all"
     repo.commit({"requirements.txt": "tiny\nother\n"})
-    assert "build cache is empty: packages have changed or left" in repo.push(check=True).err
+    said = repo.push(check=True).err
     assert live(laptop, "victim") == "v3"
     assert poisoned(shared_host, f"{slugs}/v3/.venv") == [] and poisoned(shared_host, cache) == []
     assert shared_host.sh(f"cat {slugs}/v3/.venv/lib/python3*/site-packages/tiny.py").out == "VERSION = '1.0'\n"
+    assert "build cache is empty: packages have changed or left" in said
 
 
 @pytest.mark.host
