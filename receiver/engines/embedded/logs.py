@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from receiver.engines.base import Wanted
 from receiver.errors import Rejected
@@ -30,7 +31,11 @@ class LogFiles:
     def show(self, wanted: Wanted) -> int:
         if wanted.since:
             raise Rejected("--since needs systemd's journal; this server runs without systemd.")
-        return passthrough(argv, matching=wanted.grep) if (argv := tail_argv(self._layout, wanted)) else 0
+        argv = tail_argv(self._layout, wanted)
+        if not argv:
+            sys.stderr.write(f"-----> {wanted.process or wanted.app} has printed nothing yet.\n")
+            return 0
+        return passthrough(argv, matching=wanted.grep)
 
 
 def tail_argv(layout: Layout, wanted: Wanted) -> list[str]:
