@@ -24,7 +24,7 @@ note("finished")
 """
 SHELLS = {
     "plain": "python worker.py plain", "script": "./start.sh", "chain": "cd . && python worker.py chain",
-    "tail": "python worker.py tail; echo ended", "pipe": "python worker.py pipe 2>&1 | cat",
+    "tail": "python worker.py tail; echo ended", "pipe": "python worker.py pipe 2>&1 | cat", "errors": "python worker.py errors 2>&1",
 }  # fmt: skip
 
 
@@ -48,7 +48,7 @@ def test_every_process_gets_sigterm_and_its_drain_whatever_shell_stays_before_it
     wait_for("every worker to finish its job", lambda: wanted <= set(shared_host.read(notes).splitlines()), timeout=20)
     # No Python stays where bash has replaced itself.
     stay = shared_host.sh("pgrep -fc '[l]ibexec/launch .*shells' || true").out.strip()
-    assert stay == "3", stay
+    assert stay == "4", stay
 
 
 def test_a_process_whose_database_is_away_comes_back_by_itself(laptop: Client, shared_host: Host) -> None:

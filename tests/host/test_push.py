@@ -286,7 +286,7 @@ def test_an_unknown_push_option_is_refused(laptop: Client, serving: Repo) -> Non
     serving.commit({}, "nothing")
     result = serving.push("-o", "no-deplyo")
     assert result.code != 0
-    assert "no-deploy, force, message=TEXT" in result.remote
+    assert "no-deploy, force, drop-web, message=TEXT" in result.remote
 
 
 def test_a_shallow_clone_can_push(laptop: Client) -> None:
