@@ -123,6 +123,11 @@ def is_oid(text: str) -> bool:
     return _OID.fullmatch(text) is not None
 
 
+def is_branch(text: str) -> bool:
+    """Whether it is a branch's name, or a tag's."""
+    return _BRANCH.fullmatch(text) is not None
+
+
 def branch(text: str) -> Branch:
     """Parse a branch name without `refs/heads/`; narrower than git-check-ref-format(1)."""
     if not _BRANCH.fullmatch(text):
@@ -145,6 +150,11 @@ def release_number(text: str) -> int:
             f"{_shown(text)} is not a release.", hint="A release is written v7; list them: shipit releases APP"
         )
     return int(match[1])
+
+
+def is_release(text: str) -> bool:
+    """Whether it is written as a release: `v7`."""
+    return text[:1] == "v" and _RELEASE.fullmatch(text) is not None
 
 
 def _shown(text: str) -> str:

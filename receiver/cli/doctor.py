@@ -9,8 +9,8 @@ import click
 
 from receiver.cli import out
 from receiver.cli.args import json_option
+from receiver.cli.deploy import rebuild
 from receiver.cli.main import Context, become_shipit, print_failure
-from receiver.cli.releases import rebuild
 from receiver.errors import Busy, Failure, HostFault
 from receiver.gate.examine import key_findings, mend_keys
 from receiver.ledger.ledger import Ledger, apps

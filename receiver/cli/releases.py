@@ -1,4 +1,4 @@
-"""`releases*`, `rollback`, `deploy`, `cancel`: the history of an app, and going back in it."""
+"""`releases*`, `rollback`, `cancel`: the history of an app, and going back in it."""
 
 from __future__ import annotations
 
@@ -195,27 +195,6 @@ def rollback(ctx: Context, app: AppName, release: int | None, keep_config: bool)
         for line in changes(ledger, current, target, config) if code == 0 else ():
             out.say(line)
         return code
-
-
-@click.command()
-@app_argument
-@click.option(
-    "--fresh", is_flag=True, help="Build without the environment of an earlier release, and with an empty cache."
-)
-@click.pass_obj
-def deploy(ctx: Context, app: AppName, fresh: bool) -> int:
-    """Build the live commit again and put it live as a new release."""
-    return rebuild(ctx, app, fresh=fresh)
-
-
-def rebuild(ctx: Context, app: AppName, *, fresh: bool = False) -> int:
-    """Make a release of the live commit and follow it to its end; returns the exit code."""
-    ledger = ledger_of(ctx, app)
-    with Submission(ctx.layout, ledger, ctx.caller.name) as submission:
-        current = submission.current()
-        if current.origin is None:
-            raise Rejected(f"{app} has no commit to build.", hint=f"Push one: git push HOST:{app} main")
-        return submission.submit(Change.REBUILD, builds=True, fresh=fresh, message="rebuild", origin=current.origin)
 
 
 @click.command()

@@ -31,8 +31,7 @@ from receiver.sources.git.commits import Commits
 from receiver.sources.git.repository import quarantine
 from receiver.sources.git.source import GitSource
 from receiver.story import worker
-from receiver.story.admit import admit, approve_for
-from receiver.story.visitors import refuse_to_drop_web
+from receiver.story.admit import admit, approve_for, keep_web
 
 
 class Hooks:
@@ -79,9 +78,7 @@ class Hooks:
                 ledger, settings = self._ledger, self._settings
                 manifest, self._domains = admit(self._layout, ledger, settings, self._caller, commits, found[1].new)
                 if wish.deploy and not wish.drop_web:
-                    counts = {**dict(manifest.formation), **dict(state.formation)}
-                    how = "Meant so? git push -o drop-web"
-                    refuse_to_drop_web(self._ledger.current(), state, manifest.processes, counts, how)
+                    keep_web(ledger, manifest, "Meant so? git push -o drop-web")
 
     def _post_receive(self, side: Sideband, wish: Options, env: Mapping[str, str], updates: list[Update]) -> None:
         state = self._ledger.state()

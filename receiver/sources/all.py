@@ -7,10 +7,11 @@ from collections.abc import Callable
 from receiver.errors import HostFault, Rejected
 from receiver.model import Origin, Release
 from receiver.paths import AppPaths
-from receiver.sources.base import Source
+from receiver.sources.archive import ArchiveSource
+from receiver.sources.base import Sent, Source
 from receiver.sources.git.source import GitSource
 
-ALL: tuple[Callable[[AppPaths], Source], ...] = (GitSource,)
+ALL: tuple[Callable[[AppPaths], Source], ...] = (GitSource, ArchiveSource)
 
 
 def source_of(paths: AppPaths, origin: Origin) -> Source:
@@ -23,6 +24,12 @@ def source_of(paths: AppPaths, origin: Origin) -> Source:
         f"The release came by {origin.kind!a}, which this shipit does not know.",
         hint="A newer shipit made it: install that one again, or put another release live.",
     )
+
+
+def sent(paths: AppPaths, head: bytes) -> Sent:
+    """The source that takes what begins so; an archive is asked last, and tells what there is."""
+    found = [source for make in ALL if isinstance(source := make(paths), Sent)]
+    return next((source for source in found if source.takes(head)), found[0])
 
 
 def origin_of(release: Release) -> Origin:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from typing import IO, Protocol, runtime_checkable
 
 from receiver.errors import Rejected
 from receiver.manifest import Tree
@@ -15,6 +15,8 @@ from receiver.model import Origin, Release
 from receiver.names import Oid
 from receiver.paths import AppPaths
 from receiver.sources.git.commits import Commits
+from receiver.sources.git.receive import Check
+from receiver.sources.limits import Limits
 
 
 class Stream(Protocol):
@@ -38,6 +40,9 @@ class Source(Protocol):
         Raises Rejected when something that they only point at cannot be had.
         """
 
+    def has(self, origin: Origin) -> bool:
+        """Whether its files are still kept."""
+
     def keep(self, number: int, origin: Origin) -> None:
         """Keep what release `number` came from, whatever else becomes of it."""
 
@@ -55,6 +60,24 @@ class Source(Protocol):
 
     def changes(self, now: Origin, then: Origin, limit: int) -> list[tuple[str, str]]:
         """(short id, title) of what is in `now` and not in `then`, newest first, `limit` at most."""
+
+
+@runtime_checkable
+class Sent(Protocol):
+    """A source whose files come on standard input, to `shipit deploy APP -`; the first row that `takes` them has them."""
+
+    def takes(self, head: bytes) -> bool:
+        """Whether what begins so (512 bytes, or all of less) is its own."""
+
+    def receive(
+        self, file: IO[bytes], limits: Limits, *, by: str, parent: Oid | None, said: str, check: Check
+    ) -> tuple[Origin, list[str]]:
+        """Make a commit of it; returns its origin, and lines to tell the sender.
+
+        The caller has the app's turn. `file` is all of it, `said` what the sender claims it to be, `parent` the live
+        commit. `check` looks at the commit before the app's repository has it, and raises what is wrong with it. Raises
+        Rejected, with nothing kept, for what is damaged, beyond the limits, or no tree of an app.
+        """
 
 
 class Stored:
@@ -76,6 +99,9 @@ class Stored:
 
         with archived(self.commits, commit_of(origin)) as stream:
             yield stream
+
+    def has(self, origin: Origin) -> bool:
+        return self.commits.git.commit_of(commit_of(origin)) is not None
 
     def keep(self, number: int, origin: Origin) -> None:
         self.commits.git.pin(number, commit_of(origin))

@@ -16,6 +16,7 @@ from receiver.runtimes.read import read_manifest
 from receiver.settings import Settings
 from receiver.sources.git.commits import Commits
 from receiver.story.domains import approve, approved
+from receiver.story.visitors import refuse_to_drop_web
 
 # Beside the files of the commit itself: what a build and the ledger need.
 SPARE_INODES = 10_000
@@ -41,6 +42,13 @@ def admit(
         )
     manifest = read_manifest(tree, sections())
     return manifest, approve(layout, ledger, manifest.domains, settings, admin=caller.role is Role.ADMIN)
+
+
+def keep_web(ledger: Ledger, manifest: Manifest, how: str) -> None:
+    """Refuse what would take the app away from its visitors; `how` is what to type when that is meant."""
+    state = ledger.state()
+    counts = {**dict(manifest.formation), **dict(state.formation)}
+    refuse_to_drop_web(ledger.current(), state, manifest.processes, counts, how)
 
 
 def approve_for(caller: Caller, ledger: Ledger, names: Sequence[Domain]) -> None:

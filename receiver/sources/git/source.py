@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from itertools import chain
 
 from receiver import names
+from receiver.errors import Rejected
 from receiver.ledger.ledger import Ledger
 from receiver.model import Origin, Release, Status
 from receiver.names import Branch, Oid
 from receiver.sources.base import Stored
+
+_SHORT = re.compile(r"[0-9a-f]{7,64}", re.ASCII)
 
 
 class GitSource(Stored):
@@ -20,6 +24,23 @@ class GitSource(Stored):
         """What a release of this commit says of where it came from."""
         commit = self.commits.commit(oid)
         return Origin(self.kind, oid, title=commit.subject, author=commit.author, ref=branch)
+
+    def named(self, what: str, deployed: Branch | None) -> Origin:
+        """What a branch, a tag or a commit's id (7 digits at least) names; raises Rejected when it is not stored.
+
+        `deployed`: the deploy branch, which is at the live commit.
+        """
+        named = f"refs/heads/{what}", f"refs/tags/{what}"
+        ids = [what] if names.is_oid(what) or _SHORT.fullmatch(what) else []
+        tried = [*(ref for ref in named if names.is_branch(what)), *ids]
+        for name in tried:
+            if oid := self.commits.git.commit_of(name):
+                commit = self.commits.commit(oid)
+                return Origin(self.kind, oid, title=commit.subject, author=commit.author, ref=deployed or "")
+        raise Rejected(
+            f"{what[:60]!a} is no release, branch, tag or commit that is stored here.",
+            hint="See which releases there are: shipit releases APP    Store a commit: git push -o no-deploy",
+        )
 
     def follow(self, live: Release) -> str:
         """Put the branch at the live commit, so that a push of any other is one."""

@@ -1,0 +1,143 @@
+"""`deploy` and `git:from-archive`: a release of what is there already, or of an archive that is sent."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from receiver.cli.args import app_argument, ledger_of
+from receiver.cli.main import Context
+from receiver.errors import Rejected
+from receiver.ledger.ledger import Ledger
+from receiver.model import Change, Origin
+from receiver.names import AppName, Domain, Oid, is_release, release_number
+from receiver.story.submit import Submission, tell
+
+archive_type = click.option(
+    "--archive-type", "kind", default="", metavar="TYPE",
+    help="Refuse any other than this: tar, tar.gz, tar.xz, tar.bz2, tar.zst, zip.",
+)  # fmt: skip
+
+
+drop_web = click.option("--drop-web", is_flag=True, help="Also when nothing would take requests any more.")
+
+
+@click.command()
+@app_argument
+@click.argument("what", required=False, metavar="[REF|vN|-]")
+@click.option(
+    "--fresh", is_flag=True, help="Build without the environment of an earlier release, and with an empty cache."
+)
+@archive_type
+@drop_web
+@click.pass_obj
+def deploy(ctx: Context, app: AppName, what: str | None, fresh: bool, kind: str, drop_web: bool) -> int:
+    """Build and put live as a new release: the live commit again, a stored one, or an archive.
+
+    \b
+    Examples:
+      shipit deploy blog                     the live commit once more
+      shipit deploy blog v7                  what v7 was built from
+      shipit deploy blog main                what was pushed there, a tag, or a commit's id
+      shipit deploy blog - < tree.tar.gz     tar (gz, xz, bz2, zst) or zip from standard input
+    """
+    ledger = ledger_of(ctx, app)
+    if what == "-":
+        return ship(ctx, ledger, kind, fresh=fresh, drop_web=drop_web)
+    if kind:
+        raise Rejected("--archive-type is for an archive.", hint=f"Send one: shipit deploy {app} - < tree.tar.gz")
+    from receiver.ops.all import sections
+    from receiver.runtimes.read import read_manifest
+    from receiver.sources.all import source_of
+    from receiver.story.admit import keep_web
+
+    if what is None:
+        return rebuild(ctx, app, fresh=fresh)
+    with Submission(ctx.layout, ledger, ctx.caller.name) as submission:
+        origin = stored(ledger, what)
+        if not drop_web:
+            how = f"Meant so? shipit deploy {app} {what} --drop-web"
+            keep_web(ledger, read_manifest(source_of(ledger.paths, origin).tree(origin), sections()), how)
+        return submission.submit(Change.DEPLOY, builds=True, fresh=fresh, message=f"deploy {what}", origin=origin)
+
+
+def rebuild(ctx: Context, app: AppName, *, fresh: bool = False) -> int:
+    """Make a release of the live commit and follow it to its end; returns the exit code."""
+    ledger = ledger_of(ctx, app)
+    with Submission(ctx.layout, ledger, ctx.caller.name) as submission:
+        origin = submission.current().origin
+        if origin is None:
+            raise Rejected(f"{app} has no commit to build.", hint=f"Push one: git push HOST:{app} main")
+        return submission.submit(Change.REBUILD, builds=True, fresh=fresh, message="rebuild", origin=origin)
+
+
+@click.command()
+@app_argument
+@click.argument("what", metavar="-")
+@archive_type
+@drop_web
+@click.pass_obj
+def from_archive(ctx: Context, app: AppName, what: str, kind: str, drop_web: bool) -> int:
+    """Deploy an archive from standard input, as `deploy APP -`.
+
+    \b
+    Example: shipit git:from-archive blog - < tree.tar.gz
+    """
+    if what != "-":
+        raise Rejected(
+            "The archive is read from standard input.", hint=f"shipit git:from-archive {app} - < tree.tar.gz"
+        )
+    return ship(ctx, ledger_of(ctx, app), kind, fresh=False, drop_web=drop_web)
+
+
+def stored(ledger: Ledger, what: str) -> Origin:
+    """What a release, a branch, a tag or a commit's id names; raises Rejected when it is not kept any more."""
+    from receiver.sources.all import origin_of, source_of
+    from receiver.sources.git.source import GitSource
+
+    if is_release(what):
+        release = ledger.release(release_number(what))
+        origin = origin_of(release)
+        if not source_of(ledger.paths, origin).has(origin):
+            raise Rejected(
+                f"What {release.name} was built from is not kept any more.", hint=f"Push {origin.short} again."
+            )
+        return origin
+    return GitSource(ledger.paths).named(what, ledger.state().branch)
+
+
+def ship(ctx: Context, ledger: Ledger, kind: str, *, fresh: bool, drop_web: bool) -> int:
+    """Make a release of the archive on standard input."""
+    from receiver.sources.all import sent
+    from receiver.sources.archive import KINDS, spooled
+    from receiver.sources.git.commits import Commits
+    from receiver.sources.limits import Limits
+    from receiver.story.admit import admit, approve_for, keep_web, room_for
+
+    if kind and kind not in KINDS:
+        raise Rejected(f"shipit knows no archive type {kind[:20]!a}.", hint=f"It knows: {', '.join(KINDS)}")
+    settings = ctx.settings
+    # Before it is the app's turn: who sends slowly keeps nobody waiting.
+    with (
+        spooled(0, ledger.paths.repo, settings.max_push * 2**20) as (file, size),
+        Submission(ctx.layout, ledger, ctx.caller.name) as submission,
+    ):
+        current = ledger.current()
+        limits = Limits(size, room_for(ledger, settings), settings.max_files)
+        asked: list[Domain] = []
+
+        def check(commits: Commits, commit: Oid) -> None:
+            manifest, names = admit(ctx.layout, ledger, settings, ctx.caller, commits, commit)
+            asked.extend(names)
+            if not drop_web:
+                keep_web(ledger, manifest, f"Meant so? shipit deploy {ledger.app} - --drop-web")
+
+        source = sent(ledger.paths, os.pread(file.fileno(), 512, 0))
+        origin, lines = source.receive(
+            file, limits, by=ctx.caller.name, parent=current.commit if current else None, said=kind, check=check
+        )
+        for line in lines:
+            tell(line)
+        approve_for(ctx.caller, ledger, asked)
+        return submission.submit(Change.DEPLOY, builds=True, fresh=fresh, origin=origin)

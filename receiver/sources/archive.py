@@ -1,0 +1,214 @@
+"""A tar or zip archive that was sent: its files become a commit of shipit's, whose parent is the live commit."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from receiver.errors import Failure, Rejected, printable
+from receiver.model import Origin
+from receiver.names import Oid
+from receiver.sources.base import Stored
+from receiver.sources.git.receive import Check, received
+from receiver.sources.git.repository import Git
+from receiver.sources.limits import Limits
+from receiver.system.detach import detach
+from receiver.system.run import PIPE, Program, find, start
+
+# What an archive begins with (tar: at 257).
+MAGIC = {
+    b"\x1f\x8b": "tar.gz", b"\xfd7zXZ\0": "tar.xz", b"BZh": "tar.bz2", b"\x28\xb5\x2f\xfd": "tar.zst", b"PK\3\4": "zip",
+}  # fmt: skip
+KINDS = ("tar", *MAGIC.values())
+USTAR = slice(257, 262)
+CHUNK = 2**18
+# Of the process that reads it: more than any archive of an app within its limits needs.
+MEMORY, CPU = 768 * 2**20, 900
+
+
+class ArchiveSource(Stored):
+    """What `shipit deploy APP - < tree.tar.gz` brought."""
+
+    kind = "archive"
+
+    def takes(self, head: bytes) -> bool:
+        return bool(kind_by(head))
+
+    def receive(
+        self, file: IO[bytes], limits: Limits, *, by: str, parent: Oid | None, said: str, check: Check
+    ) -> tuple[Origin, list[str]]:
+        """As base.Sent has it; `said` is the kind of archive that the sender claims ("" for none)."""
+        kind = kind_of(file, said)
+        title = f"{kind} from {by}"
+        report: dict[str, Any] = {}
+        oid = received(
+            self.paths.repo, lambda git: report.update(imported(git, kind, file, limits, title, parent)), check
+        )
+        return Origin(self.kind, oid, title=title, author=by), told(report)
+
+
+def kind_by(head: bytes) -> str:
+    """Which of KINDS begins so; "" for none."""
+    kind = next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), "")
+    return kind or ("tar" if head[USTAR] == b"ustar" else "")
+
+
+def kind_of(file: IO[bytes], said: str) -> str:
+    """Which of KINDS it is, by what it begins with; raises Rejected when it is none, or not what was said."""
+    head = os.pread(file.fileno(), 512, 0)
+    kind = kind_by(head)
+    known = f"It knows: {', '.join(KINDS)}. Send one: tar cz . | ssh shipit@HOST deploy APP -"
+    if not head:
+        raise Rejected("Nothing was sent: standard input is empty.", hint=known)
+    if not kind:
+        raise Rejected("This is no archive that shipit knows.", hint=known)
+    if said and said != kind:
+        raise Rejected(f"This is a {kind} archive and no {said}.", hint="Leave out --archive-type.")
+    return kind
+
+
+@contextmanager
+def spooled(source: int, folder: Path, limit: int) -> Iterator[tuple[IO[bytes], int]]:
+    """All that comes from a descriptor, in a file without a name, and how many bytes; raises Rejected beyond `limit`."""
+    # Slow to import, and a push needs none.
+    import tempfile
+
+    with tempfile.TemporaryFile(dir=folder) as file:
+        size = 0
+        while chunk := os.read(source, CHUNK):
+            size += len(chunk)
+            if size > limit:
+                raise Rejected(
+                    f"The archive is larger than {limit // 2**20} MiB.",
+                    holds="Nothing was received.",
+                    hint="The server's administrator raises max_push in /etc/shipit/shipit.yml.",
+                )
+            file.write(chunk)
+        file.flush()
+        file.seek(0)
+        yield file, size
+
+
+def imported(git: Git, kind: str, file: IO[bytes], limits: Limits, title: str, parent: Oid | None) -> dict[str, Any]:
+    """Have the archive read, in a jail, into git's fast-import; returns what the reader says of it."""
+    config = ["-c", "fastimport.unpackLimit=1", "-c", "core.fsync=none"]
+    unpacker = zstd(file) if kind == "tar.zst" else None
+    child = start(
+        git.argv(*config, "fast-import", "--quiet", "--done", "--max-pack-size=4g"), env=git.env, stdin=PIPE,
+        stdout=PIPE, stderr=PIPE,
+    )  # fmt: skip
+    assert child.stdin is not None and child.stderr is not None and child.stdout is not None
+    reader, writer = os.pipe()
+    packed = os.fstat(file.fileno()).st_size
+    content = unpacker.stdout.fileno() if unpacker and unpacker.stdout else file.fileno()
+    try:
+        pid = os.fork()
+        if pid == 0:
+            jailed(content, child.stdin.fileno(), writer, (kind, limits, packed, title, int(time.time()), parent))
+        os.close(writer)
+        child.stdin.close()
+        with os.fdopen(reader, "rb") as pipe:
+            raw = pipe.read(2**16)
+        status = os.waitpid(pid, 0)[1]
+        if unpacker and unpacker.stdout:
+            unpacker.stdout.close()
+            unpacker.wait()
+        said = child.stderr.read(2**16).decode(errors="replace")
+        code = child.wait()
+    finally:
+        for program in (child, unpacker):
+            if program and program.poll() is None:
+                program.kill()
+                program.wait()
+    report = answer(raw, status)
+    if unpacker and unpacker.returncode:
+        raise Rejected("The zstd archive is damaged or cut off.", hint="Send it again.")
+    if code:
+        raise Rejected("git does not take the files of the archive.", details=said.splitlines()[-5:])
+    return report
+
+
+def zstd(file: IO[bytes]) -> Program:
+    """A running zstd(1), with a bound to its memory: Python's library has had it since 3.14 only."""
+    if find("zstd") is None:
+        raise Rejected(
+            "This server has no zstd to unpack the archive with.", hint="Send it as .tar.gz, or install zstd."
+        )
+    return start(["zstd", "-dc", "--memory=256MB"], stdin=file.fileno(), stdout=PIPE)
+
+
+def jailed(content: int, out: int, report: int, what: tuple[Any, ...]) -> None:
+    """In a fork: read the archive, with no right to start, open or write anything but these descriptors. Never returns.
+
+    What the archive makes of this process has shipit's user, a bound to memory and time, and three descriptors.
+    """
+    try:
+        detach({content, out, report}, "shipit-unpack")
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+        from receiver.sources import unpack
+
+        modules = ("gzip", "lzma", "bz2", "encodings.idna", "encodings.cp437")
+        for name in modules:
+            __import__(name)
+        for kind, most in (
+            (resource.RLIMIT_AS, MEMORY), (resource.RLIMIT_CPU, CPU), (resource.RLIMIT_FSIZE, 0),
+            (resource.RLIMIT_NPROC, 0), (resource.RLIMIT_CORE, 0),
+        ):  # fmt: skip
+            hard = resource.getrlimit(kind)[1]
+            most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+            resource.setrlimit(kind, (most, most))
+        highest = max(content, out, report) + 1
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest, highest))
+        # No number is left for another.
+        with suppress(OSError):
+            while True:
+                os.dup(report)
+        archive, limits, packed, title, when, parent = what
+        with os.fdopen(content, "rb", closefd=False) as file, os.fdopen(out, "wb", closefd=False) as stream:
+            try:
+                said = {"ok": unpack.write(archive, file, stream, limits, packed, title, when, parent)}
+            except Failure as failure:
+                said = {"error": {"message": failure.message, "hint": failure.hint}}
+            except (MemoryError, RecursionError):
+                said = {"error": {"message": "The archive needs more memory than there is for it.", "hint": ""}}
+            os.write(report, json.dumps(said).encode()[: 2**15])
+    finally:
+        os._exit(0)
+
+
+def answer(raw: bytes, status: int) -> dict[str, Any]:
+    """What the reader said; raises what it found. Nothing of it is believed but text and numbers."""
+    try:
+        said = json.loads(raw)
+        if "error" in said:
+            raise Rejected(
+                printable(str(said["error"]["message"])), holds="Nothing was received.",
+                hint=printable(str(said["error"]["hint"])),
+            )  # fmt: skip
+        ok = said["ok"]
+        return {**{name: int(ok[name]) for name in ("files", "size", "left_out", "empty")}, "top": str(ok["top"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise Rejected(
+            "The archive could not be read: its reader ended"
+            + (f" by signal {os.WTERMSIG(status)}." if os.WIFSIGNALED(status) else "."),
+            holds="Nothing was received.",
+        ) from error
+
+
+def told(report: dict[str, Any]) -> list[str]:
+    """What the sender should see of it."""
+    lines = [f"{report['files']} files, {report['size'] / 2**20:.1f} MiB"]
+    if report["top"]:
+        lines.append(f"All of it is below {ascii(report['top'])[1:-1]}/, which is taken for the top of the app.")
+    if report["left_out"]:
+        lines.append(f"{report['left_out']} entries below .git were left out.")
+    if report["empty"]:
+        lines.append(f"{report['empty']} empty directories were left out: git holds files only.")
+    return lines
