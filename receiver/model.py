@@ -37,6 +37,7 @@ from receiver.records import (
     text,
     whole,
 )
+from receiver.serving import Serving
 from receiver.settings import LONGEST_WARM
 
 WEB = TypeName("web")
@@ -171,8 +172,9 @@ class Release(Record):
     (0: none), `target` the one a rollback returns to, `previous` the one that served when it was opened, `took_over`
     the one that was kept warm and whose processes this one goes on with (0: it has its own). `formation` is how many
     processes of each type run, `fresh` asks for a build without any cached environment, `env` are the commit's own
-    defaults of config vars, `domains` what its shipit.yml asks for, `warm` is for how long (s) the release that it replaces is kept warm, `capabilities` what each
-    operational capability keeps of its section of shipit.yml (ops/base.py). Times are seconds
+    defaults of config vars, `domains` what its shipit.yml asks for, `serving` how nginx serves it,
+    `warm` is for how long (s) the release that it replaces is kept warm, `capabilities` what each operational
+    capability keeps of its section of shipit.yml (ops/base.py). Times are seconds
     since the epoch.
     """
 
@@ -206,6 +208,7 @@ class Release(Record):
     formation: tuple[tuple[TypeName, int], ...] = field(default=(), metadata=carried(FORMATION))
     build_config: tuple[str, ...] = field(default=(), metadata=carried(many(parsed(names.config_key))))
     env: tuple[tuple[ConfigKey, str], ...] = field(default=(), metadata=carried(pairs(parsed(names.config_key), text)))
+    serving: Serving = field(default_factory=Serving, metadata=carried(nested(Serving), since=Format(1, 2)))
     digest: str = field(default="", metadata=carried(text))
     capabilities: Mapping[str, Any] = field(
         default_factory=dict, hash=False, metadata=carried(objects, since=Format(1, 1))

@@ -18,6 +18,9 @@ PYTHON = PREFIX / "bin/python"
 LIBEXEC = PREFIX / "share/shipit/libexec"
 LAUNCH, BUILDER = LIBEXEC / "launch", LIBEXEC / "builder"
 
+# nginx's pools of kept connections to an app (ledger/pool.py).
+POOLS = 3
+
 SHIPIT_USER = "shipit"
 PROXY_GROUP = "shipit-proxy"
 
@@ -49,6 +52,11 @@ def build_user(app: AppName) -> str:
 def web_count(count: int) -> str:
     """The name of ReleasePaths.web_count, for whoever reaches it through `current`."""
     return f"web.{count}"
+
+
+def pool(index: int) -> str:
+    """The name of ReleasePaths.pool, for whoever reaches it through `current`."""
+    return f"pool.{index}"
 
 
 @dataclass(frozen=True)
@@ -276,8 +284,12 @@ class ReleasePaths:
         return self.dir / "sockets"
 
     def web_count(self, count: int) -> Path:
-        """In the ledger: an empty file that tells nginx of `count` web processes; one has none (Ledger.commit)."""
+        """In the ledger: an empty file that tells nginx of `count` web processes (Ledger.commit)."""
         return self.dir / web_count(count)
+
+    def pool(self, index: int) -> Path:
+        """In the ledger: tells nginx through which of its pools the release's requests go (ledger/pool.py)."""
+        return self.dir / pool(index)
 
     @property
     def run_dir(self) -> Path:

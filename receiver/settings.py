@@ -18,12 +18,16 @@ LONGEST_WARM = 86400  # as in shipit.schema.json
 class Settings:
     """`domain`: apps without a domain of their own answer at APP.domain. `builds`: how many run at once, 0 for as many as
     there are. `allow_domains`: the names that shipit.yml may ask for without an admin, by app (`*`: any), blanks between
-    them; `*.example.org` stands for all below it. `warm`: how long the release that another replaces is kept running for
+    them; `*.example.org` stands for all below it. `trusted_proxies`:
+    addresses, networks or `cloudflare`, whose word about a client counts. `connections`: how many requests and websockets
+    an app may have open at once. `warm`: how long the release that another replaces is kept running for
     a rollback. `cache`: what each app's builds may keep, and its LFS files and submodules as much again. `push_memory`:
     what each process that serves a login or makes a release may take. Sizes in MiB, times in seconds."""
 
     domain: str = "localhost"
     http_port: int = 80
+    trusted_proxies: tuple[str, ...] = ()
+    connections: int = 3000
     ssh_port: int = 22
     create_on_push: bool = True
     max_push: int = 1024
@@ -81,6 +85,9 @@ def parse(data: Any, where: str) -> Settings:
         if key not in known:
             raise Rejected(f"{where}: unknown key {key!r}.", hint="Known keys: " + ", ".join(sorted(known)))
         wanted = type(getattr(default, key))
+        if wanted is tuple:
+            data = {**data, key: _proxies(value, where)}
+            continue
         if type(value) is not wanted or (wanted is int and value < 0):
             raise Rejected(f"{where}: {key} must be a {wanted.__name__}.")
         if key == "warm" and value > LONGEST_WARM:
@@ -93,3 +100,19 @@ def parse(data: Any, where: str) -> Settings:
                 for pattern in patterns.split():
                     names.domain(pattern)
     return Settings(**data)
+
+
+def _proxies(value: Any, where: str) -> tuple[str, ...]:
+    """`trusted_proxies`: addresses and networks, each as nginx's set_real_ip_from takes it; raises Rejected."""
+    import ipaddress
+
+    found = []
+    for name in value if isinstance(value, list) else [value]:
+        try:
+            found.append(name if name == "cloudflare" else str(ipaddress.ip_network(name)))
+        except (ValueError, TypeError) as error:
+            raise Rejected(
+                f"{where}: trusted_proxies: {ascii(name)[:60]} is no address and no network.",
+                hint="trusted_proxies: [10.0.0.2, 192.168.0.0/24, cloudflare]",
+            ) from error
+    return tuple(found)

@@ -26,8 +26,8 @@ def plan(ctx: Context, app: AppName, release: int | None, form: str) -> None:
     """
     from receiver.engines import all as engines
     from receiver.ops.all import sections
-    from receiver.paths import PREFIX, share
-    from receiver.proxy.vhost import vhost
+    from receiver.paths import PREFIX
+    from receiver.proxy import nginx
     from receiver.runtimes.build import build_plan
     from receiver.runtimes.read import read_manifest
     from receiver.sources.all import source_of
@@ -48,9 +48,7 @@ def plan(ctx: Context, app: AppName, release: int | None, form: str) -> None:
     )
     steps = [*(step for made in built.made for step in made.steps), *built.steps]
     files = engines.here(ctx.layout).files(found)
-    files[str(ledger.paths.vhost)] = vhost(
-        app, ledger.state(), found, ctx.settings, ctx.layout, pages=share("templates") / "pages"
-    )
+    files[str(ledger.paths.vhost)] = nginx.text(ctx.layout, ctx.settings, ledger.state(), found)
     if form == "json":
         out.show_json(
             {

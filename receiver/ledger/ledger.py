@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from receiver.errors import NotFound
+from receiver.ledger import pool
 from receiver.model import WEB, AppState, Change, Release, Status, decode_app_state, decode_release
 from receiver.names import AppName
-from receiver.paths import AppPaths, Layout
+from receiver.paths import AppPaths, Layout, ReleasePaths
 from receiver.records import Corrupt, encode, taken_over
 from receiver.system import disk
 
@@ -230,13 +231,26 @@ class Ledger:
     def commit(self, release: Release) -> None:
         """Make `release` the live one: one rename, durable when it returns. The proxy follows the same link.
 
-        Beside the record it finds how many web processes there are, as nginx can tell no socket from none.
+        Beside the record nginx finds how many web processes there are, as it can tell no socket from none, and through
+        which of its pools of kept connections their requests go.
         """
-        if (web := release.count(WEB)) > 1:
-            paths = self.paths.release(release.number)
+        paths = self.paths.release(release.number)
+        if web := release.count(WEB):
             paths.web_count(web).touch(FILE_MODE)
-            disk.fsync_dir(paths.dir)
+            if web > 1:
+                disk.fsync_dir(paths.dir)
+        replaced = self._replaced()
+        pool.enter(paths, replaced)
         disk.replace_symlink(self.paths.current, release.name)
+        if replaced not in (None, paths):
+            pool.leave(replaced)
+
+    def _replaced(self) -> ReleasePaths | None:
+        """The release that is live until now; None where there is none, or nobody knows which."""
+        with suppress(Corrupt):
+            if number := self.current_number():
+                return self.paths.release(number)
+        return None
 
     def finish(self, release: Release, status: Status, reason: str = "") -> Release:
         """Record the end of a release's making."""

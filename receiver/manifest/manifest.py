@@ -16,6 +16,7 @@ from receiver.manifest.shipit_yml import ProcessSettings, ShipitYml
 from receiver.manifest.tree import Tree, subtree
 from receiver.model import WEB, Check, CheckKind, Listen, ProcessType
 from receiver.names import ConfigKey, Domain, TypeName
+from receiver.serving import Serving
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Manifest:
     `root`: only this directory of the commit is the app ("" = all of it). `static`: nginx serves this directory of the
     release, and there is no web process ("" = none, "." = all of it). `formation`: what runs before anybody scales,
     every process type is in it. `keep`: 0 = the server's, `warm`: None = the server's. `env`: defaults of config vars.
-    `sections`: what each further section keeps. `notices`: lines the pusher should see."""
+    `serving`: how nginx serves it. `sections`: what each further section keeps. `notices`: lines the pusher should see."""
 
     processes: tuple[ProcessType, ...]
     formation: tuple[tuple[TypeName, int], ...]
@@ -40,6 +41,7 @@ class Manifest:
     keep: int = 0
     warm: int | None = None
     sections: Mapping[str, Any] = field(default_factory=dict)
+    serving: Serving = field(default_factory=Serving)
     notices: tuple[str, ...] = ()
 
     def version(self, runtime: str) -> str:
@@ -104,6 +106,7 @@ def complete(
         keep=said.keep,
         warm=said.warm,
         sections=said.sections,
+        serving=said.serving,
         notices=tuple(told),
     )
 

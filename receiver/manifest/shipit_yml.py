@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from receiver import names
+from receiver import names, serving
 from receiver.errors import Rejected
 from receiver.manifest.problems import Problems
 from receiver.manifest.section import Said, Section
 from receiver.manifest.tree import Tree
 from receiver.model import CheckKind, Limits, Listen
 from receiver.names import ConfigKey, Domain
+from receiver.serving import Serving
 
 if TYPE_CHECKING:
     from receiver.manifest.document import Document
@@ -51,6 +52,7 @@ class ShipitYml:
     keep: int = 0
     warm: int | None = None
     sections: Mapping[str, Any] = field(default_factory=dict)
+    serving: Serving = field(default_factory=Serving)
     artifact: ArtifactSettings = field(default_factory=lambda: ArtifactSettings())
 
 
@@ -107,6 +109,7 @@ def _values(document: Document, schema: Any, problems: Problems, sections: Seque
         keep=data.get("keep", 0),
         warm=data.get("warm"),
         sections=_kept(document, problems, sections),
+        serving=_serving(document, problems),
         artifact=_artifact(data.get("artifact", {})),
     )
 
@@ -115,6 +118,21 @@ def _artifact(said: dict[str, Any]) -> ArtifactSettings:
     return ArtifactSettings(
         tuple(said.get("include", ())), tuple(said.get("exclude", ())), bool(said.get("tracked", True))
     )
+
+
+def _serving(document: Document, problems: Problems) -> Serving:
+    said = {key: value for key, value in document.data.get("proxy", {}).items() if not key.startswith("x-")}
+    headers = []
+    for name in said.pop("headers", {}):
+        try:
+            headers.append(serving.header(name, document.texts[("proxy", "headers", name)]))
+        except Rejected as error:
+            problems.add(document.at(("proxy", "headers", name)), error.message, error.hint)
+    if "body" in said:
+        said["body"] = _mebibytes(said["body"])
+    if "header" in said:
+        said["header"] = int(said["header"][:-1])
+    return Serving(**said, headers=tuple(headers))
 
 
 def _kept(document: Document, problems: Problems, sections: Sequence[Section]) -> dict[str, Any]:

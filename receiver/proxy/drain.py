@@ -1,8 +1,8 @@
 """When an old release may be told to stop: as soon as no request is left on its sockets.
 
-nginx opens a connection for each request (docs/proxy.md), so a socket without connections has no request, and after
-the switch it gets no new one. The kernel's list shows also what was not accepted yet: a connection that waits in the
-listener's queue is a request that nobody would answer.
+nginx keeps connections, but no longer than 100 ms without a request, and after the switch it uses none to an old release
+for a new one (ledger/pool.py). So a socket without connections has no request and gets no new one. The kernel's list shows
+also what was not accepted yet: a connection that waits in the listener's queue is a request that nobody would answer.
 """
 
 from __future__ import annotations

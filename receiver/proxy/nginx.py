@@ -6,6 +6,7 @@ Only names, the number of web processes and a stop need this; a release goes liv
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from contextlib import suppress
@@ -14,16 +15,22 @@ from pathlib import Path
 from receiver.engines import all as engines
 from receiver.errors import HostFault, as_root
 from receiver.ledger.ledger import Ledger
+from receiver.model import AppState, Release
 from receiver.names import AppName
 from receiver.paths import Layout, share
-from receiver.proxy.vhost import vhost
+from receiver.proxy.vhost import server_conf, vhost
 from receiver.settings import Settings
 from receiver.system import disk
 from receiver.system.run import run
 
 # How long nginx may take to read its configuration and start new workers (s).
 RELOAD_TIMEOUT = 10.0
-PAGES = ("502.html", "503.html", "504.html")
+# The error pages by status.
+PAGES = (429, 502, 503, 504)
+# Beside the apps' files; no app's name begins like this.
+SERVER = "_server"
+# What nginx takes when its configuration does not say (ngx_core_module, worker_connections).
+CONNECTIONS = 512
 
 
 def apply(layout: Layout, settings: Settings, app: AppName) -> bool:
@@ -32,56 +39,81 @@ def apply(layout: Layout, settings: Settings, app: AppName) -> bool:
     When it returns, every new connection meets the new configuration. Raises HostFault with nginx's words, the old
     file being back in place; or when nginx does not run, the new file then being read at its start.
     """
-    return _put(layout, app, wanted(layout, settings, app))
+    shared = _put(layout, server_path(layout), server(layout, settings), "all apps")
+    return _put(layout, layout.app(app).vhost, wanted(layout, settings, app), app) or shared
 
 
 def is_right(layout: Layout, settings: Settings, app: AppName) -> bool:
-    """Whether nginx's file for `app` is what its ledger says, and was confirmed. Changes nothing."""
-    path = layout.app(app).vhost
-    return _content(path) == wanted(layout, settings, app) and not path.with_suffix(".undo").exists()
+    """Whether nginx's files for `app` are what its ledger says, and were confirmed. Changes nothing."""
+    files = (
+        (layout.app(app).vhost, wanted(layout, settings, app)),
+        (server_path(layout), server(layout, settings)),
+    )
+    return all(_content(path) == text and not path.with_suffix(".undo").exists() for path, text in files)
+
+
+def server_path(layout: Layout) -> Path:
+    """The file with what the vhosts of all apps share."""
+    return layout.nginx / f"{SERVER}.conf"
+
+
+def server(layout: Layout, settings: Settings) -> bytes:
+    """What belongs into it."""
+    return server_conf(settings).encode()
 
 
 def wanted(layout: Layout, settings: Settings, app: AppName) -> bytes:
     """The vhost of `app` as its ledger says; empty for an app that takes no requests."""
     ledger = Ledger(layout.app(app))
-    text = vhost(
-        app,
-        ledger.state(),
-        ledger.current(),
+    return text(layout, settings, ledger.state(), ledger.current()).encode()
+
+
+def text(layout: Layout, settings: Settings, state: AppState, release: Release | None) -> str:
+    """The vhost of an app with this state and live release on this machine."""
+    return vhost(
+        state.app,
+        state,
+        release,
         settings,
         layout,
         pages=pages(layout),
+        capacity=capacity(layout),
         ipv6=Path("/proc/net/if_inet6").exists(),
     )
-    return text.encode()
 
 
 def remove(layout: Layout, app: AppName) -> bool:
     """Take the app's vhost away; True if that took a reload. Raises as `apply` does."""
-    return _put(layout, app, b"")
+    return _put(layout, layout.app(app).vhost, b"", app)
 
 
-def pages(layout: Layout) -> Path:
-    """The directory of the error pages: the administrator's, when all of them are there, else ours."""
-    own = layout.etc / "templates/pages"
-    return own if all((own / name).is_file() for name in PAGES) else share("templates") / "pages"
+def pages(layout: Layout) -> dict[int, Path]:
+    """The error pages: each the administrator's, if it is there, else ours."""
+    own, ours = layout.etc / "templates/pages", share("templates") / "pages"
+    return {code: (own if (own / f"{code}.html").is_file() else ours) / f"{code}.html" for code in PAGES}
 
 
-def _put(layout: Layout, app: AppName, text: bytes) -> bool:
-    """Replace the vhost (b"": none).
+def capacity(layout: Layout) -> int:
+    """How many connections each of nginx's workers may have, as its main configuration says."""
+    main = (layout.root / "etc/nginx/nginx.conf").read_text(errors="replace")
+    found = re.search(r"^[^#\n]*\bworker_connections\s+([0-9]{1,9})\s*;", main, re.MULTILINE)
+    return int(found[1]) if found else CONNECTIONS
 
-    Beside the vhost lies `APP.undo`, the last configuration that nginx confirmed, from before the replacement until
-    the reload is confirmed. Whoever finds it knows that a crash came between, and does not trust the vhost.
+
+def _put(layout: Layout, path: Path, new: bytes, whose: str) -> bool:
+    """Replace one of nginx's files (b"": none); `whose` it is, for the failure.
+
+    Beside it lies `APP.undo`, the last configuration that nginx confirmed, from before the replacement until
+    the reload is confirmed. Whoever finds it knows that a crash came between, and does not trust the file.
     """
-    path = layout.app(app).vhost
     undo = path.with_suffix(".undo")
-    if _content(path) == text and not undo.exists():
+    if _content(path) == new and not undo.exists():
         return False
     with disk.locked(layout.nginx / ".lock", wait=True):
         if not undo.exists():
             disk.write_atomically(undo, _content(path), 0o644)
         try:
-            _replace(path, text)
+            _replace(path, new)
             _validate(layout)
             master = _master(layout)
             if master:
@@ -94,7 +126,7 @@ def _put(layout: Layout, app: AppName, text: bytes) -> bool:
         if not master:
             raise HostFault(
                 "nginx does not run.",
-                holds=f"The configuration of {app} is valid and is read when nginx starts.",
+                holds=f"The configuration of {whose} is valid and is read when nginx starts.",
                 hint=engines.hints().start_proxy,
             )
     return True

@@ -2,21 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from receiver import names
+from receiver.ledger.pool import IDLE, OLDEST
 from receiver.model import WEB, AppState, Listen, Release
 from receiver.names import AppName, Domain
-from receiver.paths import Layout, web_count
+from receiver.paths import POOLS, Layout, pool, web_count
+from receiver.proxy.forwarded import DROPPED, networks
+from receiver.serving import Serving
 from receiver.settings import Settings, default_domain
 from receiver.system.render import render
 
-TEMPLATE = "proxy/app.conf.j2"
-# nginx's own 1 MiB refuses the first photo somebody uploads.
-MAX_BODY = 100
-# Up to so many web processes the text is the same. Each costs every request a stat(2), and the square of them memory in
-# nginx: for 200 apps 32 MB with 4, 50 MB with 8.
+TEMPLATES = ("proxy/app.conf.j2", "proxy/serve.j2", "proxy/server.conf.j2")
+# Up to so many web processes the text is the same. Each costs memory in nginx: for 200 apps 10 MB.
 PREPARED = 4
+# The connections that each of nginx's workers keeps open to an app while nobody uses them.
+KEPT = 16
+# Of the connections that one of nginx's workers may have, one app gets so many requests: each takes two.
+SHARE = 3 / 8
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """The sockets that share the requests; `kept`: their connections are kept for the next one."""
+
+    name: str
+    sockets: tuple[Path, ...]
+    kept: bool
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server block: where it listens, for which names; it serves the app, or sends all to `redirect` instead."""
+
+    listens: tuple[str, ...]
+    names: tuple[Domain, ...]
+    redirect: str = ""
 
 
 def vhost(
@@ -26,7 +50,8 @@ def vhost(
     settings: Settings,
     layout: Layout,
     *,
-    pages: Path,
+    pages: Mapping[int, Path],
+    capacity: int,
     ipv6: bool = True,
 ) -> str:
     """The vhost of `app`, or "" for an app that takes no requests (its release has no web process type).
@@ -34,28 +59,49 @@ def vhost(
     `release` is the live one. Its number of web processes makes no difference up to PREPARED, nor does it that nothing
     was shipped yet (None, or a release that only holds config vars): so neither a scale nor a first push needs a
     reload, which would close the connections that clients of all apps keep open. A stopped app answers 503. `pages`
-    holds 502.html, 503.html and 504.html.
-    Raises Rejected when the server's own domain is not one.
+    are the error pages by status, `capacity` is how many connections a worker of nginx may have. Raises Rejected when
+    the server's own domain is not one.
     """
     shipped = release if release is not None and release.slug else None
     if shipped is not None and not listens(shipped):
         return ""
     web = 1 if shipped is None else shipped.count(WEB)
-    most = max(web, PREPARED)
-    directory = layout.app(app).current / "sockets"
+    counts = [] if state.stopped else sorted({*range(1, PREPARED + 1), max(web, PREPARED)})
+    current = layout.app(app).current
+    serving = shipped.serving if shipped else Serving()
     return render(
-        TEMPLATE,
+        TEMPLATES[0],
         app=app,
-        upstreams=[]
-        if state.stopped
-        else [(count, layout.app(app).current / web_count(count)) for count in sorted({*range(1, PREPARED + 1), most})],
-        sockets=[directory / f"{WEB}.{index}.sock" for index in range(1, most + 1)],
-        directory=directory,
-        domains=domains(app, state, release, settings),
-        port=settings.http_port,
-        max_body=MAX_BODY,
-        pages=pages,
-        ipv6=ipv6,
+        upstreams=[up for count in counts for up in upstreams(app, count, current / "sockets", serving)],
+        counts=[(count, current / web_count(count)) for count in counts],
+        pools=[(index, current / pool(index)) for index in range(1, POOLS)] if serving.keep else [],
+        one=current / web_count(1),
+        directory=current / "sockets",
+        servers=servers(domains(app, state, release, settings), settings, ipv6=ipv6),
+        serving=serving,
+        connections=min(serving.connections or settings.connections, int(capacity * SHARE)),
+        trusted=networks(settings.trusted_proxies),
+        dropped=DROPPED,
+        pages=sorted(pages.items()),
+        kept=KEPT,
+        idle=IDLE,
+        oldest=OLDEST,
+    )
+
+
+def servers(names: tuple[Domain, ...], settings: Settings, *, ipv6: bool) -> Sequence[Server]:
+    """The server blocks of an app: the only place that decides where nginx listens for it."""
+    ports = (f"{settings.http_port}", *((f"[::]:{settings.http_port}",) if ipv6 else ()))
+    return (Server(listens=ports, names=names),)
+
+
+def upstreams(app: AppName, web: int, directory: Path, serving: Serving) -> Sequence[Upstream]:
+    """Those for `web` processes: one with new connections only, and one for each pool of kept ones."""
+    sockets = tuple(directory / f"{WEB}.{index}.sock" for index in range(1, web + 1))
+    pools = [str(index) for index in range(POOLS)] if serving.keep else ["0"]
+    return (
+        *(Upstream(f"shipit-{app}-{web}-{name}", sockets, serving.keep) for name in pools),
+        Upstream(f"shipit-{app}-{web}-new", sockets, kept=False),
     )
 
 
@@ -82,6 +128,11 @@ def shipit_conf(settings: Settings, layout: Layout, *, catch_all: bool, names_ha
         names_hash=names_hash,
         ipv6=ipv6,
     )
+
+
+def server_conf(settings: Settings) -> str:
+    """What the vhosts of all apps share; from the settings alone."""
+    return render(TEMPLATES[2], trusted=networks(settings.trusted_proxies))
 
 
 def listens(release: Release) -> bool:

@@ -28,7 +28,7 @@ from receiver.engines import all as all_engines
 from receiver.engines.all import Engines
 from receiver.errors import Failure, HostFault, Rejected, sick_disk
 from receiver.paths import SHIPIT_USER, Layout
-from receiver.proxy.vhost import TEMPLATE
+from receiver.proxy.vhost import TEMPLATES
 from receiver.root.verbs import Verbs
 from receiver.system.journal import lines_may_be_lost
 from receiver.system.listener import FIRST_FD, IDLE, fork_for_each
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> None:
         raise SystemExit(reconcile_all(layout, all_engines.here(layout)))
     own = argv == ["--listen"]
     engines = all_engines.here(layout)
-    ahead = chain(imports(), engines.ahead(), prepared(TEMPLATE))
+    ahead = chain(imports(), engines.ahead(), prepared(*TEMPLATES))
     # So that no fork has to load the name service again (nsswitch.conf(5)).
     with suppress(KeyError):
         pwd.getpwnam(SHIPIT_USER)

@@ -50,7 +50,8 @@ def check_port(port: int) -> None:
 
 def configure(layout: Layout, settings: Settings, record: Record, step: Step) -> tuple[bool, Record]:
     """Put our file in place, validated with the whole; True if anything changed. Else all is as before."""
-    from receiver.proxy.vhost import shipit_conf
+    from receiver.proxy.nginx import server_path
+    from receiver.proxy.vhost import server_conf, shipit_conf
 
     path = config_path(layout)
     path.parent.mkdir(exist_ok=True)
@@ -63,18 +64,21 @@ def configure(layout: Layout, settings: Settings, record: Record, step: Step) ->
         names_hash=not _sets_names_hash(layout),
         ipv6=Path("/proc/net/if_inet6").exists(),
     ).encode()
-    old = path.read_bytes() if path.exists() else None
-    if old == text and not removed:
+    wanted = {path: text, server_path(layout): server_conf(settings).encode()}
+    old = {file: file.read_bytes() if file.exists() else None for file in wanted}
+    if old == wanted and not removed:
         return False, record
-    disk.write_atomically(path, text, 0o644)
+    for file, content in wanted.items():
+        disk.write_atomically(file, content, 0o644)
     if removed:
         default.unlink()
     tested = run(["nginx", "-t", "-q"], check=False, timeout=60)
     if tested.code:
-        if old is None:
-            path.unlink()
-        else:
-            disk.write_atomically(path, old, 0o644)
+        for file, before in old.items():
+            if before is None:
+                file.unlink()
+            else:
+                disk.write_atomically(file, before, 0o644)
         if removed:
             default.symlink_to(removed)
         raise HostFault(

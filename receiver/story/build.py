@@ -88,6 +88,7 @@ def filled(
         capabilities=manifest.sections,
         domains=manifest.domains,
         warm=context.settings.warm if manifest.warm is None else manifest.warm,
+        serving=manifest.serving,
         runtime=plan.runtime,
         process_env=process,
         shares=reuse.shares(found),

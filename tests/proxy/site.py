@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -19,7 +20,7 @@ from receiver.ledger.ledger import Ledger
 from receiver.model import WEB, AppState, Change, Check, CheckKind, Listen, ProcessType, Release, Status
 from receiver.names import AppName
 from receiver.paths import Layout
-from receiver.proxy import vhost
+from receiver.proxy import nginx, vhost
 from receiver.proxy.probe import Place
 from receiver.settings import Settings
 
@@ -32,6 +33,8 @@ COMMANDS: dict[str, list[str | Path]] = {
     "gthread": [BIN / "gunicorn", "wsgi:app", "--worker-class=gthread", "--threads=8", "--workers=2", "-b", "unix:{socket}"],
     "sync": [BIN / "gunicorn", "wsgi:app", "--workers=4", "-b", "unix:{socket}"],
     "uvicorn": [BIN / "uvicorn", "asgi:app", "--uds", "{socket}", "--log-level=warning"],
+    "node": ["node", "hello.js", "{socket}"],
+    "closes": [sys.executable, "closes.py", "{socket}"],
     "abrupt": [sys.executable, "abrupt.py", "{socket}"],
     "port": [sys.executable, "fronted.py", "{socket}"],
 }  # fmt: skip
@@ -63,6 +66,7 @@ class Site:
             made.mkdir(parents=True)
         conf = vhost.shipit_conf(self.settings, self.layout, catch_all=True, names_hash=True)
         (self.root / "etc/nginx/shipit.conf").write_text(local(conf))
+        self.write_server_conf()
         (self.root / "etc/nginx/nginx.conf").write_text(
             f"user root; worker_processes 2; pid {self.root}/run/nginx.pid; error_log {self.root}/var/log/nginx/error.log;\n"
             f"events {{ worker_connections 768; }}\n"
@@ -101,13 +105,16 @@ class Site:
     def nginx_pid(self) -> int:
         return int((self.root / "run/nginx.pid").read_text())
 
+    def write_server_conf(self) -> None:
+        nginx.server_path(self.layout).write_text(vhost.server_conf(self.settings))
+
     def write_vhost(self, release: Release | None = None, app: AppName = APP, stopped: bool = False) -> None:
         """What receiver.proxy.nginx does, without validation or reload."""
         self.layout.app(app).vhost.write_text(self.vhost(release, app, stopped))
 
     def vhost(self, release: Release | None = None, app: AppName = APP, stopped: bool = False) -> str:
         state = AppState(app=app, created=0.0, stopped=stopped)
-        return local(vhost.vhost(app, state, release, self.settings, self.layout, pages=REPO / "templates/pages"))
+        return local(nginx.text(self.layout, self.settings, state, release))
 
     def sockets(self, number: int, web: int, app: AppName = APP) -> list[Path]:
         """Where the web processes of a release listen."""
@@ -161,7 +168,7 @@ def release(
 def local(text: str) -> str:
     """The rendered text, listening on the loopback interface only."""
     kept = [line for line in text.splitlines(keepends=True) if "listen [::]" not in line]
-    return "".join(kept).replace("listen ", "listen 127.0.0.1:")
+    return re.sub(r"listen (?=[0-9]+[ ;])", "listen 127.0.0.1:", "".join(kept))
 
 
 def connects(where: int | Path) -> bool:

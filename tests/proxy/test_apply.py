@@ -17,10 +17,11 @@ from receiver.ledger.ledger import Ledger
 from receiver.model import AppState, Change, Check, CheckKind, Listen, ProcessType
 from receiver.names import AppName, Domain, TypeName
 from receiver.proxy import nginx
+from receiver.proxy.forwarded import DROPPED
 from receiver.proxy.vhost import PREPARED, vhost
 
 from .load import Load
-from .site import APP, REPO, Site, local, release
+from .site import APP, Site, local, release
 
 
 @pytest.fixture
@@ -120,7 +121,7 @@ def test_a_first_vhost_that_is_refused_does_not_stay(site: Site) -> None:
     (site.layout.nginx / "broken.conf").write_text("nonsense;\n")
     with pytest.raises(HostFault):
         apply(site)
-    assert sorted(path.name for path in site.layout.nginx.iterdir()) == [".lock", "broken.conf"]
+    assert sorted(path.name for path in site.layout.nginx.iterdir()) == [".lock", "_server.conf", "broken.conf"]
 
 
 def test_a_reload_that_the_master_refuses_is_noticed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,30 +197,81 @@ def test_stopped_and_scaled_to_zero_answer_503_and_a_dead_process_502(site: Site
 def test_the_administrators_pages_win(site: Site) -> None:
     own = site.layout.etc / "templates/pages"
     own.mkdir(parents=True)
-    (own / "503.html").write_text("ours")
+    (own / "502.html").write_text("ours")
     apply(site)
     assert "not running" in get(site)[1]
-    for name in nginx.PAGES:
-        (own / name).write_text("closed for today")
+    (own / "503.html").write_text("closed for today")
     assert apply(site)
     assert get(site) == (503, "closed for today")
+
+
+def headers(site: Site, path: str = "/headers", host: str = "blog.test", **claims: str) -> dict[str, str]:
+    """What of a request's header reaches the app; `claims` are headers with _ for -."""
+    sent = {name.replace("_", "-"): value for name, value in claims.items()}
+    request = "".join(f"{name}: {value}\r\n" for name, value in {"Host": host, **sent}.items())
+    with socket.create_connection(("127.0.0.1", site.port)) as pipe:
+        pipe.sendall(f"GET {path} HTTP/1.1\r\n{request}Connection: close\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: pipe.recv(65536), b"")).decode()
+    status, _, text = answer.partition("\r\n\r\n")
+    assert " 200 " in status, answer
+    return dict(line.split("=", 1) for line in text.splitlines())
+
+
+FAMILY = ("forward", "proxy", "real", "client_ip", "scheme", "ssl", "https", "proto", "original", "rewrite", "cf_")
 
 
 def test_what_a_client_claims_to_be_is_not_passed_on(site: Site) -> None:
     live(site, kind="sync")
     apply(site)
-    claims = {
-        "X-Forwarded-For": "6.6.6.6", "X-Forwarded-Host": "evil", "X-Forwarded-Proto": "https", "X-Real-IP": "6.6.6.6",
-        "X-Request-Id": "mine", "Proxy": "http://evil",
-    }  # fmt: skip
-    status, text = get(site, path="/headers", headers=claims)
-    seen = dict(line.split("=", 1) for line in text.splitlines())
-    assert status == 200
-    assert seen["HTTP_X_FORWARDED_FOR"] == seen["HTTP_X_REAL_IP"] == "127.0.0.1"
-    assert (seen["HTTP_HOST"], seen["HTTP_X_FORWARDED_HOST"], seen["HTTP_X_FORWARDED_PROTO"]) == (
-        "blog.test", "blog.test", "http",
-    )  # fmt: skip
-    assert len(seen["HTTP_X_REQUEST_ID"]) == 32 and "HTTP_PROXY" not in seen
+    made_up = dict.fromkeys([*DROPPED, "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "X-Request-Id"], "6.6.6.6")
+    seen = headers(site, **made_up, X_Forwarded_Proto="https")
+    assert seen.pop("HTTP_X_FORWARDED_FOR") == seen.pop("HTTP_X_REAL_IP") == "127.0.0.1"
+    assert (seen.pop("HTTP_X_FORWARDED_HOST"), seen.pop("HTTP_X_FORWARDED_PROTO")) == ("blog.test", "http")
+    assert len(seen.pop("HTTP_X_REQUEST_ID")) == 32
+    assert "6.6.6.6" not in seen.values()
+    assert not [name for name in seen if any(word in name.lower() for word in FAMILY)]
+    # With _ for -, which servers cannot tell from the other.
+    with socket.create_connection(("127.0.0.1", site.port)) as pipe:
+        pipe.sendall(
+            b"GET /headers HTTP/1.1\r\nHost: blog.test\r\nX_Forwarded_Proto: https\r\nConnection: close\r\n\r\n"
+        )
+        assert b"https" not in b"".join(iter(lambda: pipe.recv(65536), b""))
+
+
+def test_a_trusted_proxy_tells_who_the_client_is_and_nobody_else_does(site: Site) -> None:
+    live(site, kind="sync")
+    claims = {"X_Forwarded_For": "6.6.6.6, 9.9.9.9", "X_Forwarded_Proto": "https", "X_Forwarded_Host": "shop.example"}
+    for trusted, (address, scheme, host) in {
+        "127.0.0.1/32": ("9.9.9.9", "https", "shop.example"),
+        "10.0.0.0/8": ("127.0.0.1", "http", "blog.test"),
+    }.items():
+        site.settings = replace(site.settings, trusted_proxies=(trusted,))
+        assert apply(site)
+        seen = headers(site, **claims, X_Forwarded_Ssl="on", Forwarded="proto=http", X_Forwarded_Port="1")
+        assert (seen["HTTP_X_REAL_IP"], seen["HTTP_X_FORWARDED_FOR"]) == (address, address)
+        assert (seen["HTTP_X_FORWARDED_PROTO"], seen["HTTP_X_FORWARDED_HOST"]) == (scheme, host)
+        assert not {"HTTP_X_FORWARDED_SSL", "HTTP_FORWARDED", "HTTP_X_FORWARDED_PORT"} & seen.keys()
+
+
+@pytest.mark.parametrize(
+    ("path", "host", "seen_host"),
+    [
+        ("/headers", "BLOG.Test", "blog.test"),
+        ("/headers", "blog.test.", "blog.test"),
+        ("/headers", "Blog.test.:8080", "blog.test:8080"),
+        # RFC 9112, 3.2.2: the request line wins over the header.
+        ("http://blog.test/headers", "evil.example", "blog.test"),
+        ("http://blog.test:8080/headers", "evil.example:8080", "blog.test"),
+        ("http://BLOG.test/headers", "blog.test:8080", "blog.test:8080"),
+    ],
+)
+def test_the_app_sees_one_host_and_it_is_the_one_it_was_chosen_by(
+    site: Site, path: str, host: str, seen_host: str
+) -> None:
+    live(site, kind="sync")
+    apply(site)
+    seen = headers(site, path, host)
+    assert (seen["HTTP_HOST"], seen["HTTP_X_FORWARDED_HOST"]) == (seen_host, seen_host)
 
 
 def test_a_body_of_2_mib_is_taken_and_one_of_101_is_not(site: Site) -> None:
@@ -258,8 +310,7 @@ def test_the_longest_domains_of_200_apps_fit(site: Site) -> None:
     for number in range(200):
         app = AppName(f"app{number}")
         state = AppState(app=app, created=0.0, domains=(Domain(f"a{number}.{long}"), Domain(f"*.b{number}.{long}")))
-        text = vhost(app, state, None, site.settings, site.layout, pages=REPO / "templates/pages")
-        site.layout.app(app).vhost.write_text(local(text))
+        site.layout.app(app).vhost.write_text(local(nginx.text(site.layout, site.settings, state, None)))
     live(site)
     assert apply(site)
     assert get(site) == (200, "v1")

@@ -6,6 +6,7 @@ SHIPIT_SWITCHES=100 makes each test as long as the promise; the default keeps th
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import time
@@ -18,6 +19,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
 from receiver.model import WEB
+from receiver.paths import POOLS
 from receiver.proxy.drain import open_connections, wait_until_idle
 from receiver.proxy.vhost import PREPARED
 
@@ -26,6 +28,8 @@ from .site import APP, Site, release
 
 SWITCHES = int(os.environ.get("SHIPIT_SWITCHES", "10"))
 SOME_SWITCHES = max(4, SWITCHES // 5)
+NODE = pytest.param("node", marks=pytest.mark.skipif(not shutil.which("node"), reason="Node is not installed"))
+KINDS = ["gthread", "sync", "uvicorn", "port", NODE]
 
 
 @pytest.fixture
@@ -63,7 +67,7 @@ def check_nothing_was_lost(load: Load) -> None:
 
 
 @pytest.mark.parametrize(("keep", "method"), [(True, "GET"), (False, "POST")])
-@pytest.mark.parametrize("kind", ["gthread", "sync", "uvicorn", "abrupt", "port"])
+@pytest.mark.parametrize("kind", [*KINDS, "closes", "abrupt"])
 def test_no_request_is_lost_repeated_or_stale(site: Site, kind: str, keep: bool, method: str) -> None:
     serve(site, kind)
     switched = {}
@@ -92,6 +96,47 @@ def test_slow_requests_in_flight_are_finished(site: Site, kind: str) -> None:
 def check_nothing_was_lost_in(load: Load, by: Set[str] = frozenset({"v1", "v2", "v3"})) -> None:
     assert not load.failures, load.failures
     assert by >= set(load.answers) and load.answers[min(by)] >= load.clients
+
+
+def test_a_request_that_ends_many_switches_later_leads_nobody_back_to_its_release(site: Site) -> None:
+    """Its connection was kept once: returned to a pool that is in use again, it would take others to the old release."""
+    serve(site, "uvicorn")
+    with (
+        Load(site.port, "blog.test", clients=2, path="/slow/2") as slow,
+        Load(site.port, "blog.test", clients=4) as load,
+    ):
+        switched = {}
+        for number in range(2, 2 + 2 * POOLS):
+            site.spawn(number, "uvicorn")
+            site.switch(number)
+            switched[number] = time.monotonic()
+            time.sleep(0.5)
+    check_nothing_was_lost(load)
+    assert not slow.failures
+    for began, answer in [*load.seen, *slow.seen]:
+        assert began <= switched.get(int(answer[1:]) + 1, began), f"{answer} answered after it was replaced"
+
+
+def test_connections_are_kept_and_gone_a_moment_after_the_last_request(site: Site) -> None:
+    serve(site, "uvicorn")
+    path = str(site.sockets(1, 1)[0])
+    with Load(site.port, "blog.test", clients=8) as load:
+        time.sleep(0.5)
+        # Idle in a pool or in use, but there: with one for each request, most looks would meet fewer than clients.
+        assert min(open_connections({path}) for _ in range(50)) >= 1
+    check_nothing_was_lost(load)
+    assert wait_until_idle(site.sockets(1, 1), 2)
+
+
+def test_a_release_that_is_replaced_is_idle_at_once_though_its_connections_were_kept(site: Site) -> None:
+    serve(site, "uvicorn")
+    with Load(site.port, "blog.test", clients=8):
+        for number in (2, 3, 4):
+            site.spawn(number, "uvicorn")
+            site.switch(number)
+            began = time.monotonic()
+            assert idle(site, number - 1)
+            assert time.monotonic() - began < 1.5
 
 
 def test_without_the_wait_requests_are_lost(site: Site) -> None:

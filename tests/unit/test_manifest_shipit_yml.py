@@ -9,6 +9,7 @@ import pytest
 from receiver.errors import Rejected
 from receiver.manifest import schema, shipit_yml, yaml_document
 from receiver.model import CheckKind, Limits, Listen
+from receiver.serving import Serving
 
 
 def refused(text: str) -> Rejected:
@@ -153,3 +154,28 @@ def test_a_file_of_another_name_is_not_silently_ignored() -> None:
 
     with pytest.raises(Rejected, match=r"The file is called shipit\.yml"):
         shipit_yml.read(FakeTree({"shipit.yaml": "keep: 1"}))
+
+
+def test_how_nginx_serves_the_app_is_typed() -> None:
+    said = shipit_yml.parse(
+        b"proxy:\n  timeout: 300\n  body: 2G\n  header: 32K\n  buffering: false\n  upload_buffering: false\n"
+        b"  keep: false\n  connections: 200\n  headers:\n    X-Frame-Options: DENY\n    X-Number: 007\n"
+    )
+    assert said.serving == Serving(
+        timeout=300, body=2048, header=32, buffering=False, upload_buffering=False, keep=False, connections=200,
+        headers=(("X-Frame-Options", "DENY"), ("X-Number", "007")),
+    )  # fmt: skip
+    assert shipit_yml.parse(b"keep: 3\n").serving == Serving()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "timeout: 0", "timeout: 1m", "body: 100", "body: -1M", "header: 2K", "header: 1M", "buffering: off-ish", "speed: 3",
+        "headers: {'X-A;': b}", "headers: {Connection: close}", "headers: {X-A: '$host'}", "headers: {X-A: 'a\"; b'}",
+        "headers: {X-A: 'back\\slash'}", 'headers: {X-A: "two\\nlines"}', "headers: {X-A: é}",
+    ],
+)  # fmt: skip
+def test_what_nginx_must_not_be_told_is_refused_with_its_line(line: str) -> None:
+    with pytest.raises(Rejected, match=r"shipit\.yml"):
+        shipit_yml.parse(f"proxy:\n  {line}\n".encode())

@@ -169,7 +169,7 @@ def test_what_every_record_of_its_format_has_may_not_be_missing(value: Release |
 # What a config change, a scale, a restart and a rollback take over from their base, and what each release has for itself.
 CARRIED = {
     "slug", "environment", "environment_key", "origin", "runtime", "release_command",
-    "processes", "formation", "build_config", "env", "digest", "warm",
+    "processes", "formation", "build_config", "env", "digest", "warm", "serving",
     "domains", "capabilities", "process_env", "shares", "static",
 }  # fmt: skip
 OWN = {

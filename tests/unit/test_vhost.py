@@ -7,14 +7,16 @@ from pathlib import Path
 import pytest
 
 from receiver.errors import Rejected
-from receiver.model import AppState, Change, Check, CheckKind, Listen, ProcessType, Release, Status
+from receiver.model import AppState, Change, Check, CheckKind, Listen, ProcessType, Release, Status, decode_release
 from receiver.names import AppName, Domain, TypeName
-from receiver.paths import PREFIX, Layout
-from receiver.proxy.vhost import PREPARED, domains, shipit_conf, vhost
+from receiver.paths import POOLS, PREFIX, Layout
+from receiver.proxy.vhost import PREPARED, domains, server_conf, shipit_conf, vhost
+from receiver.records import Corrupt, encode
+from receiver.serving import Serving
 from receiver.settings import Settings
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden/proxy"
-PAGES = PREFIX / "share/shipit/templates/pages"
+PAGES = {code: PREFIX / f"share/shipit/templates/pages/{code}.html" for code in (429, 502, 503, 504)}
 BLOG = AppName("blog")
 STATE = AppState(app=BLOG, created=0.0)
 SETTINGS = Settings(domain="apps.example.org")
@@ -29,7 +31,7 @@ def release(web: int = 1, kind: str = "web", listen: Listen = Listen.SOCKET) -> 
 
 
 def rendered(state: AppState, live: Release | None, settings: Settings = SETTINGS, ipv6: bool = True) -> str:
-    return vhost(BLOG, state, live, settings, Layout(), pages=PAGES, ipv6=ipv6)
+    return vhost(BLOG, state, live, settings, Layout(), pages=PAGES, capacity=8192, ipv6=ipv6)
 
 
 def same_as_golden(name: str, text: str) -> None:
@@ -55,8 +57,9 @@ def test_a_scale_needs_no_new_vhost() -> None:
 
 def test_more_web_processes_than_are_prepared_are_all_named() -> None:
     many = rendered(STATE, release(web=PREPARED + 4))
-    assert many.count("\nupstream ") == PREPARED + 1
-    assert many.count(f"web.{PREPARED + 4}.sock max_fails") == 1
+    # Each with its pools of kept connections, and once for new ones only.
+    assert many.count("\nupstream ") == (PREPARED + 1) * (POOLS + 1)
+    assert many.count(f"web.{PREPARED + 4}.sock max_fails") == POOLS + 1
 
 
 def test_a_stopped_app_answers_503() -> None:
@@ -99,10 +102,26 @@ def test_what_shipit_yml_asks_for_counts_as_far_as_it_was_approved() -> None:
     assert domains(BLOG, approved, asking, SETTINGS) == ("b.org", "blog.apps.example.org")
 
 
+def test_one_app_never_gets_all_connections_of_a_worker_of_nginx() -> None:
+    def limit(capacity: int, connections: int = 3000) -> int:
+        settings = replace(SETTINGS, connections=connections)
+        text = vhost(BLOG, STATE, release(), settings, Layout(), pages=PAGES, capacity=capacity)
+        return int(text.split("limit_conn shipit_connections ")[1].split(";")[0])
+
+    assert (limit(8192), limit(8192, 100), limit(768)) == (3000, 100, 288)
+
+
+def test_what_the_apps_share_is_of_the_settings_alone() -> None:
+    same_as_golden("server.conf", server_conf(SETTINGS))
+    trusting = server_conf(replace(SETTINGS, trusted_proxies=("10.0.0.2/32", "cloudflare", "cloudflare")))
+    assert "    10.0.0.2/32 yes;\n    173.245.48.0/20 yes;\n" in trusting
+    assert trusting.count("173.245.48.0/20") == 1
+
+
 def test_the_longest_app_name_leaves_room_for_the_sockets_path() -> None:
     app = AppName("a" * 26)
     live = replace(release(web=100), app=app)
-    text = vhost(app, AppState(app=app, created=0.0), live, SETTINGS, Layout(), pages=PAGES)
+    text = vhost(app, AppState(app=app, created=0.0), live, SETTINGS, Layout(), pages=PAGES, capacity=8192)
     # sun_path has 108 bytes with the final NUL (unix(7)).
     assert max(len(line.split("unix:")[1].split()[0]) for line in text.splitlines() if "unix:" in line) <= 107
 
@@ -114,3 +133,20 @@ def test_the_catch_all_is_the_default_only_on_an_nginx_of_our_own() -> None:
     assert "default_server" not in theirs and "names_hash" not in theirs
     for text in (ours, theirs):
         assert text.index("return 404") < text.index("include ")
+
+
+def test_how_the_app_wants_to_be_served_is_in_the_vhost() -> None:
+    wanted = Serving(
+        timeout=300, body=0, header=64, buffering=False, upload_buffering=False, keep=False, connections=7,
+        headers=(("Content-Security-Policy", "default-src 'self'; img-src *"),),
+    )  # fmt: skip
+    text = rendered(STATE, replace(release(), serving=wanted))
+    same_as_golden("serving.conf", text)
+    assert "keepalive 16" not in text and text.count("\nupstream ") == 2 * PREPARED
+
+
+def test_a_record_cannot_put_a_line_into_nginxs_configuration() -> None:
+    for bad in ("a\nb", 'a"; b', "$host", "\\"):
+        raw = encode(replace(release(), serving=Serving(headers=(("X-A", bad),))))
+        with pytest.raises(Corrupt):
+            decode_release(raw)

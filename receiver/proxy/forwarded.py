@@ -1,0 +1,83 @@
+"""The headers by which proxies tell an app about the client and about what the client asked for.
+
+The vhost writes X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Host, X-Real-IP and X-Request-Id itself and drops the
+rest, whoever sent it: an app that reads one of them must not read what the client made up. nginx cannot be told "only
+these", since it would then have to know every header that an app may want; so this list is kept whole.
+"""
+
+from __future__ import annotations
+
+DROPPED = (
+    # httpoxy: CGI programs read it as HTTP_PROXY.
+    "Proxy",
+    "Forwarded",
+    "Forwarded-For",
+    "Forwarded-Host",
+    "Forwarded-Proto",
+    "X-Forwarded",
+    "X-Forwarded-By",
+    "X-Forwarded-Client-Cert",
+    "X-Forwarded-For-Original",
+    "X-Forwarded-Method",
+    "X-Forwarded-Path",
+    "X-Forwarded-Port",
+    "X-Forwarded-Prefix",
+    "X-Forwarded-Protocol",
+    "X-Forwarded-Scheme",
+    "X-Forwarded-Server",
+    "X-Forwarded-Ssl",
+    "X-Forwarded-Uri",
+    "X-Forwarded-URL",
+    "X-Forwarded-User",
+    "X-Original-Forwarded-For",
+    "X-Original-Host",
+    "X-Original-Proto",
+    "X-Original-URL",
+    "X-Rewrite-URL",
+    "X-Host",
+    "X-HTTP-Host-Override",
+    "X-HTTPS",
+    "X-Proto",
+    "X-Scheme",
+    "X-Script-Name",
+    "X-Url-Scheme",
+    "Front-End-Https",
+    "Url-Scheme",
+    "X-ARR-SSL",
+    "X-Client-IP",
+    "X-Client-Scheme",
+    "X-Cluster-Client-IP",
+    "X-Originating-IP",
+    "X-ProxyUser-Ip",
+    "X-Remote-Addr",
+    "X-Remote-IP",
+    "Client-IP",
+    "True-Client-IP",
+    "CF-Connecting-IP",
+    "CF-Connecting-IPv6",
+    "CF-Visitor",
+    "CloudFront-Forwarded-Proto",
+    "CloudFront-Viewer-Address",
+    "Fastly-Client-IP",
+    "Fastly-SSL",
+    "Fly-Client-IP",
+    "X-AppEngine-User-IP",
+    "X-Azure-ClientIP",
+    "Proxy-Client-IP",
+    "WL-Proxy-Client-IP",
+    "WL-Proxy-SSL",
+)
+
+# https://www.cloudflare.com/ips, as of 2023-09-28 (its list changes every few years).
+CLOUDFLARE = (
+    "173.245.48.0/20", "103.21.244.0/22", "103.22.200.0/22", "103.31.4.0/22", "141.101.64.0/18", "108.162.192.0/18",
+    "190.93.240.0/20", "188.114.96.0/20", "197.234.240.0/22", "198.41.128.0/17", "162.158.0.0/15", "104.16.0.0/13",
+    "104.24.0.0/14", "172.64.0.0/13", "131.0.72.0/22", "2400:cb00::/32", "2606:4700::/32", "2803:f800::/32",
+    "2405:b500::/32", "2405:8100::/32", "2a06:98c0::/29", "2c0f:f248::/32",
+)  # fmt: skip
+
+
+def networks(trusted: tuple[str, ...]) -> tuple[str, ...]:
+    """The addresses and networks that `trusted_proxies` names: in nginx's words, each once."""
+    found = [network for name in trusted for network in (CLOUDFLARE if name == "cloudflare" else (name,))]
+    return tuple(dict.fromkeys(found))
