@@ -59,6 +59,10 @@ def pool(index: int) -> str:
     return f"pool.{index}"
 
 
+# The name of ReleasePaths.one, likewise.
+ONE = "one"
+
+
 @dataclass(frozen=True)
 class Layout:
     """All paths below one root (`/`, or a temporary directory in tests)."""
@@ -290,6 +294,11 @@ class ReleasePaths:
     def pool(self, index: int) -> Path:
         """In the ledger: tells nginx through which of its pools the release's requests go (ledger/pool.py)."""
         return self.dir / pool(index)
+
+    @property
+    def one(self) -> Path:
+        """In the ledger: tells nginx of one web process, and of pool 0."""
+        return self.dir / ONE
 
     @property
     def run_dir(self) -> Path:

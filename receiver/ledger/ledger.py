@@ -235,15 +235,19 @@ class Ledger:
         which of its pools of kept connections their requests go.
         """
         paths = self.paths.release(release.number)
-        if web := release.count(WEB):
+        if (web := release.count(WEB)) > 1:
             paths.web_count(web).touch(FILE_MODE)
-            if web > 1:
-                disk.fsync_dir(paths.dir)
+            disk.fsync_dir(paths.dir)
         replaced = self._replaced()
-        pool.enter(paths, replaced)
+        pool.enter(paths, replaced, web)
         disk.replace_symlink(self.paths.current, release.name)
         if replaced not in (None, paths):
             pool.leave(replaced)
+
+    def rest(self) -> None:
+        """Some time after a commit: let nginx find the way to the live release with the least work."""
+        if release := self.current():
+            pool.rest(self.paths.release(release.number), release.count(WEB))
 
     def _replaced(self) -> ReleasePaths | None:
         """The release that is live until now; None where there is none, or nobody knows which."""

@@ -1,8 +1,9 @@
 """Which of nginx's pools of kept connections the requests to a release go through.
 
 nginx keeps connections to an app for its next requests. So that no request meets a release that was replaced, each
-switch moves on to the next of a few pools, told by a file in the live release's directory: `current/pool.1`.
-A pool that was left is clean after CLEAN seconds, whatever its requests still do (docs/proxy.md).
+switch moves on to another of a few pools, told by a file in the live release's directory: `current/pool.1`. A pool that
+was left is clean after CLEAN seconds, whatever its requests still do (docs/proxy.md). Pool 0 is where a release comes
+to rest: with one web process, a single look at a file (`current/one`) then tells nginx all it must know.
 """
 
 from __future__ import annotations
@@ -17,34 +18,64 @@ from receiver.system import disk
 IDLE, OLDEST = 100, 1000
 # From when on a pool that was left holds no connection any more (s): OLDEST, IDLE, and room for a busy machine.
 CLEAN = 1.5
+MODE = 0o640
 
+# When each pool was left.
 Left = tuple[float, ...]
 
 
-def enter(release: ReleasePaths, live: ReleasePaths | None) -> None:
-    """Give `release`, which is about to replace `live`, a pool that holds no connection to any other release.
+def enter(release: ReleasePaths, live: ReleasePaths | None, web: int) -> None:
+    """Give `release`, with so many web processes, which is about to replace `live`, a pool that holds no connection to
+    any other release.
 
-    Waits where that needs time: only for the third switch within CLEAN seconds. Nothing of it must outlast a power
-    cut, which ends nginx's connections, too.
+    Waits where that needs time: for the third switch within CLEAN seconds. Nothing of it must outlast a power cut,
+    which ends nginx's connections, too.
     """
-    known = _mark(release)
-    if (live is None and known is not None) or live == release:
+    own, _ = _marks(release)
+    if (live is None and own) or live == release:
         return
-    pool, left = (_mark(live) if live else None) or (0, (-CLEAN,) * POOLS)
-    new = (pool + 1) % POOLS
-    # Longer ago than this machine is up is before its last boot.
-    if 0 <= (ago := _now() - left[new]) < CLEAN:
-        time.sleep(CLEAN - ago)
+    used, left = _marks(live) if live else (set(), ())
+    if live and not used:
+        # An older shipit's: what has no mark is in pool 0.
+        used = {0}
+    left = left or (-CLEAN,) * POOLS
+    new = min({*range(POOLS)} - used, key=lambda index: left[index])
+    _wait(left[new])
     leave(release)
-    left = tuple([_now() if live and index == pool else when for index, when in enumerate(left)])
-    text = " ".join(map(repr, left)) + "\n"
-    disk.write_atomically(release.pool(new), text.encode(), 0o640, lasts=disk.Lasts.LATER)
+    now = _now()
+    _mark(release, new, tuple([now if index in used else when for index, when in enumerate(left)]))
+    if new == 0 and web == 1:
+        release.one.touch(MODE)
+
+
+def rest(release: ReleasePaths, web: int) -> None:
+    """Bring the live release to pool 0, once that is clean; for whoever holds the app's lock."""
+    used, left = _marks(release)
+    if not used or 0 in used or not _is_clean(left[0]):
+        return
+    now = _now()
+    # Killed in between, both pools count as used.
+    _mark(release, 0, tuple([now if index in used else when for index, when in enumerate(left)]))
+    if web == 1:
+        release.one.touch(MODE)
+    for index in used:
+        disk.remove_file(release.pool(index))
 
 
 def leave(release: ReleasePaths) -> None:
-    """Take the mark of a release away that serves no more."""
-    for index in range(POOLS):
-        disk.remove_file(release.pool(index))
+    """Take the marks of a release away that serves no more."""
+    for path in (release.one, *map(release.pool, range(POOLS))):
+        disk.remove_file(path)
+
+
+def _wait(left: float) -> None:
+    # Longer ago than this machine is up is before its last boot.
+    if 0 <= (ago := _now() - left) < CLEAN:
+        time.sleep(CLEAN - ago)
+
+
+def _is_clean(left: float) -> bool:
+    return not 0 <= _now() - left < CLEAN
 
 
 def _now() -> float:
@@ -52,11 +83,20 @@ def _now() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
-def _mark(release: ReleasePaths) -> tuple[int, Left] | None:
-    """The pool of a release, and when each of them was left; None for one that has no mark, or a damaged one."""
+def _mark(release: ReleasePaths, pool: int, left: Left) -> None:
+    text = " ".join(map(repr, left)) + "\n"
+    disk.write_atomically(release.pool(pool), text.encode(), MODE, lasts=disk.Lasts.LATER)
+
+
+def _marks(release: ReleasePaths) -> tuple[set[int], Left]:
+    """The pools of a release, and when each was left; what is damaged says only that the pool is used."""
+    used: set[int] = set()
+    left: Left = ()
     for index in range(POOLS):
         with suppress(OSError, ValueError):
-            left = tuple(map(float, release.pool(index).read_text().split()))
-            if len(left) == POOLS:
-                return index, left
-    return None
+            text = release.pool(index).read_text()
+            used.add(index)
+            said = tuple(map(float, text.split()))
+            if len(said) == POOLS:
+                left = max(left, said, key=sum) if left else said
+    return used, left

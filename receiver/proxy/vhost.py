@@ -10,7 +10,7 @@ from receiver import names
 from receiver.ledger.pool import IDLE, OLDEST
 from receiver.model import WEB, AppState, Listen, Release
 from receiver.names import AppName, Domain
-from receiver.paths import POOLS, Layout, pool, web_count
+from receiver.paths import ONE, POOLS, Layout, pool, web_count
 from receiver.proxy.forwarded import DROPPED, networks
 from receiver.serving import Serving
 from receiver.settings import Settings, default_domain
@@ -75,7 +75,7 @@ def vhost(
         upstreams=[up for count in counts for up in upstreams(app, count, current / "sockets", serving)],
         counts=[(count, current / web_count(count)) for count in counts],
         pools=[(index, current / pool(index)) for index in range(1, POOLS)] if serving.keep else [],
-        one=current / web_count(1),
+        one=current / ONE,
         directory=current / "sockets",
         servers=servers(domains(app, state, release, settings), settings, ipv6=ipv6),
         serving=serving,

@@ -30,7 +30,7 @@ from receiver.story import verdict
 from receiver.story.aftercare import watch_on
 from receiver.story.context import AppContext
 from receiver.story.deploy import deploy
-from receiver.story.retire import retire
+from receiver.story.retire import come_to_rest, retire
 from receiver.system import disk
 from receiver.system.audit import WHERE, Audit
 from receiver.system.detach import detach
@@ -115,6 +115,7 @@ def serve(layout: Layout, ledger: Ledger, release: Release, agent: Agent, held: 
     if code == 0:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         Path("/proc/self/comm").write_text(AFTERWARDS)
+        come_to_rest(context, release)
         watch_on(context, ledger.release(release.number))
     return code
 

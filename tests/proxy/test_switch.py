@@ -18,6 +18,8 @@ from lab.traffic import MIX, Traffic, Wish
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
+from receiver.ledger.ledger import Ledger
+from receiver.ledger.pool import CLEAN
 from receiver.model import WEB
 from receiver.paths import POOLS
 from receiver.proxy.drain import open_connections, wait_until_idle
@@ -114,6 +116,30 @@ def test_a_request_that_ends_many_switches_later_leads_nobody_back_to_its_releas
     check_nothing_was_lost(load)
     assert not slow.failures
     for began, answer in [*load.seen, *slow.seen]:
+        assert began <= switched.get(int(answer[1:]) + 1, began), f"{answer} answered after it was replaced"
+
+
+def test_a_release_that_comes_to_rest_loses_nothing_and_leads_to_no_other(site: Site) -> None:
+    serve(site, "uvicorn")
+    switched = {}
+    with (
+        Load(site.port, "blog.test", clients=6) as load,
+        Load(site.port, "blog.test", clients=2, method="POST") as posts,
+    ):
+        for number, web in ((2, 1), (3, 2), (4, 1)):
+            for index in range(1, web + 1):
+                site.spawn(number, "uvicorn", index=index)
+            site.switch(number, web)
+            switched[number] = time.monotonic()
+            time.sleep(CLEAN + 0.1)
+            ledger = Ledger(site.layout.app(APP))
+            ledger.save(release(number, web=web))
+            ledger.rest()
+            assert ledger.paths.release(number).pool(0).exists()
+            time.sleep(0.3)
+    check_nothing_was_lost(load)
+    assert not posts.failures
+    for began, answer in [*load.seen, *posts.seen]:
         assert began <= switched.get(int(answer[1:]) + 1, began), f"{answer} answered after it was replaced"
 
 
