@@ -76,7 +76,7 @@ def text(layout: Layout, settings: Settings, state: AppState, release: Release |
         release,
         settings,
         layout,
-        pages=pages(layout),
+        pages=pages(layout, stopped=state.stopped),
         capacity=capacity(layout),
         ipv6=Path("/proc/net/if_inet6").exists(),
     )
@@ -87,10 +87,16 @@ def remove(layout: Layout, app: AppName) -> bool:
     return _put(layout, layout.app(app).vhost, b"", app)
 
 
-def pages(layout: Layout) -> dict[int, Path]:
-    """The error pages: each the administrator's, if it is there, else ours."""
+def pages(layout: Layout, *, stopped: bool = False) -> dict[int, Path]:
+    """The error pages of an app."""
+    names = {code: str(code) for code in PAGES} | ({503: "stopped"} if stopped else {})
+    return {code: page(layout, name) for code, name in names.items()}
+
+
+def page(layout: Layout, name: str) -> Path:
+    """One of the pages: the administrator's, if it is there, else ours."""
     own, ours = layout.etc / "templates/pages", share("templates") / "pages"
-    return {code: (own if (own / f"{code}.html").is_file() else ours) / f"{code}.html" for code in PAGES}
+    return (own if (own / f"{name}.html").is_file() else ours) / f"{name}.html"
 
 
 def capacity(layout: Layout) -> int:

@@ -114,16 +114,20 @@ def domains(app: AppName, state: AppState, release: Release | None, settings: Se
     return tuple(dict.fromkeys((*own, *default)))
 
 
-def shipit_conf(settings: Settings, layout: Layout, *, catch_all: bool, names_hash: bool, ipv6: bool = True) -> str:
+def shipit_conf(
+    settings: Settings, layout: Layout, *, page: Path, catch_all: bool, names_hash: bool, ipv6: bool = True
+) -> str:
     """The file that makes nginx read the apps' vhosts; written once, by the installation.
 
     `catch_all`: unknown names get our 404 even when another site sorts before us; only for an nginx that we
     installed. `names_hash`: room for long and many names; nginx refuses the directives if they are set twice.
+    `page` is what a browser gets for such a name.
     """
     return render(
         "proxy/shipit.conf.j2",
         port=settings.http_port,
         vhosts=layout.nginx,
+        page=page,
         catch_all=catch_all,
         names_hash=names_hash,
         ipv6=ipv6,

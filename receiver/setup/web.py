@@ -15,6 +15,8 @@ from receiver.setup.report import Step
 from receiver.system import disk
 from receiver.system.run import run
 
+# Of each of nginx's workers: Debian's 768 are used up by 384 websockets, as each takes two. An open file each, and some.
+CONNECTIONS, FILES = 8192, 20_000
 NAME = "zz-shipit.conf"  # last: nginx's default server is the first it reads
 
 
@@ -50,7 +52,7 @@ def check_port(port: int) -> None:
 
 def configure(layout: Layout, settings: Settings, record: Record, step: Step) -> tuple[bool, Record]:
     """Put our file in place, validated with the whole; True if anything changed. Else all is as before."""
-    from receiver.proxy.nginx import server_path
+    from receiver.proxy.nginx import page, server_path
     from receiver.proxy.vhost import server_conf, shipit_conf
 
     path = config_path(layout)
@@ -60,11 +62,15 @@ def configure(layout: Layout, settings: Settings, record: Record, step: Step) ->
     text = shipit_conf(
         settings,
         layout,
+        page=page(layout, "404"),
         catch_all=record.nginx_is_ours,
         names_hash=not _sets_names_hash(layout),
         ipv6=Path("/proc/net/if_inet6").exists(),
     ).encode()
     wanted = {path: text, server_path(layout): server_conf(settings).encode()}
+    if record.nginx_is_ours:
+        main = layout.root / "etc/nginx/nginx.conf"
+        wanted[main] = widened(main.read_text()).encode()
     old = {file: file.read_bytes() if file.exists() else None for file in wanted}
     if old == wanted and not removed:
         return False, record
@@ -94,6 +100,21 @@ def configure(layout: Layout, settings: Settings, record: Record, step: Step) ->
     return True, record
 
 
+def widened(main: str) -> str:
+    """nginx.conf with room for more connections, if it has less; what was there stands beside it."""
+    found = re.search(r"^([ \t]*)worker_connections[ \t]+([0-9]{1,6});[ \t]*$", main, re.MULTILINE)
+    if not found or int(found[2]) >= CONNECTIONS or "worker_rlimit_nofile" in main:
+        return main
+    line = f"{found[1]}worker_connections {CONNECTIONS}; # shipit: was {found[2]}"
+    return f"worker_rlimit_nofile {FILES}; # shipit\n{main[: found.start()]}{line}{main[found.end() :]}"
+
+
+def narrowed(main: str) -> str:
+    """The nginx.conf before `widened`; lines that somebody has changed since stay."""
+    main = re.sub(r"^worker_rlimit_nofile [0-9]+; # shipit\n", "", main, flags=re.MULTILINE)
+    return re.sub(r"worker_connections [0-9]+; # shipit: was ([0-9]+)", r"worker_connections \1;", main)
+
+
 def _sets_names_hash(layout: Layout) -> bool:
     """Whether somebody else's configuration sets the size of the names' hash; nginx takes it only once."""
     etc = layout.root / "etc/nginx"
@@ -109,10 +130,14 @@ def remove(layout: Layout, record: Record, step: Step) -> bool:
     """Take shipit out of nginx and put Debian's default site back if we took it; True if anything changed."""
     gone = [path for path in config_paths(layout) if disk.remove_file(path)]
     disk.remove_tree(layout.nginx)
+    main = layout.root / "etc/nginx/nginx.conf"
+    if main.exists() and (text := main.read_text()) != narrowed(text):
+        disk.write_atomically(main, narrowed(text).encode(), 0o644)
+        gone.append(main)
     default = layout.root / "etc/nginx/sites-enabled/default"
     if record.default_site and default.parent.is_dir() and not default.is_symlink():
         default.symlink_to(record.default_site)
         step.did("Debian's default site is back")
     for path in gone:
-        step.did(f"removed {path}")
+        step.did(f"removed shipit's part of {path}" if path == main else f"removed {path}")
     return bool(gone)

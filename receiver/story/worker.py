@@ -25,6 +25,7 @@ from receiver.ledger.say import Say
 from receiver.model import Change, Release
 from receiver.paths import Layout
 from receiver.proxy.endpoint import still_holds
+from receiver.proxy.vhost import listens
 from receiver.root.client import Agent
 from receiver.story import verdict
 from receiver.story.aftercare import watch_on
@@ -146,6 +147,17 @@ def work(context: AppContext, release: Release, lock: int) -> int:
     return 0
 
 
+def live_all_the_same(context: AppContext, release: Release) -> str:
+    """What holds when something fails after the switch: whoever says that a release is live has looked whether nginx
+    knows its app."""
+    if context.paths.vhost.exists() or not listens(release):
+        return f"{release.name} is live all the same."
+    return (
+        f"{release.name} is live, but nobody reaches it: nginx does not know {release.app} yet.\n"
+        "Once nginx accepts its configuration: shipit doctor --fix"
+    )
+
+
 def bug(context: AppContext, release: Release, error: Exception) -> Failure:
     """An unexpected error as the user sees it; the traceback is in the journal."""
     told = sick_disk(error) or Failure(
@@ -165,7 +177,8 @@ def report(context: AppContext, release: Release, failure: Failure) -> None:
     for line in failure.message.splitlines():
         context.say.warn(line)
     if context.ledger.current_number() == release.number:
-        context.say.warn(f"{release.name} is live all the same.")
+        for line in typed(live_all_the_same(context, release)).splitlines():
+            context.say.warn(line)
     else:
         context.say.warn(f"{release.name} was not made live; {still_holds(context.ledger)}")
     again = "push again" if release.change is Change.DEPLOY else "the same command"

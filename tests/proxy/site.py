@@ -64,7 +64,9 @@ class Site:
         self.notes = self.root / "notes"
         for made in (self.layout.nginx, self.root / "run", self.root / "logs", self.root / "var/log/nginx"):
             made.mkdir(parents=True)
-        conf = vhost.shipit_conf(self.settings, self.layout, catch_all=True, names_hash=True)
+        conf = vhost.shipit_conf(
+            self.settings, self.layout, page=nginx.page(self.layout, "404"), catch_all=True, names_hash=True
+        )
         (self.root / "etc/nginx/shipit.conf").write_text(local(conf))
         self.write_server_conf()
         (self.root / "etc/nginx/nginx.conf").write_text(

@@ -185,7 +185,7 @@ def test_stopped_and_scaled_to_zero_answer_503_and_a_dead_process_502(site: Site
     create(site, stopped=True)
     apply(site)
     assert get(site)[0] == 503
-    assert "not running" in get(site, method="POST", body=b"x")[1]
+    assert "This app is stopped" in get(site, method="POST", body=b"x")[1]
     create(site)
     apply(site)
     site.terminate(1, how=signal.SIGKILL).wait()
@@ -322,3 +322,5 @@ def test_an_unknown_name_is_nobodys_app(site: Site) -> None:
     apply(site)
     assert get(site, "evil.example.org") == (404, "There is no app at this name.\n")
     assert get(site, "127.0.0.1")[0] == 404
+    status, page = get(site, "evil.example.org", "/x", headers={"Accept": "text/html,*/*"})
+    assert status == 404 and "<h1>There is no app at this name</h1>" in page

@@ -127,9 +127,9 @@ def test_the_longest_app_name_leaves_room_for_the_sockets_path() -> None:
 
 
 def test_the_catch_all_is_the_default_only_on_an_nginx_of_our_own() -> None:
-    ours = shipit_conf(SETTINGS, Layout(), catch_all=True, names_hash=True)
+    ours = shipit_conf(SETTINGS, Layout(), page=PAGES[429].with_name("404.html"), catch_all=True, names_hash=True)
     same_as_golden("shipit.conf", ours)
-    theirs = shipit_conf(SETTINGS, Layout(), catch_all=False, names_hash=False)
+    theirs = shipit_conf(SETTINGS, Layout(), page=PAGES[429].with_name("404.html"), catch_all=False, names_hash=False)
     assert "default_server" not in theirs and "names_hash" not in theirs
     for text in (ours, theirs):
         assert text.index("return 404") < text.index("include ")

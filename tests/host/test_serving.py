@@ -1,0 +1,93 @@
+"""How nginx serves an app on a booted host: its limits, and what its shipit.yml says of them."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+from collections import Counter
+
+import pytest
+from lab.client import Client
+from lab.host import Host
+
+# As many as nginx's default, on two workers, would not have let in.
+WEBSOCKETS = 900
+APP = """
+import asyncio
+async def app(scope, receive, send):
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (await receive())["type"] == "websocket.receive":
+            pass
+    elif scope["type"] == "http":
+        size, more = 0, scope["method"] == "POST"
+        while more:
+            message = await receive()
+            size, more = size + len(message["body"]), message["more_body"]
+        if scope["path"] == "/slow":
+            await asyncio.sleep(4)
+        body = str(size).encode()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", str(len(body)).encode())]})
+        await send({"type": "http.response.body", "body": body})
+"""
+FILES = {"Procfile": "web: uvicorn app:app\n", "requirements.txt": "uvicorn[standard]==0.34.0\n", "app.py": APP}
+
+
+async def websockets(ip: str, host: str, count: int) -> tuple[Counter[str], list[asyncio.StreamWriter]]:
+    """Open so many, and keep them: the status of each answer, and their connections."""
+    open_ones: list[asyncio.StreamWriter] = []
+    answers: Counter[str] = Counter()
+
+    async def one() -> None:
+        reader, writer = await asyncio.open_connection(ip, 80)
+        key = base64.b64encode(os.urandom(16)).decode()
+        writer.write(
+            f"GET / HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n".encode()
+        )
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
+        answers[head.split()[1].decode()] += 1
+        open_ones.append(writer)
+
+    for _ in range(0, count, 50):
+        await asyncio.gather(*(one() for _ in range(50)))
+    return answers, open_ones
+
+
+@pytest.mark.slow
+def test_hundreds_of_websockets_stay_open_and_an_app_cannot_use_up_anothers_connections(
+    shared_host: Host, laptop: Client
+) -> None:
+    laptop.repo("chat", FILES).push(check=True)
+    laptop.repo("small", {**FILES, "shipit.yml": "proxy: {connections: 100}\n"}).push(check=True)
+
+    async def all_of_it() -> None:
+        answers, kept = await websockets(shared_host.ip, f"chat.{laptop.domain()}", WEBSOCKETS)
+        assert answers == {"101": WEBSOCKETS}
+        few, others = await websockets(shared_host.ip, f"small.{laptop.domain()}", 150)
+        assert few == {"101": 100, "429": 50}
+        # Meanwhile others are answered.
+        assert (await asyncio.to_thread(laptop.get, "chat")).status == 200
+        for writer in (*kept, *others):
+            writer.close()
+
+    asyncio.run(all_of_it())
+
+
+@pytest.mark.slow
+def test_what_shipit_yml_says_of_serving_holds_and_a_rollback_brings_it_back(shared_host: Host, laptop: Client) -> None:
+    repo = laptop.repo("report", FILES)
+    repo.push(check=True)
+    big = b"x" * 2 * 2**20
+    assert laptop.get("report", "/slow").status == 200
+    assert laptop.get("report", "/", method="POST", body=big).body == str(len(big))
+    repo.commit({"shipit.yml": "proxy: {timeout: 2, body: 1M, headers: {X-Frame-Options: DENY}}\n"})
+    repo.push(check=True)
+    assert laptop.get("report", "/slow").status == 504
+    assert laptop.get("report", "/", method="POST", body=big).status == 413
+    assert laptop.get("report").headers["X-Frame-Options"] == "DENY"
+    laptop.ssh("rollback", "report", check=True)
+    assert laptop.get("report", "/slow").status == 200
+    assert laptop.get("report", "/", method="POST", body=big).body == str(len(big))
