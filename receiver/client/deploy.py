@@ -19,10 +19,8 @@ from receiver.client import ssh
 from receiver.client.files import Selection
 from receiver.client.remote import Remote
 from receiver.errors import HostFault, Rejected
+from receiver.sources.files import REF
 from receiver.system.run import run, start
-
-# Where the gateway expects such a commit (gate/refs.py). It is no branch, and the deploy branch stays where it is.
-REF = "refs/deploy/files"
 
 
 @dataclass(frozen=True)
@@ -115,6 +113,6 @@ def push(at: Workshop, server: Remote, oid: str) -> int:
     if not server.app:
         raise Rejected("Which app?", hint="shipit --app NAME deploy")
     env = {**at.env, "GIT_SSH_COMMAND": shlex.join(ssh.argv())}
-    words = ["git", "push", "--quiet", "--no-verify", server.url, f"{oid}:{REF}"]
+    words = ["git", "push", "--quiet", "--no-verify", server.url, f"+{oid}:{REF}"]
     code = start(words, env=env, cwd=at.root).wait()
     return code if code >= 0 else 128 - code

@@ -58,7 +58,8 @@ def local(words: list[str]) -> bool:
     """Whether this machine does it. `deploy` of a release, a ref, an image or standard input is the server's."""
     if words[0] != "deploy":
         return words[0] in LOCAL
-    named = [word for word in words[1:] if not word.startswith("-") or word == "-"]
+    values = [before in ("-m", "--message", "--format") for before in words]
+    named = [w for w, value in zip(words[1:], values, strict=False) if not value and (w == "-" or w[:1] != "-")]
     theirs = {"--fresh", "--image", "--url", "--pypi", "--sha256", "--system"}
     return not any(word.partition("=")[0] in theirs for word in words) and all(Path(word).is_dir() for word in named)
 

@@ -21,12 +21,14 @@ from receiver.gate.sideband import Sideband
 from receiver.here import typed
 from receiver.ledger.follow import follow
 from receiver.ledger.ledger import Ledger
-from receiver.model import Change, Release
-from receiver.names import Branch, Domain, Oid
+from receiver.model import Change, Origin, Release
+from receiver.names import Domain, Oid
 from receiver.paths import Layout
 from receiver.proxy.endpoint import still_holds
 from receiver.root.client import Agent
 from receiver.settings import Settings
+from receiver.sources.base import Source
+from receiver.sources.files import REF, FilesSource
 from receiver.sources.git.commits import Commits
 from receiver.sources.git.repository import quarantine
 from receiver.sources.git.source import GitSource
@@ -74,14 +76,18 @@ class Hooks:
         with Commits(self._ledger.paths.repo, quarantine(env, self._ledger.paths.repo)) as commits:
             refs.check(updates, state, wish, commits.git)
             found = refs.deployed(updates, state)
-            if found is not None and found[1].new is not None:
+            wanted = refs.files(updates) or (found and found[1].new)
+            if wanted is not None:
                 ledger, settings = self._ledger, self._settings
-                manifest, self._domains = admit(self._layout, ledger, settings, self._caller, commits, found[1].new)
+                manifest, self._domains = admit(self._layout, ledger, settings, self._caller, commits, wanted)
                 if wish.deploy and not wish.drop_web:
                     keep_web(ledger, manifest, "Meant so? git push -o drop-web")
 
     def _post_receive(self, side: Sideband, wish: Options, env: Mapping[str, str], updates: list[Update]) -> None:
         state = self._ledger.state()
+        if (oid := refs.files(updates)) is not None:
+            self._deploy_files(side, wish, oid)
+            return
         found = refs.deployed(updates, state)
         if found is None:
             side.tell("-----> Stored. Tags are not deployed.")
@@ -100,11 +106,19 @@ class Hooks:
                 commits.git.store(update.new)
                 side.tell(f"-----> Stored {update.new[:8]}, not deployed. Deploy it: git push")
                 return
-            self._deploy(side, wish, source, branch, update.new)
+            self._deploy(side, wish, source, source.origin(update.new, branch))
 
-    def _deploy(self, side: Sideband, wish: Options, source: GitSource, branch: Branch, oid: Oid) -> None:
+    def _deploy_files(self, side: Sideband, wish: Options, oid: Oid) -> None:
+        """The ref has done its work: the release keeps the commit."""
+        source = FilesSource(self._ledger.paths)
+        with source.commits as commits:
+            try:
+                self._deploy(side, wish, source, source.origin(oid))
+            finally:
+                commits.git.run("update-ref", "-d", REF)
+
+    def _deploy(self, side: Sideband, wish: Options, source: Source, origin: Origin) -> None:
         """Open the release, start its worker, and show its log until the verdict."""
-        origin = source.origin(oid, branch)
         approve_for(self._caller, self._ledger, self._domains)
         release = self.release = self._ledger.open_release(
             Change.DEPLOY,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from receiver import names
@@ -10,6 +10,7 @@ from receiver.errors import Rejected
 from receiver.gate.push import Options
 from receiver.model import AppState
 from receiver.names import Branch, Oid
+from receiver.sources.files import REF as FILES
 from receiver.sources.git.repository import Git
 
 HEADS = "refs/heads/"
@@ -48,10 +49,17 @@ def deployed(updates: Iterable[Update], state: AppState) -> tuple[Branch, Update
     return None
 
 
+def files(updates: Sequence[Update]) -> Oid | None:
+    """The commit of a directory's files (sources/files.py), which come alone; None for any other push."""
+    return updates[0].new if [update.ref for update in updates] == [FILES] else None
+
+
 def check(updates: list[Update], state: AppState, options: Options, git: Git) -> None:
     """Raise Rejected, with what to type, unless every update is allowed."""
     heads = [u for u in updates if u.ref.startswith(HEADS)]
     for update in updates:
+        if update.ref == FILES and len(updates) == 1 and update.new is not None:
+            continue
         if not update.ref.startswith((HEADS, TAGS)):
             raise Rejected(f"shipit takes branches and tags, not {update.ref[:200]!a}.")
     if state.branch is None and len(heads) > 1:

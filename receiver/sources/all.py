@@ -9,9 +9,10 @@ from receiver.model import Origin, Release
 from receiver.paths import AppPaths
 from receiver.sources.archive import ArchiveSource
 from receiver.sources.base import Sent, Source
+from receiver.sources.files import FilesSource
 from receiver.sources.git.source import GitSource
 
-ALL: tuple[Callable[[AppPaths], Source], ...] = (GitSource, ArchiveSource)
+ALL: tuple[Callable[[AppPaths], Source], ...] = (GitSource, FilesSource, ArchiveSource)
 
 
 def source_of(paths: AppPaths, origin: Origin) -> Source:

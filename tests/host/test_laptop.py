@@ -61,6 +61,45 @@ def test_what_a_hint_says_can_be_typed_on_the_laptop(blog: Repo) -> None:
     assert shipit(blog, *words).code == 0
 
 
+def test_what_lies_in_a_directory_goes_live_and_git_goes_on_as_ever(laptop: Client) -> None:
+    """Committed or not; the deploy branch stays where it was pushed to, a push and a rollback work after it."""
+    repo = pushed(laptop, "shop", "pushed")
+    pushed_commit, objects = repo.head, repo.git("count-objects").out
+    repo.write({"mark": "by hand\n", "new.txt": "new", ".gitignore": "dist/\n", "dist/a.js": "built",
+                "shipit.yml": "artifact: {include: [dist/], exclude: [new.txt]}\n"})  # fmt: skip
+    assert "dist/a.js" in shipit(repo, "deploy", "--list").out
+    dry = shipit(repo, "deploy", "--dry-run").out
+    assert f"{pushed_commit[:8]} first, with changes that are not committed" in dry and "shop on " in dry
+    assert laptop.get("shop").body == "pushed"
+    sent = shipit(repo, "deploy", "-m", "try it")
+    assert sent.code == 0 and "v2 is live" in sent.remote, str(sent)
+    assert laptop.get("shop").body == "by hand"
+    assert repo.git("count-objects").out == objects, "nothing of it stays in the checkout"
+    newest = shipit(repo, "releases:info", "v2").out
+    assert "files" in newest and f"{pushed_commit[:8]}+changes" in newest and "try it" in newest
+    assert "dist/a.js" in shipit(repo, "run", "ls", "dist/a.js").out
+    assert shipit(repo, "run", "ls", "new.txt", check=False).code != 0
+    refs = repo.git("ls-remote", "shipit").out
+    assert refs.split("\n")[0].startswith(pushed_commit) and "deploy" not in refs
+    repo.write({"mark": None})
+    broken = shipit(repo, "deploy", check=False)
+    assert broken.code == 1 and "v2 is still serving" in broken.remote, str(broken)
+    assert shipit(repo, "rollback", "v1").code == 0 and laptop.get("shop").body == "pushed"
+    repo.commit({"mark": "pushed again\n"})
+    assert repo.push().code == 0 and laptop.get("shop").body == "pushed again"
+
+
+def test_a_directory_that_git_does_not_know_is_shipped_too(laptop: Client) -> None:
+    repo = laptop.repo("plain")
+    repo.write(files("no git"))
+    url = repo.url
+    for path in sorted((repo.path / ".git").rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+    (repo.path / ".git").rmdir()
+    sent = shipit(repo, "--remote", url, "deploy")
+    assert sent.code == 0 and laptop.get("plain").body == "no git", str(sent)
+
+
 def test_without_a_server_it_says_how_to_name_one(laptop: Client) -> None:
     lost = shipit(laptop, "releases", check=False)
     assert lost.code != 0 and "git remote add prod shipit@HOST:APP" in lost.err

@@ -58,7 +58,7 @@ def clone_now() -> Path:
     if kept.is_dir():
         return kept
     kept.parent.mkdir(parents=True, exist_ok=True)
-    for old in sorted(kept.parent.iterdir(), key=lambda path: path.stat().st_mtime)[:-5]:
+    for old in sorted(kept.parent.iterdir(), key=lambda path: path.stat().st_mtime)[:-30]:
         remove_tree(old)
     with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
         new = Path(scratch) / "shipit"

@@ -87,6 +87,7 @@ def test_options_stand_before_the_command_and_the_rest_is_left_alone() -> None:
 
 def test_a_deploy_of_files_is_done_here_and_one_of_a_release_there(tmp_path: Path) -> None:
     assert local(["deploy"]) and local(["deploy", str(tmp_path), "--dry-run"])
+    assert local(["deploy", "-m", "try it", "--format", "json"])
     assert not local(["deploy", "v7"]) and not local(["deploy", "-"]) and not local(["deploy", "--fresh"])
     assert local(["check"]) and not local(["logs", "-t"])
 

@@ -35,11 +35,13 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class Commit:
-    """What a commit says of itself, as text without control characters."""
+    """What a commit says of itself, as text without control characters. `body`: its message below the subject, as it
+    is, the first 4 KiB."""
 
     oid: Oid
     author: str
     subject: str
+    body: str = ""
 
 
 class Commits:
@@ -275,7 +277,8 @@ def commit_of(oid: Oid, raw: bytes) -> Commit:
     fields = dict(line.split(b" ", 1) for line in head.split(b"\n") if b" " in line and line[:1] != b" ")
     encoding = fields.get(b"encoding", b"utf-8").decode("ascii", "replace")
     author = fields.get(b"author", b"").rpartition(b"> ")[0] + b">"
-    return Commit(oid, _text(author, encoding), _text(message.lstrip(b"\n").split(b"\n", 1)[0], encoding))
+    subject, _, body = message.lstrip(b"\n").partition(b"\n")
+    return Commit(oid, _text(author, encoding), _text(subject, encoding), body[:4096].decode(errors="replace"))
 
 
 def _text(raw: bytes, encoding: str) -> str:

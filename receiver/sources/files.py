@@ -1,0 +1,30 @@
+"""The files of somebody's directory, committed or not, as `shipit deploy` sends them from a laptop (client/deploy.py).
+
+They arrive by git, as a commit of their own at REF: no branch, so the deploy branch stays where it was pushed to.
+"""
+
+from __future__ import annotations
+
+import re
+
+from receiver.model import Origin
+from receiver.names import Oid
+from receiver.sources.base import Stored
+
+REF = "refs/deploy/files"
+_BASE = re.compile(r"^Shipit-Base: ([0-9a-f]{40}(?:[0-9a-f]{24})?)$", re.MULTILINE)
+_DIRTY = re.compile(r"^Shipit-Dirty: yes$", re.MULTILINE)
+
+
+class FilesSource(Stored):
+    """What `shipit deploy` brought."""
+
+    kind = "files"
+
+    def origin(self, oid: Oid) -> Origin:
+        """What a release of these files says of where they came from: `ref` is the commit that they are based on, with
+        `+changes` when they differ from it; "" when they are of no checkout."""
+        commit = self.commits.commit(oid)
+        base = _BASE.search(commit.body)
+        ref = "" if base is None else base[1][:8] + ("+changes" if _DIRTY.search(commit.body) else "")
+        return Origin(self.kind, oid, title=commit.subject, author=commit.author, ref=ref)
