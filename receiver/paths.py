@@ -49,6 +49,10 @@ def build_user(app: AppName) -> str:
     return f"build-{app}"
 
 
+# The name of ReleasePaths.public, for whoever reaches it through `current`.
+PUBLIC = "public"
+
+
 def web_count(count: int) -> str:
     """The name of ReleasePaths.web_count, for whoever reaches it through `current`."""
     return f"web.{count}"
@@ -299,6 +303,11 @@ class ReleasePaths:
     def one(self) -> Path:
         """In the ledger: tells nginx of one web process, and of pool 0."""
         return self.dir / ONE
+
+    @property
+    def public(self) -> Path:
+        """In the ledger: a link to the directory of the slug that nginx serves; a release with a web process has none."""
+        return self.dir / PUBLIC
 
     @property
     def run_dir(self) -> Path:

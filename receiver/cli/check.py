@@ -75,6 +75,8 @@ def _facts(manifest: Manifest, plan: BuildPlan, notices: list[str]) -> dict[str,
     counts = dict(manifest.formation)
     return {
         "runtime": plan.runtime,
+        "found": dict(manifest.runtimes),
+        "static": manifest.static,
         "root": manifest.root,
         "build": [step.title for made in plan.made for step in made.steps] + [step.title for step in plan.steps],
         "environment_is_reused": all(made.key for made in plan.made),
@@ -122,9 +124,12 @@ _PLACES = {"socket": "its socket ($SOCKET)", "port": "$PORT", "none": "nothing"}
 def tell(found: dict[str, Any]) -> list[str]:
     """The same for people, as a tree."""
     lines = [f"Runtime          {found['runtime']}" + (f" in {found['root']}/" if found["root"] else "")]
+    lines += [f"  └─ because of  {what}" for what in found["found"].values() if what]
     lines += [f"Build            {title}" for title in found["build"]]
     if found["release_command"]:
         lines.append(f"Release command  {found['release_command']}")
+    if found["static"]:
+        lines.append(f"Pages            nginx serves {found['static']}")
     for process in found["processes"]:
         lines.append(f"Process type     {process['type']} × {process['count']}: {process['command']}")
         if process["listen"] != "none":

@@ -27,6 +27,10 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 UMASK = 0o027
 # Lies in a directory into which the steps behind it have written: the next release gets a copy of it and no link.
 WRITTEN = ".written-by-the-build"
+PROXY_GROUP = "shipit-proxy"
+INDEX = "index.html"
+# Files at the top of a slug that tell of the app and are no pages.
+OURS = ("Procfile", "shipit.yml", "app.json")
 TELL_FROM = 0.5  # seconds; shorter steps need no timing
 
 
@@ -47,8 +51,12 @@ def main(argv: list[str]) -> None:
     code = code or run_following(plan, base)
     if plan["following"] or not all(made["link"] for made in plan["made"]):
         bound_cache(home / "cache", plan["cache"])
+    if code == 0 and plan["static"]:
+        code = check_static(plan["static"])
     if code == 0:
         make_readable()
+        if plan["static"]:
+            show(plan["static"])
     else:
         for line in limits_reached():
             print(line, flush=True)
@@ -232,6 +240,67 @@ def make_readable() -> None:
                     os.chmod(entry.path, wanted)  # noqa: PTH101
                 if entry.is_dir(follow_symlinks=False):
                     todo.append(entry.path)
+
+
+def check_static(directory: str) -> int:
+    """1, with the reason told, when there is nothing to serve in the directory that nginx shall serve."""
+    if os.path.isfile(f"{directory}/{INDEX}"):  # noqa: PTH113
+        return 0
+    print(f"There is no {directory}/{INDEX} after the build, and nginx is to serve {directory} (`static`).", flush=True)
+    return 1
+
+
+def show(directory: str) -> None:
+    """Let the proxy read all below a directory of the slug but what is hidden.
+
+    Nobody but the slug's owner and group gets into the slug; the proxy's group does from here on, but sees no more of it
+    than what everybody may read, which is what this makes of that directory.
+    """
+    let_proxy_in(".")
+    around = directory.split("/")[:-1]
+    for depth in range(len(around)):
+        add_mode("/".join(around[: depth + 1]), 0o001)
+    todo = [directory]
+    while todo:
+        place = todo.pop()
+        if place != ".":
+            add_mode(place, 0o005)
+        with os.scandir(place) as entries:
+            for entry in entries:
+                if entry.is_symlink() or (entry.name.startswith(".") and entry.name != ".well-known"):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    todo.append(entry.path)
+                elif place != "." or entry.name not in OURS:
+                    add_mode(entry.path, 0o004)
+
+
+def add_mode(path: str, bits: int) -> None:
+    mode = stat.S_IMODE(os.stat(path, follow_symlinks=False).st_mode) & 0o777  # noqa: PTH116
+    os.chmod(path, mode | bits)  # noqa: PTH101
+
+
+def let_proxy_in(path: str) -> None:
+    """Let the group shipit-proxy pass through our directory, to what it is allowed to read there (acl(5)).
+
+    On a file system without access lists everybody on the server may pass, who then can read what all the world can.
+    """
+    import grp
+    import struct
+
+    owner, group, named, mask, other = 0x01, 0x04, 0x08, 0x10, 0x20
+    nobody = 0xFFFFFFFF
+    entries = ((owner, 7, nobody), (group, 5, nobody), (named, 1, grp.getgrnam(PROXY_GROUP).gr_gid),
+               (mask, 5, nobody), (other, 0, nobody))  # fmt: skip
+    text = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+    try:
+        os.setxattr(path, "system.posix_acl_access", text)
+    except (OSError, KeyError) as error:
+        print(
+            f"(No access list for {path}: {error}. Users of this server can read the static directory, too.)",
+            flush=True,
+        )
+        add_mode(path, 0o001)
 
 
 if __name__ == "__main__":

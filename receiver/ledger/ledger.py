@@ -235,6 +235,9 @@ class Ledger:
         which of its pools of kept connections their requests go.
         """
         paths = self.paths.release(release.number)
+        if release.static:
+            disk.replace_symlink(paths.public, str(self.paths.release(release.slug).slug / release.static))
+            disk.fsync_dir(paths.dir)
         if (web := release.count(WEB)) > 1:
             paths.web_count(web).touch(FILE_MODE)
             disk.fsync_dir(paths.dir)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pwd
+from pathlib import Path
 
 from receiver.ledger.ledger import Ledger
 from receiver.model import WEB, Listen, Release
@@ -15,14 +16,35 @@ BUSY = "none in time"
 
 
 def takes_requests(release: Release | None) -> bool:
-    """Whether any process of the release is there for visitors; what holds only config vars is not."""
-    return release is not None and any(
-        process.type == WEB and process.listen is not Listen.NONE for process, _ in release.running()
+    """Whether pages or any process of the release are there for visitors; what holds only config vars is not."""
+    return release is not None and (
+        bool(release.static)
+        or any(process.type == WEB and process.listen is not Listen.NONE for process, _ in release.running())
     )
 
 
+def unreadable(slug: Path, static: str) -> str:
+    """Why nginx could not serve the directory `static` of a slug, found out by one of its group; "" when it can.
+
+    Nobody writes in a slug any more, so what is no link now stays none: nginx serves nothing from outside.
+    """
+    place = slug
+    for part in (*static.split("/"), "index.html"):
+        place /= part
+        try:
+            if place.is_symlink():
+                return f"{place.relative_to(slug)} is a link, which may lead out of the release"
+            if part == "index.html":
+                place.open("rb").close()
+        except OSError as error:
+            return f"{place.relative_to(slug)}: {error.strerror}"
+    return ""
+
+
 def silence(ledger: Ledger, release: Release) -> str:
-    """Why none of the release's web processes takes a connection; "" when one does."""
+    """Why none of the release's web processes takes a connection, or its pages cannot be read; "" when all is well."""
+    if release.static:
+        return unreadable(ledger.paths.release(release.slug).slug, release.static)
     try:
         uid = pwd.getpwnam(app_user(release.app)).pw_uid
     except KeyError:

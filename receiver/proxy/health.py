@@ -7,11 +7,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 from receiver.errors import Unhealthy
 from receiver.model import Check, CheckKind, Listen, ProcessType, Release
 from receiver.paths import AppPaths, app_user
-from receiver.proxy import probe
+from receiver.proxy import endpoint, probe
 
 # A start of 0.3 s is not rounded up, one of a minute is not pestered: a pause is a twentieth of the wait so far (s).
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.01, 0.25
@@ -103,6 +104,12 @@ def _wait(
         if now >= deadline:
             raise Unhealthy(f"{name} {_expectation(check)} within {check.timeout} s (last answer: {answer}).")
         time.sleep(min(max((now - began) / 20, SHORTEST_PAUSE), LONGEST_PAUSE, deadline - now))
+
+
+def check_pages(slug: Path, static: str) -> None:
+    """Raise Unhealthy if nginx could not serve the directory `static` of a slug."""
+    if why := endpoint.unreadable(slug, static):
+        raise Unhealthy(f"The proxy cannot serve {static}: {why}.")
 
 
 def _question(

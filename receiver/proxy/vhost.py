@@ -10,13 +10,13 @@ from receiver import names
 from receiver.ledger.pool import IDLE, OLDEST
 from receiver.model import WEB, AppState, Listen, Release
 from receiver.names import AppName, Domain
-from receiver.paths import ONE, POOLS, Layout, pool, web_count
+from receiver.paths import ONE, POOLS, PUBLIC, Layout, pool, web_count
 from receiver.proxy.forwarded import DROPPED, networks
 from receiver.serving import Serving
 from receiver.settings import Settings, default_domain
 from receiver.system.render import render
 
-TEMPLATES = ("proxy/app.conf.j2", "proxy/serve.j2", "proxy/server.conf.j2")
+TEMPLATES = ("proxy/app.conf.j2", "proxy/serve.j2", "proxy/server.conf.j2", "proxy/static.j2")
 # Up to so many web processes the text is the same. Each costs memory in nginx: for 200 apps 10 MB.
 PREPARED = 4
 # The connections that each of nginx's workers keeps open to an app while nobody uses them.
@@ -56,14 +56,14 @@ def vhost(
 ) -> str:
     """The vhost of `app`, or "" for an app that takes no requests (its release has no web process type).
 
-    `release` is the live one. Its number of web processes makes no difference up to PREPARED, nor does it that nothing
-    was shipped yet (None, or a release that only holds config vars): so neither a scale nor a first push needs a
+    `release` is the live one. Its number of web processes makes no difference up to PREPARED, nor does it that it is of
+    pages, or that nothing was shipped yet (None, or a release that only holds config vars): so no scale or first push needs a
     reload, which would close the connections that clients of all apps keep open. A stopped app answers 503. `pages`
     are the error pages by status, `capacity` is how many connections a worker of nginx may have. Raises Rejected when
     the server's own domain is not one.
     """
     shipped = release if release is not None and release.slug else None
-    if shipped is not None and not listens(shipped):
+    if shipped is not None and not listens(shipped) and not shipped.static:
         return ""
     web = 1 if shipped is None else shipped.count(WEB)
     counts = [] if state.stopped else sorted({*range(1, PREPARED + 1), max(web, PREPARED)})
@@ -77,6 +77,7 @@ def vhost(
         pools=[(index, current / pool(index)) for index in range(1, POOLS)] if serving.keep else [],
         one=current / ONE,
         directory=current / "sockets",
+        public=current / PUBLIC,
         servers=servers(domains(app, state, release, settings), settings, ipv6=ipv6),
         serving=serving,
         connections=min(serving.connections or settings.connections, int(capacity * SHARE)),

@@ -6,7 +6,8 @@ from receiver.runtimes.base import Runtime
 from receiver.runtimes.node.runtime import Node
 from receiver.runtimes.plain import Plain
 from receiver.runtimes.python.runtime import Python
+from receiver.runtimes.static import Static
 
 # The first that suggests how to start a project is heard. Builds go the other way: what a later row makes, an earlier
 # one may use (a bundle that Django collects). The last takes anything.
-RUNTIMES: tuple[Runtime, ...] = (Python(), Node(), Plain())
+RUNTIMES: tuple[Runtime, ...] = (Python(), Node(), Static(), Plain())

@@ -67,6 +67,8 @@ def _lines(pushed: Pushed, found: Found, runtimes: Sequence[Runtime], notices: l
     """The lines of the Procfile, or what stands in for them; and the directory that nginx serves."""
     if pushed.procfile:
         return _without_runners(pushed.procfile, runtimes, notices), pushed.settings.static
+    if pushed.settings.static:
+        return Procfile({}, None), pushed.settings.static
     for runtime, _ in found:
         if suggested := runtime.suggests(pushed):
             notices.append(suggested.notice)

@@ -48,7 +48,7 @@ def keep_web(ledger: Ledger, manifest: Manifest, how: str) -> None:
     """Refuse what would take the app away from its visitors; `how` is what to type when that is meant."""
     state = ledger.state()
     counts = {**dict(manifest.formation), **dict(state.formation)}
-    refuse_to_drop_web(ledger.current(), state, manifest.processes, counts, how)
+    refuse_to_drop_web(ledger.current(), state, manifest.processes, counts, how, static=manifest.static)
 
 
 def approve_for(caller: Caller, ledger: Ledger, names: Sequence[Domain]) -> None:

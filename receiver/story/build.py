@@ -40,11 +40,13 @@ def build(context: AppContext, release: Release, origin: Origin) -> Release:
             tools=PREFIX / "bin",
             settings=context.settings,
         )
+        shows = ", ".join(what for _, what in manifest.runtimes if what)
+        context.say.line(f"Runtime: {plan.runtime}" + (f" (found by {shows})" if shows else ""))
         found = reuse.find(context, release, plan)
         adopt(context, manifest)
         release = context.ledger.save(settle(context, filled(context, release, manifest, plan, process, found)))
         clear_left_behind(context, release, reuse.requires(plan))
-        text = reuse.encoded(context, release.number, plan, found, manifest.root)
+        text = reuse.encoded(context, release.number, plan, found, manifest)
         disk.write_atomically(paths.build_plan, text, 0o640, lasts=disk.Lasts.LATER)
     with (
         turn_to_build(context, release, wanted=bool(plan.steps) or not all(reused.link for reused in found)),

@@ -27,8 +27,12 @@ STEADY = 5.0
 
 
 def wait_until_healthy(context: AppContext, release: Release) -> None:
-    """Wait for all processes of the formation at once; raises Unhealthy with the process's last log lines."""
+    """Wait for all processes of the formation at once; raises Unhealthy with the process's last log lines. What nginx
+    serves by itself must be there."""
     running = release.running()
+    if release.static:
+        health.check_pages(context.paths.release(release.slug).slug, release.static)
+        context.say.line(f"{release.static} has its pages, and the proxy can read them")
     if not running or context.keeps_stopped(release):
         return
     context.say.step(f"Checking {', '.join(f'{p.type}.{i}' for p, i in running)}")

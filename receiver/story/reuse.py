@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from receiver.errors import NotFound
+from receiver.manifest import Manifest
 from receiver.model import Release
 from receiver.records import Corrupt
 from receiver.runtimes.base import BuildPlan, Made, Step
@@ -49,14 +50,15 @@ def shares(found: Sequence[Reused]) -> tuple[int, ...]:
     return tuple(sorted({reused.link for reused in found} - {0}))
 
 
-def encoded(context: AppContext, number: int, plan: BuildPlan, found: Sequence[Reused], root: str) -> bytes:
+def encoded(context: AppContext, number: int, plan: BuildPlan, found: Sequence[Reused], manifest: Manifest) -> bytes:
     """build.json of release `number`: what the builder does, and what later builds ask of it."""
 
     def place(owner: int, made: Made) -> str:
         return str(context.paths.release(owner).slug / made.name) if owner else ""
 
     body = {
-        "root": root,
+        "root": manifest.root,
+        "static": manifest.static,
         "environment": dict(plan.environment),
         "made": [
             {

@@ -17,12 +17,14 @@ def refuse_to_drop_web(
     processes: Sequence[ProcessType],
     counts: Mapping[TypeName, int],
     how: str,
+    *,
+    static: str = "",
 ) -> None:
     """Raise Rejected when `current` takes requests and these processes, so many of each type, would not.
 
-    `how` is what to type when that is meant.
+    `static` are the pages that nginx would serve, which takes requests as well. `how` is what to type when that is meant.
     """
-    if current is None or state.stopped or not takes_requests(current):
+    if static or current is None or state.stopped or not takes_requests(current):
         return
     web = next((process for process in processes if process.type == WEB), None)
     if web is not None and web.listen is not Listen.NONE and counts.get(WEB, 0):

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from receiver.inside import front, init, launch
-from receiver.model import Change, Check, CheckKind, Listen, Origin, ProcessType, Release, Status
+from receiver.model import Change, Check, CheckKind, Listen, Origin, ProcessEnv, ProcessType, Release, Status
 from receiver.names import AppName, Oid, TypeName
 from receiver.paths import Layout
 from receiver.records import encode
@@ -45,11 +45,18 @@ class Place:
             path.mkdir(parents=True)
         (self.paths.release(7).slug / ".venv/bin").mkdir(parents=True)
 
-    def write(self, command: str, listen: Listen = Listen.NONE, config: dict[str, str] | None = None) -> None:
+    def write(
+        self,
+        command: str,
+        listen: Listen = Listen.NONE,
+        config: dict[str, str] | None = None,
+        process_env: ProcessEnv | None = None,
+    ) -> None:
         web = ProcessType(TypeName("web"), command, listen, Check(CheckKind.COMMAND, command=command))
         release = Release(
             app=BLOG, number=8, change=Change.CONFIG, status=Status.STARTING, by="a", created=0.0, slug=7, environment=7,
             origin=Origin("git", COMMIT), processes=(web,), formation=((web.type, 1),), release_command=command,
+            process_env=process_env,
         )  # fmt: skip
         self.release.record.write_bytes(encode(release))
         self.release.config.write_text(json.dumps(config or {}))
@@ -431,3 +438,18 @@ def test_a_process_that_ends_again_and_again_is_started_ever_more_slowly_and_for
     Path(note).write_text("nonsense")
     assert starts(1, up=1.0) == [0]
     launch.wait_for_turn(str(tmp_path / "missing/web.1.starts"), "web.1")
+
+
+def test_the_record_says_what_the_runtimes_put_into_the_environment(place: Place) -> None:
+    told = ProcessEnv(
+        path=("bin", "node_modules/.bin"),
+        variables=(("HERE", "$SLUG/x"), ("MODE", "production")),
+        socket=(("ARGS", "--at=$SOCKET $ARGS"),),
+    )
+    place.write(SHOW, Listen.SOCKET, {"MODE": "own", "ARGS": "--more"}, told)
+    found = place.environment("blog", "v8", "web", "1")
+    slug = place.paths.release(7).slug
+    assert found["PATH"].startswith(f"{slug}/bin:{slug}/node_modules/.bin:/usr/local/sbin")
+    assert (found["HERE"], found["MODE"]) == (f"{slug}/x", "own"), "a config var may say otherwise"
+    assert found["ARGS"] == f"--at={found['SOCKET']} --more"
+    assert "VIRTUAL_ENV" not in found and "GUNICORN_CMD_ARGS" not in found

@@ -150,3 +150,10 @@ def test_a_record_cannot_put_a_line_into_nginxs_configuration() -> None:
         raw = encode(replace(release(), serving=Serving(headers=(("X-A", bad),))))
         with pytest.raises(Corrupt):
             decode_release(raw)
+
+
+def test_pages_need_no_other_vhost_than_processes() -> None:
+    pages = Release(
+        app=BLOG, number=8, change=Change.DEPLOY, status=Status.LIVE, by="alice", created=0.0, slug=8, static="dist"
+    )
+    assert rendered(STATE, pages) == rendered(STATE, release())

@@ -11,7 +11,9 @@ from receiver.runtimes.base import BuildPlan, Evidence, Project, Runtime, Sugges
 from receiver.runtimes.node import package, versions
 
 _RUNS = re.compile(r"(?:^|[\s;&|/])(?:node|npm|npx|pnpm|yarn)\s")
-# Servers of a developer's machine.
+# Where a build leaves its pages, by the program that makes them.
+_BUNDLERS = {"react-scripts": "build", "vite": "dist", "@vue/cli-service": "dist", "astro": "dist", "parcel": "dist"}
+# Servers of a developer's machine: what they make is served better by nginx.
 _DEVELOPER = re.compile(r"\b(?:react-scripts start|vite(?! preview)|vue-cli-service serve|ng serve|astro dev|parcel|"
                         r"webpack(?:-dev-server| serve)|next dev|nodemon|ts-node-dev)\b")  # fmt: skip
 
@@ -61,6 +63,13 @@ class Node(Runtime):
             around = any(package.script(data, name) for name in ("prestart", "poststart")) or "$npm_" in start
             command = "npm start" if around else start
             return Suggestion(f"No Procfile: the start script of package.json, so `web: {command}`.", web=command)
+        if package.build_script(data):
+            known = {**package.table(data, "dependencies"), **package.table(data, "devDependencies")}
+            found = next((name for name in _BUNDLERS if name in known), "")
+            if found:
+                where = _BUNDLERS[found]
+                told = f"No Procfile: {found} builds {where}/, which nginx serves (static: {where} in shipit.yml)."
+                return Suggestion(told, static=where)
         if "server.js" in pushed.tree.files():
             return Suggestion("No Procfile: there is a server.js, so `web: node server.js`.", web="node server.js")
         return None

@@ -10,7 +10,7 @@ from host.apps import asked
 from lab.client import Client
 from lab.host import Host
 
-from contract.runtimes.samples import SAMPLES, Sample
+from contract.runtimes.samples import BOTH, SAMPLES, Sample
 
 HERE = Path(__file__).parent
 SITE = "/usr/lib/shipit/current/lib/python3*/site-packages/receiver/runtimes"
@@ -32,19 +32,37 @@ def server(shared_host: Host) -> Host:
 @pytest.mark.parametrize("name", SAMPLES)
 def test_a_sample_is_live_and_code_alone_makes_nothing_again(server: Host, laptop: Client, name: str) -> None:
     sample: Sample = SAMPLES[name]
-    repo = laptop.repo(f"app-{name}", {**sample.files, "mark": "one"})
+    repo = laptop.repo(f"app-{name}", {**sample.files, sample.answers or "README.md": "one"})
     first = repo.push()
     assert first.code == 0, str(first)
     assert "No Procfile" in first.remote
     assert laptop.get(f"app-{name}").body.strip() == "one"
-    repo.commit({"mark": "two"} if name != "toy" else {"README.md": "two"})
+    repo.commit({sample.answers or "README.md": "two"})
     second = repo.push()
     assert second.code == 0, str(second)
     assert "nstalling" not in second.remote and "Making" not in second.remote, str(second)
-    assert laptop.get(f"app-{name}").body.strip() == ("two" if name != "toy" else "one")
+    assert laptop.get(f"app-{name}").body.strip() == ("two" if sample.answers else "one")
     if sample.runtime.makes:
         assert asked(laptop, "releases:info", f"app-{name}", "v2")["shares"] == "v1"
     if sample.wrong:
         repo.commit(dict(sample.wrong))
         third = repo.push()
         assert third.code != 0 and sample.told in third.remote and sample.hint in third.remote, str(third)
+
+
+@pytest.mark.slow
+def test_python_and_node_are_one_build_whose_tools_the_release_does_not_keep(server: Host, laptop: Client) -> None:
+    repo = laptop.repo("both", {**BOTH, "mark": "one"})
+    first = repo.push()
+    assert first.code == 0, str(first)
+    assert "Runtime: python + node ^22.11 (found by requirements.txt, package-lock.json)" in first.remote
+    assert laptop.get("both").body == "one"
+    slugs = "/var/lib/shipit/apps/both/slugs"
+    assert server.sh(f"ls {slugs}/v1/node_modules").out.split() == ["ms"]
+    repo.commit({"mark": "two"})
+    second = repo.push()
+    assert second.code == 0, str(second)
+    assert "Installing" not in second.remote and "build script" in second.remote, str(second)
+    assert laptop.get("both").body == "two"
+    assert server.sh(f"readlink {slugs}/v2/node_modules").out.strip() == f"{slugs}/v1/node_modules"
+    assert server.sh(f"ls {slugs}/v1/node_modules").out.split() == ["ms"]

@@ -1,6 +1,6 @@
 """poetry.lock → requirements, for lock files of Poetry 2 (lock-version 2.1), which say for each package when it counts.
 
-An older lock file leaves that to Poetry's resolver; Poetry itself exports those (runtimes/python.py).
+An older lock file leaves that to Poetry's resolver; Poetry itself exports those (runtimes/python/plan.py).
 """
 
 from __future__ import annotations

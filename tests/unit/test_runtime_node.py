@@ -1,0 +1,156 @@
+"""Node.js: which version, which package manager, what starts it, and what decides node_modules."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from trees import FakeTree
+
+from receiver.errors import Rejected
+from receiver.manifest import Manifest
+from receiver.runtimes.build import build_plan
+from receiver.runtimes.node import versions
+from receiver.runtimes.read import read_manifest
+from receiver.settings import Settings
+
+LOCK = {"package-lock.json": '{"lockfileVersion": 3}'}
+
+
+def package(**fields: Any) -> dict[str, str]:
+    return {"package.json": json.dumps({"name": "a", "dependencies": {"ms": "2.1.3"}, **fields})}
+
+
+def read(files: dict[str, str]) -> Manifest:
+    return read_manifest(FakeTree(files))
+
+
+def key(files: dict[str, str]) -> str:
+    """The key of node_modules."""
+    files = {"Procfile": "web: node x.js", **files}
+    slug, tree = Path("/s/v8"), FakeTree(files)
+    plan, _ = build_plan(read(files), tree, slug=slug, cache=Path("/c"), tools=Path("/t"), settings=Settings())
+    return {made.name: made.key for made in plan.made}["node_modules"]
+
+
+@pytest.mark.parametrize(
+    ("wish", "low", "high"),
+    [
+        ("22", "22.0.0", "23.0.0"),
+        ("20.11", "20.11.0", "20.12.0"),
+        ("20.11.1", "20.11.1", "20.11.2"),
+        (">=18", "24.0.0", "25.0.0"),
+        (">= 18.0.0 < 21", "20.0.0", "21.0.0"),
+        ("^20.9.0", "20.9.0", "21.0.0"),
+        ("~20.9", "20.9.0", "20.10.0"),
+        ("18.x || 20.x", "20.0.0", "21.0.0"),
+        ("18 - 20", "20.0.0", "21.0.0"),
+        ("<=18.19", "18.0.0", "18.20.0"),
+        ("*", "24.0.0", "25.0.0"),
+        (">=20.0.0 <=22.14.0", "22.0.0", "22.14.1"),
+    ],
+)
+def test_of_a_range_the_best_long_term_version_is_taken(wish: str, low: str, high: str) -> None:
+    found = versions.best(wish)
+    assert found is not None
+    assert tuple(map(versions.written, found)) == (low, high)
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_a_range_or_no_version(text: str) -> None:
+    try:
+        found = versions.best(text)
+    except ValueError:
+        return
+    assert found is None or found[0] < found[1]
+
+
+def test_the_nearest_file_says_which_version() -> None:
+    engines = package(engines={"node": "^18"})
+    assert read({"Procfile": "web: x", **engines}).version("node") == "^18"
+    assert read({"Procfile": "web: x", **engines, ".node-version": "v20.9.0\n"}).version("node") == "20.9.0"
+    nvmrc = {".node-version": "20", ".nvmrc": "# ours\nlts/jod\n"}
+    assert read({"Procfile": "web: x", **engines, **nvmrc}).version("node") == "22"
+    assert read({"Procfile": "web: x", **engines, **nvmrc, "shipit.yml": "node: 24.1"}).version("node") == "24.1"
+
+
+@pytest.mark.parametrize("wish", ["17", "<16", "99", "lts/unheard", "latest-ish"])
+def test_a_version_that_is_not_to_be_had_is_refused_with_those_that_are(wish: str) -> None:
+    with pytest.raises(Rejected) as caught:
+        read({"Procfile": "web: x", **package(), ".nvmrc": wish})
+    assert ".nvmrc: " in caught.value.message and ("node: 24" in caught.value.hint or ".nvmrc" in caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("fields", "more", "command"),
+    [
+        ({"scripts": {"start": "node server.js --quiet"}}, {}, "node server.js --quiet"),
+        ({"scripts": {"start": "node x.js", "prestart": "node y.js"}}, {}, "npm start"),
+        ({"scripts": {"start": "next start", "build": "next build"}}, {}, "next start"),
+        ({}, {"server.js": ""}, "node server.js"),
+        ({"scripts": {"start": "nodemon x.js"}}, {"server.js": ""}, "node server.js"),
+    ],
+)
+def test_without_a_procfile_the_start_script_is_web(fields: Any, more: dict[str, str], command: str) -> None:
+    manifest = read({**package(**fields), **more})
+    assert manifest.processes[0].command == command and "No Procfile" in manifest.notices[0]
+
+
+def test_pages_that_a_bundler_builds_are_nginxs() -> None:
+    vite = package(scripts={"build": "vite build", "dev": "vite"}, devDependencies={"vite": "6"})
+    react = package(scripts={"build": "react-scripts build", "start": "react-scripts start"},
+                    dependencies={"react-scripts": "5"})  # fmt: skip
+    assert (read(vite).static, read(vite).processes) == ("dist", ())
+    assert read(react).static == "build"
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        ({"yarn.lock": "", "package-lock.json": "{}"}, "nothing says which one counts"),
+        ({"bun.lock": ""}, "bun is not served here"),
+        ({"package.json": "{"}, "package.json:1: This is not JSON"),
+        ({"package.json": "[]"}, "must be an object"),
+    ],
+)
+def test_what_cannot_be_installed_is_told(files: dict[str, str], told: str) -> None:
+    with pytest.raises(Rejected) as caught:
+        read({"Procfile": "web: node x.js", **package(), **files})
+    assert told in caught.value.message
+
+
+def test_package_manager_decides_between_two_locks() -> None:
+    files = {**package(packageManager="pnpm@9.1.0+sha512.ab"), **LOCK, "pnpm-lock.yaml": "lockfileVersion: '9.0'\n"}
+    assert read({"Procfile": "web: node x.js", **files}).runtimes == (("node", "pnpm-lock.yaml"),)
+
+
+def test_what_decides_node_modules_is_in_its_key_and_nothing_else_is() -> None:
+    files = {**package(), **LOCK}
+    assert key(files) and key({**files, "x.js": "changed", "README.md": ""}) == key(files)
+    assert key({**package(version="2.0.0", scripts={"test": "x"}), **LOCK}) == key(files)
+    for change in (
+        {"package-lock.json": '{"lockfileVersion": 2}'}, {".nvmrc": "20"}, {".npmrc": "x=y"}, {"patches/a.patch": "-"},
+        package(overrides={"a": "1"}), package(scripts={"build": "x"}),
+    ):  # fmt: skip
+        assert key({**files, **change}) != key(files), change
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        package(workspaces=["packages/*"]),
+        package(dependencies={"own": "file:./own"}),
+        package(scripts={"postinstall": "prisma generate"}),
+        {"shipit.yml": "build: {command: npm ci && npm run css}"},
+    ],
+)
+def test_what_is_made_of_more_than_the_lock_is_each_releases_own(more: dict[str, str]) -> None:
+    assert key({**package(), **LOCK, **more}) == ""
+
+
+def test_git_hooks_are_no_reason_to_install_each_time() -> None:
+    assert key({**package(scripts={"prepare": "husky || true"}), **LOCK})
