@@ -37,6 +37,8 @@ from receiver.system.run import run
 SYSTEM_PYTHON = Path("/usr/bin/python3")
 MANY_PORTS = 1000
 
+LOADS = 10.0  # seconds in which a process that was started may not listen yet
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -154,7 +156,10 @@ def app_findings(layout: Layout, app: AppName, agent: Agent) -> Iterator[Finding
     told = f"processes that end again and again: {', '.join(ending) or 'none'}"
     yield Finding(app, told, not ending, f"See why: shipit status {app}")
     if wanted and takes_requests(current):
-        silent = silence(ledger, current)
+        # What has only just been started, by --fix perhaps, may need a moment.
+        patience = max([0.0, *(p.since + LOADS for p in up)])
+        while (silent := silence(ledger, current)) and time.time() < patience:
+            time.sleep(0.1)
         yield Finding(
             app, f"{current.name} answers{f' not: {silent}' if silent else ''}", not silent, f"shipit logs {app}"
         )

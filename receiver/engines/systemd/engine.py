@@ -97,6 +97,8 @@ class SystemdEngine(Journal):
         )
         found = [line.split()[0] for line in listed.out.splitlines() if line.strip()]
         mine = [units.unit_pattern(app), units.warm_name(app, None), *(name for name in found if "@" not in name)]
+        # Its worker, if one watches yet over what went live last.
+        mine.append(f"shipit-worker-{word}-v*.scope")
         # No drain for what is being destroyed: the stop is asked for, so that nothing restarts, then all is killed.
         systemctl("stop", "--no-block", *mine)
         systemctl("kill", "--signal=SIGKILL", *mine, check=False)
