@@ -92,6 +92,16 @@ def test_modules_do_not_import_each_other_in_a_circle() -> None:
     graphlib.TopologicalSorter(needs).prepare()
 
 
+def test_only_the_sources_and_gits_own_services_speak_git() -> None:
+    """Everybody else asks sources/all.py. What is admitted is a commit that no source has yet."""
+    services = {"gate/service.py", "gate/hook.py", "gate/refs.py", "story/admit.py"}
+    for path in SOURCES:
+        where = path.relative_to(ROOT / "receiver").as_posix()
+        if where.startswith("sources/") or where in services:
+            continue
+        assert not [name for name in imported(path) if name.startswith("sources.git")], where
+
+
 def test_plans_touch_nothing() -> None:
     forbidden = {"subprocess", "socket", "shutil"}
     plans = (

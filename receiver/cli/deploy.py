@@ -11,7 +11,7 @@ from receiver.cli.main import Context
 from receiver.errors import Rejected
 from receiver.ledger.ledger import Ledger
 from receiver.model import Change, Origin
-from receiver.names import AppName, Domain, Oid, is_release, release_number
+from receiver.names import AppName, is_release, release_number
 from receiver.story.submit import Submission, tell
 
 archive_type = click.option(
@@ -93,8 +93,7 @@ def from_archive(ctx: Context, app: AppName, what: str, kind: str, drop_web: boo
 
 def stored(ledger: Ledger, what: str) -> Origin:
     """What a release, a branch, a tag or a commit's id names; raises Rejected when it is not kept any more."""
-    from receiver.sources.all import origin_of, source_of
-    from receiver.sources.git.source import GitSource
+    from receiver.sources.all import named, origin_of, source_of
 
     if is_release(what):
         release = ledger.release(release_number(what))
@@ -104,16 +103,15 @@ def stored(ledger: Ledger, what: str) -> Origin:
                 f"What {release.name} was built from is not kept any more.", hint=f"Push {origin.short} again."
             )
         return origin
-    return GitSource(ledger.paths).named(what, ledger.state().branch)
+    return named(ledger.paths, what, ledger.state().branch)
 
 
 def ship(ctx: Context, ledger: Ledger, kind: str, *, fresh: bool, drop_web: bool) -> int:
     """Make a release of the archive on standard input."""
     from receiver.sources.all import sent
     from receiver.sources.archive import KINDS, spooled
-    from receiver.sources.git.commits import Commits
     from receiver.sources.limits import Limits
-    from receiver.story.admit import admit, approve_for, keep_web, room_for
+    from receiver.story.admit import Admission, approve_for, room_for
 
     if kind and kind not in KINDS:
         raise Rejected(f"shipit knows no archive type {kind[:20]!a}.", hint=f"It knows: {', '.join(KINDS)}")
@@ -125,19 +123,13 @@ def ship(ctx: Context, ledger: Ledger, kind: str, *, fresh: bool, drop_web: bool
     ):
         current = ledger.current()
         limits = Limits(size, room_for(ledger, settings), settings.max_files)
-        asked: list[Domain] = []
-
-        def check(commits: Commits, commit: Oid) -> None:
-            manifest, names = admit(ctx.layout, ledger, settings, ctx.caller, commits, commit)
-            asked.extend(names)
-            if not drop_web:
-                keep_web(ledger, manifest, f"Meant so? shipit deploy {ledger.app} - --drop-web")
-
+        how = "" if drop_web else f"Meant so? shipit deploy {ledger.app} - --drop-web"
+        check = Admission(ctx.layout, ledger, settings, ctx.caller, how)
         source = sent(ledger.paths, os.pread(file.fileno(), 512, 0))
         origin, lines = source.receive(
             file, limits, by=ctx.caller.name, parent=current.commit if current else None, said=kind, check=check
         )
         for line in lines:
             tell(line)
-        approve_for(ctx.caller, ledger, asked)
+        approve_for(ctx.caller, ledger, check.names)
         return submission.submit(Change.DEPLOY, builds=True, fresh=fresh, origin=origin)

@@ -6,10 +6,13 @@ from collections.abc import Callable
 
 from receiver.errors import HostFault, Rejected
 from receiver.model import Origin, Release
+from receiver.names import Branch
 from receiver.paths import AppPaths
 from receiver.sources.archive import ArchiveSource
 from receiver.sources.base import Sent, Source
 from receiver.sources.files import FilesSource
+from receiver.sources.git import caches
+from receiver.sources.git.repository import Git
 from receiver.sources.git.source import GitSource
 
 ALL: tuple[Callable[[AppPaths], Source], ...] = (GitSource, FilesSource, ArchiveSource)
@@ -27,10 +30,25 @@ def source_of(paths: AppPaths, origin: Origin) -> Source:
     )
 
 
+def create(paths: AppPaths) -> None:
+    """Make the repository that all of them store in; repeatable."""
+    Git(paths.repo).create()
+
+
+def trim(paths: AppPaths, limit: int) -> None:
+    """Bound what is cached for an app (LFS files, submodules) to so many bytes; for who has the app's lock."""
+    caches.trim(paths.repo, limit)
+
+
+def named(paths: AppPaths, what: str, deployed: Branch | None) -> Origin:
+    """What a branch, a tag or a commit's id stands for; `deployed` is the deploy branch. Raises Rejected."""
+    return GitSource(paths).named(what, deployed)
+
+
 def sent(paths: AppPaths, head: bytes) -> Sent:
     """The source that takes what begins so; an archive is asked last, and tells what there is."""
     found = [source for make in ALL if isinstance(source := make(paths), Sent)]
-    return next((source for source in found if source.takes(head)), found[0])
+    return next((source for source in found if source.takes(head)), found[-1])
 
 
 def origin_of(release: Release) -> Origin:

@@ -44,6 +44,21 @@ def admit(
     return manifest, approve(layout, ledger, manifest.domains, settings, admin=caller.role is Role.ADMIN)
 
 
+class Admission:
+    """`admit` as the check of a source (sources/base.py, Sent). `names` is what it returned; `how` is what to type for an
+    app that is to take no requests any more, "" when that was said."""
+
+    def __init__(self, layout: Layout, ledger: Ledger, settings: Settings, caller: Caller, how: str) -> None:
+        self._layout, self._ledger, self._settings, self._caller = layout, ledger, settings, caller
+        self._how = how
+        self.names: Sequence[Domain] = ()
+
+    def __call__(self, commits: Commits, commit: Oid) -> None:
+        manifest, self.names = admit(self._layout, self._ledger, self._settings, self._caller, commits, commit)
+        if self._how:
+            keep_web(self._ledger, manifest, self._how)
+
+
 def keep_web(ledger: Ledger, manifest: Manifest, how: str) -> None:
     """Refuse what would take the app away from its visitors; `how` is what to type when that is meant."""
     state = ledger.state()

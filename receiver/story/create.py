@@ -7,7 +7,7 @@ from receiver.names import AppName
 from receiver.paths import Layout
 from receiver.root.client import Agent
 from receiver.settings import Settings
-from receiver.sources.git.commits import Commits
+from receiver.sources import all as sources
 from receiver.story.domains import keep_default_free
 from receiver.system import disk
 
@@ -23,7 +23,7 @@ def create_app(layout: Layout, app: AppName, agent: Agent, settings: Settings) -
     with disk.locked(layout.domains_lock, wait=True):
         keep_default_free(layout, app, settings)
         agent.create_app(app)
-        Commits(ledger.paths.repo).create()
+        sources.create(ledger.paths)
         ledger.paths.runs.mkdir(exist_ok=True)
         ledger.create()
     return True

@@ -11,8 +11,7 @@ from receiver.errors import Failure
 from receiver.ledger import pool
 from receiver.model import Listen, Release
 from receiver.proxy.drain import wait_until_idle
-from receiver.sources.all import source_of
-from receiver.sources.git import caches
+from receiver.sources.all import source_of, trim
 from receiver.story import checkpoint, verdict
 from receiver.story.context import AppContext
 from receiver.system import disk
@@ -101,7 +100,7 @@ def prune(context: AppContext) -> None:
             context.paths.release(number).sockets_link.unlink(missing_ok=True)
             if origin := context.ledger.release(number).origin:
                 source_of(context.paths, origin).forget(number)
-        caches.trim(context.paths.repo, context.settings.cache * 2**20)
+        trim(context.paths, context.settings.cache * 2**20)
     except Failure as failure:
         context.say.warn(f"Old releases were not pruned: {failure.message}")
 

@@ -213,7 +213,7 @@ def test_no_deploy_stores_and_the_next_plain_push_deploys(server: Server, laptop
 
 def test_push_options_are_a_closed_set(server: Server, laptop: Laptop) -> None:
     done = laptop.push("-o", "ci.skip", "main")
-    assert done.returncode == 1 and "It knows: no-deploy, force, message=TEXT" in done.stderr
+    assert done.returncode == 1 and "It knows: no-deploy, force, drop-web, message=TEXT" in done.stderr
     done = laptop.push("-o", "message=two words $(id)", "-o", "force", "main")
     assert done.returncode == 0
     release = server.ledger().release(1)
