@@ -141,7 +141,8 @@ def by_hand(shipit: Shipit, apps: list[str]) -> None:
         directory = f"/run/shipit/{app}/v1"
         to = f"unix:{directory}/web.1.sock"
         if app == "port":
-            to = f"127.0.0.1:{shipit.server.read(f'{directory}/web.1.port').strip()}"
+            # The link's target is the port (inside/front.py).
+            to = f"127.0.0.1:{shipit.server.sh(f'readlink {directory}/web.1.port').out.strip()}"
         text += HAND.format(app=app, to=to)
     shipit.server.write("/etc/nginx/conf.d/hand.conf", text)
     shipit.server.sh("nginx -t -q && systemctl reload nginx && sleep 1")
