@@ -204,7 +204,7 @@ def test_doctor_finds_what_is_wrong_and_mends_it(laptop: Client, blog: Repo, sha
     blog.push("-o", "no-deploy")
     repo = "/var/lib/shipit/apps/blog/repo.git"
     with harmed(shared_host, f"runuser -u shipit -- git -C {repo} update-ref refs/heads/main {blog.head}"):
-        assert "blog: branch main is the live commit" in unwell(shared_host)
+        assert "blog: branch main is not the live commit" in unwell(shared_host)
     assert branch_at_server(blog) == at
     assert laptop.get("blog").body == "blog"
     assert shared_host.failed_units() == []
