@@ -201,6 +201,16 @@ class AppPaths:
         return self.releases / "current"
 
     @property
+    def maintenance(self) -> Path:
+        """While this is there, nginx answers 503 with `maintenance_page` instead of asking the app; holds the message."""
+        return self.releases / "maintenance"
+
+    @property
+    def maintenance_page(self) -> Path:
+        """Stays when the maintenance is over: a request that came before that is still answered with it."""
+        return self.releases / "maintenance.html"
+
+    @property
     def settled(self) -> Path:
         """A number: all releases up to it have their verdict. A shortcut, which may be missing (Ledger.settle)."""
         return self.releases / "settled"

@@ -56,7 +56,15 @@ def list_apps(ctx: Context, form: str) -> None:
                 "release": current.name if current else "",
                 "commit": (current.commit or "")[:8] if current else "",
                 "live since": out.when(current.finished) if current else "",
-                "state": "stopped" if state.stopped else "locked" if state.locked else "live" if current else "new",
+                "state": "stopped"
+                if state.stopped
+                else "locked"
+                if state.locked
+                else "maintenance"
+                if ledger.paths.maintenance.exists()
+                else "live"
+                if current
+                else "new",
                 "url": ""
                 if not takes_requests(current)
                 else url(app, domains(app, state, current, ctx.settings), ctx.settings),

@@ -51,6 +51,8 @@ COMMANDS: dict[str, tuple[str, str, Role]] = {
     "ps:restart": ("ps", "restart", Role.DEPLOY),
     "ps:stop": ("ps", "stop", Role.DEPLOY),
     "ps:start": ("ps", "start", Role.DEPLOY),
+    "maintenance:enable": ("maintenance", "enable", Role.DEPLOY),
+    "maintenance:disable": ("maintenance", "disable", Role.DEPLOY),
     "logs": ("logs", "show", Role.VIEW),
     "run": ("run", "run_command", Role.DEPLOY),
     "domains:add": ("domains", "add", Role.ADMIN),
@@ -68,6 +70,7 @@ ALIASES = {
     "apps": "apps:list", "destroy": "apps:destroy", "config": "config:show", "restart": "ps:restart",
     "scale": "ps:scale", "stop": "ps:stop", "start": "ps:start", "domains": "domains:list",
     "ssh-keys": "ssh-keys:list", "keys": "ssh-keys:list", "releases:rollback": "rollback",
+    "maintenance:on": "maintenance:enable", "maintenance:off": "maintenance:disable",
     "ps:rebuild": "deploy", "builds:cancel": "cancel", "releases:list": "releases",
 }  # fmt: skip
 # These need no server, or need to be root on it.

@@ -18,6 +18,7 @@ from receiver.errors import printable
 from receiver.ledger.ledger import Ledger
 from receiver.model import AppState, Release, Status
 from receiver.names import AppName
+from receiver.proxy import maintenance
 from receiver.proxy.endpoint import silence, takes_requests
 from receiver.proxy.vhost import domains
 from receiver.settings import url
@@ -41,6 +42,7 @@ def status(ctx: Context, app: AppName, form: str) -> int:
     making = [r for r in newest if not r.status.final and ledger.worker_lives(r.number)]
     failed = [r for r in newest[:1] if r.status in (Status.FAILED, Status.CANCELLED)]
     answers = answering(ledger, state, current)
+    resting = maintenance.told(ledger)
     well = state.stopped or (up == wanted and not answers.startswith("no"))
     shown = {
         "app": app,
@@ -48,6 +50,8 @@ def status(ctx: Context, app: AppName, form: str) -> int:
         if state.stopped
         else "new"
         if not current or not current.slug
+        else "maintenance"
+        if well and resting
         else "live"
         if well
         else "degraded",
@@ -59,6 +63,7 @@ def status(ctx: Context, app: AppName, form: str) -> int:
         "formation": " ".join(f"{k}={n}" for k, n in current.formation) if current else "",
         "url": url(app, domains(app, state, current, ctx.settings), ctx.settings) if takes_requests(current) else "",
         "answers": answers,
+        "maintenance": resting,
         "trouble": "; ".join(": ".join(trouble(engines.here(ctx.layout), current, p)) for p in ending if current),
         "branch": state.branch or "the first that is pushed",
         "locked": state.locked,
@@ -80,8 +85,9 @@ def answering(ledger: Ledger, state: AppState, current: Release | None) -> str:
         return "503: it is stopped"
     if not takes_requests(current):
         return ""
-    why = silence(ledger, current)
-    return f"no: {why}" if why else "yes"
+    if why := silence(ledger, current):
+        return f"no: {why}"
+    return "503: it is in maintenance" if maintenance.told(ledger) else "yes"
 
 
 @click.command()

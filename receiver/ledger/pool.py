@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 
-from receiver.paths import POOLS, ReleasePaths
+from receiver.paths import ONE, POOLS, AppPaths, ReleasePaths
 from receiver.system import disk
 
 # What nginx does with a kept connection: closed after so long without a request, and after so long in all (ms).
@@ -45,27 +45,41 @@ def enter(release: ReleasePaths, live: ReleasePaths | None, web: int) -> None:
     now = _now()
     _mark(release, new, tuple([now if index in used else when for index, when in enumerate(left)]))
     if new == 0 and web == 1:
-        release.one.touch(MODE)
+        _shorten(release)
 
 
 def rest(release: ReleasePaths, web: int) -> None:
     """Bring the live release to pool 0, once that is clean; for whoever holds the app's lock."""
     used, left = _marks(release)
-    if not used or 0 in used or not _is_clean(left[0]):
-        return
-    now = _now()
-    # Killed in between, both pools count as used.
-    _mark(release, 0, tuple([now if index in used else when for index, when in enumerate(left)]))
-    if web == 1:
-        release.one.touch(MODE)
-    for index in used:
-        disk.remove_file(release.pool(index))
+    if used and 0 not in used and _is_clean(left[0]):
+        now = _now()
+        # Killed in between, both pools count as used.
+        _mark(release, 0, tuple([now if index in used else when for index, when in enumerate(left)]))
+        for index in used:
+            disk.remove_file(release.pool(index))
+        used = {0}
+    if used == {0} and web == 1:
+        _shorten(release)
+
+
+def look_everywhere(app: AppPaths) -> None:
+    """Have nginx look at more than one file for each request to the app, the marker of its maintenance among them."""
+    for one in app.releases.glob(f"v*/{ONE}"):
+        disk.remove_file(one)
 
 
 def leave(release: ReleasePaths) -> None:
     """Take the marks of a release away that serves no more."""
     for path in (release.one, *map(release.pool, range(POOLS))):
         disk.remove_file(path)
+
+
+def _shorten(release: ReleasePaths) -> None:
+    """Tell nginx that one look is enough. Not in a maintenance, which may begin in between: its marker is written before
+    `look_everywhere`, so one of the two takes the file away."""
+    release.one.touch(MODE)
+    if release.app.maintenance.exists():
+        disk.remove_file(release.one)
 
 
 def _wait(left: float) -> None:

@@ -16,7 +16,7 @@ from receiver.serving import Serving
 from receiver.settings import Settings, default_domain
 from receiver.system.render import render
 
-TEMPLATES = ("proxy/app.conf.j2", "proxy/serve.j2", "proxy/server.conf.j2", "proxy/static.j2")
+TEMPLATES = ("proxy/app.conf.j2", "proxy/serve.j2", "proxy/server.conf.j2", "proxy/static.j2", "proxy/pass.j2")
 # Up to so many web processes the text is the same. Each costs memory in nginx: for 200 apps 10 MB.
 PREPARED = 4
 # The connections that each of nginx's workers keeps open to an app while nobody uses them.
@@ -78,6 +78,7 @@ def vhost(
         one=current / ONE,
         directory=current / "sockets",
         public=current / PUBLIC,
+        maintenance=layout.app(app).maintenance,
         servers=servers(domains(app, state, release, settings), settings, ipv6=ipv6),
         serving=serving,
         connections=min(serving.connections or settings.connections, int(capacity * SHARE)),

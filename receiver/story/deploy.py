@@ -203,4 +203,6 @@ def announce(context: AppContext, release: Release) -> Release:
     else:
         own = domains(release.app, context.ledger.state(), release, context.settings)
         context.say.step(f"{release.name} is live at {url(release.app, own, context.settings)} ({took:.1f} s)")
+        if context.paths.maintenance.exists():
+            context.say.line(f"Visitors see the maintenance page. To end it: shipit maintenance:disable {release.app}")
     return verdict.live(context.ledger, replace(release, seconds=tuple(context.say.seconds)))

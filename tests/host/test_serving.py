@@ -11,6 +11,8 @@ import pytest
 from lab.client import Client
 from lab.host import Host
 
+from host.apps import asked, files, say, unwell
+
 # As many as nginx's default, on two workers, would not have let in.
 WEBSOCKETS = 900
 APP = """
@@ -91,3 +93,23 @@ def test_what_shipit_yml_says_of_serving_holds_and_a_rollback_brings_it_back(sha
     laptop.ssh("rollback", "report", check=True)
     assert laptop.get("report", "/slow").status == 200
     assert laptop.get("report", "/", method="POST", body=big).body == str(len(big))
+
+
+def test_in_maintenance_visitors_see_a_page_and_deploys_go_on_behind_it(shared_host: Host, laptop: Client) -> None:
+    repo = laptop.repo("upkeep", files("one"))
+    assert repo.push().code == 0
+    words = ("maintenance:enable", "upkeep", "--message", "Back at <14:00>.")
+    assert "maintenance:disable upkeep" in say(laptop, *words, check=True).out
+    answer = laptop.get("upkeep")
+    assert answer.status == 503 and "Back at &lt;14:00&gt;." in answer.body and answer.headers["Retry-After"] == "60"
+    shown = asked(laptop, "status", "upkeep")
+    assert shown["state"] == "maintenance" and shown["maintenance"].endswith("Back at <14:00>.")
+    assert asked(laptop, "apps:list")[-1]["state"] == "maintenance"
+    repo.commit(files("two"))
+    pushed = repo.push()
+    assert pushed.code == 0 and "maintenance:disable upkeep" in pushed.remote, str(pushed)
+    assert laptop.get("upkeep").status == 503
+    assert say(laptop, "maintenance:off", "upkeep").code == 0
+    assert laptop.get("upkeep").body == "two"
+    assert asked(laptop, "status", "upkeep")["state"] == "live"
+    assert unwell(shared_host) == []

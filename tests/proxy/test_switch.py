@@ -12,6 +12,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Iterator, Set
+from dataclasses import replace
 
 import pytest
 from lab.traffic import MIX, Traffic, Wish
@@ -22,8 +23,10 @@ from receiver.ledger.ledger import Ledger
 from receiver.ledger.pool import CLEAN
 from receiver.model import WEB
 from receiver.paths import POOLS
+from receiver.proxy import maintenance, nginx
 from receiver.proxy.drain import open_connections, wait_until_idle
 from receiver.proxy.vhost import PREPARED
+from receiver.system import disk
 
 from .load import Load
 from .site import APP, Site, release
@@ -289,3 +292,65 @@ def test_every_kind_of_traffic_comes_through_switches_and_scales(site: Site) -> 
     # 1000 requests.)
     again = {kind: count.again for kind, count in traffic.counts.items() if count.again}
     assert again.keys() <= {"websocket", "http/2"} and again.get("websocket", 0) <= SOME_SWITCHES * 2
+
+
+def test_a_change_from_processes_to_pages_and_back_loses_no_request(site: Site) -> None:
+    """nginx looks at the live release first and then opens its file or socket; the switch may fall between."""
+    serve(site, "closes")
+    put_pages(site, 2)
+    with Load(site.port, "blog.test", clients=8) as load:
+        for turn in range(30 * SWITCHES):
+            disk.replace_symlink(site.layout.app(APP).current, f"v{1 + turn % 2}")
+            time.sleep(0.01)
+    assert not load.failures, load.failures
+    assert min(load.answers["v1"], load.answers["v2"]) > SWITCHES
+
+
+def put_pages(site: Site, number: int) -> None:
+    """A release that nginx serves by itself, as a commit leaves it."""
+    paths = site.layout.app(APP).release(number)
+    paths.slug.mkdir(parents=True)
+    paths.dir.mkdir(parents=True)
+    paths.sockets_link.symlink_to(paths.run_dir)
+    (paths.slug / "index.html").write_text(f"v{number}")
+    paths.public.symlink_to(paths.slug)
+
+
+def test_maintenance_begins_and_ends_without_a_reload_whatever_goes_live_meanwhile(site: Site) -> None:
+    serve(site, "closes")
+    ledger = Ledger(site.layout.app(APP))
+    ledger.save(release(1))
+    workers = nginx._children(site.nginx_pid())
+    assert ask(site) == ("200", "v1")
+    maintenance.enable(ledger, "Back <b>soon</b>")
+    status, page = ask(site)
+    assert status == "503" and "Back &lt;b&gt;soon&lt;/b&gt;" in page and "Retry-After: 60" in page
+    assert ask(site, "POST /x")[0] == "503"
+    site.spawn(2, "closes")
+    site.switch(2)
+    ledger.save(release(2))
+    time.sleep(CLEAN)
+    ledger.rest()
+    assert ask(site)[0] == "503"
+    assert maintenance.disable(ledger) and not maintenance.disable(ledger)
+    assert ask(site) == ("200", "v2")
+    assert ledger.paths.release(2).one.exists() and ask(site) == ("200", "v2")
+    maintenance.enable(ledger)
+    assert ask(site)[0] == "503"
+    put_pages(site, 3)
+    ledger.save(replace(release(3), processes=(), formation=(), static="."))
+    disk.replace_symlink(site.layout.app(APP).current, "v3")
+    assert ask(site)[0] == "503"
+    maintenance.disable(ledger)
+    assert ask(site)[1].endswith("v3")
+    assert nginx._children(site.nginx_pid()) == workers
+
+
+def ask(site: Site, what: str = "GET /") -> tuple[str, str]:
+    """The status of an answer, and its body; of any other than 200 all of it."""
+    with socket.create_connection(("127.0.0.1", site.port)) as pipe:
+        pipe.sendall(f"{what} HTTP/1.1\r\nHost: blog.test\r\nConnection: close\r\nContent-Length: 0\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: pipe.recv(65536), b"")).decode()
+    head, _, body = answer.partition("\r\n\r\n")
+    status = head.split()[1]
+    return status, body if status == "200" else answer
