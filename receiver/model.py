@@ -47,6 +47,7 @@ APP = parsed(names.app_name)
 NUMBER = whole(10**9)
 DOMAINS = many(parsed(names.domain))
 FORMATION = pairs(parsed(names.type_name), whole(100))
+STORAGE = pairs(parsed(names.slug_path), parsed(names.slug_path))
 
 
 class Status(str, Enum):
@@ -172,9 +173,10 @@ class Release(Record):
     (0: none), `target` the one a rollback returns to, `previous` the one that served when it was opened, `took_over`
     the one that was kept warm and whose processes this one goes on with (0: it has its own). `formation` is how many
     processes of each type run, `fresh` asks for a build without any cached environment, `env` are the commit's own
-    defaults of config vars, `domains` what its shipit.yml asks for, `serving` how nginx serves it,
-    `warm` is for how long (s) the release that it replaces is kept warm, `capabilities` what each operational
-    capability keeps of its section of shipit.yml (ops/base.py). Times are seconds
+    defaults of config vars, `domains` what its shipit.yml asks for, `storage` which paths of the app's data are seen at
+    which paths of its tree, `serving` how nginx serves it, `warm` is for how long (s) the release that it replaces is
+    kept warm, `capabilities` what each operational capability keeps of its section of shipit.yml (ops/base.py). Times
+    are seconds
     since the epoch.
     """
 
@@ -202,11 +204,12 @@ class Release(Record):
     )
     shares: tuple[int, ...] = field(default=(), metadata=carried(many(NUMBER), since=Format(1, 2)))
     static: str = field(default="", metadata=carried(text, since=Format(1, 2)))
+    storage: tuple[tuple[str, str], ...] = field(default=(), metadata=carried(STORAGE, since=Format(1, 3)))
     previous: int = field(default=0, metadata=own(NUMBER))
     release_command: str = field(default="", metadata=carried(text))
     processes: tuple[ProcessType, ...] = field(default=(), metadata=carried(many(nested(ProcessType))))
     formation: tuple[tuple[TypeName, int], ...] = field(default=(), metadata=carried(FORMATION))
-    build_config: tuple[str, ...] = field(default=(), metadata=carried(many(parsed(names.config_key))))
+    build_config: tuple[str, ...] = field(default=(), metadata=carried(many(parsed(names.build_config))))
     env: tuple[tuple[ConfigKey, str], ...] = field(default=(), metadata=carried(pairs(parsed(names.config_key), text)))
     serving: Serving = field(default_factory=Serving, metadata=carried(nested(Serving), since=Format(1, 2)))
     digest: str = field(default="", metadata=carried(text))
@@ -289,7 +292,8 @@ class AppState(Record):
     """What is true of an app whatever release is live; `app.json`.
 
     `domains` are the names that an admin gave it, `approved` those that its shipit.yml may ask for, `without_default`
-    says that it does not answer at APP.DOMAIN of the server beside others.
+    says that it does not answer at APP.DOMAIN of the server beside others. `storage` is what was mounted by a command;
+    what shipit.yml mounts is not in it.
     """
 
     app: AppName = field(metadata=own(APP))
@@ -302,6 +306,7 @@ class AppState(Record):
     keep: int = field(default=5, metadata=own(whole(1000, low=1)))
     pinned: tuple[int, ...] = field(default=(), metadata=own(many(NUMBER)))
     formation: tuple[tuple[TypeName, int], ...] = field(default=(), metadata=own(FORMATION))
+    storage: tuple[tuple[str, str], ...] = field(default=(), metadata=own(STORAGE, since=Format(1, 3)))
     stopped: bool = field(default=False, metadata=own(flag))
     allow_force_push: bool = field(default=False, metadata=own(flag))
     allow_delete: bool = field(default=False, metadata=own(flag))

@@ -39,7 +39,8 @@ RESERVED_CONFIG = frozenset(
 )
 RESERVED_CONFIG_PREFIXES = ("SHIPIT_", "LISTEN_")
 # Where packages come from: a build always sees these, and beside them what the manifest lists.
-BUILD_CONFIG_PREFIXES = ("PIP_", "UV_", "POETRY_")
+BUILD_CONFIG_PREFIXES = ("PIP_", "UV_", "POETRY_", "DISABLE_COLLECTSTATIC")
+EVERY = "*"  # of `build.config`: all of them
 RESERVED_APPS = frozenset({"all", "shipit", "agent", "build", "deploy", "reconcile"})
 
 
@@ -86,9 +87,14 @@ def config_key(text: str) -> ConfigKey:
     return ConfigKey(text)
 
 
+def build_config(text: str) -> ConfigKey:
+    """Parse the name of a config var that a build may see, or EVERY; raises Rejected."""
+    return ConfigKey(EVERY) if text == EVERY else config_key(text)
+
+
 def build_may_see(key: str, listed: Collection[str]) -> bool:
     """Whether the config var `key` is for the build as well; `listed` is `build.config` of shipit.yml."""
-    return key in listed or key.startswith(BUILD_CONFIG_PREFIXES)
+    return EVERY in listed or key in listed or key.startswith(BUILD_CONFIG_PREFIXES)
 
 
 def domain(text: str) -> Domain:
@@ -140,6 +146,19 @@ def slug_path(text: str) -> str:
     if not _SLUG_PATH.fullmatch(text):
         raise Rejected(f"{_shown(text)} is not a directory of a release.")
     return text
+
+
+def mount(text: str) -> tuple[str, str]:
+    """Parse `DATA:PLACE`, or `PLACE` for both: what of an app's data is seen at which place of its release."""
+    data, colon, place = text.partition(":")
+    place = place if colon else data
+    if not (_SLUG_PATH.fullmatch(data) and _SLUG_PATH.fullmatch(place)) or len(text) > 400:
+        raise Rejected(
+            f"{_shown(text)} is not DATA:PLACE.",
+            hint="Two relative paths, of $DATA_DIR and of the release: uploads:public/uploads\n"
+            "(one stands for both: uploads)",
+        )
+    return data, place
 
 
 def release_number(text: str) -> int:

@@ -98,6 +98,7 @@ def _facts(manifest: Manifest, plan: BuildPlan, notices: list[str]) -> dict[str,
         "domains": list(manifest.domains),
         "env": dict(manifest.env),
         "build_config": list(manifest.build_config),
+        "storage": [":".join(pair) for pair in manifest.storage],
         "keep": manifest.keep,
         "warm": manifest.warm,
         "notices": notices,
@@ -144,5 +145,6 @@ def tell(found: dict[str, Any]) -> list[str]:
         lines.append(f"  └─ healthy if  {process['healthcheck']}")
     lines += [f"Domain           {name}" for name in found["domains"]]
     lines += [f"Config default   {name}={value}" for name, value in found["env"].items()]
+    lines += [f"Data             {pair.partition(':')[0]} at {pair.partition(':')[2]}" for pair in found["storage"]]
     lines += [f"Note             {notice}" for notice in found["notices"]]
     return [*lines, "", "A push would be accepted."]

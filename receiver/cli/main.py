@@ -55,6 +55,9 @@ COMMANDS: dict[str, tuple[str, str, Role]] = {
     "maintenance:disable": ("maintenance", "disable", Role.DEPLOY),
     "logs": ("logs", "show", Role.VIEW),
     "run": ("run", "run_command", Role.DEPLOY),
+    "storage:mount": ("storage", "mount", Role.DEPLOY),
+    "storage:unmount": ("storage", "unmount", Role.DEPLOY),
+    "storage:list": ("storage", "list_mounts", Role.VIEW),
     "domains:add": ("domains", "add", Role.ADMIN),
     "domains:remove": ("domains", "remove", Role.ADMIN),
     "domains:list": ("domains", "list_domains", Role.VIEW),
@@ -68,7 +71,7 @@ COMMANDS: dict[str, tuple[str, str, Role]] = {
 }
 ALIASES = {
     "apps": "apps:list", "destroy": "apps:destroy", "config": "config:show", "restart": "ps:restart",
-    "scale": "ps:scale", "stop": "ps:stop", "start": "ps:start", "domains": "domains:list",
+    "scale": "ps:scale", "stop": "ps:stop", "start": "ps:start", "domains": "domains:list", "storage": "storage:list",
     "ssh-keys": "ssh-keys:list", "keys": "ssh-keys:list", "releases:rollback": "rollback",
     "maintenance:on": "maintenance:enable", "maintenance:off": "maintenance:disable",
     "ps:rebuild": "deploy", "builds:cancel": "cancel", "releases:list": "releases",

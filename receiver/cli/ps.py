@@ -186,7 +186,7 @@ def submit_with(
     submission: Submission,
     change: Callable[[AppState], AppState],
     what: Change,
-    base: Release,
+    base: Release | None,
     values: Mapping[str, Any],
 ) -> int:
     """Submit a release together with what it changes of the app's state; taken back when it does not go live.
@@ -198,7 +198,9 @@ def submit_with(
     ledger.change_state(change)
 
     def take_back() -> None:
-        ledger.change_state(lambda state: replace(state, formation=before.formation, stopped=before.stopped))
+        ledger.change_state(
+            lambda state: replace(state, formation=before.formation, stopped=before.stopped, storage=before.storage)
+        )
 
     try:
         code = submission.submit(what, base, **values)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from receiver.errors import HostFault, NotFound
 from receiver.manifest import MAX_READ
+from receiver.manifest.tree import lead
 from receiver.system.run import run
 
 _SKIPPED = frozenset({".git", "node_modules", "__pycache__"})
@@ -28,15 +29,27 @@ class Directory:
         self.uncommitted: frozenset[str] = frozenset()
         self.paths = frozenset(self._known_to_git() or self._walk(""))
         self._files: dict[str, str] | None = None
+        self._links: dict[str, str] | None = None
 
     def files(self) -> Mapping[str, str]:
         if self._files is None:
-            self._files = {path: "" for path in sorted(self.paths) if self._is_regular(path)}
+            links = self.links()
+            self._files = {path: "" for path in sorted(self.paths) if self._is_regular(links.get(path, path))}
             for path in self._files:
                 self._files[path] = hashlib.sha256(self.read(path) or b"").hexdigest()
         return self._files
 
+    def links(self) -> Mapping[str, str]:
+        if self._links is None:
+            found = {path for path in self.paths if (self._root / path).is_symlink()}
+            ways = {
+                path: lead(path, lambda p: str((self._root / p).readlink()) if p in found else None) for path in found
+            }
+            self._links = {path: to if to and (self._root / to).exists() else "" for path, to in ways.items()}
+        return self._links
+
     def read(self, path: str) -> bytes | None:
+        path = self.links().get(path, path)
         if path not in self.paths or not self._is_regular(path):
             return None
         descriptor = os.open(self._root / path, os.O_RDONLY | os.O_NOFOLLOW)

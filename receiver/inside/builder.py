@@ -46,14 +46,21 @@ def main(argv: list[str]) -> None:
     plan = json.loads((home / f"releases/v{number}/build.json").read_bytes())
     base = {"PATH": PATH, "LANG": "C.UTF-8", "HOME": str(home / "cache"), **plan["environment"], **wanted_config()}
     code = unpack(plan["root"])
+    # The app's own data is not a build's to read or write: settings that look for their directory find an empty one.
+    scratch = Path(".shipit-data").absolute()
+    scratch.mkdir(exist_ok=True)
+    base["DATA_DIR"] = str(scratch)
     for made in plan["made"]:
         code = code or make_directory(made, base)
     code = code or run_following(plan, base)
     if plan["following"] or not all(made["link"] for made in plan["made"]):
         bound_cache(home / "cache", plan["cache"])
+    subprocess.call(["rm", "-rf", "--", scratch])
     if code == 0 and plan["static"]:
         code = check_static(plan["static"])
     if code == 0:
+        for data, place in plan["storage"]:
+            link_to_data(data, place)
         make_readable()
         if plan["static"]:
             show(plan["static"])
@@ -111,6 +118,19 @@ def make_directory(made: Any, base: dict[str, str]) -> int:
     if copier and code == 0:
         copier.settle(target)
     return code
+
+
+def link_to_data(data: str, place: str) -> None:
+    """Have the processes see what is at `data`, which is the app's, at `place` of the slug; nothing else stays there."""
+    for above in reversed(Path(place).parents[:-1]):
+        if above.is_symlink() or not above.is_dir():
+            above.unlink(missing_ok=True)
+            above.mkdir()
+    kept = sum(len(files) for _, _, files in os.walk(place)) or int(os.path.isfile(place))  # noqa: PTH113
+    if kept > 1 or (kept and not os.path.isdir(place)):  # noqa: PTH112 - one is what keeps a directory in git
+        print(f"{place} is the app's data: what the commit has there ({kept} files) is not in the release.", flush=True)
+    subprocess.call(["rm", "-rf", "--", place])
+    os.symlink(data, place)  # noqa: PTH211
 
 
 def run_following(plan: Any, base: dict[str, str]) -> int:

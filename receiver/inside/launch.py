@@ -30,6 +30,8 @@ if False:  # typing is slow to import
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PASSED_ON = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "TERM")
 PR_SET_NO_NEW_PRIVS = 38
+# Of storage: these are files, and whoever opens one makes it.
+FILES = (".db", ".sqlite", ".sqlite3")
 # The front's range of ports (front.py).
 FIRST_PORT, PORTS = 20_000, 12_000
 # A process that ended is started again at once so many times, then after 1, 2, 4 … s and never longer than the longest
@@ -57,6 +59,8 @@ def main(argv: list[str]) -> None:
     runtime = release.get("process_env") or of_older_release()
     env = environment(config, runtime, slug, f"{apps}/data", app, number, commit_of(release), name)
     os.chdir(slug)
+    for kept, _ in release.get("storage", ()):
+        make_place(f"{apps}/data/{kept}")
 
     if "--run" in given:
         command = read_json(f"{apps}/releases/runs/{given['--run']}.json")["command"]
@@ -81,6 +85,14 @@ def main(argv: list[str]) -> None:
     if init.stays_above(command, env["PATH"]):
         raise SystemExit(init.stay(lambda: become_program(command, env)))
     become_program(command, env)
+
+
+def make_place(path: str) -> None:
+    """The directory of the app's data that its release has a link to; of a database file, the one that it is in."""
+    try:
+        os.makedirs(os.path.dirname(path) if path.endswith(FILES) else path, 0o770, exist_ok=True)  # noqa: PTH103, PTH120
+    except OSError as error:
+        print(f"shipit: {path}: {error.strerror}", flush=True)
 
 
 def wait_for_turn(path: str, name: str) -> None:

@@ -10,17 +10,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from receiver import names
+from receiver.errors import Rejected
 from receiver.manifest.document import Document, Path
 from receiver.manifest.problems import Problems
 from receiver.manifest.tree import Tree
 from receiver.model import Check, CheckKind
+from receiver.names import ConfigKey
 
 NAME = "app.json"
 
 _ABOUT = frozenset(
     {"$schema", "name", "description", "keywords", "website", "repository", "logo", "success_url", "stack"}
 )
-_USED = frozenset({"formation", "healthchecks", "scripts"})
+_USED = frozenset({"env", "formation", "healthchecks", "scripts"})
+_VAR = frozenset({"description", "generator", "required", "value"})
 _CHECK = frozenset(
     {"type", "name", "description", "path", "content", "command", "attempts", "timeout", "wait", "initialDelay",
      "uptime", "listening"}
@@ -29,10 +33,14 @@ _CHECK = frozenset(
 
 @dataclass(frozen=True)
 class AppJson:
-    """`counts` and `checks` by process type, each with its place for messages."""
+    """`counts` and `checks` by process type, each with its place for messages. `env`: defaults of config vars;
+    `required`: those that must be set before anything runs, each with its place; `secrets`: those that are made, once."""
 
     counts: Mapping[str, tuple[int, str]] = field(default_factory=dict)
     checks: Mapping[str, tuple[Check, str]] = field(default_factory=dict)
+    env: tuple[tuple[ConfigKey, str], ...] = ()
+    required: tuple[tuple[ConfigKey, str], ...] = ()
+    secrets: tuple[ConfigKey, ...] = ()
     predeploy: str = ""
     notices: tuple[str, ...] = ()
 
@@ -75,7 +83,39 @@ class _Reader:
             check = self._startup_check(("healthchecks", kind), said)
             if check:
                 checks[kind] = check
-        return AppJson(counts, checks, self._predeploy(data), tuple(self._notices))
+        env, required, secrets = self._env(data)
+        return AppJson(counts, checks, env, required, secrets, self._predeploy(data), tuple(self._notices))
+
+    def _env(self, data: dict[str, Any]) -> tuple[Any, Any, Any]:
+        """Heroku's and Dokku's: text is a default; an object may have one, or be `required` (it is, unless it says no),
+        or made by a `generator`."""
+        env, required, secrets = [], [], []
+        for name, said in self._mapping(data, "env").items():
+            path = ("env", name)
+            try:
+                key = names.config_key(name)
+            except Rejected as error:
+                self._wrong(path, f"{error.message} {error.hint}")
+                continue
+            about = {"value": said} if isinstance(said, (str, int, float)) else said
+            if not isinstance(about, dict):
+                self._wrong(path, f"env.{name} must be text or an object.")
+                continue
+            for word in about:
+                if word not in _VAR:
+                    self._ignored((*path, word), f"env.{name}.{word} is ignored.")
+            value, generator = about.get("value", ""), about.get("generator")
+            if isinstance(value, (bool, dict, list)) or len(str(value)) > 32768 or "\0" in str(value):
+                self._wrong((*path, "value"), f"env.{name}.value must be text.")
+            elif generator is not None:
+                if generator != "secret":
+                    self._wrong((*path, "generator"), f"env.{name}.generator can only be secret.")
+                secrets.append(key)
+            elif value not in ("", None):
+                env.append((key, str(value)))
+            elif about.get("required", True) and "value" not in about:
+                required.append((key, self._document.at(path)))
+        return tuple(env), tuple(required), tuple(secrets)
 
     def _mapping(self, data: dict[str, Any], key: str) -> dict[str, Any]:
         value = data.get(key, {})

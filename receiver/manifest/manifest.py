@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from receiver.manifest import app_json, command, procfile, shipit_yml
+from receiver.manifest import app_json, command, env_file, procfile, shipit_yml
 from receiver.manifest.app_json import AppJson
 from receiver.manifest.command import Knows
 from receiver.manifest.problems import Problems, nearest
@@ -24,8 +24,10 @@ class Manifest:
     """`runtimes`: what shows that the app is one of each, by the runtime's name, and `versions` what is wanted of them.
     `root`: only this directory of the commit is the app ("" = all of it). `static`: nginx serves this directory of the
     release, and there is no web process ("" = none, "." = all of it). `formation`: what runs before anybody scales,
-    every process type is in it. `keep`: 0 = the server's, `warm`: None = the server's. `env`: defaults of config vars.
-    `serving`: how nginx serves it. `sections`: what each further section keeps. `notices`: lines the pusher should see."""
+    every process type is in it. `keep`: 0 = the server's, `warm`: None = the server's. `env`: defaults of config vars;
+    `required`: those that must be set, with the place that says so; `secrets`: those that are made if they are not.
+    `storage`: which paths of the app's data are seen at which paths of the release. `serving`: how nginx serves it.
+    `sections`: what each further section keeps. `notices`: lines the pusher should see."""
 
     processes: tuple[ProcessType, ...]
     formation: tuple[tuple[TypeName, int], ...]
@@ -38,6 +40,9 @@ class Manifest:
     runtimes: tuple[tuple[str, str], ...] = ()
     versions: tuple[tuple[str, str], ...] = ()
     env: tuple[tuple[ConfigKey, str], ...] = ()
+    required: tuple[tuple[ConfigKey, str], ...] = ()
+    secrets: tuple[ConfigKey, ...] = ()
+    storage: tuple[tuple[str, str], ...] = ()
     keep: int = 0
     warm: int | None = None
     sections: Mapping[str, Any] = field(default_factory=dict)
@@ -51,12 +56,14 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Pushed:
-    """What the files of an app say, before any runtime was asked. `tree` is the app's own, below `build.root`."""
+    """What the files of an app say, before any runtime was asked. `tree` is the app's own, below `build.root`.
+    `defaults` are those of config vars that Piku's file ENV has."""
 
     tree: Tree
     settings: ShipitYml
     procfile: Procfile | None
     app_json: AppJson
+    defaults: tuple[tuple[ConfigKey, str], ...] = ()
 
 
 def read_files(tree: Tree, sections: Sequence[Section] = ()) -> Pushed:
@@ -71,8 +78,9 @@ def read_files(tree: Tree, sections: Sequence[Section] = ()) -> Pushed:
         problems.add(shipit_yml.NAME, f"build.root names {said.root!r}, which is not a directory of this commit.")
     lines = procfile.read(app, problems)
     dokku = app_json.read(app, problems)
+    defaults = env_file.read(app, problems)
     problems.check()
-    return Pushed(app, said, lines, dokku)
+    return Pushed(app, said, lines, dokku, defaults)
 
 
 def complete(
@@ -91,6 +99,7 @@ def complete(
     problems.check()
     formation = tuple((process.type, _count(process.type, said, dokku)) for process in processes)
     told = [*dokku.notices, *notices]
+    env = tuple({**dict(pushed.defaults), **dict(dokku.env), **dict(said.env)}.items())
     if processes and not static and not any(count for _, count in formation):
         told.append(f"No process runs until you scale one: {processes[0].type}=1 (only web starts by itself).")
     return Manifest(
@@ -102,7 +111,10 @@ def complete(
         build_command=said.build_command,
         root=said.root,
         static=static,
-        env=said.env,
+        env=env,
+        required=tuple((key, where) for key, where in dokku.required if key not in dict(env)),
+        secrets=dokku.secrets,
+        storage=said.storage,
         keep=said.keep,
         warm=said.warm,
         sections=said.sections,

@@ -49,6 +49,7 @@ class ShipitYml:
     build_command: str = ""
     root: str = ""
     env: tuple[tuple[ConfigKey, str], ...] = ()
+    storage: tuple[tuple[str, str], ...] = ()
     keep: int = 0
     warm: int | None = None
     sections: Mapping[str, Any] = field(default_factory=dict)
@@ -102,16 +103,22 @@ def _values(document: Document, schema: Any, problems: Problems, sections: Seque
         versions={key: document.texts[key,] for key in data if schema.is_version(key)},
         static=data.get("static", ""),
         domains=tuple(_names(document, ("domains",), data.get("domains", []), names.domain, problems)),
-        build_config=tuple(_names(document, ("build", "config"), build.get("config", []), names.config_key, problems)),
+        build_config=tuple(_names(document, ("build", "config"), _listed(build), names.build_config, problems)),
         build_command=build.get("command", ""),
         root=build.get("root", ""),
         env=tuple(_env(document, problems)),
+        storage=tuple(_names(document, ("storage",), data.get("storage", []), names.mount, problems)),
         keep=data.get("keep", 0),
         warm=data.get("warm"),
         sections=_kept(document, problems, sections),
         serving=_serving(document, problems),
         artifact=_artifact(data.get("artifact", {})),
     )
+
+
+def _listed(build: dict[str, Any]) -> list[str]:
+    wanted = build.get("config", [])
+    return [names.EVERY] if wanted == "all" else list(wanted)
 
 
 def _artifact(said: dict[str, Any]) -> ArtifactSettings:

@@ -2,20 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 MAX_READ = 2**20
+MAX_HOPS = 16  # of links that lead to links
 
 
 class Tree(Protocol):
-    """Read-only, regular files only; links are never followed."""
+    """Read-only: regular files, and links that lead to one of the same tree. No other link is followed."""
 
     def files(self) -> Mapping[str, str]:
         """Path (with `/`, relative) to blob id: equal ids mean equal contents within one kind of tree."""
 
     def read(self, path: str) -> bytes | None:
-        """The content of a file of at most 1 MiB (`MAX_READ`); None if it is absent, larger, or not a regular file."""
+        """The content of a file of at most 1 MiB (`MAX_READ`); None if it is absent, larger, or not in `files`."""
+
+    def links(self) -> Mapping[str, str]:
+        """Each link, and the path in this tree that it leads to at last; "" when that is nowhere in it."""
+
+
+def lead(path: str, target: Callable[[str], str | None]) -> str:
+    """Where `path` leads to when links are followed, `target` telling what is written in each (None: no link); "" if
+    that is outside, or nowhere."""
+    todo, done, hops = path.split("/"), list[str](), 0
+    while todo:
+        part = todo.pop(0)
+        if part in ("", "."):
+            continue
+        if part == "..":
+            if not done:
+                return ""
+            done.pop()
+            continue
+        done.append(part)
+        to = target("/".join(done))
+        if to is None:
+            continue
+        hops += 1
+        if hops > MAX_HOPS or not to or to.startswith("/"):
+            return ""
+        done.pop()
+        todo = [*to.split("/"), *todo]
+    return "/".join(done)
 
 
 class Subtree:
@@ -30,11 +59,22 @@ class Subtree:
         if self._files is None:
             start = len(self._prefix)
             files = self._tree.files().items()
-            self._files = {path[start:]: blob for path, blob in files if path.startswith(self._prefix)}
+            links = self.links()
+            own = {path[start:]: blob for path, blob in files if path.startswith(self._prefix)}
+            # Only this directory is unpacked: a link out of it leads nowhere there.
+            self._files = {path: blob for path, blob in own.items() if links.get(path) != ""}
         return self._files
 
     def read(self, path: str) -> bytes | None:
-        return self._tree.read(self._prefix + path)
+        return self._tree.read(self._prefix + path) if self.links().get(path) != "" else None
+
+    def links(self) -> Mapping[str, str]:
+        start = len(self._prefix)
+        return {
+            path[start:]: to[start:] if to.startswith(self._prefix) else ""
+            for path, to in self._tree.links().items()
+            if path.startswith(self._prefix)
+        }
 
 
 def subtree(tree: Tree, root: str) -> Tree:

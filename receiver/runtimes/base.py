@@ -5,7 +5,7 @@ A runtime is one file of this folder (or one folder) and one row of `all.py`; te
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -64,7 +64,8 @@ class BuildPlan:
 class Project:
     """All that a runtime plans from. `tree` is the app's (already below `manifest.root`), `slug` where it will be
     unpacked and run, `cache` a directory of the app's builds that outlives releases and that its processes cannot read,
-    `tools` the directory of shipit's own programs."""
+    `tools` the directory of shipit's own programs. `described` asks git for `TAG-COUNT-gCOMMIT` (git-describe(1)), or
+    `COUNT-gCOMMIT` when there is no tag."""
 
     manifest: Manifest
     tree: Tree
@@ -72,6 +73,7 @@ class Project:
     cache: Path
     tools: Path
     settings: Settings
+    described: Callable[[], str] = str
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,13 @@ class Runtime:
         """A process's command without the runner that it went through, which the build has done the work of, and the
         runner's name; the command as it is, and "", when there is none."""
         return command, ""
+
+    def above(self, tree: Tree, root: str, problems: Problems) -> None:
+        """Add to `problems` what the whole repository has that counts for the app in its directory `root`."""
+
+    def notices(self, pushed: Pushed) -> list[str]:
+        """Lines for the pusher about what will not work as the project has it, each with what to write."""
+        return []
 
     def trouble(self, slug: Path) -> Trouble | None:
         """What the machine has done since to what the processes of a live slug run on. As root: nothing is read that a

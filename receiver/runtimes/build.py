@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,20 +24,23 @@ def build_plan(
     cache: Path,
     tools: Path,
     settings: Settings,
+    described: Callable[[], str] = str,
     runtimes: Sequence[Runtime] = RUNTIMES,
 ) -> tuple[BuildPlan, ProcessEnv]:
     """Plan the build of a commit, and what its processes will find; raises Rejected with file and line when its files
     cannot be obeyed.
 
     `tree` is the whole commit, as `read_manifest` had it; `slug` receives only `manifest.root` of it. One build for all
-    the runtimes that the manifest names; the server's `build_environment` is for every step.
+    the runtimes that the manifest names; the server's `build_environment` is for every step, and so are the manifest's
+    own defaults of config vars. `described` says how the commit stands to its tags, as git does ("" = it does not know).
     """
-    project = Project(manifest, subtree(tree, manifest.root), slug, cache, tools, settings)
+    project = Project(manifest, subtree(tree, manifest.root), slug, cache, tools, settings, described)
     named = [name for name, _ in manifest.runtimes]
     found = [runtime for runtime in runtimes if runtime.name in named]
     plans = [runtime.plan(project) for runtime in reversed(found)]
     process = _together([runtime.process(project) for runtime in found])
     environment = {
+        **dict(manifest.env),
         "LANG": "C.UTF-8",
         "PATH": ":".join([*(str(slug / directory) for directory in process.path), PATH]),
         **settings.build_environment,

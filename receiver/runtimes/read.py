@@ -23,18 +23,27 @@ def read_manifest(tree: Tree, sections: Sequence[Section] = (), runtimes: Sequen
 
     `sections` are further ones that shipit.yml may have (ops/all.py has them).
     """
-    pushed = read_files(tree, sections)
-    found = found_in(pushed, runtimes)
     problems = Problems()
+    _check_links(tree, ("shipit.yml",), problems)
+    problems.check()
+    pushed = read_files(tree, sections)
+    _check_links(
+        pushed.tree, ("Procfile", "app.json", *(name for runtime in runtimes for name in runtime.reads)), problems
+    )
+    problems.check()
+    found = found_in(pushed, runtimes)
     for runtime, _ in found:
         _check_tree(pushed.tree, runtime, problems)
+    _check_storage(pushed, found, problems)
     problems.check()
     for runtime, _ in found:
         runtime.check(pushed, problems)
+        if pushed.settings.root:
+            runtime.above(tree, pushed.settings.root, problems)
     if not pushed.procfile:
         # What is wrong with the project is of more use than what to write into a Procfile.
         problems.check()
-    notices = unserved.notices(pushed.tree)
+    notices = [*unserved.notices(pushed.tree), *(line for runtime, _ in found for line in runtime.notices(pushed))]
     if all(evidence.weak for _, evidence in found) and pushed.procfile and not pushed.settings.build_command:
         file, what = unserved.language(pushed.tree, [runtime.name for runtime in runtimes])
         if file:
@@ -61,6 +70,25 @@ def _check_tree(tree: Tree, runtime: Runtime, problems: Problems) -> None:
         if inside:
             problems.add(inside, f"{name} is made by the build and cannot be in the commit.",
                          f"git rm -r --cached {name}; echo {name}/ >> .gitignore")  # fmt: skip
+
+
+def _check_links(tree: Tree, names: Sequence[str], problems: Problems) -> None:
+    """A file that counts must be one of the commit."""
+    links, files = tree.links(), tree.files()
+    for name in names:
+        if name in links and name not in files:
+            problems.add(name, "This is a link that leads to no file of the app.",
+                         f"Commit the file itself:  git rm {name}; then add the file")  # fmt: skip
+
+
+def _check_storage(pushed: Pushed, found: Found, problems: Problems) -> None:
+    places = [place for _, place in pushed.settings.storage]
+    makes = [name for runtime, _ in found for name in runtime.makes]
+    for place in places:
+        for other in [*makes, *(other for other in places if other is not place)]:
+            if f"{place}/".startswith(f"{other}/"):
+                what = "is made by the build" if other in makes else f"lies in {other}, or is there twice"
+                problems.add("shipit.yml", f"storage: {place} {what}.", "Choose another place for it.")
 
 
 def _lines(pushed: Pushed, found: Found, runtimes: Sequence[Runtime], notices: list[str]) -> tuple[Procfile, str]:

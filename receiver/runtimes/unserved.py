@@ -23,6 +23,9 @@ OTHERS = {
     "Dockerfile": "it is not built here; the release is the commit and what the build makes of it.",
     ".buildpacks": "buildpacks are not used here; what an app is of is found in its files.",
     "Aptfile": "a push installs no packages of the system; an administrator does:  apt install …",
+    "nginx.conf.sigil": "the proxy has one template for all apps; it is not read.",
+    "CHECKS": "it is not read; in shipit.yml:  processes: {web: {healthcheck: {path: /, content: …}}}",
+    "DOKKU_SCALE": "it is not read; in shipit.yml:  processes: {web: {count: 2}}",
     "fly.toml": "it is not read.", "render.yaml": "it is not read.", "railway.json": "it is not read.",
 }  # fmt: skip
 

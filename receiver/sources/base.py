@@ -43,6 +43,10 @@ class Source(Protocol):
     def has(self, origin: Origin) -> bool:
         """Whether its files are still kept."""
 
+    def described(self, origin: Origin) -> str:
+        """How it stands to the tags there are: `TAG-COUNT-gCOMMIT`, `COUNT-gCOMMIT` without a tag, "" if that is no
+        question of this source."""
+
     def keep(self, number: int, origin: Origin) -> None:
         """Keep what release `number` came from, whatever else becomes of it."""
 
@@ -102,6 +106,9 @@ class Stored:
 
     def has(self, origin: Origin) -> bool:
         return self.commits.git.commit_of(commit_of(origin)) is not None
+
+    def described(self, origin: Origin) -> str:
+        return self.commits.git.described(commit_of(origin))
 
     def keep(self, number: int, origin: Origin) -> None:
         self.commits.git.pin(number, commit_of(origin))

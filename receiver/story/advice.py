@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from receiver.errors import as_root
+from receiver.model import Release
 from receiver.names import AppName
 
 _READ_ONLY = re.compile(
@@ -14,19 +16,87 @@ _READ_ONLY = re.compile(
 )
 # Python names the file behind, Node before the code; SQLite names none.
 _FILE = re.compile(r"(?:Read-only file system|Permission denied):? '([^']+)'|(?:mkdir|open) '([^']+)'")
+_DATABASE = re.compile(r"([\w./-]*\w\.(?:db|sqlite3?))\b")
+_IN_SLUG = re.compile(r"/var/lib/shipit/apps/[^/]+/slugs/v[0-9]+/(.+)")
 _HOSTS = re.compile(r"Invalid HTTP_HOST header: '([^']+)'|add '?([^' ]+)'? to ALLOWED_HOSTS|DisallowedHost")
 
 
 def advice(app: AppName, lines: Iterable[str]) -> str:
     """What to write, for the newest line that we know; "" for none."""
-    for line in reversed([*lines]):
+    said = [*lines]
+    for line in reversed(said):
         if _READ_ONLY.search(line):
-            found = _FILE.search(line)
-            name = (found[1] or found[2]).rstrip("/").rpartition("/")[2] if found else "the file"
+            # SQLite names no file; a line of the traceback may.
+            database = next(filter(None, map(_DATABASE.search, said)), None)
+            found = _FILE.search(line) or ("database" in line and database) or None
+            name = (next(filter(None, found.groups()))).rstrip("/").rpartition("/")[2] if found else "the file"
+            place = _place(next(filter(None, found.groups()))) if found else ""
+            mount = f"\nOr have the app write beside itself, in shipit.yml:  storage: [{place}]" if place else ""
             return (
                 f"A release is read-only. Write below $DATA_DIR (/var/lib/shipit/apps/{app}/data), which stays over releases: "
-                f"$DATA_DIR/{name}{'' if found else ' instead of beside the code'}"
+                f"$DATA_DIR/{name}{'' if found else ' instead of beside the code'}{mount}"
             )
         if found := _HOSTS.search(line):
             return f"Add {found[1] or found[2] or 'the app’s domain'} to ALLOWED_HOSTS of Django's settings."
+    return ""
+
+
+def _place(path: str) -> str:
+    """The path of a file in a release as `storage` has it: of a file that is no database its directory; "" if there
+    is none."""
+    match = _IN_SLUG.fullmatch(path)
+    inside = match[1] if match else path.removeprefix("./")
+    if inside.startswith("/") or not _NAME.fullmatch(inside):
+        return ""
+    directory, _, name = inside.rpartition("/")
+    return directory if directory and "." in name and not name.endswith(_DATABASES) else inside
+
+
+_NAME = re.compile(r"(?!\.)[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)*")
+_DATABASES = (".db", ".sqlite", ".sqlite3")
+# What a settings file says of a variable that it does not find.
+_MISSING = re.compile(
+    r"KeyError: '([A-Za-z_][A-Za-z0-9_]*)'|Set the ([A-Z][A-Z0-9_]*) environment variable|"
+    r"UndefinedValueError: ([A-Z][A-Z0-9_]*) not found|environment variable '?\"?([A-Z][A-Z0-9_]+)'?\"? (?:is )?not set|"
+    r"[Mm]issing (?:required )?env(?:ironment)? var(?:iable)?s?:? '?\"?([A-Z][A-Z0-9_]+)|"
+    r"Environment variable \"?([A-Z][A-Z0-9_]+)\"? (?:not set|is required|not found)|"
+    r"The ([A-Z]+_KEY) setting must not be empty"
+)
+# What a build says that lacks something of the system, and the Debian package that has it.
+_SYSTEM = (
+    (r"pg_config|libpq-fe\.h", "libpq-dev"),
+    (r"mysql_config|mysqlclient|mysql\.h", "default-libmysqlclient-dev pkg-config"),
+    (r"ffi\.h: No such", "libffi-dev"), (r"openssl/\w+\.h: No such", "libssl-dev"),
+    (r"libxml/\w+\.h: No such|libxml2 and libxslt|xslt-config", "libxml2-dev libxslt1-dev"),
+    (r"jpeglib\.h|RequiredDependencyException: jpeg", "libjpeg-dev zlib1g-dev"), (r"zlib\.h: No such", "zlib1g-dev"),
+    (r"ldap\.h: No such|lber\.h: No such", "libldap2-dev libsasl2-dev"), (r"gdal-config|gdal_version", "libgdal-dev"),
+    (r"geos_c\.h|geos-config", "libgeos-dev"), (r"Python\.h: No such", "python3-dev"),
+    (r"xmlsec1?/?\w*\.h: No such|Unable to find xmlsec", "libxmlsec1-dev pkg-config"),
+    (r"cairo\.h|Dependency \"cairo\" not found", "libcairo2-dev pkg-config"), (r"sqlite3\.h: No such", "libsqlite3-dev"),
+    (r"yaml\.h: No such", "libyaml-dev"), (r"magic\.h: No such", "libmagic-dev"), (r"ruby\.h: No such", "ruby-dev"),
+    (r"snappy-c\.h", "libsnappy-dev"), (r"curl-config", "libcurl4-openssl-dev"), (r"vips/vips|vips-cpp", "libvips-dev"),
+    (r"Rust (?:compiler|toolchain)|cargo: not found|rustc: not found|can't find Rust compiler", "cargo"),
+    (r"cmake(?: not found|: not found|.*No such file)|CMake must be installed", "cmake"),
+    (r"pkg-config(?: not found|: not found|.*No such file)", "pkg-config"),
+    (r"ffmpeg: (?:command )?not found", "ffmpeg"),
+    (r"(?:gcc|cc|g\+\+|c\+\+|make)(?:'|:) (?:failed: )?(?:No such file|(?:command )?not found)|"
+     r"command '[^']*(?:gcc|g\+\+|cc)' failed: No such file|unable to execute '[^']*g?cc'|need a C compiler|"
+     r"not find (?:any )?Visual|not found: make|No acceptable C compiler", "build-essential"),
+)  # fmt: skip
+
+
+def build_advice(release: Release, lines: Iterable[str]) -> str:
+    """What to write or to install after a build that failed, by the newest line that we know; "" for none."""
+    app = release.app
+    for line in reversed([*lines]):
+        if found := _MISSING.search(line):
+            name = next(filter(None, found.groups()))
+            return (
+                f"A build sees no config vars but those that shipit.yml names:  build: {{config: [{name}]}}"
+                f"  (or all of them: build: {{config: all}})\nIf it is not set yet: shipit config:set {app} {name}=…"
+            )
+    for line in reversed([*lines]):
+        for pattern, package in _SYSTEM:
+            if re.search(pattern, line):
+                return f"The server lacks a package of Debian. Its administrator types: {as_root(f'apt install {package}')}"
     return ""

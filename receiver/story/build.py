@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import replace
 
-from receiver.errors import BuildFailed
+from receiver.errors import BuildFailed, Rejected
 from receiver.manifest import Manifest
 from receiver.model import Origin, ProcessEnv, Release
 from receiver.ops.all import sections
@@ -15,6 +16,7 @@ from receiver.runtimes.build import build_plan
 from receiver.runtimes.read import read_manifest
 from receiver.sources.all import source_of
 from receiver.story import checkpoint, ended, reuse
+from receiver.story.advice import build_advice
 from receiver.story.build_queue import turn_to_build
 from receiver.story.context import AppContext
 from receiver.story.domains import settle
@@ -32,6 +34,7 @@ def build(context: AppContext, release: Release, origin: Origin) -> Release:
         for notice in manifest.notices:
             context.say.line(notice)
         paths = context.paths.release(release.number)
+        release = with_config(context, release, manifest)
         plan, process = build_plan(
             manifest,
             tree,
@@ -39,6 +42,7 @@ def build(context: AppContext, release: Release, origin: Origin) -> Release:
             cache=context.paths.cache,
             tools=PREFIX / "bin",
             settings=context.settings,
+            described=lambda: source.described(origin),
         )
         shows = ", ".join(what for _, what in manifest.runtimes if what)
         context.say.line(f"Runtime: {plan.runtime}" + (f" (found by {shows})" if shows else ""))
@@ -46,7 +50,7 @@ def build(context: AppContext, release: Release, origin: Origin) -> Release:
         adopt(context, manifest)
         release = context.ledger.save(settle(context, filled(context, release, manifest, plan, process, found)))
         clear_left_behind(context, release, reuse.requires(plan))
-        text = reuse.encoded(context, release.number, plan, found, manifest)
+        text = reuse.encoded(context, release, plan, found, manifest)
         disk.write_atomically(paths.build_plan, text, 0o640, lasts=disk.Lasts.LATER)
     with (
         turn_to_build(context, release, wanted=bool(plan.steps) or not all(reused.link for reused in found)),
@@ -58,10 +62,31 @@ def build(context: AppContext, release: Release, origin: Origin) -> Release:
         result = context.agent.build(release.app, release.number, stream.fileno(), output)
     if result.code:
         how = ended.told(result.code, context.settings.build_timeout, context.settings)
-        raise BuildFailed(f"The build of {release.name} {how}.")
+        raise BuildFailed(f"The build of {release.name} {how}.", hint=build_advice(release, context.say.last))
     release = context.ledger.save(replace(release, digest=result.digest))
     checkpoint.reach("built")
     return release
+
+
+def with_config(context: AppContext, release: Release, manifest: Manifest) -> Release:
+    """The release, with the secrets that its commit wants made; raises Rejected when a config var is missing that it
+    cannot do without."""
+    if not (manifest.required or manifest.secrets):
+        return release
+    known = context.agent.read_config(release.app, release.config_base)
+    if missing := [(key, where) for key, where in manifest.required if key not in known]:
+        told = "\n".join(f"{where}: the app needs the config var {key}, which is not set." for key, where in missing)
+        words = " ".join(f"{key}=…" for key, _ in missing)
+        raise Rejected(
+            told, hint=f'shipit config:set {release.app} {words}\n(or give it a value there, or "required": false)'
+        )
+    made = {key: secrets.token_urlsafe(48) for key in manifest.secrets if key not in known}
+    if not made:
+        return release
+    context.say.line(f"Made a secret for {', '.join(made)}")
+    context.agent.snapshot_config(release.app, release.number, release.config_base, made, [])
+    context.say.hide([*known.values(), *made.values()])
+    return replace(release, config_base=release.number)
 
 
 def told_of(origin: Origin) -> str:
@@ -97,7 +122,17 @@ def filled(
         environment=found[0].link or release.number if found else 0,
         environment_key=found[0].made.key if found else "",
         static=manifest.static,
+        storage=mounts(context, manifest),
     )
+
+
+def mounts(context: AppContext, manifest: Manifest) -> tuple[tuple[str, str], ...]:
+    """What of the app's data is seen where: as its manifest says, and over that, as a command has said."""
+    said = {place: data for data, place in (*manifest.storage, *context.ledger.state().storage)}
+    for place in said:
+        if around := next((other for other in said if place.startswith(f"{other}/")), ""):
+            raise Rejected(f"storage: {place} and {around} lie in one another.", hint="Keep one of the two.")
+    return tuple((data, place) for place, data in sorted(said.items()))
 
 
 def adopt(context: AppContext, manifest: Manifest) -> None:

@@ -50,8 +50,10 @@ def shares(found: Sequence[Reused]) -> tuple[int, ...]:
     return tuple(sorted({reused.link for reused in found} - {0}))
 
 
-def encoded(context: AppContext, number: int, plan: BuildPlan, found: Sequence[Reused], manifest: Manifest) -> bytes:
-    """build.json of release `number`: what the builder does, and what later builds ask of it."""
+def encoded(
+    context: AppContext, release: Release, plan: BuildPlan, found: Sequence[Reused], manifest: Manifest
+) -> bytes:
+    """build.json of a release: what the builder does, and what later builds ask of it."""
 
     def place(owner: int, made: Made) -> str:
         return str(context.paths.release(owner).slug / made.name) if owner else ""
@@ -59,6 +61,7 @@ def encoded(context: AppContext, number: int, plan: BuildPlan, found: Sequence[R
     body = {
         "root": manifest.root,
         "static": manifest.static,
+        "storage": [[str(context.paths.data / data), place] for data, place in release.storage],
         "environment": dict(plan.environment),
         "made": [
             {
@@ -66,7 +69,7 @@ def encoded(context: AppContext, number: int, plan: BuildPlan, found: Sequence[R
                 "key": made.key,
                 "seed_key": made.seed_key,
                 "requires": made.requires,
-                "in": reused.link or number,
+                "in": reused.link or release.number,
                 "link": place(reused.link, made),
                 "seed": place(reused.seed, made),
                 "copier": made.copier,

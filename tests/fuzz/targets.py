@@ -71,6 +71,9 @@ class OneFile:
     def files(self) -> Mapping[str, str]:
         return dict.fromkeys(self._content, "0" * 40)
 
+    def links(self) -> Mapping[str, str]:
+        return {}
+
     def read(self, path: str) -> bytes | None:
         found = self._content.get(path)
         return found if found is not None and len(found) <= MAX_READ else None

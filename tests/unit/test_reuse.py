@@ -41,7 +41,7 @@ class App:
         release = self.ledger.open_release(Change.DEPLOY, "ann", builds=True, fresh=fresh)
         found = reuse.find(self.context, release, plan)
         paths = self.ledger.paths.release(release.number)
-        paths.build_plan.write_bytes(reuse.encoded(self.context, release.number, plan, found, Manifest((), ())))
+        paths.build_plan.write_bytes(reuse.encoded(self.context, release, plan, found, Manifest((), ())))
         paths.slug.mkdir(parents=True)
         live = replace(release, digest="d", status=Status.LIVE, shares=reuse.shares(found))
         self.ledger.commit(self.ledger.save(live))

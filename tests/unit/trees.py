@@ -18,3 +18,6 @@ class FakeTree:
     def read(self, path: str) -> bytes | None:
         content = self._content.get(path)
         return content if content is not None and len(content) <= 2**20 else None
+
+    def links(self) -> Mapping[str, str]:
+        return {}

@@ -33,6 +33,17 @@ def check(tree: Tree, kind: Kind, problems: Problems) -> None:
                      f"If the app is the whole repository:  echo '-r {below[0][0]}' > requirements.txt")  # fmt: skip
 
 
+def check_lock_above(whole: Tree, root: str, problems: Problems) -> None:
+    """A lock that counts for the app's directory and lies outside of it is never left out in silence."""
+    if not root or "uv.lock" not in whole.files() or f"{root}/uv.lock" in whole.files():
+        return
+    workspace = toml.table(toml.read(whole, "pyproject.toml"), "tool", "uv", "workspace")
+    if workspace and f"{root}/pyproject.toml" in whole.files():
+        problems.add("uv.lock", f"The lock of the workspace is outside of build.root ({root}), which alone is released.",
+                     "Leave build.root out, and the whole workspace is installed by its lock; the Procfile, at the top,\n"
+                     f"names the directory:  web: gunicorn --chdir {root} app:app")  # fmt: skip
+
+
 def _poetry_without_lock(tree: Tree, problems: Problems) -> None:
     data = toml.read(tree, "pyproject.toml")
     poetry = toml.table(data, "tool", "poetry")

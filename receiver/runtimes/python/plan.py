@@ -15,8 +15,8 @@ from dataclasses import replace
 from receiver.errors import Rejected
 from receiver.manifest import toml
 from receiver.runtimes.base import BuildPlan, Made, Project, Step
+from receiver.runtimes.python import django, requirements, scm
 from receiver.runtimes.python import project as said
-from receiver.runtimes.python import requirements
 from receiver.runtimes.python.interpreter import system_python
 from receiver.runtimes.python.lock import poetry
 from receiver.runtimes.python.packages import packages
@@ -29,7 +29,7 @@ _LOCAL = re.compile(r"source = \{[^{}]*\b(?:editable|directory|path) = ")
 # Prints which Pythons there are when none fits; the words of the command are arguments, never shell text.
 _EXPLAIN = '"$@" && exit; code=$?; echo "Python on this server:" >&2; "$1" python list --only-installed >&2; exit $code'
 
-
+Steps = tuple[Step, ...]
 ENVIRONMENT = ".venv"
 COPIER = "receiver.runtimes.python.copied"
 
@@ -53,7 +53,15 @@ def plan(project: Project) -> BuildPlan:
         requires=tuple(dict.fromkeys(lines)) or packages(project.tree, kind, decides),
         adds=_uv(project, "Installing what requirements.txt adds", "pip", "install") if lines else None,
     )
-    return BuildPlan(f"python {_version(project)}".rstrip(), _environment(project), (made,))
+    environment = {**_environment(project), **scm.environment(project)}
+    steps = (*_hook(project, "pre_compile"), *django.steps(project), *_hook(project, "post_compile"))
+    return BuildPlan(f"python {_version(project)}".rstrip(), environment, (made,), steps)
+
+
+def _hook(project: Project, name: str) -> Steps:
+    """The project's own script around a build, as Heroku's buildpack of Python runs it."""
+    path = f"bin/{name}"
+    return (Step(f"Running {path}", ("/bin/bash", path)),) if path in project.tree.files() else ()
 
 
 def _version(project: Project) -> str:
@@ -97,7 +105,6 @@ def _key(project: Project, kind: Kind, decides: Iterable[str]) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-Steps = tuple[Step, ...]
 # Each of these returns the files that decide the environment (none: it is for this release only), the steps that make
 # an empty one, and those that fill it.
 Planned = tuple[list[str], Steps, Steps]
@@ -107,7 +114,10 @@ def _uv_lock(project: Project) -> Planned:
     # `requires-python` uv reads itself; a version wished elsewhere is found, or not, in a step of its own.
     wish = _wish(project) if _version(project)[:1].isalnum() else ()
     extra = filter(None, said.group(toml.read(project.tree, "pyproject.toml")))
-    sync = _uv(project, "Installing from uv.lock", "sync", "--locked", "--no-dev", *extra, *wish)
+    data = toml.read(project.tree, "pyproject.toml")
+    # A workspace whose top is no project itself: all of its members.
+    every = ("--all-packages",) if "project" not in data and toml.table(data, "tool", "uv", "workspace") else ()
+    sync = _uv(project, "Installing from uv.lock", "sync", "--locked", "--no-dev", *every, *extra, *wish)
     raw = project.tree.read(Kind.UV.value)
     own = raw is None or _LOCAL.search(raw.decode(errors="replace")) is not None
     return ([] if own else ["uv.lock", "pyproject.toml"]), ((_make_venv(project),) if wish else ()), (sync,)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from receiver.manifest import Problems, Pushed
+from receiver.manifest import Problems, Pushed, Tree
 from receiver.manifest.command import Server
 from receiver.model import WEB, ProcessEnv
 from receiver.runtimes.base import BuildPlan, Evidence, Project, Runtime, Suggestion, Trouble
@@ -64,6 +64,14 @@ class Python(Runtime):
     def command(self, text: str) -> tuple[str, str]:
         plain, runner = command.without_runner(text)
         return plain, f"{runner} run" if runner else ""
+
+    def above(self, tree: Tree, root: str, problems: Problems) -> None:
+        nearly.check_lock_above(tree, root, problems)
+
+    def notices(self, pushed: Pushed) -> list[str]:
+        from receiver.runtimes.python import django
+
+        return django.notices(pushed)
 
     def trouble(self, slug: Path) -> Trouble | None:
         return interpreter.trouble(slug)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import NamedTuple
 
 from receiver.errors import HostFault, Rejected
+from receiver.manifest.tree import lead
 from receiver.names import Branch, Oid
 from receiver.sources.git.repository import Git
 from receiver.system.run import PIPE, start
@@ -23,6 +24,8 @@ _SHOWN = 1024
 _LINK = "160000"
 RAISE = "If it shall have them, the server's administrator raises {} in /etc/shipit/shipit.yml."
 _FILES = ("100644", "100755")
+_SYMLINK = "120000"
+MAX_LINKS = 1000  # as many are followed
 
 
 class Entry(NamedTuple):
@@ -135,6 +138,7 @@ class CommitTree:
         self._max_size = max_size
         self._entries: dict[str, Entry] | None = None
         self._files: dict[str, str] | None = None
+        self._links: dict[str, str] | None = None
 
     def entries(self) -> Mapping[str, Entry]:
         """Every file, link and submodule by its path. Stops at the limits, so a tree bomb costs nothing."""
@@ -143,13 +147,36 @@ class CommitTree:
         return self._entries
 
     def files(self) -> Mapping[str, str]:
-        """Path → blob id of the regular files."""
+        """Path → blob id of the regular files, and of the links to one."""
         if self._files is None:
-            self._files = {path: entry.oid for path, entry in self.entries().items() if entry.mode in _FILES}
+            entries = self.entries()
+            self._files = {path: entry.oid for path, entry in entries.items() if entry.mode in _FILES}
+            for path, to in self.links().items():
+                if to in entries and entries[to].mode in _FILES:
+                    self._files[path] = entries[to].oid
         return self._files
 
+    def links(self) -> Mapping[str, str]:
+        """Each link and where it leads to in the commit, "" = nowhere; of many, those nearest to the top."""
+        if self._links is None:
+            entries = self.entries()
+            found = [path for path, entry in entries.items() if entry.mode == _SYMLINK and entry.size < MAX_RECORD]
+            near = sorted(found, key=lambda path: path.count("/"))[:MAX_LINKS]
+            written = {
+                path: self.commits.objects().read(entries[path].oid)[1].decode(errors="replace") for path in near
+            }
+            ways = {path: lead(path, written.get) for path in near}
+            there = (
+                {*entries, *(above.as_posix() for path in entries for above in PurePosixPath(path).parents)}
+                if ways
+                else set()
+            )
+            self._links = {path: to if to in there else "" for path, to in ways.items()}
+        return self._links
+
     def read(self, path: str) -> bytes | None:
-        """The content of a regular file of at most MAX_READ bytes; else None."""
+        """The content of a regular file, or of one that a link leads to, of at most MAX_READ bytes; else None."""
+        path = self.links().get(path, path)
         entry = self.entries().get(path)
         if entry is None or entry.mode not in _FILES or entry.size > MAX_READ:
             return None

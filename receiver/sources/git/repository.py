@@ -120,6 +120,14 @@ class Git:
                 self.run("update-ref", "--no-deref", *where)
         return moved
 
+    def described(self, commit: Oid) -> str:
+        """`TAG-COUNT-gCOMMIT` by the newest tag that the commit comes after, `COUNT-gCOMMIT` if there is none."""
+        found = self.run("describe", "--tags", "--long", "--abbrev=40", "--match=*[0-9]*", commit, check=False)
+        if found.code == 0:
+            return found.out.strip()
+        count = self.run("rev-list", "--count", commit, check=False).out.strip()
+        return f"{count}-g{commit}" if count else ""
+
     def pin(self, number: int, commit: Oid) -> None:
         """Keep the commit of release `number`, whatever becomes of its branch."""
         self.run("update-ref", f"refs/shipit/v{number}", commit)

@@ -34,6 +34,9 @@ class Tree:
     def files(self) -> Mapping[str, str]:
         return {path: hashlib.sha1(text.encode()).hexdigest() for path, text in self._files.items()}
 
+    def links(self) -> Mapping[str, str]:
+        return {}
+
     def read(self, path: str) -> bytes | None:
         return self._files[path].encode() if path in self._files else None
 

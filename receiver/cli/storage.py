@@ -1,0 +1,140 @@
+"""`storage:*`: what of an app's data is seen in its releases, for code that writes beside itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shlex
+from dataclasses import replace
+
+import click
+
+from receiver import names
+from receiver.cli import out
+from receiver.cli.args import Name, app_argument, json_option, ledger_of
+from receiver.cli.main import Context
+from receiver.cli.ps import submit_with
+from receiver.errors import NotFound, Rejected
+from receiver.here import typed
+from receiver.ledger.ledger import Ledger
+from receiver.model import Change
+from receiver.names import AppName
+from receiver.runtimes.all import RUNTIMES
+from receiver.story.submit import Submission
+from receiver.system import disk
+
+MOUNT = Name("mount", names.mount)
+PLACE = Name("place", names.slug_path)
+Mounts = tuple[tuple[str, str], ...]
+
+
+@click.command()
+@app_argument
+@click.argument("what", type=MOUNT, metavar="DATA[:PLACE]")
+@click.pass_obj
+def mount(ctx: Context, app: AppName, what: tuple[str, str]) -> int:
+    """Have a path of the app's data seen at a place of its releases; the live commit is built again with it.
+
+    What ends in .db, .sqlite or .sqlite3 is a file, anything else a directory, which is made.
+
+    \b
+    Examples:
+      shipit storage:mount blog uploads:public/uploads
+      shipit storage:mount blog db.sqlite3
+    """
+    ledger = ledger_of(ctx, app)
+    data, place = what
+    if made := next((made for runtime in RUNTIMES for made in runtime.makes if f"{place}/".startswith(f"{made}/")), ""):
+        raise Rejected(f"{made} is made by the build.", hint="Choose another place.")
+    mounted = [(data, place), *(pair for pair in ledger.state().storage if pair[1] != place)]
+    around = [other for _, other in mounted if other.startswith(f"{place}/") or place.startswith(f"{other}/")]
+    if around:
+        raise Rejected(f"{place} and {around[0]} lie in one another.", hint=f"shipit storage:unmount {app} {around[0]}")
+    return change(ctx, ledger, tuple(sorted(mounted)), f"mount {data}:{place}")
+
+
+@click.command()
+@app_argument
+@click.argument("place", type=PLACE)
+@click.pass_obj
+def unmount(ctx: Context, app: AppName, place: str) -> int:
+    """Take a place out of the app's next releases; the data itself stays."""
+    ledger = ledger_of(ctx, app)
+    before = ledger.state().storage
+    after = tuple(pair for pair in before if pair[1] != place)
+    if after == before:
+        current = ledger.current()
+        said = current is not None and place in [other for _, other in current.storage]
+        raise NotFound(
+            f"Nothing is mounted at {place}." if not said else f"The app's own shipit.yml mounts {place}.",
+            hint=f"See what is: shipit storage:list {app}",
+        )
+    return change(ctx, ledger, after, f"unmount {place}")
+
+
+def change(ctx: Context, ledger: Ledger, storage: Mounts, message: str) -> int:
+    """Keep what is mounted and build the live commit again with it; taken back when that does not go live."""
+    if storage == ledger.state().storage:
+        out.say("Nothing changes: it is so already.")
+        return 0
+    with Submission(ctx.layout, ledger, ctx.caller.name) as submission:
+        current = ledger.current()
+        if current is None or current.origin is None:
+            ledger.change_state(lambda state: replace(state, storage=storage))
+            out.say(f"Kept for the first push of {ledger.app}.")
+            return 0
+        values = {"builds": True, "message": message, "origin": current.origin}
+        return submit_with(submission, lambda state: replace(state, storage=storage), Change.REBUILD, None, values)
+
+
+@click.command()
+@app_argument
+@json_option
+@click.pass_obj
+def list_mounts(ctx: Context, app: AppName, form: str) -> None:
+    """List what is mounted, and how large it and all of the app's data are."""
+    ledger = ledger_of(ctx, app)
+    current = ledger.current()
+    mounted = dict.fromkeys(ledger.state().storage, "for the next release")
+    mounted |= dict.fromkeys(current.storage if current else (), "live")
+    sizes = sizes_of(ctx, ledger, [data for data, _ in mounted])
+    rows = [{"data": data, "place": place, "size": sizes.get(data, ""), "state": mounted[data, place]}
+            for data, place in sorted(mounted)]  # fmt: skip
+    rows.append({"data": ".", "place": "$DATA_DIR", "size": sizes.get(".", ""), "state": "live" if current else ""})
+    if form == "json":
+        out.show_json(rows)
+        return
+    out.table(rows, {"data": "DATA", "place": "PLACE", "size": "SIZE", "state": "STATE"}, empty="")
+    if not mounted:
+        out.say(typed(f"Nothing is mounted. Mount something: shipit storage:mount {app} uploads"))
+
+
+def sizes_of(ctx: Context, ledger: Ledger, paths: list[str]) -> dict[str, str]:
+    """How large these paths of the app's data are. The app's user alone may look, so it is asked in a run of its own;
+    empty where nothing runs yet."""
+    current = ledger.current()
+    if current is None or not current.slug:
+        return {}
+    run_id = secrets.token_hex(20)
+    words = shlex.join(dict.fromkeys([".", *paths]))
+    line = f'cd "$DATA_DIR" && for p in {words}; do du -shD -- "$p" 2>/dev/null || printf "0\\t%s\\n" "$p"; done'
+    ledger.paths.runs.mkdir(exist_ok=True)
+    path = ledger.paths.runs / f"{run_id}.json"
+    disk.write_atomically(path, json.dumps({"command": line}).encode(), 0o640)
+    reader, writer = os.pipe()
+    null = os.open(os.devnull, os.O_RDWR)
+    try:
+        with ctx.connect_agent() as agent:
+            # A few lines: they fit into the pipe.
+            agent.run(ledger.app, current.number, run_id, (null, writer, null), tty=False)
+        os.close(writer)
+        writer = -1
+        with open(reader, "rb", closefd=False) as told:
+            lines = told.read(2**16).decode(errors="replace").splitlines()
+    finally:
+        path.unlink(missing_ok=True)
+        for fd in (reader, writer, null):
+            if fd >= 0:
+                os.close(fd)
+    return {name: size for size, tab, name in (line.partition("\t") for line in lines) if tab}

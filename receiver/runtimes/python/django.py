@@ -1,0 +1,95 @@
+"""What a Django project's settings say that a push has to do with, read as text and never run."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from receiver.manifest import Pushed, Tree
+from receiver.runtimes.base import Project, Step
+from receiver.runtimes.python.project import packages
+
+MAX_SETTINGS = 20  # files that are looked at
+_STATIC_ROOT = re.compile(rb"^\s*STATIC_ROOT\s*=\s*(?!None\b|['\"]{2})", re.MULTILINE)
+_BESIDE = re.compile(
+    rb"""(?:BASE_DIR|ROOT_DIR|PROJECT_DIR|APPS_DIR|ROOT)\s*(?:/|,|\+|\))\s*\(?\s*["']/?([\w./-]+\.(?:sqlite3?|db))["']"""
+)
+_MEDIA = re.compile(
+    rb"""^\s*MEDIA_ROOT\s*=[^\n]*?(?:BASE_DIR|ROOT_DIR|PROJECT_DIR|APPS_DIR)\W[^\n]*?["']/?([\w./-]+?)/?["']""",
+    re.MULTILINE,
+)
+_SETTINGS = re.compile(r"(?:.*/)?(?:settings(?:/[\w/]+|\w*)?|\w*settings|config/\w+)\.py")
+# Not where a server's settings are.
+_OTHERS = re.compile(r"(?:^|/)(?:test|tests|local|dev|development|ci)\w*\.py$|(?:^|/)tests?/")
+DISABLED = "Collecting no static files: DISABLE_COLLECTSTATIC is set"
+_COLLECT = f"""
+if [ "${{DISABLE_COLLECTSTATIC:-0}}" != 0 ]; then echo "{DISABLED}"; exit; fi
+exec python "$1" collectstatic --noinput
+"""
+
+
+@dataclass(frozen=True)
+class Django:
+    """`manage`: the path of manage.py. `collects`: its settings say where static files are collected. `database`: the
+    SQLite file beside its code, `media` the directory of uploads there; "" = none."""
+
+    manage: str
+    collects: bool = False
+    database: str = ""
+    media: str = ""
+
+
+def find(tree: Tree) -> Django | None:
+    """The Django project of a tree, with manage.py at the top or one directory below it."""
+    files = tree.files()
+    manage = sorted((p for p in files if p.rpartition("/")[2] == "manage.py" and p.count("/") <= 1), key=len)
+    if not manage or b"django" not in (tree.read(manage[0]) or b"").lower():
+        return None
+    base = manage[0].rpartition("manage.py")[0]
+    names = [path for path in files if path.startswith(base) and path.count("/") < 5 and _SETTINGS.fullmatch(path)]
+    texts = [tree.read(path) or b"" for path in sorted(names, key=len)[:MAX_SETTINGS] if not _OTHERS.search(path)]
+    beside = next((m for text in texts if b"sqlite3" in text and (m := _BESIDE.search(text))), None)
+    media = next((m for text in texts if (m := _MEDIA.search(text))), None)
+    return Django(
+        manage[0],
+        any(_STATIC_ROOT.search(text) for text in texts),
+        base + beside[1].decode() if beside else "",
+        base + media[1].decode() if media else "",
+    )
+
+
+def steps(project: Project) -> tuple[Step, ...]:
+    """What collects its static files, as Heroku does: by itself, where it is said where to."""
+    found = find(project.tree)
+    if not found or not found.collects or "collectstatic" in project.manifest.build_command:
+        return ()
+    hook = (project.tree.read("bin/post_compile") or b"") + (project.tree.read("bin/pre_compile") or b"")
+    if b"collectstatic" in hook:
+        return ()
+    return (Step("Collecting static files", ("/bin/sh", "-c", _COLLECT, "sh", found.manage)),)
+
+
+def notices(pushed: Pushed) -> list[str]:
+    """What of it will not work in a release, which is read-only and served by the app alone."""
+    found = find(pushed.tree)
+    if not found:
+        return []
+    told = []
+    places = {place for _, place in pushed.settings.storage}
+    loose = [path for path in (found.database, found.media) if path and not _covered(path, places)]
+    if loose:
+        what = " and ".join(f"{'the database' if path == found.database else 'MEDIA_ROOT'} ({path})" for path in loose)
+        told.append(
+            f"Settings put {what} beside the code, where nothing can be written and nothing stays. If the server's "
+            f"do too, write into shipit.yml:  storage: [{', '.join(loose)}]"
+        )
+    needed = {name.partition("[")[0] for name in packages(pushed.tree)}
+    if found.collects and needed and not needed & {"whitenoise", "django-storages", "dj-static", "servestatic"}:
+        told.append(
+            "Static files are collected, and nothing serves them: add whitenoise to the requirements and MIDDLEWARE."
+        )
+    return told
+
+
+def _covered(path: str, places: set[str]) -> bool:
+    return any(f"{path}/".startswith(f"{place}/") for place in places)

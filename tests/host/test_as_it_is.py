@@ -1,0 +1,94 @@
+"""Apps that were not written for a read-only release, or for this receiver: they go live, or the push says what to write."""
+
+from __future__ import annotations
+
+import json
+
+from lab.client import Client
+from lab.host import Host
+
+from host.apps import asked, files, say
+
+BESIDE = """\
+import http.server, os, sqlite3
+os.makedirs("uploads/big", exist_ok=True)
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        base = sqlite3.connect("app.sqlite3")
+        base.execute("create table if not exists seen (it)")
+        base.execute("insert into seen values (1)")
+        base.commit()
+        with open("uploads/log", "a") as log: log.write("x")
+        (count,) = base.execute("select count(*) from seen").fetchone()
+        text = f"{count} {os.path.getsize('uploads/log')} {os.environ['KEY']}".encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+http.server.HTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
+"""
+BUILD = 'build: {command: \'test -d "$DATA_DIR" && touch "$DATA_DIR/built" && echo "build has $LEVEL"\'}\n'
+
+
+def test_code_that_writes_beside_itself_finds_its_data_there_release_after_release(
+    laptop: Client, shared_host: Host
+) -> None:
+    env = {"KEY": {"generator": "secret"}, "LEVEL": "low", "NEEDED": {"description": "something"}}
+    app = {
+        "Procfile": "web: python3 app.py $PORT\nrelease: touch uploads/released\n", "app.py": BESIDE,
+        "app.json": json.dumps({"env": env}), "shipit.yml": f"{BUILD}storage: [up:uploads]\n", "uploads/.gitkeep": "",
+    }  # fmt: skip
+    repo = laptop.repo("beside", app)
+    refused = repo.push()
+    assert refused.code != 0 and "app.json:1: the app needs the config var NEEDED" in refused.remote, str(refused)
+    assert say(laptop, "config:set", "beside", "NEEDED=1").code == 0
+    told = repo.push()
+    assert told.code != 0 and "storage: [app.sqlite3]" in told.remote, str(told)
+    assert say(laptop, "storage:mount", "beside", "app.sqlite3").code == 0
+    first = repo.push()
+    assert first.code == 0 and "build has low" in first.remote and "Made a secret for KEY" in first.remote, str(first)
+    key = laptop.get("beside").body.split()[2]
+    repo.commit({"more": "code"})
+    assert repo.push().code == 0
+    count, size, same = laptop.get("beside").body.split()
+    assert int(count) >= 4 and count == size and same == key
+    data = "/var/lib/shipit/apps/beside/data"
+    owner = shared_host.sh(f"stat -c '%U %n' {data}/up {data}/up/released {data}/app.sqlite3; ls {data}").out
+    assert owner.count("app-beside") == 3 and "built" not in owner
+    rows = {row["place"]: row["size"] for row in asked(laptop, "storage:list", "beside")}
+    assert set(rows) == {"uploads", "app.sqlite3", "$DATA_DIR"} and all(rows.values())
+    seen = say(laptop, "run", "beside", "readlink uploads app.sqlite3; touch uploads/by-hand").out
+    assert seen.split() == [f"{data}/up", f"{data}/app.sqlite3"]
+    failed = say(laptop, "storage:unmount", "beside", "app.sqlite3")
+    assert failed.code == 1
+    assert "app.sqlite3" in {row["place"] for row in asked(laptop, "storage:list", "beside")}
+    assert say(laptop, "rollback", "beside").code == 0
+    assert int(laptop.get("beside").body.split()[0]) > int(count)
+
+
+def test_a_procfile_that_is_a_link_counts_and_the_build_knows_its_version(laptop: Client) -> None:
+    project = (
+        '[build-system]\nrequires = ["setuptools-scm"]\nbuild-backend = "back"\nbackend-path = ["."]\n'
+        '[project]\nname = "shop"\ndynamic = ["version"]\n'
+    )
+    back = (
+        "import os\ndef get_requires_for_build_editable(*a): return []\n"
+        "def build_editable(where, *a):\n"
+        "    raise SystemExit('KeyError: ' + repr(os.environ['SETUPTOOLS_SCM_PRETEND_VERSION_FOR_SHOP']))\n"
+    )
+    app = {**files("one"), "deploy/Procfile": "web: python main.py --at $SOCKET\nworker: sleep 1000\n"}
+    repo = laptop.repo("linked", app)
+    (repo.path / "Procfile").unlink()
+    (repo.path / "Procfile").symlink_to("deploy/Procfile")
+    repo.commit({})
+    assert repo.push().code == 0
+    assert {row["process"] for row in asked(laptop, "ps:scale", "linked")} == {"web", "worker"}
+    repo.commit({"pyproject.toml": project, "back.py": back})
+    repo.git("tag", "-a", "v2.4.1", "-m", "release")
+    failed = repo.push("--follow-tags")
+    assert failed.code != 0 and "KeyError: '2.4.1'" in failed.remote, str(failed)
+    (repo.path / "Procfile").unlink()
+    (repo.path / "Procfile").symlink_to("/etc/passwd")
+    repo.commit({})
+    refused = repo.push()
+    assert refused.code != 0 and "Procfile: This is a link that leads to no file" in refused.remote, str(refused)

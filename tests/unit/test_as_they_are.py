@@ -1,0 +1,204 @@
+"""Other people's projects: manifests of other receivers, links, Django's settings, versions from git, what fails and why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from trees import FakeTree
+
+from receiver.errors import Rejected
+from receiver.inside import builder
+from receiver.manifest import Manifest
+from receiver.manifest.tree import lead
+from receiver.model import Change, Release, Status
+from receiver.names import AppName
+from receiver.runtimes.build import build_plan
+from receiver.runtimes.python.scm import version_of
+from receiver.runtimes.read import read_manifest
+from receiver.settings import Settings
+from receiver.story.advice import advice, build_advice
+
+BLOG = Release(app=AppName("blog"), number=3, change=Change.DEPLOY, status=Status.BUILDING, by="a", created=0.0)
+MANAGE = "import os\nos.environ.setdefault('DJANGO_SETTINGS_MODULE', 'site1.settings')\nimport django\n"
+SETTINGS = (
+    "DATABASES = {'default': {'ENGINE': 'django.db.backends.sqlite3', 'NAME': BASE_DIR / 'db.sqlite3'}}\n"
+    "MEDIA_ROOT = BASE_DIR / 'media'\nSTATIC_ROOT = BASE_DIR / 'staticfiles'\n"
+)
+DJANGO = {
+    "manage.py": MANAGE, "site1/settings.py": SETTINGS, "site1/wsgi.py": "application = get_wsgi_application()\n",
+    "requirements.txt": "django\ngunicorn\n",
+}  # fmt: skip
+
+
+class Linked(FakeTree):
+    """With links, as a commit has them."""
+
+    def __init__(self, files: Mapping[str, str | bytes], links: Mapping[str, str]) -> None:
+        known = {**files, **{path: files[to] for path, to in links.items() if to in files}}
+        super().__init__(known)
+        self._links = dict(links)
+
+    def links(self) -> Mapping[str, str]:
+        return self._links
+
+
+def read(files: Mapping[str, str]) -> Manifest:
+    return read_manifest(FakeTree({"Procfile": "web: x\n", **files}))
+
+
+def steps(files: Mapping[str, str], described: str = "") -> tuple[list[str], Mapping[str, str]]:
+    tree = FakeTree({"Procfile": "web: x\n", **files})
+    place = Path("/nowhere")
+    plan, _ = build_plan(
+        read_manifest(tree),
+        tree,
+        slug=place,
+        cache=place,
+        tools=place,
+        settings=Settings(),
+        described=lambda: described,
+    )
+    return [step.title for step in plan.steps], plan.environment
+
+
+def test_app_json_has_defaults_wants_and_secrets() -> None:
+    env = {
+        "A": "1",
+        "B": {"value": "2"},
+        "C": {"description": "a key"},
+        "D": {"required": False},
+        "S": {"generator": "secret"},
+    }
+    found = read({"app.json": json.dumps({"env": env}), "ENV": "# piku's\nA=0\nNGINX_SERVER_NAME=x\nE='five'\n"})
+    assert dict(found.env) == {"A": "1", "B": "2", "E": "five"}
+    assert [key for key, _ in found.required] == ["C"] and found.secrets == ("S",)
+    assert not read({"app.json": json.dumps({"env": {"C": {}}}), "shipit.yml": "env: {C: said}\n"}).required
+
+
+@pytest.mark.parametrize("env", [{"1A": "x"}, {"A": {"generator": "uuid"}}, {"A": {"value": []}}, {"PATH": "x"}])
+def test_what_app_json_cannot_have_is_refused_with_its_line(env: object) -> None:
+    with pytest.raises(Rejected, match=r"app\.json:1: "):
+        read({"app.json": json.dumps({"env": env})})
+
+
+def test_storage_is_read_and_places_that_cannot_be_are_refused() -> None:
+    assert read({"shipit.yml": "storage: [uploads:public/up, db.sqlite3]\n"}).storage == (
+        ("uploads", "public/up"), ("db.sqlite3", "db.sqlite3"),
+    )  # fmt: skip
+    for bad in ("[../x]", "[/etc:x]", "[a:b, c:b/d]", "[a:.venv]", "['a b']"):
+        with pytest.raises(Rejected, match=r"shipit\.yml"):
+            read({"shipit.yml": f"storage: {bad}\n", "requirements.txt": "flask\n"})
+
+
+def test_a_place_of_storage_becomes_a_link_whatever_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "media").mkdir()
+    (tmp_path / "media/.gitkeep").touch()
+    (tmp_path / "etc").symlink_to("/etc")
+    for data, place in (("/data/media", "media"), ("/data/up", "public/up"), ("/data/x", "etc/shipit-x")):
+        builder.link_to_data(data, place)
+    assert [str(Path(p).readlink()) for p in ("media", "public/up", "etc/shipit-x")] == [
+        "/data/media",
+        "/data/up",
+        "/data/x",
+    ]
+    assert (tmp_path / "etc").is_dir() and not (tmp_path / "etc").is_symlink()
+
+
+def test_a_link_counts_as_the_file_that_it_leads_to_or_refuses_the_push() -> None:
+    files = {"deploy/Procfile": "web: a\nworker: b\n"}
+    found = read_manifest(Linked(files, {"Procfile": "deploy/Procfile"}))
+    assert [process.type for process in found.processes] == ["web", "worker"]
+    for name in ("Procfile", "shipit.yml", "requirements.txt", "app.json"):
+        with pytest.raises(Rejected, match=f"{name}: This is a link that leads to no file"):
+            read_manifest(Linked({"deploy/Procfile": "web: a\n"}, {name: ""}))
+    with pytest.raises(Rejected, match=r"requirements\.txt: This is a link"):
+        inside = {"shipit.yml": "build: {root: api}\n", "api/Procfile": "web: a\n", "all.txt": "flask\n"}
+        read_manifest(Linked(inside, {"api/requirements.txt": "all.txt"}))
+
+
+def test_links_are_followed_inside_of_a_tree_only() -> None:
+    links = {"a": "b", "b": "d/c", "d": "real", "loop": "loop", "out": "../x", "abs": "/etc/passwd"}
+    assert [lead(path, links.get) for path in ("a", "loop", "out", "abs", "d/x")] == ["real/c", "", "", "", "real/x"]
+
+
+def test_djangos_static_files_are_collected_where_it_says_where_to() -> None:
+    assert steps(DJANGO)[0] == ["Collecting static files"]
+    assert steps({**DJANGO, "site1/settings.py": "STATIC_URL = 'static/'\n"})[0] == []
+    own = {**DJANGO, "shipit.yml": "build: {command: python manage.py collectstatic}\n"}
+    assert steps(own)[0] == ["Running the build command"]
+    hooks = {**DJANGO, "bin/post_compile": "x\n", "bin/pre_compile": "y\n"}
+    assert steps(hooks)[0] == ["Running bin/pre_compile", "Collecting static files", "Running bin/post_compile"]
+
+
+def test_what_django_writes_beside_its_code_is_told_with_the_line_to_write() -> None:
+    told = "\n".join(read(DJANGO).notices)
+    assert "storage: [db.sqlite3, media]" in told and "whitenoise" in told
+    quiet = {**DJANGO, "shipit.yml": "storage: [db.sqlite3, media]\n", "requirements.txt": "django\nwhitenoise\n"}
+    assert not read(quiet).notices
+
+
+@pytest.mark.parametrize(
+    ("described", "version"),
+    [
+        ("v2.4.1-0-gabc", "2.4.1"), ("v2.4.1-3-gabcdef0123456", "2.4.2.dev3+gabcdef012"), ("12-gabc", "0.1.dev12+gabc"),
+        ("release-1.0rc1-2-gabc", "1.0.dev2+gabc"), ("nightly-4-gabc", ""), ("", ""),
+    ],
+)  # fmt: skip
+def test_a_version_is_what_git_says_of_the_commit(described: str, version: str) -> None:
+    assert version_of(described) == version
+
+
+def test_a_project_that_asks_git_for_its_version_is_told() -> None:
+    text = '[build-system]\nrequires = ["setuptools", "setuptools-scm>=8"]\n[project]\nname = "my.shop"\n'
+    name = "SETUPTOOLS_SCM_PRETEND_VERSION_FOR_MY_SHOP"
+    assert steps({"pyproject.toml": text}, "v1.2-0-gabc")[1][name] == "1.2"
+    assert name not in steps({"pyproject.toml": text.replace("-scm", "")}, "v1.2-0-gabc")[1]
+
+
+def test_the_lock_of_a_workspace_counts_or_the_push_is_refused() -> None:
+    files = {
+        "pyproject.toml": "[tool.uv.workspace]\nmembers = ['services/*']\n", "uv.lock": "version = 1\n",
+        "services/api/pyproject.toml": "[project]\nname='api'\nversion='1'\n", "services/api/Procfile": "web: x\n",
+    }  # fmt: skip
+    with pytest.raises(Rejected, match=r"uv\.lock: The lock of the workspace is outside of build\.root"):
+        read_manifest(FakeTree({**files, "shipit.yml": "build: {root: services/api}\n"}))
+    tree = FakeTree({**files, "Procfile": "web: x\n"})
+    place = Path("/nowhere")
+    plan, _ = build_plan(read_manifest(tree), tree, slug=place, cache=place, tools=place, settings=Settings())
+    assert any("--all-packages" in step.argv for step in plan.made[0].steps)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("KeyError: 'SECRET_KEY'", "build: {config: [SECRET_KEY]}"),
+        ("django.core.exceptions.ImproperlyConfigured: Set the DATABASE_URL environment variable", "config: [DATABASE_URL]"),
+        ("decouple.UndefinedValueError: API_KEY not found. Declare it", "config: [API_KEY]"),
+        ("Error: pg_config executable not found.", "apt install libpq-dev"),
+        ("fatal error: ffi.h: No such file or directory", "apt install libffi-dev"),
+        ("error: command 'x86_64-linux-gnu-gcc' failed: No such file or directory", "apt install build-essential"),
+        ("make: *** No rule", ""),
+    ],
+)  # fmt: skip
+def test_a_failed_build_names_what_is_missing_and_what_to_type(line: str, told: str) -> None:
+    found = build_advice(BLOG, ["Installing", line, "× Failed to build"])
+    assert told in found and bool(told) == bool(found)
+
+
+def test_what_may_not_be_written_is_answered_with_the_line_of_storage() -> None:
+    at = "/var/lib/shipit/apps/blog/slugs/v3"
+    assert "storage: [logs]" in advice(BLOG.app, [f"OSError: [Errno 30] Read-only file system: '{at}/logs/app.log'"])
+    assert "storage: [media/x]" in advice(BLOG.app, [f"PermissionError: [Errno 13] Permission denied: '{at}/media/x'"])
+    assert "storage" not in advice(BLOG.app, ["OSError: [Errno 30] Read-only file system: '/opt/x'"])
+
+
+def test_a_build_may_see_all_config_vars_where_it_is_said() -> None:
+    assert read({"shipit.yml": "build: {config: all}\n"}).build_config == ("*",)
+    with pytest.raises(Rejected, match=r"build\.config must be a list of names, or all"):
+        read({"shipit.yml": "build: {config: some}\n"})
+    assert replace(BLOG, build_config=("*",)).build_config
