@@ -21,7 +21,7 @@ class Settings:
     them; `*.example.org` stands for all below it. `trusted_proxies`:
     addresses, networks or `cloudflare`, whose word about a client counts. `connections`: how many requests and websockets
     an app may have open at once. `warm`: how long the release that another replaces is kept running for
-    a rollback. `cache`: what each app's builds may keep, and its LFS files and submodules as much again. `push_memory`:
+    a rollback. `signed_only`: archives and packages that are sent need a signature of a key of this server. `cache`: what each app's builds may keep, and its LFS files and submodules as much again. `push_memory`:
     what each process that serves a login or makes a release may take. Sizes in MiB, times in seconds."""
 
     domain: str = "localhost"
@@ -37,6 +37,7 @@ class Settings:
     keep: int = 5
     warm: int = 0
     builds: int = 2
+    signed_only: bool = False
     cache: int = 2048
     build_timeout: int = 1800
     build_memory: int = 2048

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from typing import IO
 
 import click
 
+from receiver.caller import Role
 from receiver.cli.args import app_argument, ledger_of
 from receiver.cli.main import Context
-from receiver.errors import Rejected
+from receiver.errors import Denied, Rejected
 from receiver.ledger.ledger import Ledger
 from receiver.model import Change, Origin
 from receiver.names import AppName, is_release, release_number
@@ -20,6 +22,8 @@ archive_type = click.option(
 )  # fmt: skip
 
 
+signature = click.option("--signature", default="", metavar="BASE64",
+                         help="Of what is sent, by ssh-keygen -Y sign -n shipit: base64 -w0 < FILE.sig")  # fmt: skip
 drop_web = click.option("--drop-web", is_flag=True, help="Also when nothing would take requests any more.")
 
 
@@ -30,9 +34,10 @@ drop_web = click.option("--drop-web", is_flag=True, help="Also when nothing woul
     "--fresh", is_flag=True, help="Build without the environment of an earlier release, and with an empty cache."
 )
 @archive_type
+@signature
 @drop_web
 @click.pass_obj
-def deploy(ctx: Context, app: AppName, what: str | None, fresh: bool, kind: str, drop_web: bool) -> int:
+def deploy(ctx: Context, app: AppName, what: str | None, fresh: bool, kind: str, signature: str, drop_web: bool) -> int:
     """Build and put live as a new release: the live commit again, a stored one, or an archive.
 
     \b
@@ -44,9 +49,11 @@ def deploy(ctx: Context, app: AppName, what: str | None, fresh: bool, kind: str,
     """
     ledger = ledger_of(ctx, app)
     if what == "-":
-        return ship(ctx, ledger, kind, fresh=fresh, drop_web=drop_web)
-    if kind:
-        raise Rejected("--archive-type is for an archive.", hint=f"Send one: shipit deploy {app} - < tree.tar.gz")
+        return ship(ctx, ledger, kind, signature, fresh=fresh, drop_web=drop_web)
+    if kind or signature:
+        raise Rejected(
+            "--archive-type and --signature are for an archive.", hint=f"Send one: shipit deploy {app} - < tree.tar.gz"
+        )
     from receiver.ops.all import sections
     from receiver.runtimes.read import read_manifest
     from receiver.sources.all import source_of
@@ -76,9 +83,10 @@ def rebuild(ctx: Context, app: AppName, *, fresh: bool = False) -> int:
 @app_argument
 @click.argument("what", metavar="-")
 @archive_type
+@signature
 @drop_web
 @click.pass_obj
-def from_archive(ctx: Context, app: AppName, what: str, kind: str, drop_web: bool) -> int:
+def from_archive(ctx: Context, app: AppName, what: str, kind: str, signature: str, drop_web: bool) -> int:
     """Deploy an archive from standard input, as `deploy APP -`.
 
     \b
@@ -88,7 +96,7 @@ def from_archive(ctx: Context, app: AppName, what: str, kind: str, drop_web: boo
         raise Rejected(
             "The archive is read from standard input.", hint=f"shipit git:from-archive {app} - < tree.tar.gz"
         )
-    return ship(ctx, ledger_of(ctx, app), kind, fresh=False, drop_web=drop_web)
+    return ship(ctx, ledger_of(ctx, app), kind, signature, fresh=False, drop_web=drop_web)
 
 
 def stored(ledger: Ledger, what: str) -> Origin:
@@ -106,7 +114,7 @@ def stored(ledger: Ledger, what: str) -> Origin:
     return named(ledger.paths, what, ledger.state().branch)
 
 
-def ship(ctx: Context, ledger: Ledger, kind: str, *, fresh: bool, drop_web: bool) -> int:
+def ship(ctx: Context, ledger: Ledger, kind: str, signature: str, *, fresh: bool, drop_web: bool) -> int:
     """Make a release of the archive on standard input."""
     from receiver.sources.all import sent
     from receiver.sources.archive import KINDS, spooled
@@ -121,15 +129,40 @@ def ship(ctx: Context, ledger: Ledger, kind: str, *, fresh: bool, drop_web: bool
         spooled(0, ledger.paths.repo, settings.max_push * 2**20) as (file, size),
         Submission(ctx.layout, ledger, ctx.caller.name) as submission,
     ):
+        signer = signed_by(ctx, ledger.app, file, signature) if size else ""
+        if signer:
+            tell(f"Signed by {signer}")
         current = ledger.current()
         limits = Limits(size, room_for(ledger, settings), settings.max_files)
         how = "" if drop_web else f"Meant so? shipit deploy {ledger.app} - --drop-web"
         check = Admission(ctx.layout, ledger, settings, ctx.caller, how)
         source = sent(ledger.paths, os.pread(file.fileno(), 512, 0))
         origin, lines = source.receive(
-            file, limits, by=ctx.caller.name, parent=current.commit if current else None, said=kind, check=check
+            file,
+            limits,
+            by=signer or ctx.caller.name,
+            parent=current.commit if current else None,
+            said=kind,
+            check=check,
         )
         for line in lines:
             tell(line)
         approve_for(ctx.caller, ledger, check.names)
         return submission.submit(Change.DEPLOY, builds=True, fresh=fresh, origin=origin)
+
+
+def signed_by(ctx: Context, app: AppName, file: IO[bytes], signature: str) -> str:
+    """Whose signature it is; "" without one, where the server's settings allow that. Raises Denied and Rejected."""
+    if not signature and not ctx.settings.signed_only:
+        return ""
+    from receiver.gate.keys import Keyring
+    from receiver.sources.signed import verified
+
+    if not signature:
+        raise Denied(
+            "This server takes signed archives and packages only (signed_only in its settings).",
+            holds="Nothing was received.",
+            hint="Sign it: shipit pack --sign     and send it: shipit deploy FILE",
+        )
+    keys = [key for key in Keyring(ctx.layout).all() if key.role is not Role.VIEW and (not key.apps or app in key.apps)]
+    return verified(file, signature, [(key.name, key.type, key.blob) for key in keys])

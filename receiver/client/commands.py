@@ -73,14 +73,15 @@ def version() -> None:
 
 
 @shipit.command()
-@click.argument("directory", type=click.Path(path_type=Path, file_okay=False), default=Path())
+@click.argument("directory", type=click.Path(path_type=Path), default=Path())
 @click.option("--list", "list_", is_flag=True, help="Print the files that would be shipped, the largest first.")
 @click.option("--dry-run", is_flag=True, help="Say what would be shipped and where to; send nothing.")
 @click.option("-m", "--message", default="", help="What the release is called in `releases`.")
 @json_option
 @click.pass_obj
 def deploy(options: Options, directory: Path, list_: bool, dry_run: bool, message: str, form: str) -> int:
-    """Put what lies in a directory (default: this one) live, committed or not, and follow it to its verdict.
+    """Put what lies in a directory (default: this one) live, committed or not, and follow it to its verdict. Of an
+    archive or a package, such as `shipit pack` makes, that file is sent, with its signature if there is one.
 
     What is shipped: the files that git tracks or does not know yet, but none that it ignores; `artifact` in shipit.yml
     changes that. Only what the server lacks travels. The deploy branch stays where it is.
@@ -90,11 +91,16 @@ def deploy(options: Options, directory: Path, list_: bool, dry_run: bool, messag
       shipit deploy
       shipit deploy --list | head
       shipit deploy site/ -m "the new front page"
+      shipit deploy dist/blog-1.2.0.tar.gz
     """
     from receiver.client import deploy as story
     from receiver.client.files import select
     from receiver.client.remote import find
 
+    if directory.is_file():
+        from receiver.client.send import send
+
+        return send(directory, find(Path.cwd(), options.remote, options.app))
     selection = select(directory)
     if list_:
         sizes = selection.sizes()
@@ -124,6 +130,70 @@ def deploy(options: Options, directory: Path, list_: bool, dry_run: bool, messag
     sys.stderr.flush()
     with story.workshop(directory.resolve()) as at:
         return story.push(at, server, story.commit(at, selection, base, message))
+
+
+@shipit.command()
+@click.argument("directory", type=click.Path(path_type=Path, file_okay=False), default=Path())
+@click.option("--format", "forms", multiple=True, default=("tar.gz",), show_default=True,
+              type=click.Choice(["tar.gz", "tar.zst", "zip", "wheel", "deb", "rpm"]), help="Repeat for more.")  # fmt: skip
+@click.option("--name", default="", help="What it is called (default: pyproject.toml's name, else the directory's).")
+@click.option("--version", "version_", default="", help="Its version (default: what `git describe` makes of the tags).")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, file_okay=False), help="Where to (default: dist/ there)."
+)
+@click.option("--depends", multiple=True, metavar="PACKAGE", help="Of a deb or an rpm: what it needs. Repeat for more.")
+@click.option("--sign", is_flag=True, help="Sign it with an ssh key: FILE.sig, which `shipit deploy FILE` sends along.")
+@click.option("--key", default="", help="The key to sign with (default: git's user.signingkey, else the usual one).")
+@click.option("--json", "json_", is_flag=True, help="Print what was made as JSON.")
+@click.pass_obj
+def pack(options: Options, directory: Path, forms: tuple[str, ...], name: str, version_: str, output: Path | None,
+         depends: tuple[str, ...], sign: bool, key: str, json_: bool) -> int:  # fmt: skip
+    """Make an artifact of what lies in a directory, and send nothing. The same files give the same bytes, on any machine.
+
+    Which files: as `shipit deploy` has it. An archive and a package say which commit they come from, whether the files
+    differ from it, and the digest of each file.
+
+    \b
+    Examples:
+      shipit pack                                blog-1.2.0.tar.gz
+      shipit pack --format wheel --sign
+      shipit pack --format deb --format rpm --depends python3-flask
+      shipit deploy dist/blog-1.2.0.tar.gz       put it live
+    """
+    from receiver.client import pack as packing
+    from receiver.client import packages
+    from receiver.client.artifact import artifact_of
+    from receiver.client.files import select, without
+    from receiver.client.forgotten import forgotten
+    from receiver.system.disk import write_atomically
+
+    folder = output or directory / "dist"
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        # What is made is not what is shipped, and makes no checkout dirty.
+        write_atomically(folder / ".gitignore", b"*\n", mode=0o644)
+    artifact = artifact_of(without(select(directory), folder), name, version_ or "")
+    for module, by in forgotten(artifact.selection).items():
+        sys.stderr.write(f" !     {module} is imported by {by}, and is not in it: artifact: {{include: [{module}]}}\n")
+    made = []
+    for form in dict.fromkeys(forms):
+        if form == "wheel":
+            path = packages.wheel(artifact, folder)
+        elif form in ("deb", "rpm"):
+            path = packages.package(artifact, form, folder, depends)
+        else:
+            path = packing.write(artifact, form, folder)
+        signature = packing.sign(path, key) if sign or key else None
+        made.append({**artifact.about.encode(), "files": len(artifact.items), "artifact": str(path), "bytes":
+                     path.stat().st_size, "sha256": packing.digest(path), "signature": str(signature or "")})  # fmt: skip
+    if json_:
+        out.show_json(made)
+        return 0
+    for row in made:
+        out.say(f"{row['artifact']}\n  {row['files']} files, {row['bytes'] / 2**10:.1f} KiB, sha256:{row['sha256']}")
+    about = artifact.about
+    sys.stderr.write(f"-----> {about.name} {about.version}" + (f", from {about.ref}\n" if about.ref else "\n"))
+    return 0
 
 
 @shipit.command("server:add")

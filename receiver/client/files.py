@@ -12,6 +12,8 @@ from receiver.errors import Rejected
 from receiver.manifest import shipit_yml
 from receiver.ops.all import sections
 
+# What `shipit pack` makes.
+ARTIFACTS = (".tar.gz", ".tar.zst", ".zip", ".whl", ".deb", ".rpm", ".sig")
 # Never shipped, whatever a glob says: they are the machine's, not the project's.
 NEVER = frozenset({".git", "__pycache__"})
 
@@ -44,6 +46,14 @@ def select(root: Path) -> Selection:
         raise Rejected(f"There is nothing to ship in {root}.", hint="See what would be: shipit deploy --list")
     ignored = frozenset(paths) - set(tree.paths)
     return Selection(root, tuple(paths), tree.uncommitted & set(paths), ignored)
+
+
+def without(selection: Selection, folder: Path) -> Selection:
+    """The same without what lies in a directory of artifacts: none holds the one before it."""
+    below = os.path.relpath(folder.resolve(), selection.root.resolve()) + "/"
+    made = {path for path in selection.paths if path.startswith(below) and path.endswith(ARTIFACTS)}
+    paths = tuple(path for path in selection.paths if path not in made)
+    return Selection(selection.root, paths, selection.new - made, selection.ignored - made)
 
 
 def _matching(globs: Iterable[str], paths: Iterable[str]) -> Iterator[str]:

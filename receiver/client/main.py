@@ -15,7 +15,9 @@ from receiver.client.say import told
 from receiver.errors import Failure, Rejected
 
 # What is done here, and which command of receiver.client.commands does it.
-LOCAL = ("check", "version", "deploy", "server:add", "server:upgrade", "server:rollback")
+LOCAL = ("check", "version", "deploy", "pack", "server:add", "server:upgrade", "server:rollback")
+# What a file is called that `shipit deploy FILE` sends.
+SENT = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar.zst", ".zip", ".whl", ".deb", ".rpm")
 # These talk with whoever sits at the terminal.
 TALKS = frozenset({"run", "enter", "apps:destroy", "destroy"})
 
@@ -61,7 +63,9 @@ def local(words: list[str]) -> bool:
     values = [before in ("-m", "--message", "--format") for before in words]
     named = [w for w, value in zip(words[1:], values, strict=False) if not value and (w == "-" or w[:1] != "-")]
     theirs = {"--fresh", "--image", "--url", "--pypi", "--sha256", "--system"}
-    return not any(word.partition("=")[0] in theirs for word in words) and all(Path(word).is_dir() for word in named)
+    if any(word.partition("=")[0] in theirs for word in words):
+        return False
+    return all(Path(word).is_dir() or (word.endswith(SENT) and Path(word).is_file()) for word in named)
 
 
 def forward(words: list[str], remote: str, app: str) -> NoReturn:

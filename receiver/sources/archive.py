@@ -15,6 +15,7 @@ from typing import IO, Any
 from receiver.errors import Failure, Rejected, printable
 from receiver.model import Origin
 from receiver.names import Oid
+from receiver.sources import about
 from receiver.sources.base import Stored
 from receiver.sources.git.receive import Check, received
 from receiver.sources.git.repository import Git
@@ -51,7 +52,11 @@ class ArchiveSource(Stored):
         oid = received(
             self.paths.repo, lambda git: report.update(imported(git, kind, file, limits, title, parent)), check
         )
-        return Origin(self.kind, oid, title=title, author=by), told(report)
+        packed = about.read(self.commits.tree(oid))
+        if packed is None:
+            return Origin(self.kind, oid, title=title, author=by), told(report)
+        title = f"{packed.name} {packed.version} ({kind}) from {by}"
+        return Origin(self.kind, oid, title=title, author=by, ref=packed.ref), told(report)
 
 
 def kind_by(head: bytes) -> str:

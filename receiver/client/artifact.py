@@ -1,0 +1,141 @@
+"""What an artifact says of itself: name, version, the commit its files come from, and the digest of each file.
+
+Every byte of it follows from the files and the commit: no clock, user, umask or name of a machine gets into it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from receiver.client.deploy import base_of
+from receiver.client.files import Selection
+from receiver.errors import HostFault, Rejected
+from receiver.manifest import toml
+from receiver.sources.about import ABOUT, SUMS, About
+from receiver.system.run import run
+
+NAME = re.compile(r"[a-z0-9][a-z0-9+.-]{1,59}", re.ASCII)
+VERSION = re.compile(r"[0-9][A-Za-z0-9.+~]{0,63}", re.ASCII)
+# What zip can say at the earliest (1980): of files that are in no git checkout.
+NO_DATE = 315619200
+CHUNK = 2**20
+_DESCRIBED = re.compile(r"v?([0-9][A-Za-z0-9.]*)-([0-9]+)-g([0-9a-f]+)", re.ASCII)
+
+
+class Item(NamedTuple):
+    """A file as it is packed: `mode` is 0644, 0755 or 0777 (a link, whose target is `target`)."""
+
+    path: str
+    mode: int
+    target: str = ""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """The files of a selection, and what is said of them. `when` (epoch) is the date of every file."""
+
+    selection: Selection
+    items: tuple[Item, ...]
+    about: About
+    maintainer: str
+    when: int
+
+    @property
+    def stem(self) -> str:
+        return f"{self.about.name}-{self.about.version}"
+
+    def own(self) -> Iterator[tuple[str, bytes]]:
+        """The two files that every archive has beside the project's: who it is, and what sha256sum(1) checks it by."""
+        sums = "".join(f"{digest}  {path}\n" for path, digest in self.digests()).encode(errors="surrogateescape")
+        about = {**self.about.encode(), "files": len(self.items), "sums": hashlib.sha256(sums).hexdigest()}
+        yield ABOUT, (json.dumps(about, indent=2) + "\n").encode()
+        yield SUMS, sums
+
+    def digests(self) -> Iterator[tuple[str, str]]:
+        """SHA-256 of each regular file."""
+        for item in self.items:
+            if not item.target:
+                digest = hashlib.sha256()
+                with (self.selection.root / item.path).open("rb") as file:
+                    while chunk := file.read(CHUNK):
+                        digest.update(chunk)
+                yield item.path, digest.hexdigest()
+
+
+def artifact_of(selection: Selection, name: str, version: str) -> Artifact:
+    """Look at the files and the checkout; `name` and `version` are what the caller wishes ("": found). Raises Rejected."""
+    base = base_of(selection)
+    root = selection.root
+    about = About(_name(root, name), _version(root, version, base.dirty), base.commit, base.dirty)
+    said = _git(root, "show", "-s", "--format=%ct%n%an <%ae>", "HEAD").splitlines() if base.commit else []
+    date, maintainer = (said[0], said[1]) if len(said) == 2 else (str(NO_DATE), "")
+    date = os.environ.get("SOURCE_DATE_EPOCH", date)
+    if not date.isascii() or not date.isdigit():
+        raise Rejected("SOURCE_DATE_EPOCH is not a number of seconds.")
+    return Artifact(selection, tuple(_items(selection)), about, maintainer, max(int(date), NO_DATE))
+
+
+def _items(selection: Selection) -> Iterator[Item]:
+    for path in selection.paths:
+        if path in (ABOUT, SUMS):
+            continue
+        mode = (selection.root / path).lstat().st_mode
+        if "\n" in path or "\\" in path or not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+            raise Rejected(
+                f"{path!a} cannot be packed: it is no file with a usual name.", hint="artifact: exclude: […]"
+            )
+        if stat.S_ISLNK(mode):
+            yield Item(path, 0o777, os.readlink(selection.root / path))  # noqa: PTH115 - as it is written
+        else:
+            # As git has it: who else may read a file is the umask's, not the project's.
+            yield Item(path, 0o755 if mode & 0o100 else 0o644)
+
+
+def _name(root: Path, wished: str) -> str:
+    pyproject = root / "pyproject.toml"
+    found = wished
+    if not found and pyproject.is_file():
+        named = toml.table(toml.parse("pyproject.toml", pyproject.read_bytes()), "project").get("name")
+        found = re.sub(r"[-_.]+", "-", named).lower() if isinstance(named, str) else ""
+    found = found or root.resolve().name.lower()
+    if not NAME.fullmatch(found):
+        raise Rejected(
+            f"{found[:60]!a} cannot be an artifact's name.",
+            hint="Say one of lower-case letters, digits and dashes: shipit pack --name blog",
+        )
+    return found
+
+
+def _version(root: Path, wished: str, dirty: bool) -> str:
+    """From `git describe`: v1.2 is 1.2, three commits later 1.2+3.gab12cd3, and `.dirty` behind what is not committed."""
+    if not wished:
+        tagged = _git(root, "describe", "--tags", "--long", "--match", "v[0-9]*", "--match", "[0-9]*", "HEAD")
+        match = _DESCRIBED.fullmatch(tagged)
+        version, more = "0.0.0", _git(root, "rev-parse", "--short=7", "HEAD")
+        more = f"g{more}" if more else ""
+        if match:
+            version, more = match[1], f"{match[2]}.g{match[3][:7]}" if match[2] != "0" else ""
+        more = ".".join(filter(None, [more, "dirty" if dirty else ""]))
+        wished = f"{version}+{more}" if more else version
+    if not VERSION.fullmatch(wished):
+        raise Rejected(
+            f"{wished[:64]!a} cannot be a version.",
+            hint="It begins with a digit; letters, digits, `.`, `+` and `~` follow: shipit pack --version 1.2.0",
+        )
+    return wished
+
+
+def _git(root: Path, *words: str) -> str:
+    """What git says of the checkout; "" where there is none, and without git."""
+    try:
+        return run(["git", *words], cwd=root, env=os.environ, check=False).out.strip()
+    except HostFault:
+        return ""

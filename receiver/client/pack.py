@@ -1,0 +1,154 @@
+"""`shipit pack`: the files of a directory as one artifact, of which nothing is sent. The same files give the same bytes."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import os
+import stat
+import tarfile
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import IO, cast
+
+from receiver.client.artifact import CHUNK, Artifact
+from receiver.errors import Rejected
+from receiver.sources.signed import NAMESPACE
+from receiver.system.disk import fsync_file
+from receiver.system.run import find, run, start
+
+# Who signs, when git names nobody.
+KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
+
+
+def tar_gz(artifact: Artifact, out: IO[bytes]) -> None:
+    """A tar archive, compressed; no date and no name in the gzip header."""
+    with gzip.GzipFile(filename="", mode="wb", compresslevel=9, fileobj=out, mtime=0) as packed:
+        tar(artifact, cast(IO[bytes], packed))
+
+
+def tar_zst(artifact: Artifact, out: IO[bytes]) -> None:
+    """The same by zstd(1), in one thread: several would cut it where they please."""
+    if find("zstd") is None:
+        raise Rejected("There is no zstd on this machine.", hint="Install it, or: shipit pack --format tar.gz")
+    with tempfile.TemporaryFile() as plain:
+        tar(artifact, plain)
+        plain.seek(0)
+        child = start(["zstd", "-q", "-19", "--single-thread", "-c"], stdin=plain.fileno(), stdout=out.fileno())
+        if child.wait():
+            raise Rejected("zstd could not compress the files.")
+
+
+def tar(artifact: Artifact, out: IO[bytes]) -> None:
+    """All below `NAME-VERSION/`, owned by nobody in particular, in the order of the names."""
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
+
+        def add(path: str, mode: int, content: IO[bytes] | None, size: int, target: str = "") -> None:
+            info = tarfile.TarInfo(f"{artifact.stem}/{path}")
+            info.mode, info.mtime, info.size, info.linkname = mode, artifact.when, size, target
+            info.type = tarfile.SYMTYPE if target else tarfile.REGTYPE
+            archive.addfile(info, content)
+
+        for path, content in artifact.own():
+            add(path, 0o644, BytesIO(content), len(content))
+        for item in artifact.items:
+            if item.target:
+                add(item.path, item.mode, None, 0, item.target)
+                continue
+            with (artifact.selection.root / item.path).open("rb") as file:
+                add(item.path, item.mode, file, os.fstat(file.fileno()).st_size)
+
+
+def zip_(artifact: Artifact, out: IO[bytes]) -> None:
+    """The same as a zip archive."""
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for path, content in artifact.own():
+            archive.writestr(zip_info(f"{artifact.stem}/{path}", 0o644, artifact.when), content)
+        for item in artifact.items:
+            info = zip_info(f"{artifact.stem}/{item.path}", item.mode, artifact.when)
+            if item.target:
+                info.external_attr = (stat.S_IFLNK | item.mode) << 16
+                archive.writestr(info, os.fsencode(item.target))
+                continue
+            with (
+                (artifact.selection.root / item.path).open("rb") as file,
+                archive.open(info, "w", force_zip64=True) as to,
+            ):
+                while chunk := file.read(CHUNK):
+                    to.write(chunk)
+
+
+def zip_info(path: str, mode: int, when: int) -> zipfile.ZipInfo:
+    """The head of a file in a zip archive: nothing of it is this machine's."""
+    info = zipfile.ZipInfo(path, time.gmtime(when)[:6])
+    info.compress_type = zipfile.ZIP_DEFLATED
+    info.create_system = 3  # whatever this is, the modes are Unix's
+    info.external_attr = (stat.S_IFREG | mode) << 16
+    return info
+
+
+FORMATS: Mapping[str, Callable[[Artifact, IO[bytes]], None]] = {"tar.gz": tar_gz, "tar.zst": tar_zst, "zip": zip_}
+
+
+@contextmanager
+def aside(path: Path) -> Iterator[Path]:
+    """A file beside `path` to write to, which becomes it when all is well, and is gone when not."""
+    with tempfile.TemporaryDirectory(prefix=".shipit-", dir=path.parent) as place:
+        made = Path(place) / path.name
+        yield made
+        fsync_file(made)
+        made.chmod(0o644)
+        made.replace(path)
+
+
+def write(artifact: Artifact, form: str, folder: Path) -> Path:
+    """Make the archive in a directory; returns its path."""
+    path = folder / f"{artifact.stem}.{form}"
+    with aside(path) as made, made.open("wb") as out:
+        FORMATS[form](artifact, out)
+    return path
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            found.update(chunk)
+    return found.hexdigest()
+
+
+def sign(path: Path, key: str) -> Path:
+    """Sign a file with an ssh key ("": git's user.signingkey, else the usual one); returns the path of the signature."""
+    chosen = key or _usual_key()
+    made = path.with_name(path.name + ".sig")
+    with path.open("rb") as file:
+        argv = ["ssh-keygen", "-q", "-Y", "sign", "-f", chosen, "-n", NAMESPACE]
+        done = run(argv, env=os.environ, stdin=file.fileno(), check=False)
+    if done.code:
+        raise Rejected(f"ssh-keygen does not sign with {chosen}.", details=done.err.splitlines()[-5:],
+                       hint="Say with which key: shipit pack --sign --key ~/.ssh/id_ed25519")  # fmt: skip
+    made.write_text(done.out)
+    return made
+
+
+def signature_of(path: Path) -> str:
+    """The signature that lies beside an artifact, as one word for the server; "" when there is none."""
+    beside = path.with_name(path.name + ".sig")
+    return base64.b64encode(beside.read_bytes()).decode() if beside.is_file() else ""
+
+
+def _usual_key() -> str:
+    said = run(["git", "config", "user.signingkey"], env=os.environ, check=False).out.strip()
+    places = [Path(said).expanduser()] if said else []
+    places += [Path.home() / ".ssh" / name for name in KEYS]
+    found = next((place for place in places if place.is_file()), None)
+    if found is None:
+        raise Rejected("There is no ssh key to sign with.", hint="shipit pack --sign --key FILE")
+    return str(found)
