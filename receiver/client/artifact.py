@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from receiver.client.deploy import base_of
+from receiver.client.directory import Directory
 from receiver.client.files import Selection
 from receiver.errors import HostFault, Rejected
-from receiver.manifest import toml
+from receiver.runtimes.python import packed
 from receiver.sources.about import ABOUT, SUMS, About
 from receiver.system.run import run
 
@@ -100,11 +101,7 @@ def _items(selection: Selection) -> Iterator[Item]:
 
 
 def _name(root: Path, wished: str) -> str:
-    pyproject = root / "pyproject.toml"
-    found = wished
-    if not found and pyproject.is_file():
-        named = toml.table(toml.parse("pyproject.toml", pyproject.read_bytes()), "project").get("name")
-        found = re.sub(r"[-_.]+", "-", named).lower() if isinstance(named, str) else ""
+    found = wished or re.sub(r"[-_.]+", "-", packed.said(Directory(root)).name).lower()
     found = found or root.resolve().name.lower()
     if not NAME.fullmatch(found):
         raise Rejected(

@@ -136,7 +136,7 @@ def deploy(options: Options, directory: Path, list_: bool, dry_run: bool, messag
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False), default=Path())
 @click.option("--format", "forms", multiple=True, default=("tar.gz",), show_default=True,
               type=click.Choice(["tar.gz", "tar.zst", "zip", "wheel", "deb", "rpm"]), help="Repeat for more.")  # fmt: skip
-@click.option("--name", default="", help="What it is called (default: pyproject.toml's name, else the directory's).")
+@click.option("--name", default="", help="What it is called (default: the project's own name, else the directory's).")
 @click.option("--version", "version_", default="", help="Its version (default: what `git describe` makes of the tags).")
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, file_okay=False), help="Where to (default: dist/ there)."
@@ -157,7 +157,7 @@ def pack(options: Options, directory: Path, forms: tuple[str, ...], name: str, v
     Examples:
       shipit pack                                blog-1.2.0.tar.gz
       shipit pack --format wheel --sign
-      shipit pack --format deb --format rpm --depends python3-flask
+      shipit pack --format deb --format rpm --depends libpq5
       shipit deploy dist/blog-1.2.0.tar.gz       put it live
     """
     from receiver.client import pack as packing

@@ -1,4 +1,4 @@
-"""What `shipit pack` makes with other programs: a wheel by `uv build`, a deb or an rpm by nfpm.
+"""What `shipit pack` makes with other programs: a wheel by the project's own build, a deb or an rpm by nfpm.
 
 An operating system's package needs no shipit where it is installed: its processes are units, written here from the
 same manifest that a push has.
@@ -24,8 +24,8 @@ from receiver.client.directory import Directory
 from receiver.client.pack import aside, zip_info
 from receiver.client.units import SCRIPTS, Unit, units
 from receiver.errors import Rejected
-from receiver.manifest import toml
 from receiver.ops.all import sections
+from receiver.runtimes.python import packed
 from receiver.runtimes.read import read_manifest
 from receiver.system.run import Result, run
 
@@ -39,16 +39,16 @@ def tool(name: str, package: str) -> str:
     found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
     if found is None:
         raise Rejected(
-            f"There is no {name} on this machine.", hint=f"uv tool install 'shipit-receiver[pack]', or {package}"
+            f"There is no {name} on this machine.", hint=f"pipx install 'shipit-receiver[pack]', or {package}"
         )
     return found
 
 
 def wheel(artifact: Artifact, folder: Path) -> Path:
     """Build the project's wheel from the files that are shipped, and no other; returns its path."""
-    if "pyproject.toml" not in artifact.selection.paths and "setup.py" not in artifact.selection.paths:
-        raise Rejected("This is no project that makes a wheel: there is no pyproject.toml.", hint="--format tar.gz")
-    uv = tool("uv", "https://docs.astral.sh/uv")
+    if not packed.makes_wheel(Directory(artifact.selection.root)):
+        raise Rejected("Nothing here says how a wheel is made of this project.", hint="shipit pack --format tar.gz")
+    program = tool(packed.PROGRAM, packed.BROUGHT_BY)
     with tempfile.TemporaryDirectory(prefix="shipit-") as place:
         tree, out = Path(place) / "tree", Path(place) / "out"
         for item in artifact.items:
@@ -57,13 +57,8 @@ def wheel(artifact: Artifact, folder: Path) -> Path:
             shutil.copy2(artifact.selection.root / item.path, to, follow_symlinks=False)
             if not item.target:
                 to.chmod(item.mode)
-        # What asks git for the version finds none here.
-        env = {
-            **os.environ,
-            "SOURCE_DATE_EPOCH": str(artifact.when),
-            "SETUPTOOLS_SCM_PRETEND_VERSION": artifact.about.version,
-        }
-        _done(run([uv, "build", "--wheel", "--quiet", "--out-dir", out, tree], env=env, check=False), "uv")
+        env = {**os.environ, **packed.environment(artifact.about.version, artifact.when)}
+        _done(run(packed.build(program, tree, out), env=env, check=False), packed.PROGRAM)
         [built] = out.glob("*.whl")
         path = folder / built.name
         with aside(path) as made:
@@ -231,24 +226,13 @@ def _changelog(artifact: Artifact) -> str:
 
 
 def _described(artifact: Artifact) -> tuple[str, str, str]:
-    """What it is (a line, and more below it), its license, its home: as pyproject.toml says."""
-    table: dict[str, Any] = {}
-    if "pyproject.toml" in artifact.selection.paths:
-        raw = (artifact.selection.root / "pyproject.toml").read_bytes()
-        table = toml.table(toml.parse("pyproject.toml", raw), "project")
+    """What it is (a line, and more below it), its license, its home: as the project says."""
+    said = packed.said(Directory(artifact.selection.root))
     about = artifact.about
-    first = table.get("description")
-    first = (
-        first.strip().partition("\n")[0].rstrip(".")
-        if isinstance(first, str) and first.strip()
-        else f"Application {about.name}"
-    )
+    first = said.summary.rstrip(".") or f"Application {about.name}"
     of = f" of commit {about.ref}" if about.ref else ""
     text = f"{first[:70]}\nThe application {about.name}{of}, as one set of files below\n{_top(artifact)}, with a unit for each of its processes."
-    license_ = table.get("license")
-    urls = toml.table(table, "urls")
-    home = next((urls[key] for key in ("Homepage", "homepage", "Repository") if isinstance(urls.get(key), str)), "")
-    return text, license_ if isinstance(license_, str) else "LicenseRef-Unknown", home
+    return text, said.license or "LicenseRef-Unknown", said.home
 
 
 def _architecture(artifact: Artifact) -> str:
