@@ -16,7 +16,7 @@ from receiver.names import AppName, TypeName
 PREFIX = Path("/usr/lib/shipit/current")
 PYTHON = PREFIX / "bin/python"
 LIBEXEC = PREFIX / "share/shipit/libexec"
-LAUNCH, BUILDER = LIBEXEC / "launch", LIBEXEC / "builder"
+LAUNCH, BUILDER, IMAGE = LIBEXEC / "launch", LIBEXEC / "builder", LIBEXEC / "image"
 
 # nginx's pools of kept connections to an app (ledger/pool.py).
 POOLS = 3
@@ -102,6 +102,11 @@ class Layout:
     @property
     def apps(self) -> Path:
         return self.state / "apps"
+
+    @property
+    def images(self) -> Path:
+        """Container images: a store of podman's for each app that has one."""
+        return self.state / "images"
 
     @property
     def run(self) -> Path:
@@ -245,6 +250,16 @@ class AppPaths:
     @property
     def cache(self) -> Path:
         return self.dir / "cache"
+
+    @property
+    def images(self) -> Path:
+        """The app's container images, kept by podman as the app's own user; made with the first."""
+        return self.layout.images / self.name
+
+    @property
+    def received_images(self) -> Path:
+        """Image archives that were sent and are not stored yet: HEX.tar."""
+        return self.releases / "images"
 
     @property
     def runs(self) -> Path:

@@ -118,8 +118,8 @@ def test_plans_touch_nothing() -> None:
 
 
 def test_only_the_runner_starts_programs() -> None:
-    # builder and launch stand alone (started with -S, as the build's or the app's own user).
-    allowed = {"system/run.py", "inside/builder.py", "inside/launch.py"}
+    # These stand alone (started with -S, as the build's or the app's own user).
+    allowed = {"system/run.py", "inside/builder.py", "inside/launch.py", "inside/container.py"}
     for path in SOURCES:
         if str(path.relative_to(ROOT / "receiver")) not in allowed:
             assert not re.search(

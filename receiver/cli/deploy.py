@@ -136,7 +136,7 @@ def ship(ctx: Context, ledger: Ledger, kind: str, signature: str, *, fresh: bool
         limits = Limits(size, room_for(ledger, settings), settings.max_files)
         how = "" if drop_web else f"Meant so? shipit deploy {ledger.app} - --drop-web"
         check = Admission(ctx.layout, ledger, settings, ctx.caller, how)
-        source = sent(ledger.paths, os.pread(file.fileno(), 512, 0))
+        source = sent(ledger.paths, file)
         origin, lines = source.receive(
             file,
             limits,

@@ -32,6 +32,8 @@ PASSED_ON = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "TERM")
 PR_SET_NO_NEW_PRIVS = 38
 # Of storage: these are files, and whoever opens one makes it.
 FILES = (".db", ".sqlite", ".sqlite3")
+# What an image has an own idea of.
+OF_THE_MACHINE = ("PATH", "HOME", "USER", "LOGNAME", "LANG")
 # The front's range of ports (front.py).
 FIRST_PORT, PORTS = 20_000, 12_000
 # A process that ended is started again at once so many times, then after 1, 2, 4 … s and never longer than the longest
@@ -76,9 +78,20 @@ def main(argv: list[str]) -> None:
             command = found["command"]
             make_dir(sockets)
             wait_for_turn(f"{sockets}/{name}.starts", name)
-            env |= listen(found["listen"], socket, port, env, runtime["socket"])
+            if not release.get("image"):
+                env |= listen(found["listen"], socket, port, env, runtime["socket"])
+    if release.get("image"):
+        # Beside this package's modules, not inside them: its imports are for whom they are needed.
+        from receiver.inside import container
+
+        env = {key: value for key, value in env.items() if key in config or key not in OF_THE_MACHINE}
+        one = container.Container(apps, app, slug, command, env)
+        if given.keys() & {"--check", "--release", "--run"}:
+            words = one.beside(entrypoint="--release" in given)
+            raise SystemExit(watch(lambda: become_words(words, one.env)))
+        raise SystemExit(one.stay(socket if found["listen"] != "none" else ""))
     if given.keys() & {"--check", "--release", "--run"}:
-        raise SystemExit(watch(command, env))
+        raise SystemExit(watch(lambda: become_program(command, env)))
     # Beside this package's modules, not inside them: like the front's, its imports are for whom they are needed.
     from receiver.inside import init
 
@@ -122,15 +135,21 @@ def wait_for_turn(path: str, name: str) -> None:
 
 
 def become_program(command: str, env: dict[str, str]) -> None:
-    """Replace this program by bash and the command, with the signals as a program expects to find them."""
+    """Replace this program by bash and the command."""
+    become_words(["/bin/bash", "-c", command], env)
+
+
+def become_words(words: list[str], env: dict[str, str]) -> None:
+    """Replace this program by another, with the signals as a program expects to find them."""
     # Python ignores these, and what is ignored stays so across execve(2).
     for number in (SIGPIPE, SIGXFSZ):
         handle(number, SIG_DFL)
-    os.execve("/bin/bash", ["bash", "-c", command], env)
+    os.execve(words[0], [os.path.basename(words[0]), *words[1:]], env)  # noqa: PTH119
 
 
-def watch(command: str, env: dict[str, str]) -> int:
-    """Run a one-off command to its end and return its exit code, 128 + the signal if one killed it.
+def watch(become: Any) -> int:
+    """Run a one-off command, which `become` replaces this program by, to its end; returns its exit code, 128 + the
+    signal if one killed it.
 
     Not by exec: systemd takes a program that SIGTERM, SIGINT, SIGHUP or SIGPIPE killed for one that succeeded.
     """
@@ -143,7 +162,7 @@ def watch(command: str, env: dict[str, str]) -> int:
     if child == 0:
         for number in asked:
             signal.signal(number, signal.SIG_DFL)
-        become_program(command, env)
+        become()
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     return code if code >= 0 else 128 - code
 

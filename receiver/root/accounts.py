@@ -93,6 +93,14 @@ def make_users(paths: AppPaths) -> Ids:
     return ids_of(paths)
 
 
+def make_image_store(paths: AppPaths, ids: Ids) -> None:
+    """The directory in which podman keeps the app's images. Repeatable."""
+    with disk.opened_dir(paths.layout.state) as state:
+        disk.make_dir(state, paths.layout.images.name, 0o755, 0, 0)
+    with disk.opened_dir(paths.layout.images) as images:
+        disk.make_dir(images, paths.name, 0o700, ids.app, ids.app_group)
+
+
 def ids_of(paths: AppPaths) -> Ids:
     """The app's uids and gid; raises HostFault when its users are missing."""
     try:
@@ -105,6 +113,7 @@ def ids_of(paths: AppPaths) -> Ids:
 def destroy(paths: AppPaths) -> None:
     """Remove all files of an app, then its users; nothing of it runs any more. Repeatable after a crash."""
     disk.remove_tree(paths.sockets)
+    disk.remove_tree(paths.images)
     disk.remove_tree(paths.dir)
     for name in (build_user(paths.name), app_user(paths.name)):
         try:

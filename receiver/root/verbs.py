@@ -105,14 +105,19 @@ class Verbs:
             raise Rejected(f"{release.name} runs the slug of v{release.slug}; there is nothing to build.")
         ids = accounts.ids_of(paths)
         disk.remove_tree(of.slug)
+        # podman maps root of a container to the user who has stored its image: so that is whom the containers run as.
+        user, owner = (app_user(release.app), ids.app) if release.image else (build_user(release.app), ids.build)
         with disk.opened_dir(paths.slugs) as slugs:
-            disk.make_dir(slugs, of.slug.name, 0o2750, ids.build, ids.app_group)
+            disk.make_dir(slugs, of.slug.name, 0o2750, owner, ids.app_group)
+        if release.image:
+            accounts.make_image_store(paths, ids)
         config = self._build_config(paths, release)
         job = Job(
-            name=job_name("build", release.app, release.number), app=release.app, user=build_user(release.app),
+            name=job_name("build", release.app, release.number), app=release.app, user=user,
             argv=(str(PYTHON), "-IS", str(BUILDER), release.app, str(release.number)), cwd=of.slug,
-            writable=(of.slug, paths.cache), timeout=settings.load(self.layout.settings).build_timeout,
+            writable=(of.slug, paths.images if release.image else paths.cache), timeout=settings.load(self.layout.settings).build_timeout,
             config=of.config.with_suffix(".build") if config is not None else None, build=True,
+            release=release if release.image else None,
         )  # fmt: skip
         try:
             if job.config:

@@ -52,6 +52,7 @@ def build_plan(
         environment=environment,
         made=tuple(made for plan in plans for made in plan.made),
         steps=(*(step for plan in plans for step in plan.steps), *_own(manifest)),
+        image=any(plan.image for plan in plans),
     ), process
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import IO
 
 from receiver.errors import HostFault, Rejected
 from receiver.model import Origin, Release
@@ -14,8 +15,9 @@ from receiver.sources.files import FilesSource
 from receiver.sources.git import caches
 from receiver.sources.git.repository import Git
 from receiver.sources.git.source import GitSource
+from receiver.sources.image import ImageSource
 
-ALL: tuple[Callable[[AppPaths], Source], ...] = (GitSource, FilesSource, ArchiveSource)
+ALL: tuple[Callable[[AppPaths], Source], ...] = (GitSource, FilesSource, ImageSource, ArchiveSource)
 
 
 def source_of(paths: AppPaths, origin: Origin) -> Source:
@@ -45,10 +47,10 @@ def named(paths: AppPaths, what: str, deployed: Branch | None) -> Origin:
     return GitSource(paths).named(what, deployed)
 
 
-def sent(paths: AppPaths, head: bytes) -> Sent:
-    """The source that takes what begins so; an archive is asked last, and tells what there is."""
+def sent(paths: AppPaths, file: IO[bytes]) -> Sent:
+    """The source that takes what was sent; an archive is asked last, and tells what there is."""
     found = [source for make in ALL if isinstance(source := make(paths), Sent)]
-    return next((source for source in found if source.takes(head)), found[-1])
+    return next((source for source in found if source.takes(file)), found[-1])
 
 
 def origin_of(release: Release) -> Origin:

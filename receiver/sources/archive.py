@@ -39,8 +39,8 @@ class ArchiveSource(Stored):
 
     kind = "archive"
 
-    def takes(self, head: bytes) -> bool:
-        return bool(kind_by(head))
+    def takes(self, file: IO[bytes]) -> bool:
+        return bool(kind_by(os.pread(file.fileno(), 512, 0)))
 
     def receive(
         self, file: IO[bytes], limits: Limits, *, by: str, parent: Oid | None, said: str, check: Check

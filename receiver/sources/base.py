@@ -70,8 +70,8 @@ class Source(Protocol):
 class Sent(Protocol):
     """A source whose files come on standard input, to `shipit deploy APP -`; the first row that `takes` them has them."""
 
-    def takes(self, head: bytes) -> bool:
-        """Whether what begins so (512 bytes, or all of less) is its own."""
+    def takes(self, file: IO[bytes]) -> bool:
+        """Whether this is its own, by what is in it. Reads it by pread(2)."""
 
     def receive(
         self, file: IO[bytes], limits: Limits, *, by: str, parent: Oid | None, said: str, check: Check

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from receiver.errors import BuildFailed, Rejected
 from receiver.manifest import Manifest
-from receiver.model import Origin, ProcessEnv, Release
+from receiver.model import Listen, Origin, ProcessEnv, Release
 from receiver.ops.all import sections
 from receiver.paths import PREFIX
 from receiver.runtimes.base import BuildPlan
@@ -105,9 +105,13 @@ def filled(
     """The release with what its commit says."""
     scaled = dict(context.ledger.state().formation)
     formation = tuple((kind, scaled.get(kind, count)) for kind, count in manifest.formation)
+    processes = manifest.processes
+    if plan.image:
+        # A container has ports of its own; what is before it takes requests from a socket, and no port of the machine.
+        processes = tuple(replace(p, listen=Listen.SOCKET) if p.listen is Listen.PORT else p for p in processes)
     return replace(
         release,
-        processes=manifest.processes,
+        processes=processes,
         formation=formation,
         release_command=manifest.release_command,
         build_config=manifest.build_config,
@@ -123,6 +127,7 @@ def filled(
         environment_key=found[0].made.key if found else "",
         static=manifest.static,
         storage=mounts(context, manifest),
+        image=plan.image,
     )
 
 

@@ -100,6 +100,7 @@ class Machine:
         self._stack.enter_context(trees.in_use(self.tree))
         make_directory(self.directory / "root")
         make_directory(self.directory / "disk")
+        make_directory(self.directory / "plain")
         if self.own_disk:
             image = self.directory / "image"
             with image.open("wb") as file:
@@ -196,6 +197,8 @@ class Machine:
             *(f"--hostname={self.name}", "--register=no", "--keep-unit", "--notify-ready=yes"),
             *("--resolv-conf=off", "--timezone=off", "--link-journal=no", "--console=read-only"),
             *(f"--network-namespace-path={self._slot.namespace}", "--capability=CAP_NET_ADMIN"),
+            # No overlay: containers lay layers of their own over each other there.
+            f"--bind={self.directory / 'plain'}:/mnt/plain",
             *self._nspawn_words(),
         ]
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:

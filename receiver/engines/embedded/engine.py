@@ -56,7 +56,8 @@ class EmbeddedEngine(LogFiles):
         self._supervisor = Supervisor(layout)
 
     def takes(self, release: Release) -> bool:
-        return True
+        # Namespaces for podman are what a machine without systemd, itself a container most often, does not give.
+        return not release.image
 
     def services(self) -> list[Service]:
         try:

@@ -255,6 +255,7 @@ class SystemdEngine(Journal):
             app=job.app, user=job.user, cwd=job.cwd, writable=job.writable,
             hidden=(paths.data, paths.sockets) if job.build else (),
             timeout=job.timeout, limits=limits, config=job.config, build=job.build, owner=self._own_unit(),
+            container=job.release is not None and job.release.image,
         )  # fmt: skip
 
     def _own_unit(self) -> str | None:

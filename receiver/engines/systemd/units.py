@@ -117,6 +117,7 @@ def _process(release: Release, process: ProcessType, layout: Layout) -> str:
         memory=process.limits.memory,
         cpu=process.limits.cpu,
         tasks=process.limits.tasks,
+        container=release.image,
     )
 
 
@@ -199,8 +200,10 @@ def job_properties(
     config: Path | None,
     build: bool,
     owner: str | None,
+    container: bool = False,
 ) -> list[str]:
-    """A job's cage, as `Name=value` for systemd-run(1) -p. `hidden` may be missing; `owner` is a unit it dies with."""
+    """A job's cage, as `Name=value` for systemd-run(1) -p. `hidden` may be missing; `owner` is a unit it dies with.
+    `container`: it is podman that runs."""
     text = render(
         "systemd/job.service.j2",
         app=app,
@@ -217,5 +220,6 @@ def job_properties(
         hidden=" ".join(f"-{path}" for path in hidden),
         build=build,
         owner=owner or "",
+        container=container,
     )
     return [line for line in text.splitlines() if line and line[0] not in "#["]

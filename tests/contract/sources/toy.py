@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from typing import IO
 
@@ -20,8 +21,8 @@ class ListSource(Stored):
 
     kind = "list"
 
-    def takes(self, head: bytes) -> bool:
-        return head.startswith(b'{"')
+    def takes(self, file: IO[bytes]) -> bool:
+        return os.pread(file.fileno(), 2, 0) == b'{"'
 
     def receive(
         self, file: IO[bytes], limits: Limits, *, by: str, parent: Oid | None, said: str, check: Check

@@ -1,0 +1,239 @@
+"""podman as shipit calls it: without a daemon, as the app's own user, with all of its state where only that unit sees it.
+
+`Store` is where the images of an app are kept. A container's own files are no part of it: they lie in the private
+temporary directory of its unit, above the layers of the store, and go with the unit. Root in the container is the app's
+user outside. The container stays in the unit's control group, where systemd's limits hold.
+Only the standard library.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+
+if False:  # typing is slow to import
+    import socket
+    from collections.abc import Mapping
+
+PODMAN = "/usr/bin/podman"
+# As a command: what the image itself starts.
+OWN = "CMD"
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+CONF = '[containers]\nkeyring=false\n[engine]\ncgroup_manager="cgroupfs"\nevents_logger="none"\n'
+# A command without any of a shell's letters needs no shell, which an image may not have.
+PLAIN = re.compile(r"[A-Za-z0-9_@%+:,./-][A-Za-z0-9_@%+=:,./ -]*", re.ASCII)
+# Variables that podman, or what it is made of, reads itself: an app's of such a name is given to the container alone.
+STEERS = re.compile(
+    r"_?(CONTAINERS?|PODMAN|BUILDAH|STORAGE|REGISTRY|XDG|DBUS|LD|GO|GLIBC|MALLOC|SSL_CERT|LISTEN|DOCKER|TMP|TEMP|LC|LANG"
+    r"|NOTIFY|CATATONIT)[A-Z0-9_]*|HOME|PATH|TERM|TZ|USER|LOGNAME|GNUPGHOME|(?i:http|https|no|all)_proxy",
+    re.ASCII | re.IGNORECASE,
+)
+STORED = "shipit-image.stored.json"  # in the slug (inside/image.py)
+DATA = "/data"
+PR_SET_CHILD_SUBREAPER = 36
+# Where a container listens that does not say so by EXPOSE.
+PORT = 8080
+# A network of its own, which reaches what the app's user reaches; the machine is host.containers.internal there.
+NETWORK = "slirp4netns:allow_host_loopback=true"
+INITS = ("/usr/libexec/podman/catatonit", "/usr/bin/catatonit")
+
+
+def scratch() -> str:
+    """A new directory for what podman and a container write: private to the unit (PrivateTmp=), on the disk if it can be.
+
+    Layers cannot be laid over each other on a file system that is itself such layers (overlayfs). What an earlier start
+    of the same unit has left, which crashed, is removed.
+    """
+    kinds = {}
+    with open("/proc/self/mountinfo") as lines:  # noqa: PTH123
+        for line in lines:
+            words = line.split()
+            kinds[words[4]] = words[words.index("-") + 1]
+    place = "/tmp" if kinds.get("/var/tmp", "overlay") == "overlay" else "/var/tmp"
+    left = [name for name in os.listdir(place) if name.startswith("podman-")]  # noqa: PTH208
+    if left:
+        import shutil
+
+        for name in left:
+            shutil.rmtree(f"{place}/{name}", ignore_errors=True)
+    return f"{place}/podman-{time.time_ns() // 1000:x}"
+
+
+class Store:
+    """The image store of an app at `path`; the scratch of this unit is made with it."""
+
+    def __init__(self, path: str) -> None:
+        self.path, self.scratch = path, scratch()
+        os.makedirs(f"{self.scratch}/user", mode=0o700, exist_ok=True)  # noqa: PTH103
+        with open(f"{self.scratch}/containers.conf", "w") as file:  # noqa: PTH123
+            file.write(CONF)
+        self.env = {
+            "PATH": PATH,
+            "LANG": "C.UTF-8",
+            "HOME": self.scratch,
+            "TMPDIR": self.scratch,
+            "XDG_RUNTIME_DIR": f"{self.scratch}/user",
+            "CONTAINERS_CONF": f"{self.scratch}/containers.conf",
+        }
+
+    def argv(self, *words: str, run: bool = False) -> list[str]:
+        """podman's command line: to look at and change the store, or to run what is in it."""
+        root = f"{self.scratch}/run" if run else self.path
+        above = ["--storage-opt", f"overlay.imagestore={self.path}"] if run else []
+        return [
+            PODMAN, "--root", root, "--runroot", f"{self.scratch}/runroot", "--tmpdir", f"{self.scratch}/tmp",
+            "--storage-driver", "overlay", "--storage-opt", "overlay.ignore_chown_errors=true", *above,
+            # What it logs is of no use to anybody here (there are no subordinate ids, no session bus); errors it prints.
+            "--log-level", "fatal", *words,
+        ]  # fmt: skip
+
+    def call(self, *words: str, quiet: bool = False) -> int:
+        """Run podman on the store to its end; returns its exit code."""
+        import subprocess
+
+        out = subprocess.DEVNULL if quiet else None
+        return subprocess.call(self.argv(*words), env=self.env, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+
+    def lines(self, *words: str) -> list[str]:
+        """What it prints; nothing if it fails."""
+        import subprocess
+
+        done = subprocess.run(self.argv(*words), env=self.env, stdin=subprocess.DEVNULL, stdout=-1, check=False)
+        return done.stdout.decode(errors="replace").splitlines()
+
+
+def command_words(command: str) -> list[str]:
+    """What follows the image on podman's command line."""
+    if command == OWN:
+        return []
+    return command.split() if PLAIN.fullmatch(command) else ["/bin/sh", "-c", command]
+
+
+class Container:
+    """What podman is asked for one command of a release, in a container of its own.
+
+    No value of `env` is on the command line, where others could read it: podman takes it from its own environment by
+    name, or, where the name means something to podman itself, from a file in its scratch.
+    """
+
+    def __init__(self, apps: str, app: str, slug: str, command: str, env: Mapping[str, str]) -> None:
+        with open(f"{slug}/{STORED}") as file:  # noqa: PTH123
+            stored = json.load(file)
+        self.port = int(stored["port"] or PORT)
+        self.store = Store(f"{os.path.dirname(os.path.dirname(apps))}/images/{app}")  # noqa: PTH120
+        env = {**env, "DATA_DIR": DATA, "PORT": str(self.port)}
+        own = {key: value for key, value in env.items() if not STEERS.fullmatch(key)}
+        path = f"{self.store.scratch}/env"
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:  # noqa: PTH123
+            for key in sorted(env.keys() - own.keys()):
+                if "\n" in env[key]:
+                    raise SystemExit(f"shipit: {key} has more than one line, which podman cannot give to a container.")
+                file.write(f"{key}={env[key]}\n")
+        self.env = {**own, **self.store.env}
+        self._of_the_image = [stored["id"], *command_words(command)]
+        self._options = [
+            "--rm", "--pull=never", "--name=one", "--user=0:0", "--cgroups=disabled", "--uts=host", f"--network={NETWORK}",
+            "--security-opt=no-new-privileges", "--no-healthcheck", "--http-proxy=false", "--image-volume=ignore",
+            f"--volume={apps}/data:{DATA}", f"--env-file={path}", *(f"--env={key}" for key in own),
+            # A program that is PID 1 gets no signal that it does not handle.
+            *(["--init"] if any(os.access(path, os.X_OK) for path in INITS) else []),
+        ]  # fmt: skip
+
+    def beside(self, *, entrypoint: bool) -> list[str]:
+        """podman's command line for what runs once, here, to its end, under the image's ENTRYPOINT or not."""
+        words = ["run", *self._options, "--log-driver=none", "--interactive"]
+        words += [] if entrypoint else ["--entrypoint="]
+        words += ["--tty"] if os.isatty(0) and os.isatty(1) else []
+        return self.store.argv(*words, *self._of_the_image, run=True)
+
+    def stay(self, path: str) -> int:
+        """Run the process of a release and stay above it until it ends; returns its exit code. It takes requests from
+        the socket `path` ("": none).
+
+        podman itself goes when it has started the container, whose output is ours: what stays is conmon, which watches
+        it, as our child. SIGTERM is brought to the container.
+        """
+        import ctypes
+        import signal
+        import subprocess
+
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        listener = listening(path) if path else None
+        container = 0
+        asked = False
+
+        def ask(number: int, frame: object) -> None:
+            nonlocal asked
+            asked = True
+            if container:
+                try:  # noqa: SIM105 - contextlib is slow to import
+                    os.kill(container, signal.SIGTERM)
+                except ProcessLookupError:
+                    pass
+
+        signal.signal(signal.SIGTERM, ask)
+        files = [f"--pidfile={self.store.scratch}/pid", f"--conmon-pidfile={self.store.scratch}/conmon"]
+        words = ["run", "--detach", *self._options, "--log-driver=passthrough", *files, *self._of_the_image]
+        code = subprocess.call(self.store.argv(*words, run=True), env=self.env, stdin=subprocess.DEVNULL)
+        if code:
+            return code
+        with open(files[0].partition("=")[2]) as pid, open(files[1].partition("=")[2]) as watcher:  # noqa: PTH123
+            container, conmon = int(pid.read()), int(watcher.read())
+        if asked:
+            ask(signal.SIGTERM, None)
+        if listener:
+            stand_before(listener, container, self.port)
+        while os.wait()[0] != conmon:
+            pass
+        # Its exit code went with podman's record of it.
+        return 0 if asked else 1
+
+
+def listening(path: str) -> socket.socket:
+    """The socket of a process, which takes connections from now on: they wait until it does."""
+    import socket
+
+    try:  # noqa: SIM105
+        os.unlink(path)  # noqa: PTH108
+    except FileNotFoundError:
+        pass
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(path)
+    listener.listen(1024)
+    return listener
+
+
+def stand_before(listener: socket.socket, container: int, port: int) -> None:
+    """Start the front (front.py) in the network of the container, where the port is: no port of the machine is taken."""
+    import signal
+    import sys
+
+    from receiver.inside import front
+
+    caller = os.getpid()
+    if os.fork() == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        try:
+            join(container)
+            front.stand_before(caller, listener, port)
+        except BaseException as error:  # noqa: BLE001 - a fork must never return into its caller's code
+            print(f"shipit: the front failed: {error}", file=sys.stderr, flush=True)
+            os.kill(caller, signal.SIGTERM)
+        finally:
+            os._exit(1)
+    listener.close()
+
+
+def join(pid: int) -> None:
+    """Become part of the user and network namespaces of a process (setns(2))."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    # Both before the first is joined: from then on the process is not ours to look at.
+    opened = [os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in ("user", "net")]
+    for fd in opened:
+        if libc.setns(fd, 0):
+            raise OSError(ctypes.get_errno(), "setns")
+        os.close(fd)

@@ -1,0 +1,26 @@
+"""A container image that was sent: its pointer is the tree (sources/image.py), and podman stores and runs it."""
+
+from __future__ import annotations
+
+from receiver.manifest import Pushed
+from receiver.paths import IMAGE, PYTHON
+from receiver.runtimes.base import BuildPlan, Evidence, Project, Runtime, Step
+
+POINTER = "shipit-image.json"  # in the commit: which image it is
+
+
+class Image(Runtime):
+    """Its process types, and what else a manifest says, are in the labels of the image."""
+
+    name = "image"
+    # What inside/image.py tells the launcher of the image that it has stored.
+    makes = ("shipit-image.stored.json",)
+    reads = (POINTER,)
+    tools = ("podman",)
+
+    def finds(self, pushed: Pushed) -> Evidence | None:
+        return Evidence(POINTER) if POINTER in pushed.tree.files() else None
+
+    def plan(self, project: Project) -> BuildPlan:
+        step = Step("Storing the image", (str(PYTHON), "-IS", str(IMAGE), "load"))
+        return BuildPlan(self.name, steps=(step,), image=True)
