@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from receiver.manifest import Pushed
+from receiver.manifest.command import Server
 from receiver.paths import IMAGE, PYTHON
 from receiver.runtimes.base import BuildPlan, Evidence, Project, Runtime, Step
 
@@ -20,6 +21,10 @@ class Image(Runtime):
 
     def finds(self, pushed: Pushed) -> Evidence | None:
         return Evidence(POINTER) if POINTER in pushed.tree.files() else None
+
+    def server(self, command: str, pushed: Pushed) -> Server | None:
+        # Whatever it is: no socket of the machine's is in a container.
+        return Server("the image", only_port=True) if self.finds(pushed) else None
 
     def plan(self, project: Project) -> BuildPlan:
         step = Step("Storing the image", (str(PYTHON), "-IS", str(IMAGE), "load"))

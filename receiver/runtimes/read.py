@@ -49,7 +49,7 @@ def read_manifest(tree: Tree, sections: Sequence[Section] = (), runtimes: Sequen
         if file:
             notices.append(f"{file}: {what}, which nothing builds here; write `build: {{command: …}}` into shipit.yml.")
     lines, static = _lines(pushed, found, runtimes, notices)
-    manifest = complete(pushed, lines, static, _knows(pushed, [runtime for runtime, _ in found]), problems, notices)
+    manifest = complete(pushed, lines, static, _knows(pushed, runtimes), problems, notices)
     versions = ((runtime.name, runtime.version(pushed)) for runtime, _ in found)
     return replace(
         manifest,
