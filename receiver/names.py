@@ -30,6 +30,8 @@ _OID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?", re.ASCII)
 # A strict subset of git-check-ref-format(1): every branch people use, none that looks like an option.
 _BRANCH = re.compile(r"(?!.*(?:\.\.|//|/\.|\.lock(?:/|$)))[A-Za-z0-9_][A-Za-z0-9._/-]{0,199}(?<![./])", re.ASCII)
 _SLUG_PATH = re.compile(r"(?!\.{1,2}(?:/|$))[A-Za-z0-9._-]+(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._-]+)*", re.ASCII)
+_URL_SEGMENT = r"(?:\.well-known|[A-Za-z0-9_~-][A-Za-z0-9._~-]*)"
+_URL_PATH = re.compile(rf"/|(?:/{_URL_SEGMENT})+/?", re.ASCII)
 _RELEASE = re.compile(r"v?([1-9][0-9]{0,8})", re.ASCII)
 
 # Words that shipit or the system sets, or that would change how a shell reads the app's command. LD_PRELOAD and its
@@ -100,11 +102,41 @@ def build_may_see(key: str, listed: Collection[str]) -> bool:
 def domain(text: str) -> Domain:
     """Parse a DNS name (RFC 1123, at most 253 characters; `*.example.org` allowed); lower case only."""
     if len(text) > 253 or not _DOMAIN.fullmatch(text):
+        near = _domain_near(text)
         raise Rejected(
             f"{_shown(text)} is not a domain.",
-            hint="Lower-case letters, digits and dashes, parts joined by dots: www.example.org",
+            hint=f"In DNS it is written: {near}"
+            if near
+            else "Lower-case letters, digits and dashes, parts joined by dots: www.example.org",
         )
     return Domain(text)
+
+
+def _domain_near(text: str) -> str:
+    """How DNS writes a name in capitals, with a final dot, of an address or with letters beyond ASCII; "" if nobody
+    knows.
+
+    The standard library knows IDNA of 2003, in which a few letters stand for others than they do today; of these, and
+    of what it refuses, nothing is said.
+    """
+    near = text.strip().lower()
+    near = re.sub(r"^https?://", "", near).partition("/")[0].removesuffix(".")
+    if not near.isascii() and not set(near) & set("ßς\u200c\u200d"):
+        try:
+            near = near.encode("idna").decode("ascii")
+        except UnicodeError:
+            return ""
+    return near if len(near) <= 253 and _DOMAIN.fullmatch(near) else ""
+
+
+def url_path(text: str) -> str:
+    """Parse the path of an address: of plain characters, without `.`, `..` and hidden names but `.well-known`."""
+    if len(text) > 500 or not _URL_PATH.fullmatch(text):
+        raise Rejected(
+            f"{_shown(text)} is not a path of an address.",
+            hint="Letters, digits and - . _ ~ between slashes: /docs/start",
+        )
+    return text
 
 
 def key_name(text: str) -> KeyName:

@@ -63,6 +63,10 @@ def pool(index: int) -> str:
     return f"pool.{index}"
 
 
+# The names of ReleasePaths.assets and .older, likewise.
+ASSETS = "assets"
+OLDER = "older"
+
 # The name of ReleasePaths.one, likewise.
 ONE = "one"
 
@@ -333,6 +337,16 @@ class ReleasePaths:
     def public(self) -> Path:
         """In the ledger: a link to the directory of the slug that nginx serves; a release with a web process has none."""
         return self.dir / PUBLIC
+
+    @property
+    def assets(self) -> Path:
+        """In the ledger: the addresses of the release's assets as directories, down to links into the slug."""
+        return self.dir / ASSETS
+
+    @property
+    def older(self) -> Path:
+        """In the ledger: a link to the release that served before with other files, for pages that are still open."""
+        return self.dir / OLDER
 
     @property
     def run_dir(self) -> Path:

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
+from receiver import names
 from receiver.errors import Rejected
-from receiver.records import Format, Record, flag, own, pairs, text, whole
+from receiver.names import Domain
+from receiver.records import Format, Record, flag, many, optional, own, pairs, parsed, text, whole
 
 LONGEST_TIMEOUT = 86_400  # s
 LARGEST_BODY = 1_048_576  # MiB
 LARGEST_HEADER = 256  # KiB
 MOST_CONNECTIONS = 100_000
+MOST_REQUESTS = 100_000
 
 _HEADER = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,99}", re.ASCII)
 # What stands between double quotes in nginx's configuration: no quote, no backslash, no variable, one line.
 _VALUE = re.compile(r"[ !#%-\[\]-~]{0,4000}", re.ASCII)
+# A path, or an address with one.
+_ADDRESS = re.compile(
+    r"(?P<host>https?://[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?(:[0-9]{1,5})?)?(?P<path>/[^ ]*)?", re.ASCII
+)
+_REDIRECTS = "redirects: {/old: /new, /blog/*: https://blog.example.org/*}"
 # These say how a message is sent or who sends it; nginx writes them itself.
 _OWN = frozenset(
     {"connection", "content-length", "date", "keep-alive", "server", "te", "trailer", "transfer-encoding", "upgrade"}
@@ -38,8 +48,87 @@ def header(name: str, value: str) -> tuple[str, str]:
     return name, value
 
 
+def canonical(text: str) -> Domain:
+    """Parse the name that its twin, with or without www., is redirected to; raises Rejected."""
+    if text.startswith("*."):
+        raise Rejected("A wildcard is no name to redirect to.", hint="canonical: www.example.org")
+    return names.domain(text)
+
+
+def twin(name: Domain) -> Domain:
+    """The same name without www., or with it."""
+    return Domain(name.removeprefix("www.") if name.startswith("www.") else f"www.{name}")
+
+
+def network(text: str) -> str:
+    """Parse an address or a network, as nginx's `allow` takes it; raises Rejected."""
+    import ipaddress
+
+    try:
+        # Python takes an interface's name behind an address.
+        if "%" in text:
+            raise ValueError("has a zone")
+        return str(ipaddress.ip_network(text))
+    except ValueError as error:
+        raise Rejected(
+            f"{ascii(text)[:60]} is no address and no network.", hint="allow: [192.0.2.7, 10.0.0.0/8, 2001:db8::/32]"
+        ) from error
+
+
+def redirect(source: str, target: str) -> tuple[str, str]:
+    """Parse a redirect: a path, or `/path/*` for all below it, to a path or an address; raises Rejected."""
+    parts = _ADDRESS.fullmatch(target)
+    if parts is None or not target:
+        raise Rejected(f"{ascii(target)[:60]} is nothing to redirect to.", hint=_REDIRECTS)
+    rest = parts["path"] or "/"
+    names.url_path(source.removesuffix("*"))
+    names.url_path(rest.removesuffix("*"))
+    below, keeps = source.endswith("*"), rest.endswith("*")
+    if (below and not source.endswith("/*")) or (keeps and not (below and rest.endswith("/*"))) or source == "/*":
+        raise Rejected(f"The redirect of {ascii(source)[:60]} is not one.", hint=_REDIRECTS)
+    if source.startswith("/.well-known/acme-challenge"):
+        raise Rejected("/.well-known/acme-challenge is where certificates are proved.", hint="Take this redirect out.")
+    if not parts["host"] and (target == source or (below and target.startswith(source[:-1]))):
+        raise Rejected(f"The redirect of {ascii(source)[:60]} leads to itself.", hint=_REDIRECTS)
+    return source, target
+
+
+def asset(prefix: str, directory: str) -> tuple[str, str]:
+    """Parse where a directory of the release is served; raises Rejected."""
+    names.url_path(prefix)
+    if prefix.endswith("/") or "/." in prefix:
+        raise Rejected(f"{ascii(prefix)[:60]} is no address of assets.", hint="static: {/assets: public/assets}")
+    names.slug_path(directory)
+    if f"/{directory}".count("/."):
+        raise Rejected(
+            f"{ascii(directory)[:60]} is hidden, and hidden files are not served.", hint="Choose another name."
+        )
+    return prefix, directory
+
+
+def overlap(assets: Iterable[str], redirects: Iterable[str]) -> str:
+    """The first address that two of these would answer, "" if there is none."""
+    places = sorted(f"{name}/" for name in assets)
+    for one, other in pairwise(places):
+        if other.startswith(one):
+            return other.rstrip("/")
+    below = {source[:-1] for source in redirects if source.endswith("*")}
+    return next((place for place in places if place in below), "")
+
+
 def _headers(value: Any, format: Format) -> tuple[tuple[str, str], ...]:
     return tuple(header(name, said) for name, said in pairs(text, text)(value, format))
+
+
+def _redirects(value: Any, format: Format) -> tuple[tuple[str, str], ...]:
+    return tuple(redirect(source, target) for source, target in pairs(text, text)(value, format))
+
+
+def _assets(value: Any, format: Format) -> tuple[tuple[str, str], ...]:
+    found = tuple(asset(prefix, directory) for prefix, directory in pairs(text, text)(value, format))
+    if twice := overlap([prefix for prefix, _ in found], ()):
+        raise ValueError(f"has {twice} twice")
+    return found
 
 
 @dataclass(frozen=True)
@@ -49,7 +138,10 @@ class Serving(Record):
     what an app answers at the speed of the app, and passes it on at the speed of the client; `upload_buffering`: it
     takes in a request body whole before the app is asked. `keep`: connections to the app are kept for the next
     request. `connections`: how many requests and websockets may be open at once, 0 for the server's default. `headers`:
-    what is added to each response.
+    what is added to each response. `assets`: addresses, and the directories of the release that nginx serves there.
+    `redirects`: paths, and where they lead (301). `canonical`: its twin with or without www. is redirected to it.
+    `allow`: the networks that may make requests, all if it is empty. `rate`: how many requests a second a client may
+    make, 0 for any number.
     """
 
     timeout: int = field(default=60, metadata=own(whole(LONGEST_TIMEOUT, low=1)))
@@ -60,3 +152,8 @@ class Serving(Record):
     keep: bool = field(default=True, metadata=own(flag))
     connections: int = field(default=0, metadata=own(whole(MOST_CONNECTIONS)))
     headers: tuple[tuple[str, str], ...] = field(default=(), metadata=own(_headers))
+    assets: tuple[tuple[str, str], ...] = field(default=(), metadata=own(_assets))
+    redirects: tuple[tuple[str, str], ...] = field(default=(), metadata=own(_redirects))
+    canonical: Domain | None = field(default=None, metadata=own(optional(parsed(canonical))))
+    allow: tuple[str, ...] = field(default=(), metadata=own(many(parsed(network))))
+    rate: int = field(default=0, metadata=own(whole(MOST_REQUESTS)))

@@ -110,6 +110,9 @@ def _proxies(value: Any, where: str) -> tuple[str, ...]:
     found = []
     for name in value if isinstance(value, list) else [value]:
         try:
+            # Python takes an interface's name behind an address, nginx does not.
+            if isinstance(name, str) and "%" in name:
+                raise ValueError("has a zone")
             found.append(name if name == "cloudflare" else str(ipaddress.ip_network(name)))
         except (ValueError, TypeError) as error:
             raise Rejected(

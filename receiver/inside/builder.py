@@ -59,12 +59,16 @@ def main(argv: list[str]) -> None:
     subprocess.call(["rm", "-rf", "--", scratch])
     if code == 0 and plan["static"]:
         code = check_static(plan["static"])
+    # A worker that an upgrade met half way knows of no assets.
+    assets = plan.get("assets", [])
+    code = code or max([0, *map(check_assets, assets)])
     if code == 0:
         for data, place in plan["storage"]:
             link_to_data(data, place)
         make_readable()
-        if plan["static"]:
-            show(plan["static"])
+        for directory in [plan["static"], *assets]:
+            if directory:
+                show(directory)
     else:
         for line in limits_reached():
             print(line, flush=True)
@@ -268,6 +272,14 @@ def check_static(directory: str) -> int:
     if os.path.isfile(f"{directory}/{INDEX}"):  # noqa: PTH113
         return 0
     print(f"There is no {directory}/{INDEX} after the build, and nginx is to serve {directory} (`static`).", flush=True)
+    return 1
+
+
+def check_assets(directory: str) -> int:
+    """1, with the reason told, when the directory is not there, or a link leads to it."""
+    if os.path.isdir(directory) and os.path.realpath(directory) == os.path.join(os.getcwd(), directory):  # noqa: PTH112, PTH118, PTH109
+        return 0
+    print(f"There is no directory {directory} after the build, and nginx is to serve it (`static`).", flush=True)
     return 1
 
 

@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from receiver.errors import NotFound
+from receiver.errors import Failure, NotFound
 from receiver.ledger import pool
 from receiver.model import WEB, AppState, Change, Release, Status, decode_app_state, decode_release
 from receiver.names import AppName
@@ -242,10 +242,30 @@ class Ledger:
             paths.web_count(web).touch(FILE_MODE)
             disk.fsync_dir(paths.dir)
         replaced = self._replaced()
+        self._lay_out(release, replaced)
         pool.enter(paths, replaced, web)
         disk.replace_symlink(self.paths.current, release.name)
         if replaced not in (None, paths):
             pool.leave(replaced)
+
+    def _lay_out(self, release: Release, replaced: ReleasePaths | None) -> None:
+        """Where nginx finds the assets of the release, and those of the one before it (docs/proxy.md)."""
+        paths = self.paths.release(release.number)
+        if not (release.static or release.serving.assets):
+            return
+        for prefix, directory in release.serving.assets:
+            link = paths.assets / prefix.lstrip("/")
+            for parent in reversed(link.relative_to(paths.dir).parents[:-1]):
+                with suppress(FileExistsError):
+                    _make_dir(paths.dir / parent)
+            disk.replace_symlink(link, self.paths.release(release.slug).slug / directory)
+        if replaced not in (None, paths):
+            with suppress(Failure, OSError):
+                before = self.release(replaced.number)
+                # A change of config or scale has the same files: what was before is still what came before them.
+                target = replaced.older.readlink() if before.slug == release.slug else Path(f"../{before.name}")
+                disk.replace_symlink(paths.older, target)
+        disk.fsync_dir(paths.dir)
 
     def rest(self) -> None:
         """Some time after a commit: let nginx find the way to the live release with the least work."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -101,7 +101,7 @@ def _values(document: Document, schema: Any, problems: Problems, sections: Seque
         processes={kind: _process(document, kind, said) for kind, said in data.get("processes", {}).items()},
         release=data.get("release", ""),
         versions={key: document.texts[key,] for key in data if schema.is_version(key)},
-        static=data.get("static", ""),
+        static=data["static"] if isinstance(data.get("static"), str) else "",
         domains=tuple(_names(document, ("domains",), data.get("domains", []), names.domain, problems)),
         build_config=tuple(_names(document, ("build", "config"), _listed(build), names.build_config, problems)),
         build_command=build.get("command", ""),
@@ -135,11 +135,38 @@ def _serving(document: Document, problems: Problems) -> Serving:
             headers.append(serving.header(name, document.texts[("proxy", "headers", name)]))
         except Rejected as error:
             problems.add(document.at(("proxy", "headers", name)), error.message, error.hint)
+    redirects = _pairs(document, ("proxy", "redirects"), said.pop("redirects", {}), serving.redirect, problems)
+    assets = _pairs(document, ("static",), document.data.get("static", {}), serving.asset, problems)
+    if twice := serving.overlap([prefix for prefix, _ in assets], [source for source, _ in redirects]):
+        problems.add(document.at(("static",)), f"{twice} is served, and something else is to answer there, too.",
+                     "Keep one of the two.")  # fmt: skip
+    allow = _names(document, ("proxy", "allow"), said.pop("allow", []), serving.network, problems)
+    canonical = said.pop("canonical", None)
+    if canonical is not None:
+        found = _names(document, ("proxy",), [canonical], serving.canonical, problems)
+        said["canonical"] = found[0] if found else None
     if "body" in said:
         said["body"] = _mebibytes(said["body"])
     if "header" in said:
         said["header"] = int(said["header"][:-1])
-    return Serving(**said, headers=tuple(headers))
+    return Serving(**said, headers=tuple(headers), assets=assets, redirects=redirects, allow=tuple(allow))
+
+
+def _pairs(
+    document: Document,
+    path: tuple[str, ...],
+    said: Any,
+    parse: Callable[[str, str], tuple[str, str]],
+    problems: Problems,
+) -> tuple[tuple[str, str], ...]:
+    """A mapping whose entries `parse` accepts; `static` may also be text, which is no mapping."""
+    found = []
+    for key in said if isinstance(said, dict) else ():
+        try:
+            found.append(parse(key, said[key]))
+        except Rejected as error:
+            problems.add(document.at((*path, key)), error.message, error.hint)
+    return tuple(found)
 
 
 def _kept(document: Document, problems: Problems, sections: Sequence[Section]) -> dict[str, Any]:

@@ -10,13 +10,16 @@ from receiver import names
 from receiver.ledger.pool import IDLE, OLDEST
 from receiver.model import WEB, AppState, Listen, Release
 from receiver.names import AppName, Domain
-from receiver.paths import ONE, POOLS, PUBLIC, Layout, pool, web_count
+from receiver.paths import ASSETS, OLDER, ONE, POOLS, PUBLIC, Layout, pool, web_count
 from receiver.proxy.forwarded import DROPPED, networks
-from receiver.serving import Serving
+from receiver.serving import Serving, twin
 from receiver.settings import Settings, default_domain
 from receiver.system.render import render
 
-TEMPLATES = ("proxy/app.conf.j2", "proxy/serve.j2", "proxy/server.conf.j2", "proxy/static.j2", "proxy/pass.j2")
+TEMPLATES = (
+    "proxy/app.conf.j2", "proxy/serve.j2", "proxy/server.conf.j2", "proxy/static.j2", "proxy/pass.j2", "proxy/files.j2",
+    "proxy/assets.j2",
+)  # fmt: skip
 # Up to so many web processes the text is the same. Each costs memory in nginx: for 200 apps 10 MB.
 PREPARED = 4
 # The connections that each of nginx's workers keeps open to an app while nobody uses them.
@@ -69,6 +72,7 @@ def vhost(
     counts = [] if state.stopped else sorted({*range(1, PREPARED + 1), max(web, PREPARED)})
     current = layout.app(app).current
     serving = shipped.serving if shipped else Serving()
+    answers_at = domains(app, state, release, settings)
     return render(
         TEMPLATES[0],
         app=app,
@@ -78,8 +82,11 @@ def vhost(
         one=current / ONE,
         directory=current / "sockets",
         public=current / PUBLIC,
+        assets=current / ASSETS,
+        older=current / OLDER,
+        twin=_twin(answers_at, serving),
         maintenance=layout.app(app).maintenance,
-        servers=servers(domains(app, state, release, settings), settings, ipv6=ipv6),
+        servers=servers(answers_at, settings, ipv6=ipv6),
         serving=serving,
         connections=min(serving.connections or settings.connections, int(capacity * SHARE)),
         trusted=networks(settings.trusted_proxies),
@@ -89,6 +96,12 @@ def vhost(
         idle=IDLE,
         oldest=OLDEST,
     )
+
+
+def _twin(names: tuple[Domain, ...], serving: Serving) -> str:
+    """The name of the app that is redirected to its canonical one, "" if there is none."""
+    other = twin(serving.canonical) if serving.canonical else ""
+    return other if other in names and serving.canonical in names else ""
 
 
 def servers(names: tuple[Domain, ...], settings: Settings, *, ipv6: bool) -> Sequence[Server]:

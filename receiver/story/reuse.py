@@ -62,6 +62,7 @@ def encoded(
         "root": manifest.root,
         "static": manifest.static,
         "storage": [[str(context.paths.data / data), place] for data, place in release.storage],
+        "assets": sorted({directory for _, directory in manifest.serving.assets}),
         "environment": dict(plan.environment),
         "made": [
             {

@@ -113,3 +113,29 @@ def test_in_maintenance_visitors_see_a_page_and_deploys_go_on_behind_it(shared_h
     assert laptop.get("upkeep").body == "two"
     assert asked(laptop, "status", "upkeep")["state"] == "live"
     assert unwell(shared_host) == []
+
+
+def test_assets_of_the_page_that_is_still_open_are_there_after_a_push(shared_host: Host, laptop: Client) -> None:
+    yml = "build: {command: mkdir -p public/assets && cp app.js public/assets/app-$(cat mark).js}\nstatic: {/assets: public/assets}\n"
+    repo = laptop.repo("assets", {**files("one1", shipit_yml=yml), "app.js": "1"})
+    pushed = repo.push()
+    assert pushed.code == 0, str(pushed)
+    answer = laptop.get("assets", "/assets/app-one1.js")
+    assert (answer.status, answer.body) == (200, "1") and "Cache-Control" in answer.headers
+    assert laptop.get("assets", "/assets/app-two2.js").body == "one1"
+    repo.commit({"mark": "two2\n", "app.js": "2"})
+    assert repo.push().code == 0
+    assert (
+        laptop.get("assets", "/assets/app-two2.js").body == "2"
+        and laptop.get("assets", "/assets/app-one1.js").body == "1"
+    )
+    assert laptop.get("assets", "/assets/../main.py").body == laptop.get("assets", "/assets/%2e%2e/mark").body == "two2"
+    # nginx may read them, and nothing else of the release.
+    slug = "/var/lib/shipit/apps/assets/slugs/v2"
+    read = [shared_host.run("runuser", "-u", "www-data", "--", "cat", f"{slug}/{name}", check=False).code == 0
+            for name in ("public/assets/app-two2.js", "main.py", "shipit.yml")]  # fmt: skip
+    assert read == [True, False, False]
+    repo.commit({"shipit.yml": "static: {/assets: nowhere}\n"})
+    failed = repo.push()
+    assert failed.code != 0 and "There is no directory nowhere after the build" in failed.remote, str(failed)
+    assert unwell(shared_host) == []

@@ -66,3 +66,26 @@ def test_a_release_is_written_with_or_without_v() -> None:
     for bad in ("v0", "0", "v-1", "v07x", "", "v1234567890"):
         with pytest.raises(Rejected):
             names.release_number(bad)
+
+
+@pytest.mark.parametrize(
+    ("written", "dns"),
+    [
+        ("WWW.Example.org", "www.example.org"),
+        ("example.org.", "example.org"),
+        ("bücher.example", "xn--bcher-kva.example"),
+        ("*.Bücher.example.", "*.xn--bcher-kva.example"),
+        ("https://example.org/path", "example.org"),
+    ],
+)
+def test_a_domain_as_people_write_it_is_refused_with_how_dns_writes_it(written: str, dns: str) -> None:
+    with pytest.raises(Rejected) as refused:
+        names.domain(written)
+    assert dns in refused.value.hint and names.domain(dns) == dns
+
+
+@pytest.mark.parametrize("written", ["straße.example", "a_b.example", "exa mple", "ü" * 300, "..", ""])
+def test_of_what_no_name_is_near_only_the_rule_is_told(written: str) -> None:
+    with pytest.raises(Rejected) as refused:
+        names.domain(written)
+    assert "www.example.org" in refused.value.hint

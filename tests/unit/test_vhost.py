@@ -145,6 +145,18 @@ def test_how_the_app_wants_to_be_served_is_in_the_vhost() -> None:
     assert "keepalive 16" not in text and text.count("\nupstream ") == 2 * PREPARED
 
 
+def test_what_the_app_says_of_its_addresses_is_in_the_vhost() -> None:
+    wanted = Serving(
+        assets=(("/assets", "public/assets"),), redirects=(("/old", "/new"), ("/a.b/*", "https://example.com/b/*")),
+        canonical=Domain("example.org"), allow=("10.0.0.0/8",), rate=10,
+    )  # fmt: skip
+    state = replace(STATE, domains=(Domain("example.org"), Domain("www.example.org")))
+    text = rendered(state, replace(release(), serving=wanted))
+    same_as_golden("rules.conf", text)
+    # Only between names that are the app's.
+    assert "return 301 $scheme" not in rendered(STATE, replace(release(), serving=wanted))
+
+
 def test_a_record_cannot_put_a_line_into_nginxs_configuration() -> None:
     for bad in ("a\nb", 'a"; b', "$host", "\\"):
         raw = encode(replace(release(), serving=Serving(headers=(("X-A", bad),))))

@@ -1,0 +1,109 @@
+"""What an app says of its addresses, asked of a real nginx: assets, redirects, names, who may ask, and how often."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from receiver.ledger.ledger import Ledger
+from receiver.model import AppState, Release
+from receiver.names import Domain
+from receiver.proxy import nginx
+from receiver.serving import Serving
+
+from .site import APP, Site, local, release, until
+from .test_switch import ask
+
+HASHED = "app-BxY3fgh1.js"
+ASSETS = (("/assets", "public/assets"), ("/img/static", "img"))
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with Site() as made:
+        yield made
+
+
+def put_live(site: Site, number: int, serving: Serving, files: dict[str, str], slug: int = 0) -> Release:
+    made = replace(release(number), serving=serving, slug=slug or number)
+    for name, content in files.items():
+        path = site.layout.app(APP).release(number).slug / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    site.spawn(number, "closes")
+    ledger = Ledger(site.layout.app(APP))
+    ledger.save(made)
+    ledger.commit(made)
+    return made
+
+
+def write_vhost(site: Site, made: Release, *domains: str) -> None:
+    state = AppState(app=APP, created=0.0, domains=tuple(map(Domain, domains)))
+    site.layout.app(APP).vhost.write_text(local(nginx.text(site.layout, site.settings, state, made)))
+
+
+def test_assets_are_served_by_nginx_and_those_of_the_page_that_is_still_open_too(site: Site) -> None:
+    serving = Serving(assets=ASSETS)
+    first = {f"public/assets/{HASHED}": "one", "public/assets/old.css": "old", "public/secret": "x", "img/a.txt": "a"}
+    made = put_live(site, 1, serving, first)
+    below = site.layout.app(APP).release(1).slug / "public/assets"
+    (below / ".env").write_text("SECRET")
+    (below / "out").symlink_to("/etc/passwd")
+    # A slug belongs to the build's user.
+    os.chown(below / "out", 1, 1, follow_symlinks=False)
+    write_vhost(site, made)
+    site.start_nginx()
+    assert ask(site, f"GET /assets/{HASHED}") == ("200", "one") and ask(site, "GET /img/static/a.txt") == ("200", "a")
+    # What is no asset is the app's.
+    for path in (
+        "/",
+        "/assets/none.js",
+        "/assets/out",
+        "/assets/.env",
+        "/assets/../public/secret",
+        "/assets/%2e%2e/secret",
+    ):
+        assert ask(site, f"GET {path}") == ("200", "v1"), path
+    assert ask(site, f"POST /assets/{HASHED}")[0] != "405"
+    put_live(site, 2, serving, {"public/assets/new.css": "new", "public/assets/old.css": "changed"})
+    assert ask(site, f"GET /assets/{HASHED}") == ("200", "one")
+    assert ask(site, "GET /assets/new.css") == ("200", "new") and ask(site, "GET /assets/old.css") == ("200", "changed")
+    # A config change has the same files: the page from before them may still be open.
+    put_live(site, 3, serving, {}, slug=2)
+    assert ask(site, f"GET /assets/{HASHED}") == ("200", "one") and ask(site, "GET /assets/none.js") == ("200", "v3")
+    put_live(site, 4, serving, {"public/assets/x": ""})
+    assert ask(site, f"GET /assets/{HASHED}") == ("200", "v4") and ask(site, "GET /assets/new.css") == ("200", "new")
+
+
+def test_paths_and_the_twin_of_the_name_are_redirected(site: Site) -> None:
+    redirects = (("/old", "/new"), ("/blog/*", "https://blog.example.org/b/*"), ("/a.b/*", "/c/*"), ("/gone/*", "/"))
+    made = put_live(site, 1, Serving(redirects=redirects, canonical=Domain("example.org")), {})
+    write_vhost(site, made, "example.org", "www.example.org")
+    site.start_nginx()
+
+    def leads(path: str) -> str:
+        status, answer = ask(site, f"GET {path}")
+        assert status == "301", answer
+        return answer.split("Location: ", 1)[1].split("\r\n")[0]
+
+    assert leads("/old?a=1") == "/new?a=1"
+    assert leads("/blog/2024/x?a=b%20c") == "https://blog.example.org/b/2024/x?a=b%20c"
+    assert leads("/a.b/x") == "/c/x" and leads("/gone/x/y") == "/"
+    assert "\r\nX: y" not in ask(site, "GET /blog/x%0d%0aX:%20y")[1]
+    assert ask(site, "GET /aXb/x") == ("200", "v1")
+    assert ask(site, "GET /p?q=1", host="www.example.org")[1].count("Location: http://example.org/p?q=1") == 1
+    assert ask(site, host="example.org") == ("200", "v1")
+
+
+def test_only_who_is_allowed_may_ask_and_nobody_too_often(site: Site) -> None:
+    made = put_live(site, 1, Serving(allow=("10.0.0.0/8",), assets=ASSETS), {"public/assets/a": "a"})
+    write_vhost(site, made)
+    site.start_nginx()
+    assert {ask(site, f"GET {path}")[0] for path in ("/", "/assets/a", "/assets/none")} == {"403"}
+    write_vhost(site, replace(made, serving=Serving(allow=("127.0.0.1/32",), rate=1)))
+    nginx._reload(site.layout, site.nginx_pid())
+    until(lambda: ask(site)[0] == "200")
+    assert "429" in {ask(site)[0] for _ in range(6)}
