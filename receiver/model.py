@@ -293,8 +293,9 @@ class Release(Record):
 class AppState(Record):
     """What is true of an app whatever release is live; `app.json`.
 
-    `domains` are the names that an admin gave it, `approved` those that its shipit.yml may ask for, `without_default`
-    says that it does not answer at APP.DOMAIN of the server beside others. `storage` is what was mounted by a command;
+    `domains` are the names that an admin gave it, `approved` those that its shipit.yml may ask for, `guarded`
+    says that nginx asks visitors for a name and a password (proxy/passwords.py), `without_default`
+    that it does not answer at APP.DOMAIN of the server beside others. `storage` is what was mounted by a command;
     what shipit.yml mounts is not in it.
     """
 
@@ -310,6 +311,7 @@ class AppState(Record):
     formation: tuple[tuple[TypeName, int], ...] = field(default=(), metadata=own(FORMATION))
     storage: tuple[tuple[str, str], ...] = field(default=(), metadata=own(STORAGE, since=Format(1, 3)))
     stopped: bool = field(default=False, metadata=own(flag))
+    guarded: bool = field(default=False, metadata=own(flag, since=Format(1, 3)))
     allow_force_push: bool = field(default=False, metadata=own(flag))
     allow_delete: bool = field(default=False, metadata=own(flag))
     locked: str = field(default="", metadata=own(text))

@@ -25,6 +25,7 @@ _PROCESS = re.compile(r"[a-z](?:[a-z0-9]|[-_](?=[a-z0-9])){0,39}", re.ASCII)
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _DOMAIN = re.compile(rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*", re.ASCII)
+_VISITOR = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}", re.ASCII)
 _KEYNAME = re.compile(r"[a-z][a-z0-9_-]{0,31}", re.ASCII)
 _OID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?", re.ASCII)
 # A strict subset of git-check-ref-format(1): every branch people use, none that looks like an option.
@@ -136,6 +137,13 @@ def url_path(text: str) -> str:
             f"{_shown(text)} is not a path of an address.",
             hint="Letters, digits and - . _ ~ between slashes: /docs/start",
         )
+    return text
+
+
+def visitor(text: str) -> str:
+    """Parse the name by which a visitor of a guarded app logs in; raises Rejected with the rule."""
+    if not _VISITOR.fullmatch(text):
+        raise Rejected(f"{_shown(text)} is no name for a login.", hint="Letters, digits and . _ @ -, 64 at most: alice")
     return text
 
 

@@ -220,6 +220,11 @@ class AppPaths:
         return self.releases / "maintenance.html"
 
     @property
+    def passwords(self) -> Path:
+        """Who may see an app that is guarded: a line NAME:HASH each, for nginx."""
+        return self.releases / "passwords"
+
+    @property
     def settled(self) -> Path:
         """A number: all releases up to it have their verdict. A shortcut, which may be missing (Ledger.settle)."""
         return self.releases / "settled"

@@ -64,6 +64,7 @@ def status(ctx: Context, app: AppName, form: str) -> int:
         "url": url(app, domains(app, state, current, ctx.settings), ctx.settings) if takes_requests(current) else "",
         "answers": answers,
         "maintenance": resting,
+        "guarded": "visitors need a password" if state.guarded else "",
         "trouble": "; ".join(": ".join(trouble(engines.here(ctx.layout), current, p)) for p in ending if current),
         "branch": state.branch or "the first that is pushed",
         "locked": state.locked,

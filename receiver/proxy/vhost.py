@@ -85,6 +85,7 @@ def vhost(
         assets=current / ASSETS,
         older=current / OLDER,
         twin=_twin(answers_at, serving),
+        passwords=layout.app(app).passwords if state.guarded else "",
         maintenance=layout.app(app).maintenance,
         servers=servers(answers_at, settings, ipv6=ipv6),
         serving=serving,

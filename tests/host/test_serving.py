@@ -139,3 +139,18 @@ def test_assets_of_the_page_that_is_still_open_are_there_after_a_push(shared_hos
     failed = repo.push()
     assert failed.code != 0 and "There is no directory nowhere after the build" in failed.remote, str(failed)
     assert unwell(shared_host) == []
+
+
+def test_a_password_is_asked_for_and_the_app_does_not_know_it(shared_host: Host, laptop: Client) -> None:
+    assert laptop.repo("guarded", files("one")).push().code == 0
+    assert laptop.ssh("auth:set guarded alice -", input="s3cret\n").code == 0
+    given = {"Authorization": f"Basic {base64.b64encode(b'alice:s3cret').decode()}"}
+    assert laptop.get("guarded").status == 401
+    assert laptop.get("guarded", headers=given).body == "one"
+    assert asked(laptop, "auth:list", "guarded")["visitors"] == ["alice"]
+    kept = "/var/lib/shipit/apps/guarded/releases/passwords"
+    assert shared_host.run("runuser", "-u", "app-guarded", "--", "cat", kept, check=False).code != 0
+    assert shared_host.run("runuser", "-u", "nobody", "--", "cat", kept, check=False).code != 0
+    assert unwell(shared_host) == []
+    assert say(laptop, "auth:remove", "guarded", "alice").code == 0
+    assert laptop.get("guarded").body == "one"

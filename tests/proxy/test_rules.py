@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
+from receiver import names
+from receiver.errors import Rejected
 from receiver.ledger.ledger import Ledger
 from receiver.model import AppState, Release
 from receiver.names import Domain
-from receiver.proxy import nginx
+from receiver.proxy import nginx, passwords
 from receiver.serving import Serving
 
 from .site import APP, Site, local, release, until
@@ -107,3 +110,43 @@ def test_only_who_is_allowed_may_ask_and_nobody_too_often(site: Site) -> None:
     nginx._reload(site.layout, site.nginx_pid())
     until(lambda: ask(site)[0] == "200")
     assert "429" in {ask(site)[0] for _ in range(6)}
+
+
+def test_a_guarded_app_is_shown_to_who_has_a_password_and_a_changed_one_counts_at_once(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passwords, "proxy_group", os.getgid)
+    made = put_live(site, 1, Serving(assets=ASSETS), {"public/assets/a": "a"})
+    ledger = Ledger(site.layout.app(APP))
+    passwords.save(ledger, {"alice": passwords.hashed("first ü"), "bob": passwords.hashed("x" * passwords.LONGEST)})
+    assert "first" not in ledger.paths.passwords.read_text() and ledger.paths.passwords.stat().st_mode & 0o777 == 0o640
+    state = AppState(app=APP, created=0.0, guarded=True)
+    site.layout.app(APP).vhost.write_text(local(nginx.text(site.layout, site.settings, state, made)))
+    site.start_nginx()
+
+    def shown(who: str, path: str = "/") -> str:
+        given = base64.b64encode(who.encode()).decode()
+        return ask(site, f"GET {path}", more=f"Authorization: Basic {given}\r\n")[0]
+
+    assert {ask(site, f"GET {path}")[0] for path in ("/", "/assets/a", "/assets/none")} == {"401"}
+    assert (
+        shown("alice:first ü")
+        == shown("alice:first ü", "/assets/a")
+        == shown(f"bob:{'x' * passwords.LONGEST}")
+        == "200"
+    )
+    assert shown("alice:second") == shown("alice:") == shown("carol:first ü") == "401"
+    passwords.save(ledger, {"alice": passwords.hashed("second")})
+    assert shown("alice:second") == "200" and shown("alice:first ü") == "401"
+
+
+@pytest.mark.parametrize("bad", ["", "a\nb", "a\0b", "x" * (passwords.LONGEST + 1)])
+def test_what_nobody_could_type_is_no_password(bad: str) -> None:
+    with pytest.raises(Rejected):
+        passwords.hashed(bad)
+
+
+@pytest.mark.parametrize("bad", ["", "a:b", "a b", "a\n", "-a", "é"])
+def test_a_visitors_name_is_one_word(bad: str) -> None:
+    with pytest.raises(Rejected):
+        names.visitor(bad)

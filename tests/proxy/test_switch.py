@@ -346,11 +346,11 @@ def test_maintenance_begins_and_ends_without_a_reload_whatever_goes_live_meanwhi
     assert nginx._children(site.nginx_pid()) == workers
 
 
-def ask(site: Site, what: str = "GET /", host: str = "blog.test") -> tuple[str, str]:
+def ask(site: Site, what: str = "GET /", host: str = "blog.test", more: str = "") -> tuple[str, str]:
     """The status of an answer, and its body; of any other than 200 all of it."""
     length = "" if what.startswith("GET") else "Content-Length: 0\r\n"
     with socket.create_connection(("127.0.0.1", site.port)) as pipe:
-        pipe.sendall(f"{what} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{length}\r\n".encode())
+        pipe.sendall(f"{what} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{length}{more}\r\n".encode())
         answer = b"".join(iter(lambda: pipe.recv(65536), b"")).decode()
     head, _, body = answer.partition("\r\n\r\n")
     status = head.split()[1]
