@@ -89,7 +89,7 @@ def vhost(
         maintenance=layout.app(app).maintenance,
         servers=servers(answers_at, settings, ipv6=ipv6),
         serving=serving,
-        connections=min(serving.connections or settings.connections, int(capacity * SHARE)),
+        connections=most_connections(serving, settings, capacity),
         trusted=networks(settings.trusted_proxies),
         dropped=DROPPED,
         pages=sorted(pages.items()),
@@ -97,6 +97,11 @@ def vhost(
         idle=IDLE,
         oldest=OLDEST,
     )
+
+
+def most_connections(serving: Serving, settings: Settings, capacity: int) -> int:
+    """How many requests and websockets may be open at once to an app, where each worker of nginx has `capacity`."""
+    return min(serving.connections or settings.connections, int(capacity * SHARE))
 
 
 def _twin(names: tuple[Domain, ...], serving: Serving) -> str:

@@ -26,9 +26,11 @@ from receiver.names import AppName
 from receiver.paths import LIBEXEC, PREFIX, PROXY_GROUP, PYTHON, SHIPIT_USER, Layout, app_user, build_user
 from receiver.proxy import nginx
 from receiver.proxy.endpoint import silence, takes_requests
+from receiver.proxy.vhost import SHARE, most_connections
 from receiver.root.client import Agent
 from receiver.runtimes.all import RUNTIMES
-from receiver.settings import load
+from receiver.serving import Serving
+from receiver.settings import Settings, load
 from receiver.sources.all import source_of
 from receiver.story import verdict
 from receiver.system import firewall, sshd
@@ -81,6 +83,7 @@ def host_findings(layout: Layout) -> Iterator[Finding]:
     yield Finding(
         "host", "nginx runs", _pid_lives(layout.root / "run/nginx.pid"), f"Start it: {engines.hints().start_proxy}"
     )
+    yield from _connections(layout, settings)
     free = shutil.disk_usage(layout.state).free // 2**20
     yield Finding(
         "host", f"{free} MiB free in {layout.state}", free >= settings.min_free,
@@ -100,6 +103,30 @@ def host_findings(layout: Layout) -> Iterator[Finding]:
     )  # fmt: skip
     for service in machine.services():
         yield Finding("host", service.what, service.well, service.hint)
+
+
+def _connections(layout: Layout, settings: Settings) -> Iterator[Finding]:
+    """How many requests an app may have open at once, and which app asks for more than this nginx has."""
+    try:
+        capacity = nginx.capacity(layout)
+    except OSError:  # another finding says that nginx is not there
+        return
+    most = most_connections(Serving(), settings, capacity)
+    yield Finding(
+        "host",
+        f"{most} requests and websockets of an app may be open at once (nginx: worker_connections {capacity})",
+        True,
+    )
+    for app in apps(layout):
+        with suppress(Failure):
+            release = Ledger(layout.app(app)).current()
+            if release and (asked := release.serving.connections) > most_connections(
+                release.serving, settings, capacity
+            ):
+                what = f"asks for {asked} connections, and nginx has {int(capacity * SHARE)} for an app"
+                yield Finding(
+                    app, what, False, "Raise worker_connections in /etc/nginx/nginx.conf, or lower `connections`."
+                )
 
 
 def python_findings(layout: Layout) -> Iterator[Finding]:

@@ -11,6 +11,12 @@ from pathlib import Path
 import pytest
 
 from receiver.errors import sick_disk
+from receiver.ledger.ledger import Ledger
+from receiver.model import Change
+from receiver.names import AppName
+from receiver.paths import Layout
+from receiver.serving import Serving
+from receiver.settings import Settings
 from receiver.story import examine
 
 
@@ -75,3 +81,20 @@ def test_a_line_that_nobody_takes_ends_nobody() -> None:
         child.stdin.write(b"\n")
         child.stdin.close()
         assert child.wait(20) == 7
+
+
+def test_doctor_tells_how_many_connections_an_app_may_have_and_who_asks_for_more(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    conf = tmp_path / "etc/nginx/nginx.conf"
+    conf.parent.mkdir(parents=True)
+    conf.write_text("events {\n    # worker_connections 9;\n    worker_connections 768;\n}\n")
+    ledger = Ledger(layout.app(AppName("blog")))
+    ledger.paths.releases.mkdir(parents=True)
+    ledger.create()
+    ledger.commit(ledger.open_release(Change.DEPLOY, "alice", serving=Serving(connections=2000)))
+    told, asks = examine._connections(layout, Settings())
+    assert told.well and told.what.startswith("288 requests") and "worker_connections 768" in told.what
+    assert not asks.well and asks.subject == "blog" and "asks for 2000" in asks.what
+    conf.write_text("events { worker_connections 8192; }")
+    (told,) = examine._connections(layout, Settings())
+    assert told.what.startswith("3000 requests")

@@ -13,7 +13,7 @@ import pytest
 
 from receiver.errors import HostFault
 from receiver.ledger.ledger import Ledger
-from receiver.model import Change, Status
+from receiver.model import WEB, Change, Check, CheckKind, Listen, ProcessType, Status
 from receiver.names import AppName
 from receiver.paths import Layout
 from receiver.story import deploy, worker
@@ -51,3 +51,21 @@ def test_the_name_of_a_release_lasts_before_it_can_go_live_but_its_processes_do_
     host: Any = SimpleNamespace(ledger=ledger, say=say, agent=agent, keeps_stopped=lambda release: False)
     deploy.start(host, release)
     assert order == ["start", "keep_name"]
+
+
+def test_a_release_that_nginx_does_not_know_is_not_called_live_for_visitors(ledger: Ledger) -> None:
+    """nginx refused the app's first vhost, by another site's mistake, after the switch."""
+    said: list[str] = []
+    say = SimpleNamespace(warn=said.append, line=said.append, foreign=said.append)
+    process = ProcessType(WEB, "run", Listen.SOCKET, Check(CheckKind.HTTP))
+    release = ledger.open_release(Change.DEPLOY, "alice", processes=(process,), formation=((WEB, 1),))
+    ledger.commit(release)
+    host: Any = SimpleNamespace(ledger=ledger, paths=ledger.paths, say=say)
+    worker.report(host, release, HostFault("nginx refuses its configuration."))
+    assert "nobody reaches it: nginx does not know blog" in "\n".join(said) and "doctor --fix" in "\n".join(said)
+    assert not any("live all the same" in line for line in said)
+    said.clear()
+    ledger.paths.vhost.parent.mkdir(parents=True, exist_ok=True)
+    ledger.paths.vhost.write_text("server {}")
+    worker.report(host, release, HostFault("nginx refuses its configuration."))
+    assert "v1 is live all the same." in said
