@@ -22,6 +22,8 @@ Usage: ./install.sh [options]       install, or upgrade in place
                     (default: the authorized_keys of root and of whoever called sudo)
   --domain NAME     apps answer at APP.NAME (default: this host's full name, else IP.sslip.io)
   --http-port PORT  where the proxy listens (default: 80)
+  --tls             HTTPS for every app, by certificates from Let's Encrypt, to whose terms you agree by this; brings
+                    certbot (for some apps only: apt-get install certbot; shipit tls:enable APP)
   --yes             do not ask before --purge
   --help            this text
 
@@ -38,6 +40,7 @@ die() { # message, hint, exit code
 
 mode=install
 demo=no
+tls=no
 yes=no
 words=()
 asked=("$@")
@@ -53,6 +56,7 @@ while [ $# -gt 0 ]; do
             shift
             ;;
         --demo) demo=yes && shift ;;
+        --tls) tls=yes && words+=(--tls) && shift ;;
         --uninstall | --purge | --back) mode=${1#--} && shift ;;
         --yes) yes=yes && shift ;;
         --help | -h) usage && exit 0 ;;
@@ -172,6 +176,7 @@ missing=()
 for package in ca-certificates git openssh-server python3 python3-venv rsync; do
     installed "$package" || missing+=("$package")
 done
+if [ "$tls" = yes ] && [ ! -x /usr/bin/certbot ]; then missing+=(certbot); fi
 if [ ! -x /usr/sbin/nginx ]; then
     mkdir -p "${nginx_is_ours%/*}"
     : >"$nginx_is_ours"

@@ -83,6 +83,15 @@ class Listen(str, Enum):
     NONE = "none"
 
 
+class Https(str, Enum):
+    """Whether certificates are asked for an app's names: `DEFAULT` is what the server's settings say, `OFF` serves no
+    HTTPS at all."""
+
+    DEFAULT = ""
+    ON = "on"
+    OFF = "off"
+
+
 class CheckKind(str, Enum):
     HTTP = "http"
     TCP = "tcp"
@@ -315,6 +324,7 @@ class AppState(Record):
     allow_force_push: bool = field(default=False, metadata=own(flag))
     allow_delete: bool = field(default=False, metadata=own(flag))
     locked: str = field(default="", metadata=own(text))
+    https: Https = field(default=Https.DEFAULT, metadata=own(parsed(Https), since=Format(1, 3)))
 
 
 def decode_release(raw: bytes) -> Release:

@@ -16,12 +16,14 @@ from receiver.names import AppName, TypeName
 PREFIX = Path("/usr/lib/shipit/current")
 PYTHON = PREFIX / "bin/python"
 LIBEXEC = PREFIX / "share/shipit/libexec"
-LAUNCH, BUILDER, IMAGE = LIBEXEC / "launch", LIBEXEC / "builder", LIBEXEC / "image"
+LAUNCH, BUILDER, IMAGE, ACME = (LIBEXEC / name for name in ("launch", "builder", "image", "acme"))
 
 # nginx's pools of kept connections to an app (ledger/pool.py).
 POOLS = 3
 
 SHIPIT_USER = "shipit"
+# Who asks for certificates. It has no access to anything of an app, or to a key that is in use.
+ACME_USER = "shipit-acme"
 PROXY_GROUP = "shipit-proxy"
 
 
@@ -111,6 +113,22 @@ class Layout:
     def images(self) -> Path:
         """Container images: a store of podman's for each app that has one."""
         return self.state / "images"
+
+    @property
+    def acme(self) -> Path:
+        """Home of ACME_USER: its account at the certificate authority, and what certbot keeps."""
+        return self.state / "acme"
+
+    @property
+    def challenges(self) -> Path:
+        """What nginx shows a certificate authority below /.well-known/acme-challenge/ of an app's names."""
+        return self.state / "acme-challenges"
+
+    @property
+    def acme_account(self) -> Path:
+        """Root's alone: the key id and the HMAC key of an external account (RFC 8555, 7.3.4), if the authority asks for
+        one."""
+        return self.etc / "acme-eab"
 
     @property
     def run(self) -> Path:
@@ -278,6 +296,11 @@ class AppPaths:
     @property
     def sockets(self) -> Path:
         return self.layout.run / self.name
+
+    @property
+    def tls(self) -> Path:
+        """The app's certificates and their keys (proxy/certificates.py)."""
+        return self.dir / "tls"
 
     @property
     def vhost(self) -> Path:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,12 @@ from receiver import names
 from receiver.errors import Rejected
 from receiver.names import AppName, Domain
 
+# Texts that other programs read.
+_PATTERNS = {
+    "acme_directory": r"https://[!-~]{1,500}",
+    "acme_email": r"([A-Za-z0-9._+-]{1,64}@[A-Za-z0-9.-]{1,253})?",
+    "acme_ca_bundle": r"(/[A-Za-z0-9._/+-]{1,500})?",
+}
 LONGEST_WARM = 86400  # as in shipit.schema.json
 
 
@@ -20,12 +27,19 @@ class Settings:
     there are. `allow_domains`: the names that shipit.yml may ask for without an admin, by app (`*`: any), blanks between
     them; `*.example.org` stands for all below it. `trusted_proxies`:
     addresses, networks or `cloudflare`, whose word about a client counts. `connections`: how many requests and websockets
-    an app may have open at once. `warm`: how long the release that another replaces is kept running for
+    an app may have open at once. `auto_tls`: certificates are asked for the names of every app, and not only of those with
+    `tls:enable`; `acme_directory`: of which authority, `acme_email`: whom that writes to, `acme_ca_bundle`: a file with
+    the authorities that certbot trusts when it asks ("": the system's). `warm`: how long the release that another replaces is kept running for
     a rollback. `signed_only`: archives and packages that are sent need a signature of a key of this server. `cache`: what each app's builds may keep, and its LFS files and submodules as much again. `push_memory`:
     what each process that serves a login or makes a release may take. Sizes in MiB, times in seconds."""
 
     domain: str = "localhost"
     http_port: int = 80
+    https_port: int = 443
+    auto_tls: bool = False
+    acme_directory: str = "https://acme-v02.api.letsencrypt.org/directory"
+    acme_email: str = ""
+    acme_ca_bundle: str = ""
     trusted_proxies: tuple[str, ...] = ()
     connections: int = 3000
     ssh_port: int = 22
@@ -52,11 +66,18 @@ def default_domain(app: AppName, settings: Settings) -> Domain:
     return Domain(f"{app}.{settings.domain}")
 
 
-def url(app: AppName, domains: Sequence[Domain], settings: Settings) -> str:
-    """Where an app that answers at these domains is to be found."""
-    port = "" if settings.http_port == 80 else f":{settings.http_port}"
+def url(app: AppName, domains: Sequence[Domain], settings: Settings, secure: Collection[Domain] = ()) -> str:
+    """Where an app that answers at these domains is to be found; `secure` are those with a certificate."""
     plain = [name for name in domains if not name.startswith("*.")]
-    return f"http://{(*plain, default_domain(app, settings))[0]}{port}"
+    name = (*plain, default_domain(app, settings))[0]
+    if name in secure:
+        return f"https://{name}{https_port(settings)}"
+    return f"http://{name}" + ("" if settings.http_port == 80 else f":{settings.http_port}")
+
+
+def https_port(settings: Settings) -> str:
+    """What follows a name in a URL: "" for the usual port."""
+    return "" if settings.https_port == 443 else f":{settings.https_port}"
 
 
 def load(path: Path) -> Settings:
@@ -91,6 +112,8 @@ def parse(data: Any, where: str) -> Settings:
             continue
         if type(value) is not wanted or (wanted is int and value < 0):
             raise Rejected(f"{where}: {key} must be a {wanted.__name__}.")
+        if key in _PATTERNS and not re.fullmatch(_PATTERNS[key], value):
+            raise Rejected(f"{where}: {key}: {ascii(value)[:80]} is none.", hint=f"See {key} in docs/tls.md")
         if key == "warm" and value > LONGEST_WARM:
             raise Rejected(f"{where}: warm must be {LONGEST_WARM} at most (a day).")
         if wanted is dict and not all(isinstance(k, str) and isinstance(v, str) for k, v in value.items()):

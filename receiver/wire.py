@@ -50,10 +50,13 @@ class Verb(str, Enum):
     PUT_ASIDE = "put_aside"
     CANCEL = "cancel"
     RECONCILE = "reconcile"
+    CERTIFY = "certify"
+    ADD_CERTIFICATE = "add_certificate"
+    REMOVE_CERTIFICATE = "remove_certificate"
 
 
 APP, RELEASE, PROCESS, INDEX, BASE = "app", "release", "process", "index", "base"
-SET, UNSET, RELEASES, RUN_ID, WAIT, TTY = "set", "unset", "releases", "run", "wait", "tty"
+SET, UNSET, RELEASES, RUN_ID, WAIT, TTY, NOW = "set", "unset", "releases", "run", "wait", "tty", "now"
 
 FIELDS: Mapping[Verb, frozenset[str]] = {
     Verb.PING: frozenset(),
@@ -109,10 +112,19 @@ FIELDS: Mapping[Verb, frozenset[str]] = {
     Verb.CANCEL: frozenset({APP, RELEASE}),
     # Makes the processes, boot links and vhost of an app equal to its ledger. {"done": ["started v7", ...]}
     Verb.RECONCILE: frozenset({APP}),
+    # Asks for the certificates that the app's names need (now: of all that were asked for, and whatever has failed
+    # lately), checks and installs them, and has nginx use them. fds: output.
+    # {"names": [{"name": "a.example.org", "done": bool, "why": ""}]}
+    Verb.CERTIFY: frozenset({APP, NOW}),
+    # Installs an admin's own certificate, if it fits. fds: certificate, chain and key (PEM). {"names": [...]}
+    Verb.ADD_CERTIFICATE: frozenset({APP}),
+    # {"removed": bool}
+    Verb.REMOVE_CERTIFICATE: frozenset({APP}),
 }
 
 FDS: Mapping[Verb, int] = {
     Verb.BUILD: 2, Verb.RELEASE_COMMAND: 1, Verb.CHECK_COMMAND: 1, Verb.RUN: 3,
+    Verb.CERTIFY: 1, Verb.ADD_CERTIFICATE: 1,
 }  # fmt: skip
 
 _INTS = {RELEASE: (0, 10**9), BASE: (0, 10**9), INDEX: (1, 100)}
@@ -137,6 +149,7 @@ class Request:
     run: str = ""
     wait: bool = True
     tty: bool = False
+    now: bool = False
     sender: int = 0
 
 
@@ -174,7 +187,7 @@ def _field(name: str, value: Any) -> Any:
         low, high = _INTS[name]
         if low <= value <= high:
             return value
-    if name in (WAIT, TTY) and type(value) is bool:
+    if name in (NOW, WAIT, TTY) and type(value) is bool:
         return value
     if name == RUN_ID and type(value) is str:
         return names.oid(value)

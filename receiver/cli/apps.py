@@ -15,9 +15,7 @@ from receiver.here import typed
 from receiver.ledger import ledger as ledgers
 from receiver.ledger.queue import queued
 from receiver.names import AppName, branch
-from receiver.proxy.endpoint import takes_requests
-from receiver.proxy.vhost import domains
-from receiver.settings import url
+from receiver.proxy.endpoint import address, takes_requests
 from receiver.story.create import create_app
 from receiver.story.submit import tell
 from receiver.system import disk
@@ -65,9 +63,7 @@ def list_apps(ctx: Context, form: str) -> None:
                 else "live"
                 if current
                 else "new",
-                "url": ""
-                if not takes_requests(current)
-                else url(app, domains(app, state, current, ctx.settings), ctx.settings),
+                "url": "" if not takes_requests(current) else address(ctx.layout, state, current, ctx.settings),
             }
         )
     if form == "json":

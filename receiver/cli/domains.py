@@ -10,10 +10,12 @@ import click
 from receiver.cli import out
 from receiver.cli.args import DOMAIN, app_argument, json_option, ledger_of
 from receiver.cli.main import Context
+from receiver.cli.tls import certify
 from receiver.errors import Failure, NotFound, Rejected
 from receiver.ledger.queue import queued
 from receiver.model import AppState
 from receiver.names import AppName, Domain
+from receiver.proxy.certificates import asks
 from receiver.proxy.vhost import domains
 from receiver.settings import default_domain
 from receiver.story.domains import claiming
@@ -40,6 +42,8 @@ def add(ctx: Context, app: AppName, domain: tuple[Domain, ...]) -> None:
 
     change(ctx, app, given, claimed=domain)
     out.say(f"{app} answers to {', '.join(domain)}.")
+    if asks(ledger_of(ctx, app).state(), ctx.settings):
+        certify(ctx, app, now=False)
 
 
 @click.command()
@@ -108,6 +112,7 @@ def change(ctx: Context, app: AppName, new: Callable[[AppState], AppState], clai
                     domains=before.domains,
                     approved=before.approved,
                     without_default=before.without_default,
+                    https=before.https,
                 )
             )
             raise

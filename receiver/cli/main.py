@@ -64,6 +64,13 @@ COMMANDS: dict[str, tuple[str, str, Role]] = {
     "auth:set": ("auth", "set_password", Role.DEPLOY),
     "auth:remove": ("auth", "remove", Role.DEPLOY),
     "auth:list": ("auth", "list_visitors", Role.DEPLOY),
+    "tls:enable": ("tls", "enable", Role.ADMIN),
+    "tls:disable": ("tls", "disable", Role.ADMIN),
+    "tls:report": ("tls", "report", Role.VIEW),
+    "tls:renew": ("tls", "renew", Role.ADMIN),
+    "certs:add": ("tls", "add", Role.ADMIN),
+    "certs:show": ("tls", "show", Role.VIEW),
+    "certs:remove": ("tls", "remove", Role.ADMIN),
     "ssh-keys:add": ("keys", "add", Role.ADMIN),
     "ssh-keys:list": ("keys", "list_keys", Role.ADMIN),
     "ssh-keys:remove": ("keys", "remove", Role.ADMIN),
@@ -77,11 +84,13 @@ ALIASES = {
     "scale": "ps:scale", "stop": "ps:stop", "start": "ps:start", "domains": "domains:list", "storage": "storage:list",
     "ssh-keys": "ssh-keys:list", "keys": "ssh-keys:list", "releases:rollback": "rollback",
     "maintenance:on": "maintenance:enable", "maintenance:off": "maintenance:disable",
-    "ps:rebuild": "deploy", "builds:cancel": "cancel", "releases:list": "releases",
+    "letsencrypt:enable": "tls:enable", "letsencrypt:disable": "tls:disable", "letsencrypt:list": "tls:report",
+    "tls": "tls:report", "letsencrypt:auto-renew": "tls:renew", "certs:report": "certs:show", "certs": "certs:show",
+    "certs:update": "certs:add", "ps:rebuild": "deploy", "builds:cancel": "cancel", "releases:list": "releases",
 }  # fmt: skip
 # These need no server, or need to be root on it.
 ANYWHERE = frozenset({"check", "version"})
-AS_ROOT = frozenset({"doctor"})
+AS_ROOT = frozenset({"doctor", "certs:add"})
 PR_SET_DUMPABLE = 4  # prctl(2)
 
 

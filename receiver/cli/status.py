@@ -19,9 +19,7 @@ from receiver.ledger.ledger import Ledger
 from receiver.model import AppState, Release, Status
 from receiver.names import AppName
 from receiver.proxy import maintenance
-from receiver.proxy.endpoint import silence, takes_requests
-from receiver.proxy.vhost import domains
-from receiver.settings import url
+from receiver.proxy.endpoint import address, silence, takes_requests
 from receiver.story.aftercare import trouble
 
 
@@ -61,7 +59,7 @@ def status(ctx: Context, app: AppName, form: str) -> int:
         "by": current.by if current else "",
         "processes": f"{up} of {wanted} running",
         "formation": " ".join(f"{k}={n}" for k, n in current.formation) if current else "",
-        "url": url(app, domains(app, state, current, ctx.settings), ctx.settings) if takes_requests(current) else "",
+        "url": address(ctx.layout, state, current, ctx.settings) if takes_requests(current) else "",
         "answers": answers,
         "maintenance": resting,
         "guarded": "visitors need a password" if state.guarded else "",

@@ -59,7 +59,7 @@ class Job:
     """A caged program that runs once to its end: a build, a release command, a check, a one-off run.
 
     `name` is unique on the host and made of typed names only (`build-blog-v8`). `config` (root-only file) reaches
-    the program as the credential `config`. `limits.tasks`/`memory`/`cpu` of 0 mean the server's defaults.
+    the program as the credential `config`. `hidden` is what it cannot see, where the engine has a way. `limits.tasks`/`memory`/`cpu` of 0 mean the server's defaults.
     """
 
     name: str
@@ -69,6 +69,9 @@ class Job:
     cwd: Path
     writable: tuple[Path, ...]
     timeout: int
+    # Of a user that is not one of the app's.
+    group: str = ""
+    hidden: tuple[Path, ...] = ()
     config: Path | None = None
     build: bool = False
     limits: Limits = Limits()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from receiver.ops.base import Capability, SectionOf
+from receiver.ops.tls import TlsCapability
 
-ALL: tuple[Capability, ...] = ()
+ALL: tuple[Capability, ...] = (TlsCapability(),)
 
 
 def sections() -> tuple[SectionOf, ...]:

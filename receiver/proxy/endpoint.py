@@ -6,13 +6,23 @@ import pwd
 from pathlib import Path
 
 from receiver.ledger.ledger import Ledger
-from receiver.model import WEB, Listen, Release
-from receiver.paths import app_user
+from receiver.model import WEB, AppState, Listen, Release
+from receiver.paths import Layout, app_user
+from receiver.proxy import certificates
 from receiver.proxy.probe import Place
+from receiver.proxy.vhost import domains
+from receiver.settings import Settings, url
 
 # A connection to a local socket takes no time; one that has to wait belongs to an app with more to do than it can (s).
 PATIENCE = 0.25
 BUSY = "none in time"
+
+
+def address(layout: Layout, state: AppState, release: Release | None, settings: Settings) -> str:
+    """The URL of an app with this release: https where it has a certificate."""
+    names = domains(state.app, state, release, settings)
+    secure = certificates.secure(layout.app(state.app), state, release, names, settings)
+    return url(state.app, names, settings, secure.names())
 
 
 def takes_requests(release: Release | None) -> bool:

@@ -35,6 +35,7 @@ def wait_until_healthy(
     ready: Callable[[], int],
     say: Callable[[str], None],
     host: str = "localhost",
+    scheme: str = "http",
     uid: int | None = None,
 ) -> int:
     """Return as soon as the process passes its healthcheck; raises Unhealthy at the check's timeout or a crash.
@@ -43,14 +44,15 @@ def wait_until_healthy(
 
     `crashed` tells why it can no longer become healthy, `command` runs the command healthcheck and returns its exit
     code, `ready` returns the pid (or True) while the engine says that it runs, else 0. They may block for a moment;
-    any number of processes can be checked at once, a thread each. `host` is the Host header of an HTTP check, `uid`
+    any number of processes can be checked at once, a thread each. `host` is the Host header of an HTTP check, `scheme` how
+    visitors come to it, `uid`
     who must own what listens (default: the app's user).
     """
     check, name = process.check, f"{process.type}.{index}"
     uid = pwd.getpwnam(app_user(release.app)).pw_uid if uid is None and process.listen is not Listen.NONE else uid
     place = probe.Place(paths.release(release.runs_as).run_dir, name, process.listen, uid or 0)
     statuses = [0]
-    ask = _question(check, place, host, command, ready, statuses.append)
+    ask = _question(check, place, host, scheme, command, ready, statuses.append)
     began = time.monotonic()
     asks = check.kind in (CheckKind.HTTP, CheckKind.TCP)
     with _looking_elsewhere(place, say) if asks else nullcontext():
@@ -116,13 +118,14 @@ def _question(
     check: Check,
     place: probe.Place,
     host: str,
+    scheme: str,
     command: Callable[[], int],
     ready: Callable[[], int],
     answered: Callable[[int], None],
 ) -> Callable[[float], str]:
     """One try of the check: takes the seconds it may last, returns "" or what was wrong."""
     if check.kind is CheckKind.HTTP:
-        return lambda seconds: place.http(host, check.path, check.status, check.content, seconds, answered)
+        return lambda seconds: place.http(host, check.path, check.status, check.content, seconds, answered, scheme)
     if check.kind is CheckKind.TCP:
         return place.accepts
     if check.kind is CheckKind.COMMAND:

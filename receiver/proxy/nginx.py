@@ -10,6 +10,8 @@ import re
 import signal
 import time
 from contextlib import suppress
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 from receiver.engines import all as engines
@@ -18,7 +20,9 @@ from receiver.ledger.ledger import Ledger
 from receiver.model import AppState, Release
 from receiver.names import AppName
 from receiver.paths import Layout, share
-from receiver.proxy.vhost import server_conf, vhost
+from receiver.proxy import certificates
+from receiver.proxy.certificates import Secure
+from receiver.proxy.vhost import domains, server_conf, tls_conf, vhost
 from receiver.settings import Settings
 from receiver.system import disk
 from receiver.system.run import run
@@ -29,6 +33,10 @@ RELOAD_TIMEOUT = 10.0
 PAGES = (429, 502, 503, 504)
 # Beside the apps' files; no app's name begins like this.
 SERVER = "_server"
+# It is read first, whatever an app is called: nginx takes the first server of a port for unknown names.
+TLS = "+tls"
+# The versions from which on nginx has the directives ssl_reject_handshake and http2.
+REJECTS, HTTP2 = (1, 19, 4), (1, 25, 1)
 # What nginx takes when its configuration does not say (ngx_core_module, worker_connections).
 CONNECTIONS = 512
 
@@ -39,17 +47,46 @@ def apply(layout: Layout, settings: Settings, app: AppName) -> bool:
     When it returns, every new connection meets the new configuration. Raises HostFault with nginx's words, the old
     file being back in place; or when nginx does not run, the new file then being read at its start.
     """
-    shared = _put(layout, server_path(layout), server(layout, settings), "all apps")
-    return _put(layout, layout.app(app).vhost, wanted(layout, settings, app), app) or shared
+    changed = [_put(layout, path, text, whose) for path, text, whose in _files(layout, settings, app)]
+    return any(changed)
 
 
 def is_right(layout: Layout, settings: Settings, app: AppName) -> bool:
     """Whether nginx's files for `app` are what its ledger says, and were confirmed. Changes nothing."""
-    files = (
-        (layout.app(app).vhost, wanted(layout, settings, app)),
-        (server_path(layout), server(layout, settings)),
+    return all(
+        _content(path) == text and not path.with_suffix(".undo").exists()
+        for path, text, _ in _files(layout, settings, app)
     )
-    return all(_content(path) == text and not path.with_suffix(".undo").exists() for path, text in files)
+
+
+def _files(layout: Layout, settings: Settings, app: AppName) -> list[tuple[Path, bytes, str]]:
+    """The files that `app` is served by, in the order in which nginx needs them: path, content, whose it is."""
+    ledger = Ledger(layout.app(app))
+    state, release = ledger.state(), ledger.current()
+    secure, ipv6 = tls(layout, settings, state, release), has_ipv6()
+    own = text(layout, settings, state, release, secure).encode()
+    found = [(server_path(layout), server(layout, settings), "all apps")]
+    if own and secure.servers and version() >= REJECTS:
+        found.append((layout.nginx / f"{TLS}.conf", tls_conf(settings, secure, ipv6=ipv6).encode(), "all apps"))
+    return [*found, (layout.app(app).vhost, own, app)]
+
+
+def tls(layout: Layout, settings: Settings, state: AppState, release: Release | None) -> Secure:
+    """How the app is to be served by HTTPS."""
+    names = domains(state.app, state, release, settings)
+    found = certificates.secure(layout.app(state.app), state, release, names, settings)
+    return replace(found, http2=version() >= HTTP2) if found.servers else found
+
+
+def has_ipv6() -> bool:
+    return Path("/proc/net/if_inet6").exists()
+
+
+@lru_cache(maxsize=1)
+def version() -> tuple[int, ...]:
+    """nginx's own; () if it does not say."""
+    found = re.search(r"nginx/(\d+)\.(\d+)\.(\d+)", run(["nginx", "-v"], check=False).err)
+    return tuple(map(int, found.groups())) if found else ()
 
 
 def server_path(layout: Layout) -> Path:
@@ -62,13 +99,9 @@ def server(layout: Layout, settings: Settings) -> bytes:
     return server_conf(settings).encode()
 
 
-def wanted(layout: Layout, settings: Settings, app: AppName) -> bytes:
-    """The vhost of `app` as its ledger says; empty for an app that takes no requests."""
-    ledger = Ledger(layout.app(app))
-    return text(layout, settings, ledger.state(), ledger.current()).encode()
-
-
-def text(layout: Layout, settings: Settings, state: AppState, release: Release | None) -> str:
+def text(
+    layout: Layout, settings: Settings, state: AppState, release: Release | None, secure: Secure | None = None
+) -> str:
     """The vhost of an app with this state and live release on this machine."""
     return vhost(
         state.app,
@@ -78,7 +111,8 @@ def text(layout: Layout, settings: Settings, state: AppState, release: Release |
         layout,
         pages=pages(layout, stopped=state.stopped),
         capacity=capacity(layout),
-        ipv6=Path("/proc/net/if_inet6").exists(),
+        ipv6=has_ipv6(),
+        secure=tls(layout, settings, state, release) if secure is None else secure,
     )
 
 

@@ -49,8 +49,9 @@ class Place:
         content: str,
         seconds: float,
         answered: Callable[[int], None] = lambda _: None,
+        scheme: str = "http",
     ) -> str:
-        """GET `path`; the answer must have `status` (0: any below 500) and contain `content`. `answered` is told which
+        """GET `path` as the proxy asks for it when a visitor comes by `scheme`; the answer must have `status` (0: any below 500) and contain `content`. `answered` is told which
         status it had."""
         deadline = time.monotonic() + seconds
         if wrong := self._foreign_socket():
@@ -61,7 +62,7 @@ class Place:
                 pipe.connect(str(self._socket))
                 if wrong := self._foreign_listener(pipe):
                     return wrong
-                found, wrong = _ask(pipe, host, path, status, content, deadline)
+                found, wrong = _ask(pipe, host, scheme, path, status, content, deadline)
                 answered(found)
                 return wrong or self._foreign_port()
         except OSError as error:
@@ -185,11 +186,13 @@ def listening(net: Path = Path("/proc/net")) -> list[tuple[int, int, bool]]:
     return found
 
 
-def _ask(pipe: socket.socket, host: str, path: str, status: int, content: str, deadline: float) -> tuple[int, str]:
+def _ask(
+    pipe: socket.socket, host: str, scheme: str, path: str, status: int, content: str, deadline: float
+) -> tuple[int, str]:
     # HTTP/1.0, so that the body comes as it is and not in chunks.
     pipe.sendall(
         f"GET {path} HTTP/1.0\r\nHost: {host}\r\nUser-Agent: shipit-healthcheck\r\nAccept: */*\r\n"
-        "X-Forwarded-Proto: http\r\nConnection: close\r\n\r\n".encode()
+        f"X-Forwarded-Proto: {scheme}\r\nConnection: close\r\n\r\n".encode()
     )
     head, body = _read_head(pipe, deadline)
     match = _STATUS.match(head)

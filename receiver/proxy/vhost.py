@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from receiver import names
@@ -11,15 +11,23 @@ from receiver.ledger.pool import IDLE, OLDEST
 from receiver.model import WEB, AppState, Listen, Release
 from receiver.names import AppName, Domain
 from receiver.paths import ASSETS, OLDER, ONE, POOLS, PUBLIC, Layout, pool, web_count
+from receiver.proxy.certificates import PLAIN, Secure
 from receiver.proxy.forwarded import DROPPED, networks
 from receiver.serving import Serving, twin
-from receiver.settings import Settings, default_domain
+from receiver.settings import Settings, default_domain, https_port
 from receiver.system.render import render
 
 TEMPLATES = (
     "proxy/app.conf.j2", "proxy/serve.j2", "proxy/server.conf.j2", "proxy/static.j2", "proxy/pass.j2", "proxy/files.j2",
     "proxy/assets.j2",
 )  # fmt: skip
+# Mozilla's intermediate configuration (5.7); without a file for them, nginx offers none of its finite-field ciphers.
+CIPHERS = ":".join(
+    f"ECDHE-{kind}-{cipher}"
+    for cipher in ("AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305")
+    for kind in ("ECDSA", "RSA")
+)
+HSTS = "Strict-Transport-Security"
 # Up to so many web processes the text is the same. Each costs memory in nginx: for 200 apps 10 MB.
 PREPARED = 4
 # The connections that each of nginx's workers keeps open to an app while nobody uses them.
@@ -39,11 +47,18 @@ class Upstream:
 
 @dataclass(frozen=True)
 class Server:
-    """A server block: where it listens, for which names; it serves the app, or sends all to `redirect` instead."""
+    """A server block: where it listens, for which names; it serves the app, or sends all to `redirect` instead.
+
+    `certificate`: what it speaks HTTPS with. `http2`: it has the directive of that name. `challenges`: what it shows a
+    certificate authority.
+    """
 
     listens: tuple[str, ...]
     names: tuple[Domain, ...]
     redirect: str = ""
+    certificate: Path | None = None
+    http2: bool = False
+    challenges: Path | None = None
 
 
 def vhost(
@@ -56,13 +71,15 @@ def vhost(
     pages: Mapping[int, Path],
     capacity: int,
     ipv6: bool = True,
+    secure: Secure = PLAIN,
 ) -> str:
     """The vhost of `app`, or "" for an app that takes no requests (its release has no web process type).
 
     `release` is the live one. Its number of web processes makes no difference up to PREPARED, nor does it that it is of
     pages, or that nothing was shipped yet (None, or a release that only holds config vars): so no scale or first push needs a
     reload, which would close the connections that clients of all apps keep open. A stopped app answers 503. `pages`
-    are the error pages by status, `capacity` is how many connections a worker of nginx may have. Raises Rejected when
+    are the error pages by status, `capacity` is how many connections a worker of nginx may have, `secure` how HTTPS is
+    spoken. Raises Rejected when
     the server's own domain is not one.
     """
     shipped = release if release is not None and release.slug else None
@@ -73,6 +90,10 @@ def vhost(
     current = layout.app(app).current
     serving = shipped.serving if shipped else Serving()
     answers_at = domains(app, state, release, settings)
+    told = {name.lower() for name, _ in serving.headers}
+    hsts = secure.hsts if secure.servers and HSTS.lower() not in told else 0
+    if hsts:
+        serving = replace(serving, headers=(*serving.headers, (HSTS, "$shipit_hsts")))
     return render(
         TEMPLATES[0],
         app=app,
@@ -87,7 +108,9 @@ def vhost(
         twin=_twin(answers_at, serving),
         passwords=layout.app(app).passwords if state.guarded else "",
         maintenance=layout.app(app).maintenance,
-        servers=servers(answers_at, settings, ipv6=ipv6),
+        servers=servers(answers_at, settings, secure, ipv6=ipv6),
+        ciphers=CIPHERS,
+        hsts=hsts,
         serving=serving,
         connections=most_connections(serving, settings, capacity),
         trusted=networks(settings.trusted_proxies),
@@ -110,10 +133,41 @@ def _twin(names: tuple[Domain, ...], serving: Serving) -> str:
     return other if other in names and serving.canonical in names else ""
 
 
-def servers(names: tuple[Domain, ...], settings: Settings, *, ipv6: bool) -> Sequence[Server]:
-    """The server blocks of an app: the only place that decides where nginx listens for it."""
-    ports = (f"{settings.http_port}", *((f"[::]:{settings.http_port}",) if ipv6 else ()))
-    return (Server(listens=ports, names=names),)
+def servers(names: tuple[Domain, ...], settings: Settings, secure: Secure, *, ipv6: bool) -> Sequence[Server]:
+    """The server blocks of an app: the only place that decides where nginx listens for it. By HTTP one for the names
+    without a certificate and one that sends the others to HTTPS; by HTTPS one for each certificate."""
+    http = ports(settings.http_port, "", ipv6=ipv6)
+    https = ports(settings.https_port, " ssl" if secure.http2 else " ssl http2", ipv6=ipv6)
+    safe = secure.names()
+    plain, sent = (tuple(name for name in names if (name in safe) is wanted) for wanted in (False, True))
+    found = [
+        Server(listens=http, names=plain, challenges=secure.challenges),
+        Server(
+            listens=http,
+            names=sent,
+            redirect=f"https://$host{https_port(settings)}",
+            challenges=secure.challenges,
+        ),
+        *(
+            Server(listens=https, names=served.names, certificate=served.file, http2=secure.http2)
+            for served in secure.servers
+        ),
+    ]
+    return [server for server in found if server.names]
+
+
+def ports(port: int, words: str, *, ipv6: bool) -> tuple[str, ...]:
+    """What `listen` says for a port, on all addresses."""
+    return (f"{port}{words}", *((f"[::]:{port}{words}",) if ipv6 else ()))
+
+
+def tls_conf(settings: Settings, secure: Secure, *, ipv6: bool = True) -> str:
+    """What all vhosts with HTTPS share. Unknown names get no app, and no certificate."""
+    return render(
+        "proxy/tls.conf.j2",
+        listens=ports(settings.https_port, " ssl" if secure.http2 else " ssl http2", ipv6=ipv6),
+        ciphers=CIPHERS,
+    )
 
 
 def upstreams(app: AppName, web: int, directory: Path, serving: Serving) -> Sequence[Upstream]:

@@ -199,6 +199,20 @@ class Agent:
         """Stop vN's build, release command or check, if one runs (for another connection)."""
         self._call(Request(Verb.CANCEL, app, release))
 
+    def certify(self, app: AppName, output: int, *, now: bool) -> list[tuple[str, bool, str]]:
+        """Ask for the certificates that the app's names need (`now`: for all of them, whatever has failed lately).
+        Returns what came of each name: whether it has its certificate, else why not."""
+        answer = self._call(Request(Verb.CERTIFY, app, now=now), (output,))
+        return [(str(one["name"]), bool(one["done"]), str(one["why"])) for one in answer["names"]]
+
+    def add_certificate(self, app: AppName, pem: int) -> list[str]:
+        """Install the certificate, chain and key that `pem` gives; returns the names it is for."""
+        return [str(name) for name in self._call(Request(Verb.ADD_CERTIFICATE, app), (pem,))["names"]]
+
+    def remove_certificate(self, app: AppName) -> bool:
+        """Take the admin's own certificate away; False if there was none."""
+        return bool(self._call(Request(Verb.REMOVE_CERTIFICATE, app))["removed"])
+
     def reconcile(self, app: AppName) -> list[str]:
         """Make processes, boot links and vhost equal to the ledger; returns what was done."""
         return [str(line) for line in self._call(Request(Verb.RECONCILE, app))["done"]]

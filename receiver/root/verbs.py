@@ -216,6 +216,25 @@ class Verbs:
 
         return {"reloaded": nginx.apply(self.layout, settings.load(self.layout.settings), request.app)}
 
+    def do_certify(self, request: Request, fds: Sequence[int]) -> Answer:
+        from receiver.root import certificates
+
+        self._app(request.app)
+        done = certificates.certify(self.layout, self.engines, request.app, fds[0], now=request.now)
+        return {"names": [asdict(one) for one in done]}
+
+    def do_add_certificate(self, request: Request, fds: Sequence[int]) -> Answer:
+        from receiver.root import certificates
+
+        self._app(request.app)
+        return {"names": list(certificates.add(self.layout, request.app, fds[0]).names)}
+
+    def do_remove_certificate(self, request: Request, fds: Sequence[int]) -> Answer:
+        from receiver.root import certificates
+
+        self._app(request.app)
+        return {"removed": certificates.remove(self.layout, request.app)}
+
     def do_prune(self, request: Request, fds: Sequence[int]) -> Answer:
         paths = self._app(request.app)
         ledger = self._ledger(request.app)

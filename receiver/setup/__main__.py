@@ -44,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
     words.add_argument("--yes", default="no")
     words.add_argument("--key", type=Path, action="append", default=[])
     words.add_argument("--domain", default="")
+    words.add_argument("--tls", action="store_true")
     words.add_argument("--http-port", type=int, default=0)
     return words
 
@@ -77,7 +78,7 @@ def install(layout: Layout, options: argparse.Namespace) -> None:
     with step("settings") as now:
         before = layout.settings.read_bytes() if layout.settings.exists() else b""
         settings = places.write_settings(
-            layout, now, domain=domain, http_port=http_port, ssh_port=services.ssh_port(layout)
+            layout, now, domain=domain, http_port=http_port, ssh_port=services.ssh_port(layout), tls=options.tls
         )
     with step("ssh") as now:
         ssh_changed = ssh.configure(layout, now)

@@ -10,7 +10,7 @@ import time
 from receiver.engines.embedded import family
 from receiver.errors import HostFault
 from receiver.gate.ask import COMMAND
-from receiver.paths import PROXY_GROUP, SHIPIT_USER, Layout
+from receiver.paths import ACME_USER, PROXY_GROUP, SHIPIT_USER, Layout
 from receiver.setup.report import Step
 from receiver.system.run import run
 
@@ -22,6 +22,10 @@ def ensure(layout: Layout, step: Step) -> None:
         words = ["--system", "--user-group", "--no-create-home", "--password", "*", "--shell", COMMAND]
         run(["useradd", *words, "--home-dir", layout.home, "--comment", "shipit receiver", SHIPIT_USER])
         step.did(f"user {SHIPIT_USER}")
+    if not user_exists(ACME_USER):
+        words = ["--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin"]
+        run(["useradd", *words, "--home-dir", layout.acme, "--comment", "shipit certificates", ACME_USER])
+        step.did(f"user {ACME_USER}")
     if not _group_exists(PROXY_GROUP):
         run(["groupadd", "--system", PROXY_GROUP])
         step.did(f"group {PROXY_GROUP}")
@@ -68,7 +72,7 @@ def remove(layout: Layout, step: Step) -> None:
     """Remove every user and group of shipit's, and end what still runs as one of them: a push, a drain."""
     # build-APP before app-APP, whose group it is in.
     users = sorted(app_accounts(layout), key=lambda user: user.pw_name, reverse=True)
-    users += [user for user in pwd.getpwall() if user.pw_name == SHIPIT_USER]
+    users += [user for user in pwd.getpwall() if user.pw_name in (SHIPIT_USER, ACME_USER)]
     deadline = time.monotonic() + 10
     while left := family.of_users(user.pw_uid for user in users):
         family.kill(left)

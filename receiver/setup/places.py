@@ -12,7 +12,7 @@ from pathlib import Path
 
 from receiver import names, settings
 from receiver.errors import Rejected
-from receiver.paths import SHIPIT_USER, Layout
+from receiver.paths import ACME_USER, SHIPIT_USER, Layout
 from receiver.setup.report import Step
 from receiver.system import disk
 
@@ -61,13 +61,17 @@ class Record:
 
 def make(layout: Layout, step: Step) -> None:
     """The directories of docs/architecture.md that belong to the server and not to an app."""
-    user = pwd.getpwnam(SHIPIT_USER)
+    user, acme = pwd.getpwnam(SHIPIT_USER), pwd.getpwnam(ACME_USER)
     wanted = {
         layout.etc: (0o755, 0, 0),
         layout.state: (0o755, 0, 0),
         layout.apps: (0o755, 0, 0),
         layout.home: (0o700, user.pw_uid, user.pw_gid),
         layout.home / ".ssh": (0o700, user.pw_uid, user.pw_gid),
+        layout.acme: (0o700, acme.pw_uid, acme.pw_gid),
+        layout.challenges: (0o755, 0, 0),
+        layout.challenges / ".well-known": (0o755, 0, 0),
+        layout.challenges / ".well-known/acme-challenge": (0o755, acme.pw_uid, acme.pw_gid),
         layout.run: (0o755, 0, 0),
         layout.nginx: (0o755, 0, 0),
     }
@@ -80,7 +84,9 @@ def make(layout: Layout, step: Step) -> None:
             disk.make_dir(parent, path.name, mode, uid, gid)
 
 
-def write_settings(layout: Layout, step: Step, *, domain: str, http_port: int, ssh_port: int) -> settings.Settings:
+def write_settings(
+    layout: Layout, step: Step, *, domain: str, http_port: int, ssh_port: int, tls: bool
+) -> settings.Settings:
     """Write shipit.yml if there is none; else change only the lines that were asked for ("" and 0: not asked).
 
     Returns the settings as they are now. Raises Rejected, with the file untouched, if it would not be readable.
@@ -90,6 +96,8 @@ def write_settings(layout: Layout, step: Step, *, domain: str, http_port: int, s
         asked["domain"] = names.domain(domain)
     if http_port:
         asked["http_port"] = http_port
+    if tls:
+        asked["auto_tls"] = "true"
     path = layout.settings
     try:
         text = old = path.read_text()

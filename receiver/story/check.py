@@ -11,7 +11,7 @@ from receiver.engines.base import ProcessState, ProcessStatus
 from receiver.errors import Unhealthy
 from receiver.model import ProcessType, Release
 from receiver.paths import app_user
-from receiver.proxy import health
+from receiver.proxy import certificates, health
 from receiver.proxy.endpoint import takes_requests
 from receiver.proxy.probe import Place
 from receiver.proxy.vhost import domains
@@ -70,7 +70,7 @@ def _check(context: AppContext, release: Release, process: ProcessType, index: i
             crashed=lambda: watch.crashed(process, index),
             command=lambda: watch.command(process, index),
             ready=lambda: watch.pid(process, index),
-            say=context.say.line, host=watch.host_header,
+            say=context.say.line, host=watch.host_header, scheme=watch.scheme,
         )  # fmt: skip
     except Unhealthy as failure:
         if watch.culprit:
@@ -137,6 +137,9 @@ class _Watch:
         # An app that answers only to its own names (Django's ALLOWED_HOSTS) shall know this one.
         names = domains(release.app, context.ledger.state(), release, context.settings)
         self.host_header = names[0].replace("*.", "www.")
+        # One that sends plain HTTP to HTTPS shall know that it was asked by that.
+        secure = certificates.secure(context.paths, context.ledger.state(), release, names[:1], context.settings)
+        self.scheme = "https" if secure.servers else "http"
 
     def give_up(self) -> None:
         """One process failed: the others need not go on to their own timeout."""

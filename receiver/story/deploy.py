@@ -14,10 +14,8 @@ from dataclasses import replace
 
 from receiver.errors import Cancelled, Failure
 from receiver.model import Release, Status
-from receiver.proxy.endpoint import takes_requests
-from receiver.proxy.vhost import domains
+from receiver.proxy.endpoint import address, takes_requests
 from receiver.root.client import Agent
-from receiver.settings import url
 from receiver.sources.all import origin_of, source_of
 from receiver.story import checkpoint, verdict
 from receiver.story.check import wait_until_healthy
@@ -201,8 +199,8 @@ def announce(context: AppContext, release: Release) -> Release:
     elif not takes_requests(release):
         context.say.step(f"{release.name} is live; nothing of it takes requests ({took:.1f} s)")
     else:
-        own = domains(release.app, context.ledger.state(), release, context.settings)
-        context.say.step(f"{release.name} is live at {url(release.app, own, context.settings)} ({took:.1f} s)")
+        where = address(context.layout, context.ledger.state(), release, context.settings)
+        context.say.step(f"{release.name} is live at {where} ({took:.1f} s)")
         if context.paths.maintenance.exists():
             context.say.line(f"Visitors see the maintenance page. To end it: shipit maintenance:disable {release.app}")
     return verdict.live(context.ledger, replace(release, seconds=tuple(context.say.seconds)))

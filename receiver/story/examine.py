@@ -22,11 +22,14 @@ from receiver.engines.base import ProcessState, keeps_ending
 from receiver.errors import Failure, as_root
 from receiver.ledger.ledger import Ledger, apps
 from receiver.ledger.repair import repair
+from receiver.model import AppState, Https, Release
 from receiver.names import AppName
 from receiver.paths import LIBEXEC, PREFIX, PROXY_GROUP, PYTHON, SHIPIT_USER, Layout, app_user, build_user
-from receiver.proxy import nginx
+from receiver.proxy import certificates, nginx
+from receiver.proxy.certificates import Origin
 from receiver.proxy.endpoint import silence, takes_requests
-from receiver.proxy.vhost import SHARE, most_connections
+from receiver.proxy.vhost import SHARE, domains, most_connections
+from receiver.records import Corrupt
 from receiver.root.client import Agent
 from receiver.runtimes.all import RUNTIMES
 from receiver.serving import Serving
@@ -182,6 +185,7 @@ def app_findings(layout: Layout, app: AppName, agent: Agent) -> Iterator[Finding
     ending = [f"{p.process}.{p.index}" for p in up if keeps_ending(p, time.time())]
     told = f"processes that end again and again: {', '.join(ending) or 'none'}"
     yield Finding(app, told, not ending, f"See why: shipit status {app}")
+    yield from tls_findings(ledger, state, current, layout)
     if wanted and takes_requests(current):
         # What has only just been started, by --fix perhaps, may need a moment.
         patience = max([0.0, *(p.since + LOADS for p in up)])
@@ -198,6 +202,29 @@ def app_findings(layout: Layout, app: AppName, agent: Agent) -> Iterator[Finding
     if current.origin:
         astray = source_of(ledger.paths, current.origin).astray(current)
         yield Finding(app, astray or f"{current.origin.kind} is as the live release is", not astray, mends=True)
+
+
+def tls_findings(ledger: Ledger, state: AppState, current: Release, layout: Layout) -> Iterator[Finding]:
+    """Whether each name that shall be served by HTTPS is, and goes on to be."""
+    settings, store, now = load(layout.settings), certificates.Certificates(ledger.paths), time.time()
+    for name in domains(ledger.app, state, current, settings):
+        try:
+            one = store.serving(name, now)
+        except Corrupt as failure:
+            yield Finding(ledger.app, failure.message, False, f"Have a new one: shipit tls:renew {ledger.app}")
+            continue
+        last = store.last_try(name)
+        renewed = f"When it is mended: shipit tls:renew {ledger.app}"
+        if state.https is Https.OFF:
+            continue
+        if one is not None:
+            hint = f"Bring the next one: shipit certs:add {ledger.app}" if one.origin is Origin.OWN else renewed
+            told = (
+                f"the certificate for {name} lasts until {time.strftime('%Y-%m-%d %H:%M', time.gmtime(one.not_after))}"
+            )
+            yield Finding(ledger.app, told, not one.late(now) and not last.why, f"{last.why}\n{hint}".strip())
+        elif last.why:
+            yield Finding(ledger.app, f"no certificate for {name}", False, f"{last.why}\n{renewed}")
 
 
 def mend(layout: Layout, app: AppName, agent: Agent) -> list[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import http.client
+import socket
+import ssl
 import threading
 import time
 from collections import Counter
@@ -51,7 +53,7 @@ class Load:
     """Threads that ask again and again until `stop`; it starts at once, and ends with a `with` block too.
 
     Half of the threads keep their connection, half open one for each request; `keep_alive` makes them all alike.
-    `pause` is how long each waits between two requests. A failure is no answer at all, or a status of 400 and up;
+    `pause` is how long each waits between two requests. With `tls` it is HTTPS. A failure is no answer at all, or a status of 400 and up;
     nothing is tried again.
     """
 
@@ -67,7 +69,9 @@ class Load:
         pause: float = 0.005,
         timeout: float = 10,
         method: str = "GET",
+        tls: ssl.SSLContext | None = None,
     ) -> None:
+        self.tls = tls
         self.ip, self.port, self.path, self.method = ip, port, path, method
         self.headers = {"Host": host}
         self.pause = pause
@@ -136,15 +140,16 @@ class Load:
         headers = self.headers if keep_alive else {**self.headers, "Connection": "close"}
         while not self._stop.is_set():
             reused = connection is not None
-            connection = connection or http.client.HTTPConnection(self.ip, self.port, timeout=self.timeout)
             began = time.monotonic()
             try:
+                connection = connection or self._connection()
                 connection.request(self.method, self.path, headers=headers)
                 answer = connection.getresponse()
                 status, body = answer.status, answer.read().decode(errors="replace")
             except (OSError, http.client.HTTPException) as error:
                 self._note(began, None, f"{type(error).__name__}: {error}", reused)
-                connection.close()
+                if connection is not None:
+                    connection.close()
                 connection = None
             else:
                 self._note(began, status, body, reused)
@@ -154,6 +159,14 @@ class Load:
             self._stop.wait(self.pause)
         if connection is not None:
             connection.close()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        connection = http.client.HTTPConnection(self.ip, self.port, timeout=self.timeout)
+        if self.tls is not None:
+            # By its name, which http.client would look up.
+            plain = socket.create_connection((self.ip, self.port), self.timeout)
+            connection.sock = self.tls.wrap_socket(plain, server_hostname=self.headers["Host"])
+        return connection
 
     def _note(self, began: float, status: int | None, text: str, reused: bool) -> None:
         now = time.monotonic()

@@ -41,6 +41,9 @@ REQUESTS = [
     Request(Verb.PUT_ASIDE, BLOG, 8),
     Request(Verb.CANCEL, BLOG, 8),
     Request(Verb.RECONCILE, BLOG),
+    Request(Verb.CERTIFY, BLOG, now=True),
+    Request(Verb.ADD_CERTIFICATE, BLOG),
+    Request(Verb.REMOVE_CERTIFICATE, BLOG),
 ]
 
 

@@ -253,7 +253,7 @@ class SystemdEngine(Journal):
         )
         return units.job_properties(
             app=job.app, user=job.user, cwd=job.cwd, writable=job.writable,
-            hidden=(paths.data, paths.sockets) if job.build else (),
+            group=job.group, hidden=(*job.hidden, *((paths.data, paths.sockets) if job.build else ())),
             timeout=job.timeout, limits=limits, config=job.config, build=job.build, owner=self._own_unit(),
             container=job.release is not None and job.release.image,
         )  # fmt: skip
@@ -322,7 +322,7 @@ class SystemdEngine(Journal):
 # What systemctl(1) says when systemd went away in the middle of a call.
 AWAY = ("Connection reset by peer", "Transport endpoint is not connected", "Connection refused", "Broken pipe")
 ATTEMPTS = 3  # to have a job begun
-JOB_KINDS = ("build", "release", "check", "run")
+JOB_KINDS = ("build", "release", "check", "run", "certificate")
 
 
 def systemctl(*words: str, check: bool = True) -> Result:

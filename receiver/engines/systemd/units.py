@@ -201,6 +201,7 @@ def job_properties(
     build: bool,
     owner: str | None,
     container: bool = False,
+    group: str = "",
 ) -> list[str]:
     """A job's cage, as `Name=value` for systemd-run(1) -p. `hidden` may be missing; `owner` is a unit it dies with.
     `container`: it is podman that runs."""
@@ -208,7 +209,7 @@ def job_properties(
         "systemd/job.service.j2",
         app=app,
         user=user,
-        group=app_user(app),
+        group=group or app_user(app),
         cwd=cwd,
         slice=BUILD_SLICE,
         timeout=timeout,

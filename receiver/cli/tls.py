@@ -1,0 +1,291 @@
+"""`tls:*` and `certs:*`: HTTPS, with certificates that shipit asks for or an admin brings."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from receiver.cli import out
+from receiver.cli.args import APP, app_argument, json_option, ledger_of
+from receiver.cli.main import Context, become_shipit
+from receiver.errors import Failure, HostFault, Rejected
+from receiver.ledger.ledger import apps
+from receiver.ledger.queue import queued
+from receiver.model import Https
+from receiver.names import AppName, Domain
+from receiver.proxy.certificates import Certificates, Installed, asks, can_ask
+from receiver.proxy.vhost import domains
+from receiver.story.submit import tell
+
+MAX_PEM = 256 * 1024
+
+
+@click.command()
+@app_argument
+@click.pass_obj
+def enable(ctx: Context, app: AppName) -> None:
+    """Serve an app by HTTPS: ask for a certificate for each of its names, now and before it expires.
+
+    By this you agree to the terms of the certificate authority; which one that is says `acme_directory` of the server's
+    settings. Names that the app gets later get theirs by themselves.
+
+    \b
+    Example: shipit tls:enable blog
+    """
+    switch(ctx, app, Https.ON)
+    certify(ctx, app, now=True, missing=True)
+
+
+@click.command()
+@app_argument
+@click.pass_obj
+def disable(ctx: Context, app: AppName) -> None:
+    """Serve an app by HTTP alone. Its certificates stay, for `tls:enable`."""
+    switch(ctx, app, Https.OFF)
+    out.say(f"{app} is served by HTTP alone.")
+
+
+@click.command()
+@click.argument("app", type=APP, required=False)
+@click.pass_obj
+def renew(ctx: Context, app: AppName | None) -> None:
+    """Ask for new certificates now, for an app or for all. Not needed: a timer renews them.
+
+    Authorities count: Let's Encrypt gives the same certificate five times a week.
+    """
+    failed: list[str] = []
+    for one in [app] if app else [a for a in apps(ctx.layout) if ctx.caller.sees(a)]:
+        if not asks(ledger_of(ctx, one).state(), ctx.settings):
+            if app:
+                raise Rejected(
+                    f"No certificates are asked for {app}.", hint=f"Have them asked for: shipit tls:enable {app}"
+                )
+            continue
+        try:
+            certify(ctx, one, now=True)
+        except Failure as failure:
+            if app:
+                raise
+            out.say(failure.message)
+            failed.append(one)
+    if failed:
+        raise HostFault(f"Not all certificates were renewed: {', '.join(failed)}.", holds="The old ones serve on.")
+
+
+@click.command()
+@click.argument("app", type=APP, required=False)
+@json_option
+@click.pass_obj
+def report(ctx: Context, app: AppName | None, form: str) -> None:
+    """Show which names are served by HTTPS, until when their certificates last, and what is in the way."""
+    wanted = [app] if app else [one for one in apps(ctx.layout) if ctx.caller.sees(one)]
+    rows = [row for one in wanted for row in rows_of(ctx, one)]
+    if form == "json":
+        out.show_json(rows)
+        return
+    shown = [{**row, "expires": day(row["expires"]), "next": day(row["next try"])} for row in rows]
+    columns = {"app": "APP", "name": "NAME", "certificate": "CERTIFICATE", "expires": "EXPIRES", "why": "IN THE WAY"}
+    out.table(shown, columns, empty="There are no apps yet.")
+
+
+@click.command()
+@app_argument
+@click.argument("files", type=click.Path(path_type=Path), nargs=-1)
+@click.pass_obj
+def add(ctx: Context, app: AppName, files: tuple[Path, ...]) -> None:
+    """Serve an app by a certificate of one's own: PEM files, the server's certificate first, its chain, and the key.
+
+    On the server by their paths; over ssh on standard input, one after the other or as a tar. It is checked before it
+    counts; the one before it serves until then.
+
+    \b
+    Examples:
+      shipit certs:add blog fullchain.pem privkey.pem
+      cat fullchain.pem privkey.pem | ssh prod shipit certs:add blog
+    """
+    if files and os.geteuid():
+        raise Rejected(
+            "Files of the server are not read over ssh.",
+            hint=f"Send them: cat {' '.join(map(str, files))} | ssh HOST certs:add {app}",
+        )
+    try:
+        data = b"\n".join(read_file(path) for path in files) if files else standard_input()
+    except OSError as error:
+        raise Rejected(f"{error.filename} cannot be read: {error.strerror}.", holds="Nothing was changed.") from error
+    if os.geteuid() == 0:
+        become_shipit()
+    ledger = ledger_of(ctx, app)
+    with queued(ledger, ctx.caller.name, push=False, say=tell), ctx.connect_agent() as agent:
+        if ledger.state().https is Https.OFF:
+            ledger.change_state(lambda state: replace(state, https=Https.DEFAULT))
+        source = os.memfd_create("certificate", os.MFD_CLOEXEC)
+        try:
+            os.write(source, untarred(data))
+            os.lseek(source, 0, os.SEEK_SET)
+            names = agent.add_certificate(app, source)
+        finally:
+            os.close(source)
+    missing = [name for name in names_of(ctx, app) if not served(ctx, app, name)]
+    out.say(f"{app} is served by HTTPS with its own certificate, for {', '.join(names)}.")
+    if missing:
+        out.say(f"It is not for {', '.join(missing)}.")
+
+
+@click.command()
+@app_argument
+@json_option
+@click.pass_obj
+def show(ctx: Context, app: AppName, form: str) -> None:
+    """Show the certificate that an admin gave an app."""
+    own = Certificates(ledger_of(ctx, app).paths).own()
+    if form == "json":
+        out.show_json(described(own) if own else None)
+    elif own is None:
+        out.say(f"{app} has no certificate of its own.")
+    else:
+        out.fields(
+            {name: ", ".join(value) if isinstance(value, list) else value for name, value in described(own).items()}
+        )
+
+
+@click.command()
+@app_argument
+@click.pass_obj
+def remove(ctx: Context, app: AppName) -> None:
+    """Take an app's own certificate away; names for which certificates are asked get one of these."""
+    ledger = ledger_of(ctx, app)
+    with queued(ledger, ctx.caller.name, push=False, say=tell), ctx.connect_agent() as agent:
+        gone = agent.remove_certificate(app)
+    out.say(f"The own certificate of {app} is gone." if gone else f"{app} has no certificate of its own.")
+    if gone and asks(ledger.state(), ctx.settings):
+        certify(ctx, app, now=False)
+
+
+def switch(ctx: Context, app: AppName, to: Https) -> None:
+    """Write down whether HTTPS is wanted and let the proxy follow; put back when it refuses."""
+    ledger = ledger_of(ctx, app)
+    with queued(ledger, ctx.caller.name, push=False, say=tell), ctx.connect_agent() as agent:
+        before = ledger.state()
+        ledger.change_state(lambda state: replace(state, https=to))
+        try:
+            agent.proxy(app)
+        except Failure:
+            ledger.change_state(lambda state: replace(state, https=before.https))
+            raise
+
+
+def certify(ctx: Context, app: AppName, *, now: bool, missing: bool = False) -> None:
+    """Have certificates asked for and say what came of it; raises HostFault when one could not be had.
+
+    `missing`: those that are there and not due stay.
+    """
+    names = names_of(ctx, app)
+    if missing and all(served(ctx, app, name) for name in names if can_ask(name)):
+        now = False
+    sys.stdout.flush()
+    with ctx.connect_agent() as agent:
+        done = agent.certify(app, 2, now=now)
+    for name, well, _ in done:
+        if well:
+            out.say(f"{name} has a certificate: https://{name}")
+    for name in names:
+        if not can_ask(name) and not served(ctx, app, name):
+            out.say(f"{name} gets none: {reason(name)}")
+    if bad := [(name, why) for name, well, why in done if not well]:
+        serving = [name for name, _ in bad if served(ctx, app, Domain(name))]
+        raise HostFault(
+            f"No certificate for {', '.join(name for name, _ in bad)}.", details=[f"{name}: {why}" for name, why in bad],
+            holds=f"The old one serves {', '.join(serving)} on." if serving else f"{app} is served there by HTTP, as before.",
+            hint=f"It is tried again by itself, ever more rarely. At once, when it is mended: shipit tls:renew {app}",
+        )  # fmt: skip
+    if not done and all(served(ctx, app, name) for name in names if can_ask(name)):
+        out.say(f"All names of {app} that can have a certificate have one.")
+
+
+def reason(name: Domain) -> str:
+    """Why nobody is asked for a certificate for this name."""
+    if name.startswith("*."):
+        return "one for a wildcard is brought with certs:add (docs/tls.md)"
+    return "no authority gives one for a name that is not on the internet"
+
+
+def names_of(ctx: Context, app: AppName) -> Sequence[Domain]:
+    ledger = ledger_of(ctx, app)
+    return domains(app, ledger.state(), ledger.current(), ctx.settings)
+
+
+def served(ctx: Context, app: AppName, name: Domain) -> bool:
+    """Whether it has a certificate that has not expired."""
+    now = time.time()
+    one = Certificates(ctx.layout.app(app)).serving(name, now)
+    return one is not None and now < one.not_after
+
+
+def rows_of(ctx: Context, app: AppName) -> list[dict[str, Any]]:
+    """What `tls:report` shows of an app: a row for each of its names."""
+    ledger = ledger_of(ctx, app)
+    state, store, now = ledger.state(), Certificates(ledger.paths), time.time()
+    rows = []
+    for name in names_of(ctx, app):
+        one, last = store.serving(name, now), store.last_try(name)
+        why = last.why
+        if not why and one is None and asks(state, ctx.settings) and not can_ask(name):
+            why = reason(name)
+        kind = "off" if state.https is Https.OFF else one.origin.value if one else "none"
+        rows.append(
+            {
+                "app": app, "name": name, "certificate": "expired" if one and now >= one.not_after else kind,
+                "asked for": asks(state, ctx.settings) and can_ask(name), "expires": one.not_after if one else 0.0,
+                "issuer": one.issuer if one else "", "fingerprint": one.fingerprint if one else "",
+                "failures": last.failures, "next try": last.next, "why": why,
+            }
+        )  # fmt: skip
+    return rows
+
+
+def described(one: Installed) -> dict[str, Any]:
+    return {
+        "names": list(one.names), "issuer": one.issuer, "from": day(one.not_before), "until": day(one.not_after),
+        "fingerprint": one.fingerprint,
+    }  # fmt: skip
+
+
+def day(when: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(when)) if when else ""
+
+
+def read_file(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(MAX_PEM + 1)
+
+
+def standard_input() -> bytes:
+    """All of it, within the limit; raises Rejected when a person sits there."""
+    if sys.stdin.isatty():
+        raise Rejected("No certificate was given.", hint="cat fullchain.pem privkey.pem | ssh HOST certs:add APP")
+    data = sys.stdin.buffer.read(MAX_PEM + 1)
+    if len(data) > MAX_PEM:
+        raise Rejected(f"What was given is larger than {MAX_PEM // 1024} KiB.", holds="Nothing was changed.")
+    return data
+
+
+def untarred(data: bytes) -> bytes:
+    """The files in a tar, one after the other; what is no tar comes back as it is."""
+    if data[257:262] != b"ustar":
+        return data
+    import io
+    import tarfile
+
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+            found = [tar.extractfile(member) for member in tar if member.isfile() and member.size <= MAX_PEM]
+            return b"\n".join(file.read() for file in found if file is not None)
+    except (tarfile.TarError, EOFError, ValueError) as error:
+        raise Rejected("The tar that was given cannot be read.", holds="Nothing was changed.") from error

@@ -1,0 +1,167 @@
+"""Ask a certificate authority for one name's certificate (RFC 8555, by HTTP), as the user that does nothing else.
+
+Standard input is a wish, JSON on one line, from root; standard output the answer: {"pem": key and chain}, or {"error":
+why, "limited": bool}. certbot(1) of the system does the work. Before that it is seen whether the name leads here at
+all: an authority counts failures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import re
+import secrets
+import socket
+import ssl
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from receiver.errors import HostFault
+from receiver.system.run import CLEAN, find, run
+
+PORT = 80  # the only one that an authority asks (RFC 8555, 8.3)
+TIMEOUT = 5.0
+# What certbot has brought so lately is given to root once more and not asked for again (s).
+FRESH = 3600
+HOME = Path.home()
+
+
+class Refused(Exception):
+    """There is no certificate. `limited`: the authority wants to be left alone for a while."""
+
+    def __init__(self, why: str, *, limited: bool = False) -> None:
+        super().__init__(why)
+        self.limited = limited
+
+
+def main(_: list[str]) -> None:
+    wish = json.loads(sys.stdin.readline())
+    answer: dict[str, str | bool]
+    try:
+        answer = {"pem": certificate(wish)}
+    except Refused as why:
+        answer = {"error": str(why), "limited": why.limited}
+    except (HostFault, OSError, ValueError) as why:
+        answer = {"error": f"{why or type(why).__name__}"}
+    sys.stdout.write(json.dumps(answer))
+    sys.stdout.flush()
+    raise SystemExit(1 if "error" in answer else 0)
+
+
+def certificate(wish: dict[str, Any]) -> str:
+    """The key and the chain; raises Refused."""
+    certbot = find("certbot")
+    if certbot is None:
+        raise Refused("certbot is not installed on the server. As root: apt-get install certbot")
+    name = wish["name"]
+    live = HOME / "config/live" / name
+    if brought_lately(live / "fullchain.pem", wish["have"]):
+        return text(live)
+    leads_here(name, Path(wish["webroot"]))
+    say(f"Asking {wish['directory'].split('/')[2]} for a certificate for {name}")
+    done = run(words(str(certbot), wish), env=environment(wish), check=False, timeout=270)
+    if done.code:
+        raise Refused(why(done.out + done.err), limited="rateLimited" in done.out + done.err)
+    return text(live)
+
+
+def words(certbot: str, wish: dict[str, Any]) -> list[str]:
+    """The command. The account's key stands in a file, since everybody can read a command line."""
+    config = HOME / "shipit.ini"
+    lines = [f"{name} = {wish[name]}" for name in ("email",) if wish[name]] or [
+        "register-unsafely-without-email = true"
+    ]
+    if wish["eab"]:
+        lines += [f"eab-kid = {wish['eab'][0]}", f"eab-hmac-key = {wish['eab'][1]}"]
+    new = config.with_suffix(".new")
+    new.touch(0o600)
+    new.write_text("\n".join(lines) + "\n")
+    new.rename(config)
+    return [
+        certbot, "certonly", "--non-interactive", "--agree-tos", "--config", str(config), "--webroot",
+        "--webroot-path", wish["webroot"], "--domain", wish["name"], "--cert-name", wish["name"],
+        "--server", wish["directory"], "--key-type", "ecdsa", "--force-renewal", "--no-directory-hooks",
+        "--max-log-backups", "10", "--config-dir", str(HOME / "config"), "--work-dir", str(HOME / "work"),
+        "--logs-dir", str(HOME / "logs"),
+    ]  # fmt: skip
+
+
+def environment(wish: dict[str, Any]) -> dict[str, str]:
+    ca = {"REQUESTS_CA_BUNDLE": wish["ca"]} if wish["ca"] else {}
+    return {**CLEAN, "HOME": str(HOME), **wish["environment"], **ca}
+
+
+def brought_lately(chain: Path, have: str) -> bool:
+    """Whether certbot has a certificate that root does not: it was killed, or nginx did not take it, a moment ago."""
+    try:
+        if time.time() - chain.stat().st_mtime > FRESH:
+            return False
+        first = re.search(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", chain.read_text(), re.DOTALL)
+    except OSError:
+        return False
+    return first is not None and hashlib.sha256(ssl.PEM_cert_to_DER_cert(first[0])).hexdigest() != have
+
+
+def text(live: Path) -> str:
+    return (live / "privkey.pem").read_text() + (live / "fullchain.pem").read_text()
+
+
+def leads_here(name: str, webroot: Path) -> None:
+    """Raise Refused when the name has no address, or another server answers at it. That this machine cannot reach its
+    own address, as behind many routers, is no reason."""
+    try:
+        found = {entry[4][0] for entry in socket.getaddrinfo(name, PORT, type=socket.SOCK_STREAM)}
+    except OSError as error:
+        raise Refused(
+            f"{name} has no address ({error.strerror or error}): add an A or AAAA record that leads to this server."
+        ) from None
+    addresses = ", ".join(sorted(map(str, found))[:4])
+    token = secrets.token_urlsafe(24)
+    path = webroot / ".well-known/acme-challenge" / f"shipit-{token}"
+    path.write_text(token)
+    path.chmod(0o644)
+    try:
+        for address in sorted(map(str, found)):
+            told = ask(name, address, f"/.well-known/acme-challenge/{path.name}")
+            if told is not None and told != token:
+                raise Refused(f"{name} leads to {addresses}, where another server answers. Its DNS must lead here.")
+            if told is None:
+                say(f"{name} does not answer at {address} from here; the authority may see more")
+    finally:
+        path.unlink()
+
+
+def ask(name: str, address: str, path: str) -> str | None:
+    """What is answered at this address; None when nobody does."""
+    connection = http.client.HTTPConnection(address, PORT, timeout=TIMEOUT)
+    try:
+        connection.request("GET", path, headers={"Host": name, "User-Agent": "shipit", "Connection": "close"})
+        answer = connection.getresponse()
+        body = answer.read(1024).decode(errors="replace").strip()
+        return body if answer.status == 200 else f"status {answer.status}"
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+
+
+def why(said: str) -> str:
+    """Of what certbot says, the authority's words."""
+    details = re.findall(r"^\s*(?:Detail|Type):\s*(.+)$", said, re.MULTILINE)
+    if details:
+        return " - ".join(dict.fromkeys(reversed(details)))
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    useful = [
+        line for line in lines
+        if not line.startswith(("Saving debug log", "Ask for help", "An unexpected error", "See the logfile", "Account"))
+        and "Requesting a certificate" not in line and "re-run Certbot" not in line
+    ]  # fmt: skip
+    return " ".join(useful[-2:]) or "certbot failed."
+
+
+def say(line: str) -> None:
+    sys.stderr.write(line + "\n")
+    sys.stderr.flush()

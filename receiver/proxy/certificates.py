@@ -1,0 +1,240 @@
+"""The certificates of an app: which are installed, which name is served by which, and which one to ask for now.
+
+Below apps/APP/tls, which is root's: `own.json` and `acme/NAME.json` say what is installed, `keys/FINGERPRINT.pem` is
+what nginx reads (key and chain in one file, so that one rename replaces both), `tries/NAME.json` how asking for a
+certificate went. Everybody may read all but the keys.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import TypeVar
+
+from receiver.model import AppState, Https, Release
+from receiver.names import Domain, domain
+from receiver.paths import AppPaths
+from receiver.records import (
+    FORMAT,
+    Corrupt,
+    Format,
+    Record,
+    decode,
+    format_number,
+    many,
+    own,
+    parsed,
+    real,
+    text,
+    whole,
+)
+from receiver.settings import Settings
+
+R = TypeVar("R", bound=Record)
+
+MAX_HSTS = 2 * 366 * 86400
+# A certificate is renewed when a third of its life is left: a month of an authority's usual 90 days.
+LEFT = 1 / 3
+# After a failure: so long until it is tried again, twice as long after each, and at most (s).
+FIRST_PAUSE, LONGEST_PAUSE = 900, 86400
+# An authority that says "too many" is not asked again before (s).
+LIMITED = 6 * 3600
+# Names that no authority on the internet gives a certificate for (RFC 6761, RFC 8375), and no one here needs.
+LOCAL = ("localhost", "invalid", "local", "localdomain")
+
+
+class Origin(str, Enum):
+    """`OWN`: an admin brought it (certs:add). `ACME`: it was asked for, and is renewed."""
+
+    OWN = "own"
+    ACME = "acme"
+
+
+@dataclass(frozen=True)
+class Installed(Record):
+    """A certificate that was checked. `fingerprint` names its file below keys/; times are seconds since the epoch."""
+
+    origin: Origin = field(metadata=own(parsed(Origin)))
+    names: tuple[str, ...] = field(metadata=own(many(text)))
+    not_before: float = field(metadata=own(real))
+    not_after: float = field(metadata=own(real))
+    issuer: str = field(metadata=own(text))
+    fingerprint: str = field(metadata=own(text))
+    format: Format = field(default=FORMAT, metadata=own(format_number))
+
+    def covers(self, name: Domain) -> bool:
+        """Whether it is for this name, or all that the name stands for (RFC 6125: `*` is one label)."""
+        return name in self.names or f"*.{name.partition('.')[2]}" in self.names
+
+    def due(self, now: float) -> bool:
+        """Whether it is time for the next one."""
+        return now >= self.not_after - (self.not_after - self.not_before) * LEFT
+
+    def late(self, now: float) -> bool:
+        """Whether the next one should be here already: half of what was left to renew it has passed."""
+        return now >= self.not_after - (self.not_after - self.not_before) * LEFT / 2
+
+
+@dataclass(frozen=True)
+class Try(Record):
+    """How asking for a certificate went last: `failures` in a row, `next` when it is asked again."""
+
+    failures: int = field(metadata=own(whole()))
+    last: float = field(metadata=own(real))
+    next: float = field(metadata=own(real))
+    why: str = field(metadata=own(text))
+    format: Format = field(default=FORMAT, metadata=own(format_number))
+
+    def again(self, now: float, why: str, *, limited: bool) -> Try:
+        """After one more failure."""
+        pause = min(FIRST_PAUSE * 2 ** min(self.failures, 10), LONGEST_PAUSE)
+        return Try(self.failures + 1, now, now + max(pause, LIMITED if limited else 0), why)
+
+
+NEVER = Try(0, 0.0, 0.0, "")
+
+
+@dataclass(frozen=True)
+class Tls(Record):
+    """What a release keeps of `tls:` in its shipit.yml. `hsts`: for how long (s) browsers shall refuse plain HTTP."""
+
+    hsts: int = field(default=0, metadata=own(whole(MAX_HSTS)))
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server of an app's that speaks HTTPS: a certificate's file and the names it is for."""
+
+    file: Path
+    names: tuple[Domain, ...]
+
+
+@dataclass(frozen=True)
+class Secure:
+    """How an app is served by HTTPS. `challenges`: what an authority is shown at its names, if it is to be asked.
+    `http2`: whether this nginx has the directive of that name, and not a word of `listen`."""
+
+    challenges: Path | None = None
+    servers: tuple[Served, ...] = ()
+    hsts: int = 0
+    http2: bool = True
+
+    def names(self) -> frozenset[Domain]:
+        """Those that are served by HTTPS."""
+        return frozenset(name for server in self.servers for name in server.names)
+
+
+PLAIN = Secure()
+
+
+class Certificates:
+    """What is installed for one app. Missing files are no certificates; damaged ones raise Corrupt."""
+
+    def __init__(self, paths: AppPaths) -> None:
+        self.paths = paths
+
+    @property
+    def own_record(self) -> Path:
+        return self.paths.tls / "own.json"
+
+    def record(self, name: Domain) -> Path:
+        return self.paths.tls / "acme" / f"{name}.json"
+
+    def try_record(self, name: Domain) -> Path:
+        return self.paths.tls / "tries" / f"{name}.json"
+
+    def file(self, known: Installed) -> Path:
+        return self.paths.tls / "keys" / f"{known.fingerprint}.pem"
+
+    def own(self) -> Installed | None:
+        return _read(Installed, self.own_record)
+
+    def acme(self, name: Domain) -> Installed | None:
+        return _read(Installed, self.record(name))
+
+    def all_acme(self) -> dict[Domain, Installed]:
+        """Those that were asked for, by name."""
+        found = sorted((self.paths.tls / "acme").glob("*.json")) if self.paths.tls.is_dir() else []
+        known = {domain(path.name.removesuffix(".json")): _read(Installed, path) for path in found}
+        return {name: one for name, one in known.items() if one is not None}
+
+    def last_try(self, name: Domain) -> Try:
+        try:
+            return _read(Try, self.try_record(name)) or NEVER
+        except Corrupt:
+            return NEVER
+
+    def serving(self, name: Domain, now: float) -> Installed | None:
+        """The certificate that a name is served by: the admin's own before one that was asked for, and one that has
+        expired only when there is no other."""
+        own_one, asked = self.own(), self.acme(name)
+        both = [one for one in (own_one, asked) if one is not None and one.covers(name)]
+        return next((one for one in both if now < one.not_after), both[0] if both else None)
+
+
+def _read(kind: type[R], path: Path) -> R | None:
+    try:
+        return decode(kind, path.read_bytes(), path.name)
+    except FileNotFoundError:
+        return None
+
+
+def asks(state: AppState, settings: Settings) -> bool:
+    """Whether certificates are asked for the app's names."""
+    return state.https is Https.ON or (state.https is Https.DEFAULT and settings.auto_tls)
+
+
+def can_ask(name: Domain) -> bool:
+    """Whether an authority could give a certificate for this name by HTTP (RFC 8555, 8.3): no wildcard, no address."""
+    last = name.rpartition(".")[2]
+    return "." in name and not name.startswith("*.") and last not in LOCAL and not last.isdigit()
+
+
+def wanting(
+    known: Certificates, state: AppState, names: Iterable[Domain], settings: Settings, now: float
+) -> list[Domain]:
+    """The names that need a certificate, or the next one; whether it is time for another try is not asked."""
+    if not asks(state, settings):
+        return []
+    found = []
+    for name in names:
+        serving = known.serving(name, now)
+        if can_ask(name) and (
+            serving is None or (serving.origin is Origin.ACME and serving.due(now)) or now >= serving.not_after
+        ):
+            found.append(name)
+    return found
+
+
+def patient(known: Certificates, names: Iterable[Domain], now: float) -> list[Domain]:
+    """Those of the names that are to be asked for now: the last failure is long enough ago."""
+    return [name for name in names if now >= known.last_try(name).next]
+
+
+def hsts(release: Release | None) -> int:
+    """What the release asks for."""
+    kept = release.capabilities.get("tls") if release is not None else None
+    found = kept.get("hsts", 0) if isinstance(kept, Mapping) else 0
+    return found if type(found) is int and 0 <= found <= MAX_HSTS else 0
+
+
+def secure(
+    paths: AppPaths, state: AppState, release: Release | None, names: Iterable[Domain], settings: Settings,
+    *, http2: bool = True,
+) -> Secure:  # fmt: skip
+    """How the app is to be served, by what is installed. A damaged record is no certificate; doctor tells of it."""
+    challenges = paths.layout.challenges if asks(state, settings) else None
+    if state.https is Https.OFF or not paths.tls.is_dir():
+        return Secure(challenges)
+    known, now = Certificates(paths), time.time()
+    by_file: dict[Path, list[Domain]] = {}
+    for name in names:
+        with suppress(Corrupt):
+            if (one := known.serving(name, now)) is not None:
+                by_file.setdefault(known.file(one), []).append(name)
+    servers = tuple(Served(file, tuple(served)) for file, served in by_file.items())
+    return Secure(challenges, servers, hsts(release), http2)

