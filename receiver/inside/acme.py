@@ -134,12 +134,15 @@ def leads_here(name: str, webroot: Path) -> None:
         path.unlink()
 
 
-def ask(name: str, address: str, path: str) -> str | None:
-    """What is answered at this address; None when nobody does."""
+def ask(name: str, address: str, path: str, hops: int = 3) -> str | None:
+    """What is answered at this address; None when nobody does. As an authority does, it goes where it is sent."""
     connection = http.client.HTTPConnection(address, PORT, timeout=TIMEOUT)
     try:
         connection.request("GET", path, headers={"Host": name, "User-Agent": "shipit", "Connection": "close"})
         answer = connection.getresponse()
+        sent = re.fullmatch(r"http://([A-Za-z0-9.-]+)(/[!-~]*)", answer.getheader("Location") or "")
+        if sent and hops and answer.status in (301, 302, 303, 307, 308):
+            return ask(sent[1], sent[1], sent[2], hops - 1)
         body = answer.read(1024).decode(errors="replace").strip()
         return body if answer.status == 200 else f"status {answer.status}"
     except (OSError, http.client.HTTPException):
