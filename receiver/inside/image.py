@@ -29,7 +29,10 @@ def main(argv: list[str]) -> None:
     pointer = json.loads((slug / POINTER).read_bytes())
     wanted = str(pointer["id"])
     # Where podman was last time, which is another place each time; of its containers, of which there are none here.
+    # podman 4 keeps that in a directory, podman 5 in a database.
     shutil.rmtree(f"{store.path}/libpod", ignore_errors=True)
+    for left in Path(store.path).glob("db.sql*"):
+        left.unlink()
     kept = stored(store)
     remove_unused(store, kept, slug.parent, wanted)
     if wanted not in kept:

@@ -27,9 +27,9 @@ PLACE = "/mnt/plain/build"
 
 
 @contextmanager
-def server_with_podman(name: str) -> Iterator[Host]:
+def server_with_podman(name: str, suite: str = "bookworm") -> Iterator[Host]:
     """A server that runs container images: what its administrator is told to install, and a disk that is no overlay."""
-    with Host.boot(snapshot.installed_tree("bookworm"), name) as host:
+    with Host.boot(snapshot.installed_tree(suite), name) as host:
         host.sh(
             f"""
             install -d -m 755 /mnt/plain/images /var/lib/shipit/images

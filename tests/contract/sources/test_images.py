@@ -8,6 +8,7 @@ import io
 import json
 import tarfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from host.apps import asked, live, newest, say, until_body, unwell
@@ -244,3 +245,16 @@ def test_without_podman_the_administrator_is_told_what_to_install(
     finally:
         server.sh("mv /usr/bin/podman.away /usr/bin/podman", check=True)
     assert told.code != 0 and "no podman" in told.err and "apt install" in told.err, str(told)
+
+
+def test_with_podman_5_one_image_follows_another(tmp_path: Path) -> None:
+    with server_with_podman("images-trixie", "trixie") as host:
+        admin = Client(host, tmp_path, key=snapshot.admin_key())
+        say(admin, "apps:create", "shop", check=True)
+        for mark, port in (("one", 80), ("two", 81)):
+            build(host, f"web:{mark}", mark, f"ENV FIXED={port}", f"EXPOSE {port}")
+            sent = admin.ssh("deploy shop -", input=saved(host, f"web:{mark}"))
+            assert sent.code == 0 and admin.get("shop").body.strip() == mark, str(sent)
+        assert say(admin, "run", "shop", "echo $MARK; exit 7").code == 7
+        back = say(admin, "rollback", "shop")
+        assert back.code == 0 and admin.get("shop").body.strip() == "one", str(back)
