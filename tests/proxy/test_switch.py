@@ -172,10 +172,13 @@ def test_without_the_wait_requests_are_lost(site: Site) -> None:
     """The check that the tests above can fail: the same load, the old release killed at the switch."""
     serve(site, "abrupt")
     with Load(site.port, "blog.test", clients=8, path="/slow/0.2") as load:
-        for number in (2, 3, 4):
+        # On a busy machine the first kill may find no request under way.
+        for number in range(2, 12):
             site.spawn(number, "abrupt")
             site.switch(number)
             site.terminate(number - 1, how=signal.SIGKILL)
+            if load.failures["502"]:
+                break
     assert load.failures["502"]
 
 
