@@ -19,7 +19,7 @@ from receiver.errors import HostFault, as_root
 from receiver.ledger.ledger import Ledger
 from receiver.model import AppState, Release
 from receiver.names import AppName
-from receiver.paths import Layout, share
+from receiver.paths import PREFIX, Layout, share
 from receiver.proxy import certificates
 from receiver.proxy.certificates import Secure
 from receiver.proxy.vhost import domains, server_conf, tls_conf, vhost
@@ -128,8 +128,14 @@ def pages(layout: Layout, *, stopped: bool = False) -> dict[int, Path]:
 
 
 def page(layout: Layout, name: str) -> Path:
-    """One of the pages: the administrator's, if it is there, else ours."""
-    own, ours = layout.etc / "templates/pages", share("templates") / "pages"
+    """One of the pages: the administrator's, if it is there, else ours.
+
+    Of an installation by the path that an upgrade moves, also from a version that does not run yet: nginx keeps it.
+    """
+    ours = share("templates") / "pages"
+    if ours.is_relative_to(PREFIX.parent):
+        ours = PREFIX / "share/shipit/templates/pages"
+    own = layout.etc / "templates/pages"
     return (own if (own / f"{name}.html").is_file() else ours) / f"{name}.html"
 
 

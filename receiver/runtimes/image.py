@@ -17,7 +17,6 @@ class Image(Runtime):
     # What inside/image.py tells the launcher of the image that it has stored.
     makes = ("shipit-image.stored.json",)
     reads = (POINTER,)
-    tools = ("podman",)
 
     def finds(self, pushed: Pushed) -> Evidence | None:
         return Evidence(POINTER) if POINTER in pushed.tree.files() else None

@@ -117,13 +117,23 @@ def remove(layout: Layout, step: Step) -> None:
 
 def remove_apps(layout: Layout, step: Step) -> None:
     """Kill and remove every unit of every app."""
-    mine = ["shipit-*.service", "shipit-*.target", "shipit-*.slice", "shipit-*.socket", "shipit-*.timer"]
+    mine = [
+        "shipit-*.service",
+        "shipit-*.target",
+        "shipit-*.slice",
+        "shipit-*.socket",
+        "shipit-*.timer",
+        "shipit-*.scope",
+    ]
     run(["systemctl", "stop", "--no-block", *mine], check=False)
     run(["systemctl", "kill", "--signal=SIGKILL", "shipit-*.service"], check=False)
     run(["systemctl", "stop", *mine, "shipit.slice"], check=False)
     for mount in (source.name for source in unit_sources() if source.suffix == ".mount"):
         run(["systemctl", "disable", "--quiet", "--now", mount], check=False)
         disk.remove_file(layout.units / mount)
+    if layout.run.is_mount():
+        # Something that is just ending still holds a socket there.
+        run(["umount", "--lazy", layout.run], check=False)
     for path in sorted(layout.units.rglob("shipit*"), reverse=True):
         if path.is_dir() and not path.is_symlink():
             disk.remove_tree(path)

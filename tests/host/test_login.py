@@ -43,14 +43,6 @@ def check_session(host: Host) -> None:
     assert host.failed_units() == []
 
 
-def test_the_agent_may_make_the_move_that_systemd_would_wait_for(shared_host: Host, laptop: Client) -> None:
-    assert say(laptop, "version").code == 0
-    pid = shared_host.run("systemctl", "show", "--value", "--property=MainPID", "shipit-agent.service").out.strip()
-    own = shared_host.read(f"/proc/{pid}/cgroup").rpartition("0::")[2].strip()
-    assert own == "/system.slice/shipit-agent.service"
-    assert shared_host.run("test", "-w", f"/proc/{pid}/root/sys/fs/cgroup{own}/cgroup.procs", check=False).ok
-
-
 def test_what_a_push_starts_as_shipit_is_in_a_sandbox(shared_host: Host, laptop: Client) -> None:
     repo = pushed(laptop, "caged", "one")
     repo.commit({"mark": "two\n", "shipit.yml": build("echo it builds; sleep 4")})

@@ -237,6 +237,9 @@ def test_many_config_changes_leave_no_more_on_the_machine_than_a_few(shared_host
 
     def counts() -> list[str]:
         wait_for("the old release to go", lambda: len(asked(client, "ps", "counted")) == 1)
+        # The last release's is watched over for a while (story/aftercare.py).
+        workers = "systemctl list-units --all --plain --no-legend 'shipit-worker-counted-*'"
+        wait_for("the workers to end", lambda: shared_host.sh(workers).out == "", timeout=90)
         return shared_host.sh(COUNTED).out.split()
 
     # As many as are kept, and a few more.

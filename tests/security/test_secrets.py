@@ -110,6 +110,8 @@ def test_a_value_that_root_types_is_in_no_command_line_while_it_goes_live(keeper
         looks.append(shared_host.sh(look).out)
     assert setting.wait().code == 0
     # Until shipit has been loaded, its words are as Python was given them.
-    loaded = [number for number, seen in enumerate(looks) if "config:set keeper" in seen and "by-root" not in seen]
+    loaded = [
+        number for number, seen in enumerate(looks) if "bin/shipit config:set keeper" in seen and "by-root" not in seen
+    ]
     assert loaded, f"the command was never seen without its value: {looks}"
     assert not any("by-root" in seen for seen in looks[loaded[0] :])
