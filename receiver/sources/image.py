@@ -15,6 +15,7 @@ import posixpath
 import time
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import IO, Any, NamedTuple
 
 from receiver.errors import HostFault, Rejected, as_root, printable
@@ -45,6 +46,13 @@ class ImageSource(Stored):
     kind = "image"
 
     def takes(self, file: IO[bytes]) -> bool:
+        head = os.pread(file.fileno(), CHUNK // 16, 0)
+        if head[:2] == GZIP:
+            # An archive of files begins otherwise, as a rule; who sends an image gets to know how.
+            with suppress(zlib.error):
+                head = zlib.decompressobj(31).decompress(head, BLOCK)
+            name = head[:100].split(b"\0")[0].decode(errors="replace")
+            return head[257:262] == b"ustar" and bool(_hex(name.split("/")[0]))
         try:
             names = {member.name for member in Members(file)}
         except Rejected:
@@ -61,6 +69,11 @@ class ImageSource(Stored):
     ) -> tuple[Origin, list[str]]:
         if said:
             raise Rejected("This is a container image.", hint="Leave out --archive-type.")
+        if os.pread(file.fileno(), 2, 0) == GZIP:
+            raise Rejected(
+                "This is a container image that went through gzip.", holds="Nothing was received.",
+                hint="Send it as it is; ssh compresses it: docker save IMAGE | ssh -C HOST deploy APP -",
+            )  # fmt: skip
         if find("podman") is None:
             raise HostFault(
                 "This server has no podman, which runs container images.", holds="Nothing was received.",
