@@ -98,6 +98,8 @@ def _facts(manifest: Manifest, plan: BuildPlan, notices: list[str]) -> dict[str,
         "domains": list(manifest.domains),
         "env": dict(manifest.env),
         "build_config": list(manifest.build_config),
+        "apt": list(manifest.apt),
+        "required": [key for key, _ in manifest.required],
         "storage": [":".join(pair) for pair in manifest.storage],
         "keep": manifest.keep,
         "warm": manifest.warm,
@@ -125,6 +127,8 @@ _PLACES = {"socket": "its socket ($SOCKET)", "port": "$PORT", "none": "nothing"}
 def tell(found: dict[str, Any]) -> list[str]:
     """The same for people, as a tree."""
     lines = [f"Runtime          {found['runtime']}" + (f" in {found['root']}/" if found["root"] else "")]
+    lines += [f"Needs            {name} (a package of Debian, on the server)" for name in found["apt"]]
+    lines += [f"Needs            the config var {name}" for name in found["required"]]
     lines += [f"  └─ because of  {what}" for what in found["found"].values() if what]
     lines += [f"Build            {title}" for title in found["build"]]
     if found["release_command"]:

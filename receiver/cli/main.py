@@ -74,6 +74,7 @@ COMMANDS: dict[str, tuple[str, str, Role]] = {
     "ssh-keys:add": ("keys", "add", Role.ADMIN),
     "ssh-keys:list": ("keys", "list_keys", Role.ADMIN),
     "ssh-keys:remove": ("keys", "remove", Role.ADMIN),
+    "init": ("init", "init", Role.VIEW),
     "check": ("check", "check", Role.VIEW),
     "plan": ("plan", "plan", Role.VIEW),
     "doctor": ("doctor", "doctor", Role.ADMIN),
@@ -89,7 +90,7 @@ ALIASES = {
     "certs:update": "certs:add", "ps:rebuild": "deploy", "builds:cancel": "cancel", "releases:list": "releases",
 }  # fmt: skip
 # These need no server, or need to be root on it.
-ANYWHERE = frozenset({"check", "version"})
+ANYWHERE = frozenset({"check", "init", "version"})
 AS_ROOT = frozenset({"doctor", "certs:add"})
 PR_SET_DUMPABLE = 4  # prctl(2)
 

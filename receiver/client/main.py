@@ -15,7 +15,7 @@ from receiver.client.say import told
 from receiver.errors import Failure, Rejected
 
 # What is done here, and which command of receiver.client.commands does it.
-LOCAL = ("check", "version", "deploy", "pack", "server:add", "server:upgrade", "server:rollback")
+LOCAL = ("check", "init", "version", "deploy", "pack", "server:add", "server:upgrade", "server:rollback")
 # What a file is called that `shipit deploy FILE` sends.
 SENT = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar.zst", ".zip", ".whl", ".deb", ".rpm")
 # These talk with whoever sits at the terminal.

@@ -31,6 +31,7 @@ PROXY_GROUP = "shipit-proxy"
 INDEX = "index.html"
 # Files at the top of a slug that tell of the app and are no pages.
 OURS = ("Procfile", "shipit.yml", "app.json")
+FIRST = ".storage"  # what of a slug an app's data begins with, by its place
 TELL_FROM = 0.5  # seconds; shorter steps need no timing
 
 
@@ -126,15 +127,16 @@ def make_directory(made: Any, base: dict[str, str]) -> int:
 
 
 def link_to_data(data: str, place: str) -> None:
-    """Have the processes see what is at `data`, which is the app's, at `place` of the slug; nothing else stays there."""
+    """Have the processes see what is at `data`, which is the app's, at `place` of the slug. What the slug has there is
+    what an app without that data begins with (launch.py)."""
     for above in reversed(Path(place).parents[:-1]):
         if above.is_symlink() or not above.is_dir():
             above.unlink(missing_ok=True)
             above.mkdir()
-    kept = sum(len(files) for _, _, files in os.walk(place)) or int(os.path.isfile(place))  # noqa: PTH113
-    if kept > 1 or (kept and not os.path.isdir(place)):  # noqa: PTH112 - one is what keeps a directory in git
-        print(f"{place} is the app's data: what the commit has there ({kept} files) is not in the release.", flush=True)
-    subprocess.call(["rm", "-rf", "--", place])
+    if os.path.lexists(place):
+        first = Path(FIRST, place)
+        first.parent.mkdir(parents=True, exist_ok=True)
+        os.rename(place, first)  # noqa: PTH104
     os.symlink(data, place)  # noqa: PTH211
 
 

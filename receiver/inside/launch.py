@@ -61,8 +61,8 @@ def main(argv: list[str]) -> None:
     runtime = release.get("process_env") or of_older_release()
     env = environment(config, runtime, slug, f"{apps}/data", app, number, commit_of(release), name)
     os.chdir(slug)
-    for kept, _ in release.get("storage", ()):
-        make_place(f"{apps}/data/{kept}")
+    for kept, place in release.get("storage", ()):
+        make_place(f"{apps}/data/{kept}", f"{slug}/.storage/{place}")
 
     if "--run" in given:
         command = read_json(f"{apps}/releases/runs/{given['--run']}.json")["command"]
@@ -100,12 +100,23 @@ def main(argv: list[str]) -> None:
     become_program(command, env)
 
 
-def make_place(path: str) -> None:
-    """The directory of the app's data that its release has a link to; of a database file, the one that it is in."""
+def make_place(path: str, first: str) -> None:
+    """What of the app's data its release has a link to: a copy of what the commit has there, `first`, or else an empty
+    directory; of a database file, the directory that it is in. What is there already stays as it is."""
+    if os.path.lexists(path):
+        return
     try:
-        os.makedirs(os.path.dirname(path) if path.endswith(FILES) else path, 0o770, exist_ok=True)  # noqa: PTH103, PTH120
+        os.makedirs(os.path.dirname(path), 0o770, exist_ok=True)  # noqa: PTH103, PTH120
+        if os.path.lexists(first):
+            # Beside this package's modules, as below.
+            from receiver.inside import first as data
+
+            data.copy(first, path)
+        elif not path.endswith(FILES):
+            os.makedirs(path, 0o770, exist_ok=True)  # noqa: PTH103
     except OSError as error:
-        print(f"shipit: {path}: {error.strerror}", flush=True)
+        if not os.path.lexists(path):
+            print(f"shipit: {path}: {error.strerror}", flush=True)
 
 
 def wait_for_turn(path: str, name: str) -> None:

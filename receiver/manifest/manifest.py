@@ -26,7 +26,8 @@ class Manifest:
     release, and there is no web process ("" = none, "." = all of it). `formation`: what runs before anybody scales,
     every process type is in it. `keep`: 0 = the server's, `warm`: None = the server's. `env`: defaults of config vars;
     `required`: those that must be set, with the place that says so; `secrets`: those that are made if they are not.
-    `storage`: which paths of the app's data are seen at which paths of the release. `serving`: how nginx serves it.
+    `storage`: which paths of the app's data are seen at which paths of the release. `apt`: packages of Debian
+    that it needs on the server. `serving`: how nginx serves it.
     `sections`: what each further section keeps. `notices`: lines the pusher should see."""
 
     processes: tuple[ProcessType, ...]
@@ -43,6 +44,7 @@ class Manifest:
     required: tuple[tuple[ConfigKey, str], ...] = ()
     secrets: tuple[ConfigKey, ...] = ()
     storage: tuple[tuple[str, str], ...] = ()
+    apt: tuple[str, ...] = ()
     keep: int = 0
     warm: int | None = None
     sections: Mapping[str, Any] = field(default_factory=dict)
@@ -77,6 +79,10 @@ def read_files(tree: Tree, sections: Sequence[Section] = ()) -> Pushed:
     if said.root and not app.files():
         problems.add(shipit_yml.NAME, f"build.root names {said.root!r}, which is not a directory of this commit.")
     lines = procfile.read(app, problems)
+    said_here = procfile.of_commands(said.run, problems)
+    if lines and said_here:
+        problems.add(said.run[0][2], "Both the Procfile and `run` say what runs.", "Keep one of the two.")
+    lines = lines or said_here
     dokku = app_json.read(app, problems)
     defaults = env_file.read(app, problems)
     problems.check()
@@ -108,19 +114,26 @@ def complete(
         release_command=_release_command(lines.release, said, dokku),
         domains=said.domains,
         build_config=said.build_config,
-        build_command=said.build_command,
+        build_command=_build_command(lines, said),
         root=said.root,
         static=static,
         env=env,
         required=tuple((key, where) for key, where in dokku.required if key not in dict(env)),
         secrets=dokku.secrets,
         storage=said.storage,
+        apt=said.apt,
         keep=said.keep,
         warm=said.warm,
         sections=said.sections,
         serving=said.serving,
         notices=tuple(told),
     )
+
+
+def _build_command(lines: Procfile, said: ShipitYml) -> str:
+    """Piku runs its preflight before all else of the app's own."""
+    before = lines.preflight.command if lines.preflight else ""
+    return f"(\n{before}\n) &&\n{said.build_command}" if before and said.build_command else before or said.build_command
 
 
 def _check_types(lines: Procfile, said: ShipitYml, dokku: AppJson, problems: Problems) -> None:

@@ -7,7 +7,8 @@ that begin with `#` or `//`, and comments after a blank are left out. Piku's `ws
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from receiver.errors import Rejected
@@ -26,33 +27,34 @@ _MODULE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*(?:\(\))?")
 
 # Piku's kinds that are not commands, and what to do instead.
 _UNSUPPORTED = {
-    "php": "PHP apps are not supported.",
     "rwsgi": "Piku's rwsgi is not supported: start the server in a command, `web: puma -b unix://$SOCKET`.",
     "jwsgi": "Piku's jwsgi is not supported: start the server in a command, `web: java -jar app.jar`.",
-    "static": "Piku's static is not supported: serve the files from a command.",
-    "preflight": "Piku's preflight is not supported: use `release:`, or `build: {command: …}` in shipit.yml.",
+    "static": "Piku's static is a line of shipit.yml here: `static: DIRECTORY`.",
 }
 
 
 @dataclass(frozen=True)
 class Line:
-    """A command and the number of its line."""
+    """A command and where it stands: the number of its line, or, of another file, its `place`."""
 
     command: str
     number: int
+    place: str = ""
 
     @property
     def where(self) -> str:
-        return f"{NAME}:{self.number}"
+        return self.place or f"{NAME}:{self.number}"
 
 
 @dataclass(frozen=True)
 class Procfile:
-    """`release` is the command of the line `release:`; it is not a process type."""
+    """`release` is the command of the line `release:`; it is not a process type. `preflight`: Piku's, which
+    runs in each build."""
 
     processes: Mapping[TypeName, Line]
     release: Line | None
     wsgi: bool = False
+    preflight: Line | None = None
 
 
 def read(tree: Tree, problems: Problems) -> Procfile | None:
@@ -65,10 +67,25 @@ def read(tree: Tree, problems: Problems) -> Procfile | None:
     return parse(decode(NAME, raw, MAX_BYTES), problems)
 
 
+def of_commands(commands: Sequence[tuple[str, str, str]], problems: Problems) -> Procfile | None:
+    """The same of type, command and place, as another file has them; None when there are none."""
+    found: dict[TypeName, Line] = {}
+    for kind, command, place in commands:
+        try:
+            found[type_name(kind)] = Line(command.strip(), 0, place)
+        except Rejected as error:
+            problems.add(place, error.message, error.hint)
+    release = found.pop(TypeName("release"), None)
+    if commands and not found and not problems:
+        problems.add(commands[0][2], "There is no process type in it.")
+    return Procfile(found, release) if found else None
+
+
 def parse(text: str, problems: Problems) -> Procfile:
     """Read every line, so that all mistakes are told at once."""
     found: dict[TypeName, Line] = {}
     wsgi = False
+    preflight: Line | None = None
     for number, raw in enumerate(text.split("\n"), 1):
         content = _without_comment(raw.strip())
         if not content:
@@ -83,6 +100,11 @@ def parse(text: str, problems: Problems) -> Procfile:
         if trouble:
             problems.add(where, trouble)
             continue
+        if kind == "preflight":
+            preflight = Line(command, number)
+            continue
+        if kind == "php":
+            kind, command = "web", f"serve-php {shlex.quote(command)}"
         if kind == "wsgi":
             kind, command, wsgi = "web", f"gunicorn {command}", True
         try:
@@ -97,7 +119,7 @@ def parse(text: str, problems: Problems) -> Procfile:
     release = found.pop(TypeName("release"), None)
     if not found and not problems:
         problems.add(NAME, "There is no process type in it.", "One line is enough, for example:  web: gunicorn app:app")
-    return Procfile(found, release, wsgi)
+    return Procfile(found, release, wsgi, preflight)
 
 
 def _trouble(kind: str, command: str) -> str:

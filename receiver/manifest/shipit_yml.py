@@ -11,7 +11,7 @@ from receiver.errors import Rejected
 from receiver.manifest.problems import Problems
 from receiver.manifest.section import Said, Section
 from receiver.manifest.tree import Tree
-from receiver.model import CheckKind, Limits, Listen
+from receiver.model import WEB, CheckKind, Limits, Listen
 from receiver.names import ConfigKey, Domain
 from receiver.serving import Serving
 
@@ -37,7 +37,8 @@ class ProcessSettings:
 @dataclass(frozen=True)
 class ShipitYml:
     """Empty, 0 and None mean: it does not say. `warm` is in seconds, and 0 there means: not at all. `versions`: of
-    runtimes, by their names. `static`: the directory that nginx shall serve. `sections` is what each of the given
+    runtimes, by their names. `static`: the directory that nginx shall serve. `run`: process
+    types in place of a Procfile's, each with its command and its place. `apt`: packages of Debian. `sections` is what each of the given
     sections keeps, by its key."""
 
     processes: Mapping[str, ProcessSettings] = field(default_factory=dict)
@@ -50,6 +51,8 @@ class ShipitYml:
     root: str = ""
     env: tuple[tuple[ConfigKey, str], ...] = ()
     storage: tuple[tuple[str, str], ...] = ()
+    run: tuple[tuple[str, str, str], ...] = ()
+    apt: tuple[str, ...] = ()
     keep: int = 0
     warm: int | None = None
     sections: Mapping[str, Any] = field(default_factory=dict)
@@ -107,6 +110,8 @@ def _values(document: Document, schema: Any, problems: Problems, sections: Seque
         build_command=build.get("command", ""),
         root=build.get("root", ""),
         env=tuple(_env(document, problems)),
+        run=tuple(_run(document)),
+        apt=tuple(data.get("apt", [])),
         storage=tuple(_names(document, ("storage",), data.get("storage", []), names.mount, problems)),
         keep=data.get("keep", 0),
         warm=data.get("warm"),
@@ -114,6 +119,14 @@ def _values(document: Document, schema: Any, problems: Problems, sections: Seque
         serving=_serving(document, problems),
         artifact=_artifact(data.get("artifact", {})),
     )
+
+
+def _run(document: Document) -> list[tuple[str, str, str]]:
+    """Process type, command and place of each; a command alone is that of web."""
+    said = document.data.get("run", {})
+    if isinstance(said, str):
+        return [(WEB, said, document.at(("run",)))]
+    return [(kind, command, document.at(("run", kind))) for kind, command in said.items()]
 
 
 def _listed(build: dict[str, Any]) -> list[str]:

@@ -154,6 +154,14 @@ class Runtime:
     def above(self, tree: Tree, root: str, problems: Problems) -> None:
         """Add to `problems` what the whole repository has that counts for the app in its directory `root`."""
 
+    def storage(self, pushed: Pushed) -> tuple[tuple[str, str], ...]:
+        """What the language's own framework writes beside the code: of the app's data, and where (Manifest.storage)."""
+        return ()
+
+    def writes(self, pushed: Pushed) -> list[tuple[str, str]]:
+        """What this project's own settings have it write beside its code, as lines of `storage`, for `shipit init`."""
+        return []
+
     def notices(self, pushed: Pushed) -> list[str]:
         """Lines for the pusher about what will not work as the project has it, each with what to write."""
         return []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from receiver.errors import Rejected
@@ -51,8 +51,11 @@ def read_manifest(tree: Tree, sections: Sequence[Section] = (), runtimes: Sequen
     lines, static = _lines(pushed, found, runtimes, notices)
     manifest = complete(pushed, lines, static, _knows(pushed, runtimes), problems, notices)
     versions = ((runtime.name, runtime.version(pushed)) for runtime, _ in found)
+    places = {place for _, place in manifest.storage}
+    own = [pair for runtime, _ in found for pair in runtime.storage(pushed) if not _meets(pair[1], places)]
     return replace(
         manifest,
+        storage=(*manifest.storage, *own),
         runtimes=tuple((runtime.name, evidence.what) for runtime, evidence in found),
         versions=tuple((name, version) for name, version in versions if version),
     )
@@ -70,6 +73,10 @@ def _check_tree(tree: Tree, runtime: Runtime, problems: Problems) -> None:
         if inside:
             problems.add(inside, f"{name} is made by the build and cannot be in the commit.",
                          f"git rm -r --cached {name}; echo {name}/ >> .gitignore")  # fmt: skip
+
+
+def _meets(place: str, others: Collection[str]) -> bool:
+    return any(f"{place}/".startswith(f"{other}/") or other.startswith(f"{place}/") for other in others)
 
 
 def _check_links(tree: Tree, names: Sequence[str], problems: Problems) -> None:
@@ -105,7 +112,7 @@ def _lines(pushed: Pushed, found: Found, runtimes: Sequence[Runtime], notices: l
     examples = (runtime.example(pushed) for runtime, _ in found)
     example = next(filter(None, examples), "web: ./server --port $PORT")
     file, what = unserved.language(pushed.tree, [runtime.name for runtime in runtimes])
-    if file or "Dockerfile" in pushed.tree.files():
+    if all(evidence.weak for _, evidence in found) and (file or "Dockerfile" in pushed.tree.files()):
         raise _not_served(file or "Dockerfile", what or "an app for a container")
     raise Rejected(
         "There is no Procfile, and the project is not recognised: no Django, Flask or FastAPI, no start script, no index.html.",
@@ -133,7 +140,7 @@ def _without_runners(lines: Procfile, runtimes: Sequence[Runtime], notices: list
         return line
 
     processes = {kind: plain(line) for kind, line in lines.processes.items()}
-    return Procfile(processes, plain(lines.release) if lines.release else None, lines.wsgi)
+    return replace(lines, processes=processes, release=plain(lines.release) if lines.release else None)
 
 
 def _knows(pushed: Pushed, runtimes: Sequence[Runtime]) -> Callable[[str], Server | None]:

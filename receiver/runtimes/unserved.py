@@ -8,9 +8,6 @@ from receiver.manifest import Tree
 
 # A file at the top, by the name of the runtime that would take it: what it is.
 LANGUAGES = {
-    "go": ("go.mod", "a Go app"),
-    "ruby": ("Gemfile", "a Ruby app"),
-    "php": ("composer.json", "a PHP app"),
     "rust": ("Cargo.toml", "a Rust app"),
     "java": ("pom.xml", "a Java app"),
     "gradle": ("build.gradle", "an app that Gradle builds"),
@@ -22,7 +19,7 @@ LANGUAGES = {
 OTHERS = {
     "Dockerfile": "it is not built here; the release is the commit and what the build makes of it.",
     ".buildpacks": "buildpacks are not used here; what an app is of is found in its files.",
-    "Aptfile": "a push installs no packages of the system; an administrator does:  apt install …",
+    "Aptfile": "it is not read; packages of Debian that the app needs, in shipit.yml:  apt: [ffmpeg]",
     "nginx.conf.sigil": "the proxy has one template for all apps; it is not read.",
     "CHECKS": "it is not read; in shipit.yml:  processes: {web: {healthcheck: {path: /, content: …}}}",
     "DOKKU_SCALE": "it is not read; in shipit.yml:  processes: {web: {count: 2}}",

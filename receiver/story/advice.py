@@ -15,7 +15,9 @@ _READ_ONLY = re.compile(
     r"(?:PermissionError|Permission denied|EACCES).*?/var/lib/shipit/apps/[^/]+/slugs/"
 )
 # Python names the file behind, Node before the code; SQLite names none.
-_FILE = re.compile(r"(?:Read-only file system|Permission denied):? '([^']+)'|(?:mkdir|open) '([^']+)'")
+_FILE = re.compile(
+    r"(?:Read-only file system|Permission denied):? '([^']+)'|(?:mkdir|open|unlink|scandir|copyfile) '([^']+)'"
+)
 _DATABASE = re.compile(r"([\w./-]*\w\.(?:db|sqlite3?))\b")
 _IN_SLUG = re.compile(r"/var/lib/shipit/apps/[^/]+/slugs/v[0-9]+/(.+)")
 _HOSTS = re.compile(r"Invalid HTTP_HOST header: '([^']+)'|add '?([^' ]+)'? to ALLOWED_HOSTS|DisallowedHost")
@@ -24,7 +26,8 @@ _HOSTS = re.compile(r"Invalid HTTP_HOST header: '([^']+)'|add '?([^' ]+)'? to AL
 def advice(app: AppName, lines: Iterable[str]) -> str:
     """What to write, for the newest line that we know; "" for none."""
     said = [*lines]
-    for line in reversed(said):
+    # Node tells the code once more, without the file, below the line that has both.
+    for line in (*(line for line in said[::-1] if _FILE.search(line)), *said[::-1]):
         if _READ_ONLY.search(line):
             # SQLite names no file; a line of the traceback may.
             database = next(filter(None, map(_DATABASE.search, said)), None)
@@ -78,11 +81,20 @@ _SYSTEM = (
     (r"Rust (?:compiler|toolchain)|cargo: not found|rustc: not found|can't find Rust compiler", "cargo"),
     (r"cmake(?: not found|: not found|.*No such file)|CMake must be installed", "cmake"),
     (r"pkg-config(?: not found|: not found|.*No such file)", "pkg-config"),
+    (r"ext-(\w+) \S+ -> it is missing|ignore-platform-req=ext-(\w+)|PHP extension (?:ext-)?(\w+) is missing",
+     r"php-\1\2\3"),
     (r"ffmpeg: (?:command )?not found", "ffmpeg"),
     (r"(?:gcc|cc|g\+\+|c\+\+|make)(?:'|:) (?:failed: )?(?:No such file|(?:command )?not found)|"
      r"command '[^']*(?:gcc|g\+\+|cc)' failed: No such file|unable to execute '[^']*g?cc'|need a C compiler|"
      r"not find (?:any )?Visual|not found: make|No acceptable C compiler", "build-essential"),
 )  # fmt: skip
+
+
+# Extensions of PHP that come with another package.
+_INSIDE = {
+    **dict.fromkeys(("php-dom", "php-simplexml", "php-xmlreader", "php-xmlwriter"), "php-xml"),
+    "php-pdo_mysql": "php-mysql", "php-mysqli": "php-mysql", "php-pdo_pgsql": "php-pgsql", "php-pdo_sqlite": "php-sqlite3",
+}  # fmt: skip
 
 
 def build_advice(release: Release, lines: Iterable[str]) -> str:
@@ -97,6 +109,11 @@ def build_advice(release: Release, lines: Iterable[str]) -> str:
             )
     for line in reversed([*lines]):
         for pattern, package in _SYSTEM:
-            if re.search(pattern, line):
-                return f"The server lacks a package of Debian. Its administrator types: {as_root(f'apt install {package}')}"
+            if told := [match.expand(package) for match in re.finditer(pattern, line)]:
+                needed = sorted({_INSIDE.get(name, name) for name in told})
+                words, named = as_root(f"apt install {' '.join(needed)}"), ", ".join(" ".join(needed).split())
+                return (
+                    f"The server lacks a package of Debian. Its administrator types: {words}\n"
+                    f"(and in shipit.yml, for the next server:  apt: [{named}])"
+                )
     return ""

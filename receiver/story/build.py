@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import replace
 
-from receiver.errors import BuildFailed, Rejected
+from receiver.errors import BuildFailed, Rejected, as_root
 from receiver.manifest import Manifest
 from receiver.model import Listen, Origin, ProcessEnv, Release
 from receiver.ops.all import sections
@@ -22,6 +22,7 @@ from receiver.story.context import AppContext
 from receiver.story.domains import settle
 from receiver.story.inherit import clear_left_behind
 from receiver.system import disk
+from receiver.system.run import run
 
 
 def build(context: AppContext, release: Release, origin: Origin) -> Release:
@@ -34,6 +35,7 @@ def build(context: AppContext, release: Release, origin: Origin) -> Release:
         for notice in manifest.notices:
             context.say.line(notice)
         paths = context.paths.release(release.number)
+        for_packages(context, manifest)
         release = with_config(context, release, manifest)
         plan, process = build_plan(
             manifest,
@@ -66,6 +68,20 @@ def build(context: AppContext, release: Release, origin: Origin) -> Release:
     release = context.ledger.save(replace(release, digest=result.digest))
     checkpoint.reach("built")
     return release
+
+
+def for_packages(context: AppContext, manifest: Manifest) -> None:
+    """Raises Rejected, with what an administrator types, when the server lacks a package of Debian that is asked for."""
+    if not manifest.apt:
+        return
+    form = "${Package} ${db:Status-Status}\n"
+    told = run(["dpkg-query", "--show", f"--showformat={form}", *manifest.apt], check=False).out.split("\n")
+    there = {line.partition(" ")[0] for line in told if line.endswith(" installed")}
+    if missing := [name for name in manifest.apt if name not in there]:
+        raise Rejected(
+            f"The server has no {', '.join(missing)}, which shipit.yml asks for (apt).",
+            hint=f"Its administrator types: {as_root('apt install ' + ' '.join(missing))}\nThen push again.",
+        )
 
 
 def with_config(context: AppContext, release: Release, manifest: Manifest) -> Release:

@@ -36,7 +36,7 @@ def test_code_that_writes_beside_itself_finds_its_data_there_release_after_relea
     env = {"KEY": {"generator": "secret"}, "LEVEL": "low", "NEEDED": {"description": "something"}}
     app = {
         "Procfile": "web: python3 app.py $PORT\nrelease: touch uploads/released\n", "app.py": BESIDE,
-        "app.json": json.dumps({"env": env}), "shipit.yml": f"{BUILD}storage: [up:uploads]\n", "uploads/.gitkeep": "",
+        "app.json": json.dumps({"env": env}), "shipit.yml": f"{BUILD}storage: [up:uploads]\n", "uploads/first": "page",
     }  # fmt: skip
     repo = laptop.repo("beside", app)
     refused = repo.push()
@@ -53,7 +53,7 @@ def test_code_that_writes_beside_itself_finds_its_data_there_release_after_relea
     count, size, same = laptop.get("beside").body.split()
     assert int(count) >= 4 and count == size and same == key
     data = "/var/lib/shipit/apps/beside/data"
-    owner = shared_host.sh(f"stat -c '%U %n' {data}/up {data}/up/released {data}/app.sqlite3; ls {data}").out
+    owner = shared_host.sh(f"stat -c '%U %n' {data}/up {data}/up/first {data}/app.sqlite3; ls {data}").out
     assert owner.count("app-beside") == 3 and "built" not in owner
     rows = {row["place"]: row["size"] for row in asked(laptop, "storage:list", "beside")}
     assert set(rows) == {"uploads", "app.sqlite3", "$DATA_DIR"} and all(rows.values())

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from trees import FakeTree
 
+from receiver.cli.main import run
 from receiver.errors import Rejected
+from receiver.gate.keys import LOCAL_ADMIN
 from receiver.inside import builder
 from receiver.manifest import Manifest
 from receiver.manifest.tree import lead
@@ -106,6 +108,7 @@ def test_a_place_of_storage_becomes_a_link_whatever_was_there(tmp_path: Path, mo
         "/data/up",
         "/data/x",
     ]
+    assert (tmp_path / ".storage/media/.gitkeep").exists()
     assert (tmp_path / "etc").is_dir() and not (tmp_path / "etc").is_symlink()
 
 
@@ -182,6 +185,7 @@ def test_the_lock_of_a_workspace_counts_or_the_push_is_refused() -> None:
         ("Error: pg_config executable not found.", "apt install libpq-dev"),
         ("fatal error: ffi.h: No such file or directory", "apt install libffi-dev"),
         ("error: command 'x86_64-linux-gnu-gcc' failed: No such file or directory", "apt install build-essential"),
+        ("run Composer with `--ignore-platform-req=ext-curl --ignore-platform-req=ext-dom`", "apt install php-curl php-xml"),
         ("make: *** No rule", ""),
     ],
 )  # fmt: skip
@@ -202,3 +206,75 @@ def test_a_build_may_see_all_config_vars_where_it_is_said() -> None:
     with pytest.raises(Rejected, match=r"build\.config must be a list of names, or all"):
         read({"shipit.yml": "build: {config: some}\n"})
     assert replace(BLOG, build_config=("*",)).build_config
+
+
+def test_run_stands_for_a_procfile() -> None:
+    files = {
+        "main.rs": "",
+        "shipit.yml": "build: {command: make}\nrun: {web: ./server $PORT, tick: ./tick, release: ./up}\n",
+    }
+    found = read_manifest(FakeTree(files))
+    assert [(p.type, p.command) for p in found.processes] == [("web", "./server $PORT"), ("tick", "./tick")]
+    assert found.release_command == "./up"
+    assert (
+        read_manifest(FakeTree({"x": "", "shipit.yml": "run: ./server $PORT\n"})).processes[0].command
+        == "./server $PORT"
+    )
+    with pytest.raises(Rejected, match=r"shipit\.yml:1: Both the Procfile and `run`"):
+        read({"shipit.yml": "run: ./server\n"})
+    with pytest.raises(Rejected, match=r"shipit\.yml:1: 'Web' is not a process type"):
+        read_manifest(FakeTree({"x": "", "shipit.yml": "run: {Web: x}\n"}))
+
+
+def test_pikus_preflight_runs_in_the_build_and_its_php_is_served() -> None:
+    found = read({"Procfile": "php: public\npreflight: make\n", "shipit.yml": "build: {command: ./more}\n"})
+    assert found.processes[0].command == "serve-php public" and found.build_command == "(\nmake\n) &&\n./more"
+
+
+def test_herokus_php_servers_are_served_too() -> None:
+    found = read({"Procfile": "web: vendor/bin/heroku-php-nginx -C nginx.conf public/\n", "composer.json": "{}"})
+    assert found.processes[0].command == "serve-php public" and found.processes[0].listen.value == "socket"
+
+
+def test_what_rails_and_laravel_write_beside_themselves_is_data() -> None:
+    rails = {
+        "Gemfile": "",
+        "Gemfile.lock": "",
+        "config.ru": "",
+        "config/application.rb": "",
+        "shipit.yml": "storage: [log]\n",
+    }
+    assert dict(read(rails).storage) == {"log": "log", "storage": "storage", "rails/tmp": "tmp"}
+    assert any(
+        place == "storage/logs" for _, place in read_manifest(FakeTree({"public/index.php": "", "artisan": ""})).storage
+    )
+
+
+def test_packages_of_debian_are_named_as_such() -> None:
+    assert read({"shipit.yml": "apt: [ffmpeg, libpq-dev]\n"}).apt == ("ffmpeg", "libpq-dev")
+    with pytest.raises(Rejected, match="must be the name of a package of Debian"):
+        read({"shipit.yml": "apt: ['ffmpeg; reboot']\n"})
+
+
+def test_pages_that_a_build_makes_are_served_without_a_line() -> None:
+    package = {"scripts": {"start": "npx @11ty/eleventy --serve", "build": "npx @11ty/eleventy"}}
+    found = read_manifest(FakeTree({"package.json": json.dumps(package)}))
+    assert found.static == "_site" and not found.processes
+    package = {"scripts": {"start": "vite", "build": "vite build"}, "dependencies": {"@sveltejs/kit": "2"}}
+    with pytest.raises(Rejected, match="no Procfile"):
+        read_manifest(FakeTree({"package.json": json.dumps(package)}))
+
+
+def test_init_writes_what_the_project_needs_and_touches_nothing_that_is_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in DJANGO.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert run(["init", str(tmp_path)], LOCAL_ADMIN) == 0
+    assert (tmp_path / "Procfile").read_text() == "web: gunicorn site1.wsgi:application\n"
+    assert (tmp_path / "shipit.yml").read_text().startswith("storage: [db.sqlite3, media]")
+    (tmp_path / "Procfile").write_text("web: mine\n")
+    assert run(["init", str(tmp_path)], LOCAL_ADMIN) == 0 and (tmp_path / "Procfile").read_text() == "web: mine\n"
+    assert "Nothing to write" in capsys.readouterr().out
+    assert run(["check", str(tmp_path)], LOCAL_ADMIN) == 0

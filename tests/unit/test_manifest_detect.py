@@ -109,7 +109,7 @@ def test_a_missing_server_is_told_in_the_words_of_the_projects_own_tool(files: d
 @pytest.mark.parametrize(
     ("files", "told", "hint"),
     [
-        ({"go.mod": "", "main.go": ""}, "go.mod: this is a Go app", "Write a Procfile"),
+        ({"mix.exs": "", "lib/main.ex": ""}, "mix.exs: this is an Elixir app", "Write a Procfile"),
         ({"Dockerfile": ""}, "Dockerfile: this is an app for a container", "build: {command: make}"),
         ({"environment.yml": "", "app.py": FLASK}, "environment.yml: Conda's", "requirements.txt"),
         ({"backend/requirements.txt": "", "app.py": ""}, "backend/requirements.txt: The requirements", "root: backend"),
@@ -122,9 +122,9 @@ def test_what_is_not_served_is_answered_by_name(files: dict[str, str], told: str
 
 
 def test_files_of_other_receivers_are_said_to_do_nothing() -> None:
-    files = {"Procfile": "web: x", "Dockerfile": "", "Aptfile": "", ".buildpacks": "", "go.mod": ""}
+    files = {"Procfile": "web: x", "Dockerfile": "", "Aptfile": "", ".buildpacks": "", "Cargo.toml": ""}
     notices = read_manifest(FakeTree(files)).notices
-    assert [told.split(":")[0] for told in notices] == ["Dockerfile", ".buildpacks", "Aptfile", "go.mod"]
+    assert [told.split(":")[0] for told in notices] == ["Dockerfile", ".buildpacks", "Aptfile", "Cargo.toml"]
 
 
 def test_poetry_without_its_lock_is_told_what_to_type() -> None:

@@ -82,9 +82,7 @@ def test_wsgi_beside_web_is_the_same_type_twice() -> None:
 @pytest.mark.parametrize(
     ("line", "word"),
     [
-        ("static: /public", "static is not supported"),
-        ("php: /x", "PHP"),
-        ("preflight: ./x", "preflight"),
+        ("static: /public", "`static: DIRECTORY`"),
         ("cron1: 0 0 * * * ./nightly", "cron lines are not supported"),
         ("rwsgi: x", "rwsgi"),
         ("jwsgi: x", "jwsgi"),

@@ -15,7 +15,25 @@ _RUNS = re.compile(r"(?:^|[\s;&|/])(?:node|npm|npx|pnpm|yarn)\s")
 _BUNDLERS = {"react-scripts": "build", "vite": "dist", "@vue/cli-service": "dist", "astro": "dist", "parcel": "dist"}
 # Servers of a developer's machine: what they make is served better by nginx.
 _DEVELOPER = re.compile(r"\b(?:react-scripts start|vite(?! preview)|vue-cli-service serve|ng serve|astro dev|parcel|"
-                        r"webpack(?:-dev-server| serve)|next dev|nodemon|ts-node-dev)\b")  # fmt: skip
+                        r"webpack(?:-dev-server| serve)|next dev|nodemon|ts-node-dev|gatsby develop|nuxt dev|remix dev|"
+                        r"docusaurus start|hexo server|tsx watch|eleventy|gulp|grunt)\b|--serve\b|--watch\b")  # fmt: skip
+# What a build script makes pages with, and the directory they are in.
+_PAGES = (
+    (r"\beleventy\b", "_site"), (r"\bvite build\b", "dist"), (r"\breact-scripts build\b", "build"),
+    (r"\bastro build\b", "dist"), (r"\bdocusaurus build\b", "build"), (r"\bgatsby build\b", "public"),
+    (r"\bvue-cli-service build\b", "dist"), (r"\bparcel build\b", "dist"),
+)  # fmt: skip
+# With one of these a server is built, and no pages.
+_SERVED = (
+    "@sveltejs/kit",
+    "@astrojs/node",
+    "@react-router/",
+    "@remix-run/",
+    "@solidjs/start",
+    "nuxt",
+    "next",
+    "express",
+)
 
 
 class Node(Runtime):
@@ -70,6 +88,12 @@ class Node(Runtime):
                 where = _BUNDLERS[found]
                 told = f"No Procfile: {found} builds {where}/, which nginx serves (static: {where} in shipit.yml)."
                 return Suggestion(told, static=where)
+        build = package.script(data, package.build_script(data))
+        needs = [*package.table(data, "dependencies"), *package.table(data, "devDependencies")]
+        pages = next((directory for pattern, directory in _PAGES if re.search(pattern, build)), "")
+        if pages and "server.js" not in pushed.tree.files() and not any(name.startswith(_SERVED) for name in needs):
+            notice = f"No Procfile: the {package.build_script(data)} script makes pages; nginx serves them (static: {pages} in shipit.yml)."
+            return Suggestion(notice, static=pages)
         if "server.js" in pushed.tree.files():
             return Suggestion("No Procfile: there is a server.js, so `web: node server.js`.", web="node server.js")
         return None

@@ -26,7 +26,8 @@ _FRAMEWORKS = {
     "Quart": "Quart",
     "Litestar": "Litestar",
 }
-_ASGI = frozenset({"FastAPI", "Starlette", "Quart", "Litestar"})
+_DJANGO_ASGI = "Django by ASGI"
+_ASGI = frozenset({_DJANGO_ASGI, "FastAPI", "Starlette", "Quart", "Litestar"})
 _FACTORY = "create_app"
 # What a module-level app is called, and functions that make one somewhere else.
 _NAMES = ("app", "application", "api")
@@ -52,7 +53,8 @@ class Found:
         if self.target.endswith("()"):
             name = self.target[:-2]
             return f"uvicorn --factory {name}" if self.server == "uvicorn" else f'gunicorn "{self.target}"'
-        place = f"--chdir {self.directory} " if self.directory else ""
+        option = "--app-dir" if self.server == "uvicorn" else "--chdir"
+        place = f"{option} {self.directory} " if self.directory else ""
         return f"{self.server} {place}{self.target}"
 
 
@@ -92,8 +94,8 @@ def _django(tree: Tree) -> Found | None:
     below = f"{directory}/" if directory else ""
     if directory and not re.fullmatch(r"[A-Za-z0-9._-]+", directory):
         return None
-    wsgi = sorted(path for path in files if path.startswith(below) and path.endswith("/wsgi.py")
-                  and path.removeprefix(below).count("/") in (1, 2))  # fmt: skip
+    near = sorted(path for path in files if path.startswith(below) and path.removeprefix(below).count("/") in (1, 2))
+    wsgi = [path for name in ("wsgi.py", "asgi.py") for path in near if path.endswith(f"/{name}")]
     settings = re.search(rb"""DJANGO_SETTINGS_MODULE['"]\s*,\s*['"]([\w.]+)['"]""", tree.read(manage[0]) or b"")
     if settings:
         package = settings[1].decode().split(".")[0]
@@ -101,7 +103,8 @@ def _django(tree: Tree) -> Found | None:
     for path in wsgi:
         line = _assignments(tree, path).get("application")
         if line:
-            return Found("Django", f"{_module(path.removeprefix(below))}:application", f"{path}:{line[1]}", directory)
+            framework = _DJANGO_ASGI if path.endswith("/asgi.py") else "Django"
+            return Found(framework, f"{_module(path.removeprefix(below))}:application", f"{path}:{line[1]}", directory)
     return None
 
 

@@ -69,24 +69,37 @@ def steps(project: Project) -> tuple[Step, ...]:
     return (Step("Collecting static files", ("/bin/sh", "-c", _COLLECT, "sh", found.manage)),)
 
 
+def loose(pushed: Pushed) -> list[str]:
+    """What its settings put beside the code, and shipit.yml does not keep."""
+    found = find(pushed.tree)
+    places = {place for _, place in pushed.settings.storage}
+    paths = (found.database, found.media) if found else ()
+    return [path for path in paths if path and not _covered(path, places)]
+
+
 def notices(pushed: Pushed) -> list[str]:
     """What of it will not work in a release, which is read-only and served by the app alone."""
     found = find(pushed.tree)
     if not found:
         return []
     told = []
-    places = {place for _, place in pushed.settings.storage}
-    loose = [path for path in (found.database, found.media) if path and not _covered(path, places)]
-    if loose:
-        what = " and ".join(f"{'the database' if path == found.database else 'MEDIA_ROOT'} ({path})" for path in loose)
+    if beside := loose(pushed):
+        what = " and ".join(f"{'the database' if path == found.database else 'MEDIA_ROOT'} ({path})" for path in beside)
         told.append(
             f"Settings put {what} beside the code, where nothing can be written and nothing stays. If the server's "
-            f"do too, write into shipit.yml:  storage: [{', '.join(loose)}]"
+            f"do too, write into shipit.yml:  storage: [{', '.join(beside)}]"
         )
     needed = {name.partition("[")[0] for name in packages(pushed.tree)}
-    if found.collects and needed and not needed & {"whitenoise", "django-storages", "dj-static", "servestatic"}:
+    served = pushed.settings.serving.assets
+    if (
+        found.collects
+        and needed
+        and not served
+        and not needed & {"whitenoise", "django-storages", "dj-static", "servestatic"}
+    ):
         told.append(
-            "Static files are collected, and nothing serves them: add whitenoise to the requirements and MIDDLEWARE."
+            "Static files are collected, and nothing serves them: add whitenoise to the requirements and MIDDLEWARE, or "
+            "write into shipit.yml, with the directory of STATIC_ROOT:  static: {/static: staticfiles}"
         )
     return told
 

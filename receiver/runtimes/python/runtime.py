@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from receiver.manifest import Problems, Pushed, Tree
+from receiver.manifest import Problems, Pushed, Tree, toml
 from receiver.manifest.command import Server
 from receiver.model import WEB, ProcessEnv
 from receiver.runtimes.base import BuildPlan, Evidence, Project, Runtime, Suggestion, Trouble
@@ -56,6 +56,10 @@ class Python(Runtime):
         return detect.suggestion(pushed.tree)
 
     def example(self, pushed: Pushed) -> str:
+        scripts = toml.table(toml.read(pushed.tree, "pyproject.toml"), "project", "scripts")
+        if scripts:
+            # A program of its own; how it is told where to listen is in its manual.
+            return f"web: {next(iter(scripts))} --port $PORT"
         return "web: gunicorn app:app" if project.kind(pushed.tree) is not Kind.NOTHING else ""
 
     def server(self, text: str, pushed: Pushed) -> Server | None:
@@ -67,6 +71,11 @@ class Python(Runtime):
 
     def above(self, tree: Tree, root: str, problems: Problems) -> None:
         nearly.check_lock_above(tree, root, problems)
+
+    def writes(self, pushed: Pushed) -> list[tuple[str, str]]:
+        from receiver.runtimes.python import django
+
+        return [(path, path) for path in django.loose(pushed)]
 
     def notices(self, pushed: Pushed) -> list[str]:
         from receiver.runtimes.python import django

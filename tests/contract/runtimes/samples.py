@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
+import tarfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,18 +61,82 @@ BOTH = {
 }  # fmt: skip
 
 
+GO = """package main
+
+import (
+	"fmt"
+	"net"
+	"os"
+)
+
+func main() {
+	place, _ := net.Listen("tcp", "127.0.0.1:"+os.Getenv("PORT"))
+	for {
+		one, _ := place.Accept()
+		one.Read(make([]byte, 4096))
+		mark, _ := os.ReadFile("mark")
+		fmt.Fprintf(one, "HTTP/1.1 200 OK\\r\\nContent-Length: %d\\r\\nConnection: close\\r\\n\\r\\n%s", len(mark), mark)
+		one.Close()
+	}
+}
+"""
+# A gem by the name of the server that a Rack app is started with, as small as one can be.
+PUMA = """#!/usr/bin/env ruby
+require 'socket'
+place = UNIXServer.new(ARGV[1].delete_prefix('unix://'))
+loop do
+  one = place.accept
+  one.readpartial(4096)
+  mark = File.read('mark')
+  one.write("HTTP/1.1 200 OK\\r\\nContent-Length: #{mark.bytesize}\\r\\nConnection: close\\r\\n\\r\\n#{mark}")
+  one.close
+end
+"""
+
+
+def gem(name: str, program: str) -> bytes:
+    """A gem of one program: a tar of its specification and of its files, each packed."""
+
+    def tar(files: Mapping[str, bytes]) -> bytes:
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as made:
+            for path, content in files.items():
+                entry = tarfile.TarInfo(path)
+                entry.size, entry.mode = len(content), 0o755
+                made.addfile(entry, io.BytesIO(content))
+        return packed.getvalue()
+
+    said = (
+        f"--- !ruby/object:Gem::Specification\nname: {name}\nversion: !ruby/object:Gem::Version\n  version: 1.0.0\n"
+        "platform: ruby\nauthors: [nobody]\nbindir: bin\ndate: 2024-01-01 00:00:00.000000000 Z\ndependencies: []\n"
+        f"executables: [{name}]\nfiles: [bin/{name}]\nrequire_paths: [lib]\nrubygems_version: 3.3.0\nspecification_version: 4\n"
+        "summary: one program\nlicenses: [MIT]\nhomepage: https://example.org\n"
+        "required_ruby_version: !ruby/object:Gem::Requirement\n  requirements:\n  - - '>='\n"
+        "    - !ruby/object:Gem::Version\n      version: '0'\n"
+    )
+    data = tar({f"bin/{name}": program.encode()})
+    return tar({"metadata.gz": gzip.compress(said.encode(), mtime=0), "data.tar.gz": gzip.compress(data, mtime=0)})
+
+
+def gem_lock(*names: str) -> str:
+    specs = "".join(f"    {name} (1.0.0)\n" for name in names)
+    wants = "".join(f"  {name}\n" for name in names)
+    return f"GEM\n  remote: https://rubygems.org/\n  specs:\n{specs}\nPLATFORMS\n  ruby\n\nDEPENDENCIES\n{wants}\nBUNDLED WITH\n   2.3.15\n"
+
+
 @dataclass(frozen=True)
 class Sample:
     """`files` are live without a Procfile and answer what the file `answers` says. `other` changes what is made, `code`
-    does not. `wrong` wants a version that is not to be had; the refusal names the file or the version by `told`."""
+    does not. `wrong` wants a version that is not to be had; the refusal names the file or the version by `told`. `apt`: what the server must have of Debian."""
 
     runtime: Runtime
     evidence: str
-    files: Mapping[str, str]
-    other: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str | bytes]
+    other: Mapping[str, str | bytes] = field(default_factory=dict)
     wrong: Mapping[str, str] = field(default_factory=dict)
     told: str = ""
     hint: str = ""
+    apt: str = ""
     answers: str = "mark"
 
 
@@ -91,6 +158,20 @@ SAMPLES = {
         wrong={".nvmrc": "v4.2\n"}, told=".nvmrc: Node.js '4.2'", hint="node: 24",
     ),
     "static": Sample(_named("static"), "index.html", {"index.html": ""}, answers="index.html"),
+    "go": Sample(
+        _named("go"), "go.mod", {"go.mod": "module example.org/one\n\ngo 1.19\n", "main.go": GO},
+        other={"go.mod": "module example.org/one\n\ngo 1.99\n"},
+        wrong={"go.mod": "module example.org/one\n\ngo 12.0\n"}, told="go.mod: there is no Go 12.0", hint="go 1.24",
+    ),
+    "php": Sample(
+        _named("php"), "public/index.php", {"public/index.php": "<?php readfile('../mark');\n"}, apt="php-cli php-fpm"
+    ),
+    "ruby": Sample(
+        _named("ruby"), "Gemfile.lock",
+        {"config.ru": "run App\n", "Gemfile": "source 'https://rubygems.org'\ngem 'puma'\n",
+         "Gemfile.lock": gem_lock("puma"), "vendor/cache/puma-1.0.0.gem": gem("puma", PUMA)},
+        other={"Gemfile.lock": gem_lock("puma", "other")}, apt="ruby ruby-bundler",
+    ),
     "toy": Sample(
         Toy(), "toy.txt", {"toy.txt": "one\n"}, other={"toy.txt": "two\n"}, wrong={"toy.txt": "toy 2\n"},
         told="there is no toy 2", hint="Write toy 1", answers="",

