@@ -149,6 +149,11 @@ class Layout:
         return self.run / "agent.sock"
 
     @property
+    def hook_socket(self) -> Path:
+        """Where nginx takes webhooks to."""
+        return self.run / "hook.sock"
+
+    @property
     def sessions(self) -> Path:
         """A directory for each key, with a locked file for each of its commands that runs."""
         return self.home / "sessions"
@@ -246,6 +251,11 @@ class AppPaths:
     def settled(self) -> Path:
         """A number: all releases up to it have their verdict. A shortcut, which may be missing (Ledger.settle)."""
         return self.releases / "settled"
+
+    @property
+    def has_hook(self) -> Path:
+        """An empty file: nginx passes the app's webhook on (sources/pull/hook.py). That it is there is all that is read."""
+        return self.releases / "hook"
 
     @property
     def queue_lock(self) -> Path:

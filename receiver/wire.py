@@ -46,6 +46,7 @@ class Verb(str, Enum):
     COOL = "cool"
     PROXY = "proxy"
     RUN = "run"
+    LOOK_EVERY = "look_every"
     PRUNE = "prune"
     PUT_ASIDE = "put_aside"
     CANCEL = "cancel"
@@ -57,6 +58,7 @@ class Verb(str, Enum):
 
 APP, RELEASE, PROCESS, INDEX, BASE = "app", "release", "process", "index", "base"
 SET, UNSET, RELEASES, RUN_ID, WAIT, TTY, NOW = "set", "unset", "releases", "run", "wait", "tty", "now"
+SECONDS = "seconds"
 
 FIELDS: Mapping[Verb, frozenset[str]] = {
     Verb.PING: frozenset(),
@@ -104,6 +106,8 @@ FIELDS: Mapping[Verb, frozenset[str]] = {
     Verb.PROXY: frozenset({APP}),
     # Runs releases/runs/ID.json as the app, in release vN. fds: 0, 1, 2. {"code": int}
     Verb.RUN: frozenset({APP, RELEASE, RUN_ID, TTY}),
+    # From now on looks whether what the app follows has moved, every so many seconds; 0: no more. {}
+    Verb.LOOK_EVERY: frozenset({APP, SECONDS}),
     # Removes slug, config and units of these releases. Refuses what the ledger still needs. {}
     Verb.PRUNE: frozenset({APP, RELEASES}),
     # Stops what runs of vN, which did not go live, and removes all of it but its slug. {}
@@ -127,7 +131,7 @@ FDS: Mapping[Verb, int] = {
     Verb.CERTIFY: 1, Verb.ADD_CERTIFICATE: 1,
 }  # fmt: skip
 
-_INTS = {RELEASE: (0, 10**9), BASE: (0, 10**9), INDEX: (1, 100)}
+_INTS = {RELEASE: (0, 10**9), BASE: (0, 10**9), INDEX: (1, 100), SECONDS: (0, 7 * 86400)}
 
 
 @dataclass(frozen=True)
@@ -150,6 +154,7 @@ class Request:
     wait: bool = True
     tty: bool = False
     now: bool = False
+    seconds: int = 0
     sender: int = 0
 
 

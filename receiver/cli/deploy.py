@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import IO
 
 import click
@@ -23,6 +24,7 @@ archive_type = click.option(
 
 signature = click.option("--signature", default="", metavar="BASE64",
                          help="Of what is sent, by ssh-keygen -Y sign -n shipit: base64 -w0 < FILE.sig")  # fmt: skip
+sha256_option = click.option("--sha256", default="", metavar="DIGEST", help="What an archive from a URL must be.")
 drop_web = click.option("--drop-web", is_flag=True, help="Also when nothing would take requests any more.")
 
 
@@ -33,10 +35,22 @@ drop_web = click.option("--drop-web", is_flag=True, help="Also when nothing woul
     "--fresh", is_flag=True, help="Build without the environment of an earlier release, and with an empty cache."
 )
 @archive_type
+@click.option("--url", default="", help="Fetch the archive from there (https; http with --sha256).")
+@sha256_option
 @signature
 @drop_web
 @click.pass_obj
-def deploy(ctx: Context, app: AppName, what: str | None, fresh: bool, kind: str, signature: str, drop_web: bool) -> int:
+def deploy(
+    ctx: Context,
+    app: AppName,
+    what: str | None,
+    fresh: bool,
+    kind: str,
+    url: str,
+    sha256: str,
+    signature: str,
+    drop_web: bool,
+) -> int:
     """Build and put live as a new release: the live commit again, a stored one, or an archive.
 
     \b
@@ -45,10 +59,15 @@ def deploy(ctx: Context, app: AppName, what: str | None, fresh: bool, kind: str,
       shipit deploy blog v7                  what v7 was built from
       shipit deploy blog main                what was pushed there, a tag, or a commit's id
       shipit deploy blog - < tree.tar.gz     tar (gz, xz, bz2, zst) or zip from standard input
+      shipit deploy blog --url https://example.org/blog-1.2.tar.gz --sha256 DIGEST
     """
     ledger = ledger_of(ctx, app)
-    if what == "-":
-        return ship(ctx, ledger, kind, signature, fresh=fresh, drop_web=drop_web)
+    if url and what:
+        raise Rejected(f"An archive from a URL, or {what[:40]!a}: not both.")
+    if sha256 and not url:
+        raise Rejected("--sha256 is for an archive from a URL.", hint=f"shipit deploy {app} --url URL --sha256 DIGEST")
+    if what == "-" or url:
+        return ship(ctx, ledger, kind, signature, url, sha256, fresh=fresh, drop_web=drop_web)
     if kind or signature:
         raise Rejected(
             "--archive-type and --signature are for an archive.", hint=f"Send one: shipit deploy {app} - < tree.tar.gz"
@@ -80,22 +99,24 @@ def rebuild(ctx: Context, app: AppName, *, fresh: bool = False) -> int:
 
 @click.command()
 @app_argument
-@click.argument("what", metavar="-")
+@click.argument("what", metavar="URL|-")
 @archive_type
+@sha256_option
 @signature
 @drop_web
 @click.pass_obj
-def from_archive(ctx: Context, app: AppName, what: str, kind: str, signature: str, drop_web: bool) -> int:
-    """Deploy an archive from standard input, as `deploy APP -`.
+def from_archive(ctx: Context, app: AppName, what: str, kind: str, sha256: str, signature: str, drop_web: bool) -> int:
+    """Deploy an archive from a URL or from standard input, as `deploy APP --url URL` and `deploy APP -`.
 
     \b
-    Example: shipit git:from-archive blog - < tree.tar.gz
+    Examples:
+      shipit git:from-archive blog https://example.org/blog-1.2.tar.gz --sha256 DIGEST
+      shipit git:from-archive blog - < tree.tar.gz
     """
-    if what != "-":
-        raise Rejected(
-            "The archive is read from standard input.", hint=f"shipit git:from-archive {app} - < tree.tar.gz"
-        )
-    return ship(ctx, ledger_of(ctx, app), kind, signature, fresh=False, drop_web=drop_web)
+    url = "" if what == "-" else what
+    if sha256 and not url:
+        raise Rejected("--sha256 is for an archive from a URL.", hint=f"shipit git:from-archive {app} URL")
+    return ship(ctx, ledger_of(ctx, app), kind, signature, url, sha256, fresh=False, drop_web=drop_web)
 
 
 def stored(ledger: Ledger, what: str) -> Origin:
@@ -113,8 +134,10 @@ def stored(ledger: Ledger, what: str) -> Origin:
     return named(ledger.paths, what, ledger.state().branch)
 
 
-def ship(ctx: Context, ledger: Ledger, kind: str, signature: str, *, fresh: bool, drop_web: bool) -> int:
-    """Make a release of the archive on standard input."""
+def ship(
+    ctx: Context, ledger: Ledger, kind: str, signature: str, url: str, sha256: str, *, fresh: bool, drop_web: bool
+) -> int:
+    """Make a release of the archive at a URL, or without one on standard input."""
     from receiver.sources.all import sent
     from receiver.sources.archive import KINDS, spooled
     from receiver.sources.limits import Limits
@@ -123,9 +146,17 @@ def ship(ctx: Context, ledger: Ledger, kind: str, signature: str, *, fresh: bool
     if kind and kind not in KINDS:
         raise Rejected(f"shipit knows no archive type {kind[:20]!a}.", hint=f"It knows: {', '.join(KINDS)}")
     settings = ctx.settings
+    limit = settings.max_push * 2**20
+    if url:
+        from receiver.sources.download import downloaded, shown
+
+        tell(f"Fetching {shown(url)}")
+        arriving = downloaded(url, sha256, ledger.paths.repo, limit)
+    else:
+        arriving = spooled(0, ledger.paths.repo, limit)
     # Before it is the app's turn: who sends slowly keeps nobody waiting.
     with (
-        spooled(0, ledger.paths.repo, settings.max_push * 2**20) as (file, size),
+        arriving as (file, size),
         Submission(ctx.layout, ledger, ctx.caller.name) as submission,
     ):
         signer = signed_by(ctx, ledger.app, file, signature) if size else ""
@@ -146,6 +177,8 @@ def ship(ctx: Context, ledger: Ledger, kind: str, signature: str, *, fresh: bool
         )
         for line in lines:
             tell(line)
+        if url:
+            origin = replace(origin, ref=shown(url))
         approve_for(ctx.caller, ledger, check.names)
         return submission.submit(Change.DEPLOY, builds=True, fresh=fresh, origin=origin)
 

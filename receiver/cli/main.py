@@ -30,6 +30,13 @@ COMMANDS: dict[str, tuple[str, str, Role]] = {
     "apps:lock": ("apps", "lock", Role.DEPLOY),
     "apps:unlock": ("apps", "unlock", Role.DEPLOY),
     "git:set": ("apps", "git_set", Role.ADMIN),
+    "git:sync": ("pull", "sync", Role.DEPLOY),
+    "git:report": ("pull", "report", Role.VIEW),
+    "git:generate-deploy-key": ("pull", "generate_key", Role.DEPLOY),
+    "git:public-key": ("pull", "public_key", Role.VIEW),
+    "git:auth": ("pull", "auth", Role.DEPLOY),
+    "git:allow-host": ("pull", "allow_host", Role.DEPLOY),
+    "git:allow-signers": ("pull", "allow_signers", Role.ADMIN),
     "status": ("status", "status", Role.VIEW),
     "releases": ("releases", "list_releases", Role.VIEW),
     "releases:info": ("releases", "info", Role.VIEW),
@@ -236,7 +243,7 @@ def main() -> None:
     with suppress(Failure):  # whoever needs the settings says what is wrong with them
         known = settings.load(Layout().settings)
         here.say_where(SHIPIT_USER, here.address(known.domain, ""), known.ssh_port, remote=False)
-    if name == "config:set":
+    if name in ("config:set", "git:auth"):
         # A worker forked from here has our command line for as long as it deploys.
         from receiver.system.argv import hide_words
 

@@ -20,6 +20,7 @@ from receiver.model import AppState, Release, Status
 from receiver.names import AppName
 from receiver.proxy import maintenance
 from receiver.proxy.endpoint import address, silence, takes_requests
+from receiver.sources.pull.wish import Place
 from receiver.story.aftercare import trouble
 
 
@@ -30,7 +31,7 @@ from receiver.story.aftercare import trouble
 def status(ctx: Context, app: AppName, form: str) -> int:
     """Say how an app is: what serves, what is being made, what runs. Exit 1 when it does not run as it should."""
     ledger = ledger_of(ctx, app)
-    state, current = ledger.state(), ledger.current()
+    state, current, follow = ledger.state(), ledger.current(), Place(ledger.paths).read()
     with ctx.connect_agent() as agent:
         processes = [p for p in agent.processes(app) if current and p.release == current.runs_as]
     ending = [p for p in processes if keeps_ending(p, time.time())]
@@ -65,6 +66,8 @@ def status(ctx: Context, app: AppName, form: str) -> int:
         "guarded": "visitors need a password" if state.guarded else "",
         "trouble": "; ".join(": ".join(trouble(engines.here(ctx.layout), current, p)) for p in ending if current),
         "branch": state.branch or "the first that is pushed",
+        "follows": f"{follow.what} of {follow.url}" if follow else "",
+        "not followed": (follow.refused or follow.reason) if follow else "",
         "locked": state.locked,
         "making": ", ".join(f"{r.name} ({describe(r)}) by {r.by}" for r in making),
         "last failure": f"{failed[0].name}: {failed[0].reason}" if failed else "",

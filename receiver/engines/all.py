@@ -21,6 +21,7 @@ from receiver.engines.base import (
     Plans,
     ProcessStatus,
     Service,
+    Timed,
     Wanted,
     Warm,
 )
@@ -150,6 +151,13 @@ class Engines:
         engine = self.of(release)
         return engine.files(release) if isinstance(engine, Plans) else {}
 
+    def look_every(self, app: AppName, seconds: int) -> None:
+        engine = self._machine()
+        if isinstance(engine, Timed):
+            engine.look_every(app, seconds)
+        elif seconds:
+            raise Rejected("This machine has no timers.")
+
     def services(self) -> Sequence[Service]:
         return self._machine().services()
 
@@ -172,6 +180,11 @@ def hints() -> Hints:
 def machine() -> str:
     """The name of the engine that keeps this machine's services running."""
     return _machine().NAME
+
+
+def has_timers(layout: Layout) -> bool:
+    """Whether this machine can start something by itself at a time."""
+    return isinstance(_machine().engine(layout), Timed)
 
 
 def _machine() -> Room:

@@ -1,7 +1,7 @@
 """What runs the processes of releases: the protocol of an engine, and what an engine may be able to do beyond it.
 
 An engine keeps the promises of `Engine`. Whoever wants more asks with isinstance: `Warm`, `Early`, `Adopts`, `Logs`,
-`Plans`, `Machine`. Only the agent starts and stops; nothing outside this package knows which engine it is.
+`Timed`, `Plans`, `Machine`. Only the agent starts and stops; nothing outside this package knows which engine it is.
 """
 
 from __future__ import annotations
@@ -172,6 +172,15 @@ class Adopts(Protocol):
 
     def adopt(self, app: AppName, number: int, pid: int) -> None:
         """Move the process, which makes vN of the app, into a unit of its own. Returns at once; what fails is logged."""
+
+
+@runtime_checkable
+class Timed(Protocol):
+    """It can start something by itself, with nothing of ours that waits for the time."""
+
+    def look_every(self, app: AppName, seconds: int) -> None:
+        """Every so many seconds, also after a reboot, look whether what the app follows has moved (cli/pull.by_itself);
+        0: no more. Repeatable; `forget` ends it."""
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,11 @@ from types import FrameType
 from receiver import here, settings
 from receiver.caller import Caller
 from receiver.errors import Denied, Failure, HostFault, sick_disk
-from receiver.gate import sessions
+from receiver.gate import rsync, sessions
 from receiver.gate.ask import key_of
 from receiver.gate.keys import Keyring
 from receiver.gate.request import CliRequest, GitRequest, Greeting, Request, Service, parse
+from receiver.gate.rsync import RsyncRequest
 from receiver.paths import SHIPIT_USER, Layout, share
 from receiver.system.audit import WHERE, Audit
 from receiver.system.limits import limit_memory
@@ -109,6 +110,15 @@ def _answer(layout: Layout, request: Request, caller: Caller, hooks: Path) -> in
         if request.service is Service.UPLOAD:
             return service.upload(layout, request.app, caller)
         return service.receive(layout, request.app, caller, known, hooks)
+    if isinstance(request, RsyncRequest):
+        known = settings.load(layout.settings)
+        limit_memory(known.push_memory)
+        try:
+            return rsync.receive(layout, request, caller, known)
+        except Failure as failure:
+            # Its own exit codes would be told as rsync's.
+            _refuse(failure, git=False)
+            return rsync.REFUSED
     return _greet(caller)
 
 
@@ -116,6 +126,8 @@ def _verb(request: Request) -> str:
     """What the audit line says: a known word, never what somebody typed."""
     if isinstance(request, GitRequest):
         return f"git {request.service.value}"
+    if isinstance(request, RsyncRequest):
+        return "rsync"
     if isinstance(request, CliRequest):
         from receiver.cli.main import ALIASES, COMMANDS
 

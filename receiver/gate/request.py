@@ -12,6 +12,8 @@ from enum import Enum
 from receiver import names
 from receiver.client.words import PREFIX, unpack
 from receiver.errors import Rejected
+from receiver.gate import rsync
+from receiver.gate.rsync import RsyncRequest
 from receiver.names import AppName
 
 MAX = 64 * 1024
@@ -52,7 +54,7 @@ class Greeting:
     """Nothing was asked: `ssh shipit@host` by hand."""
 
 
-Request = GitRequest | CliRequest | Greeting
+Request = GitRequest | RsyncRequest | CliRequest | Greeting
 
 
 def parse(command: bytes | None) -> Request:
@@ -76,8 +78,10 @@ def parse(command: bytes | None) -> Request:
     if text.startswith("git") and text[3:4] in ("-", " "):
         return _git(text)
     words = split(text)
-    if words[0] in ("rsync", "scp", "internal-sftp", "sftp-server"):
-        raise Rejected("shipit takes no rsync, scp or sftp.", hint="Ship with: git push HOST:APP main")
+    if words[0] == "rsync":
+        return rsync.parse(words)
+    if words[0] in ("scp", "internal-sftp", "sftp-server"):
+        raise Rejected("shipit takes no scp or sftp.", hint=f"Ship a directory: {rsync.TYPED}")
     if words[0] == "shipit":
         words = words[1:]
     app = ""

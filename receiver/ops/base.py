@@ -21,7 +21,7 @@ class What(str, Enum):
 
     `OPENED`: it has its number and its worker. `LIVE`, `FAILED`, `CANCELLED`: its verdict, one of them and once.
     `RETIRED`: a newer one replaced it, and its processes were told to end. `CRASHED`: one of its processes ends
-    again and again.
+    again and again. `UNREACHED`: it is live, and what the app follows (`git:sync`) cannot be fetched, or is refused.
     """
 
     OPENED = "opened"
@@ -30,17 +30,20 @@ class What(str, Enum):
     CANCELLED = "cancelled"
     RETIRED = "retired"
     CRASHED = "crashed"
+    UNREACHED = "unreached"
 
 
 @dataclass(frozen=True)
 class Event:
-    """`release` is its record as it is now (`reason` says why it failed); `process` and `index` are of CRASHED only."""
+    """`release` is its record as it is now (`reason` says why it failed); `process` and `index` are of CRASHED only,
+    `reason` of UNREACHED."""
 
     what: What
     release: Release
     ledger: Ledger
     process: TypeName = TypeName("")
     index: int = 0
+    reason: str = ""
 
 
 class Capability(Protocol):

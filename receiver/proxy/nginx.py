@@ -113,6 +113,7 @@ def text(
         capacity=capacity(layout),
         ipv6=has_ipv6(),
         secure=tls(layout, settings, state, release) if secure is None else secure,
+        hook=layout.hook_socket if layout.app(state.app).has_hook.exists() else None,
     )
 
 

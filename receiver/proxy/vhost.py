@@ -72,6 +72,7 @@ def vhost(
     capacity: int,
     ipv6: bool = True,
     secure: Secure = PLAIN,
+    hook: Path | None = None,
 ) -> str:
     """The vhost of `app`, or "" for an app that takes no requests (its release has no web process type).
 
@@ -79,7 +80,7 @@ def vhost(
     pages, or that nothing was shipped yet (None, or a release that only holds config vars): so no scale or first push needs a
     reload, which would close the connections that clients of all apps keep open. A stopped app answers 503. `pages`
     are the error pages by status, `capacity` is how many connections a worker of nginx may have, `secure` how HTTPS is
-    spoken. Raises Rejected when
+    spoken, `hook` where its webhook is taken to, if it has one. Raises Rejected when
     the server's own domain is not one.
     """
     shipped = release if release is not None and release.slug else None
@@ -116,6 +117,7 @@ def vhost(
         trusted=networks(settings.trusted_proxies),
         dropped=DROPPED,
         pages=sorted(pages.items()),
+        hook=hook,
         kept=KEPT,
         idle=IDLE,
         oldest=OLDEST,

@@ -174,6 +174,10 @@ class Agent:
         """Stop all that is kept warm."""
         self._call(Request(Verb.COOL, app))
 
+    def look_every(self, app: AppName, seconds: int) -> None:
+        """Have the machine look by itself whether what the app follows has moved; 0: no more."""
+        self._call(Request(Verb.LOOK_EVERY, app, seconds=seconds))
+
     def proxy(self, app: AppName) -> bool:
         """Make nginx serve the app as its ledger says; True if that took a reload."""
         return bool(self._call(Request(Verb.PROXY, app))["reloaded"])

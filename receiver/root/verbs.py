@@ -200,6 +200,11 @@ class Verbs:
         self.engines.cool(request.app, {live.runs_as} if live else ())
         return {}
 
+    def do_look_every(self, request: Request, fds: Sequence[int]) -> Answer:
+        self._app(request.app)
+        self.engines.look_every(request.app, request.seconds)
+        return {}
+
     def do_restart(self, request: Request, fds: Sequence[int]) -> Answer:
         release = self._known(request)
         if request.process:

@@ -78,7 +78,7 @@ def install_units(layout: Layout, step: Step) -> None:
     run(["systemctl", "start", *(name for name in wanted if name.endswith(".mount"))], check=False, timeout=60)
     run(["systemctl", "start", *(name for name in wanted if name.endswith((".socket", ".timer", ".path")))], timeout=60)
     # Who listens may be of an older version; what its forks do goes on.
-    run(["systemctl", "stop", "shipit-gateway.service", "shipit-agent.service"], timeout=60)
+    run(["systemctl", "stop", "shipit-gateway.service", "shipit-agent.service", "shipit-hook.service"], timeout=60)
     again = [source.name for source in changed if source.suffix == ".socket"]
     if again:
         run(["systemctl", "restart", *again], timeout=60)

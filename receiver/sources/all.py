@@ -16,8 +16,17 @@ from receiver.sources.git import caches
 from receiver.sources.git.repository import Git
 from receiver.sources.git.source import GitSource
 from receiver.sources.image import ImageSource
+from receiver.sources.pull.source import PullSource
+from receiver.sources.rsync import RsyncSource
 
-ALL: tuple[Callable[[AppPaths], Source], ...] = (GitSource, FilesSource, ImageSource, ArchiveSource)
+ALL: tuple[Callable[[AppPaths], Source], ...] = (
+    GitSource,
+    FilesSource,
+    ImageSource,
+    ArchiveSource,
+    PullSource,
+    RsyncSource,
+)
 
 
 def source_of(paths: AppPaths, origin: Origin) -> Source:

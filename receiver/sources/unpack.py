@@ -50,6 +50,8 @@ class Found:
 class Writer:
     """Writes blobs, then one commit, to `out`; counts against the limits. `packed` is how many bytes came in."""
 
+    what = "archive"  # as it is called in what is told of it
+
     def __init__(self, out: IO[bytes], limits: Limits, packed: int) -> None:
         self.out, self.limits = out, limits
         self.most = min(limits.size, max(FREE_RATIO, packed * limits.ratio))
@@ -75,7 +77,7 @@ class Writer:
         while left:
             chunk = content.read(min(left, CHUNK))
             if not chunk:
-                raise Rejected(f"The archive ends inside of {shown(name)}.")
+                raise Rejected(f"The {self.what} ends inside of {shown(name)}.")
             self.out.write(chunk)
             left -= len(chunk)
         self.out.write(b"\n")
@@ -101,7 +103,7 @@ class Writer:
             return
         if first is None or first.link:
             raise Rejected(
-                f"{shown(name)} is a hard link to {shown(other)}, which is no file before it in the archive."
+                f"{shown(name)} is a hard link to {shown(other)}, which is no file before it in the {self.what}."
             )
         self._place(path)
         self.found.entries[path] = first
@@ -110,7 +112,7 @@ class Writer:
         """Write the commit, and return what is to say of it."""
         found = self.found
         if not found.entries:
-            raise Rejected("The archive holds no file.")
+            raise Rejected(f"The {self.what} holds no file.")
         top = self._top()
         for path, entry in found.entries.items():
             if entry.link and leads_out(path, entry.link, len(top)):
@@ -142,20 +144,24 @@ class Writer:
     def _path(self, name: str) -> str:
         """The name as git has it; "" for what is left out. Raises Rejected for a name that no tree has."""
         if not printable(name) or "\\" in name:
-            raise Rejected(f"The archive holds the name {shown(name)}, which has a control character or a backslash.")
+            raise Rejected(
+                f"The {self.what} holds the name {shown(name)}, which has a control character or a backslash."
+            )
         if name.startswith("/"):
-            raise Rejected(f"The archive holds the absolute path {shown(name)}.", hint="Pack it from inside: tar c .")
+            raise Rejected(
+                f"The {self.what} holds the absolute path {shown(name)}.", hint="Pack it from inside: tar c ."
+            )
         parts = [part for part in name.split("/") if part not in ("", ".")]
         if ".." in parts:
-            raise Rejected(f"The archive holds the path {shown(name)}, which leads out of the tree.")
+            raise Rejected(f"The {self.what} holds the path {shown(name)}, which leads out of the tree.")
         if len(name) > MAX_PATH or len(parts) > MAX_DEPTH or any(len(os.fsencode(part)) > MAX_NAME for part in parts):
-            raise Rejected(f"The archive holds a path that is too long or too deep: {shown(name)}.")
+            raise Rejected(f"The {self.what} holds a path that is too long or too deep: {shown(name)}.")
         if ".git" in parts:
             self.found.left_out += 1
             return ""
         for part in parts:
             if is_git(part):
-                raise Rejected(f"The archive holds {shown(name)}, which some file system would take for git's own.")
+                raise Rejected(f"The {self.what} holds {shown(name)}, which some file system would take for git's own.")
         return "/".join(parts)
 
     def _place(self, path: str, *, folder: bool = False) -> None:
@@ -164,18 +170,18 @@ class Writer:
         for above in parents(path):
             self._name(above)
             if above in found.entries:
-                raise Rejected(f"{shown(above)} is a file and a directory in the archive.")
+                raise Rejected(f"{shown(above)} is a file and a directory in the {self.what}.")
             found.folders.add(above)
         self._name(path)
         if folder:
             if path in found.entries:
-                raise Rejected(f"{shown(path)} is a file and a directory in the archive.")
+                raise Rejected(f"{shown(path)} is a file and a directory in the {self.what}.")
             found.folders.add(path)
         elif path in found.entries or path in found.folders:
-            raise Rejected(f"{shown(path)} is in the archive twice.")
+            raise Rejected(f"{shown(path)} is in the {self.what} twice.")
         if len(found.entries) + len(found.folders) >= self.limits.files:
             raise Rejected(
-                f"The archive holds more than {self.limits.files} files.",
+                f"The {self.what} holds more than {self.limits.files} files.",
                 hint="If the app shall have them, the server's administrator raises max_files in /etc/shipit/shipit.yml.",
             )
 
@@ -188,8 +194,8 @@ class Writer:
         self.found.size += size
         if size < 0 or self.found.size > self.most:
             if self.bomb:
-                raise Rejected(f"The archive unpacks to more than {self.limits.ratio} times its size.")
-            raise Rejected(f"The files of the archive are larger than {self.most // 2**20} MiB together.")
+                raise Rejected(f"The {self.what} unpacks to more than {self.limits.ratio} times its size.")
+            raise Rejected(f"The files of the {self.what} are larger than {self.most // 2**20} MiB together.")
 
 
 def read_tar(file: IO[bytes], writer: Writer) -> None:

@@ -55,6 +55,13 @@ def crashed(ledger: Ledger, number: int, process: TypeName, index: int) -> None:
         tell(Event(What.CRASHED, ledger.release(number), ledger, process, index))
 
 
+def unreached(ledger: Ledger, reason: str) -> None:
+    """What the app follows cannot be reached, or is not taken, and this is the first time. For story/pull.py."""
+    release = ledger.current()
+    if release is not None and _hearers(What.UNREACHED):
+        tell(Event(What.UNREACHED, release, ledger, reason=reason))
+
+
 def _ended(ledger: Ledger, release: Release, status: Status, what: What, reason: str = "") -> Release:
     release = ledger.finish(release, status, reason)
     tell(Event(what, release, ledger))

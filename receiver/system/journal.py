@@ -26,6 +26,9 @@ class Stream(io.RawIOBase):
     def writable(self) -> bool:
         return True
 
+    def fileno(self) -> int:
+        return self._fd
+
     def write(self, data: object, /) -> int:
         raw = bytes(memoryview(data))  # type: ignore[arg-type]
         try:

@@ -37,6 +37,7 @@ REQUESTS = [
     Request(Verb.COOL, BLOG),
     Request(Verb.PROXY, BLOG),
     Request(Verb.RUN, BLOG, 8, run=RUN, tty=True),
+    Request(Verb.LOOK_EVERY, BLOG, seconds=300),
     Request(Verb.PRUNE, BLOG, releases=(1, 2)),
     Request(Verb.PUT_ASIDE, BLOG, 8),
     Request(Verb.CANCEL, BLOG, 8),

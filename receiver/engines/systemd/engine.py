@@ -36,7 +36,7 @@ SHOWN = (
 
 
 class SystemdEngine(Journal):
-    """See `Engine`, `Warm`, `Early`, `Adopts`, `Plans` and `Machine` for the promises.
+    """See `Engine`, `Warm`, `Early`, `Adopts`, `Timed`, `Plans` and `Machine` for the promises.
 
     An engine whose processes are units as well (of a container, of a virtual machine) is one of these with other
     `files`; the rest (start, drain, boot, warm, journal) holds for any unit of this name.
@@ -65,6 +65,22 @@ class SystemdEngine(Journal):
             for name, state in states.items()
         ]
 
+    def look_every(self, app: AppName, seconds: int) -> None:
+        name = units.look_name(app)
+        path = self._layout.units / name
+        if not seconds:
+            if path.exists():
+                systemctl("disable", "--quiet", "--now", name)
+                disk.remove_file(path)
+                systemctl("daemon-reload")
+        elif self._write({name: units.look_timer(app, seconds)}) or not self._is_up(name):
+            systemctl("daemon-reload")
+            systemctl("enable", "--quiet", name)
+            systemctl("restart", name)
+
+    def _is_up(self, name: str) -> bool:
+        return systemctl("is-active", "--quiet", name, check=False).code == 0
+
     def prepare(self, app: AppName) -> None:
         if self._layout.tmpfiles.is_dir():
             self._write({self._tmpfiles(app): units.tmpfiles(app, self._layout, app_user(app), PROXY_GROUP)})
@@ -91,6 +107,7 @@ class SystemdEngine(Journal):
 
     def forget(self, app: AppName) -> None:
         word = app_word(app)
+        self.look_every(app, 0)
         # Not by a glob alone: `shipit-release-web-v*` of an app `web` is also a process `web` of an app `release`.
         listed = systemctl(
             "list-units", "--all", "--plain", "--no-legend", *(f"shipit-{kind}-{word}-v*.service" for kind in JOB_KINDS)

@@ -126,6 +126,15 @@ def tmpfiles(app: AppName, layout: Layout, user: str, group: str) -> str:
     return f"d {layout.app(app).sockets} 2750 {user} {group} -\n"
 
 
+def look_timer(app: AppName, every: int) -> str:
+    """The text of `look_name`: it starts shipit-look@.service, which setup has put there."""
+    return render("systemd/look.timer.j2", app=app, every=every)
+
+
+def look_name(app: AppName) -> str:
+    return f"shipit-look@{app_word(app)}.timer"
+
+
 Properties = tuple[tuple[str, str, object], ...]  # name, D-Bus type, value
 
 

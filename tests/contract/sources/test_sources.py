@@ -1,4 +1,4 @@
-"""What every source promises, asked of each of them on one server, from outside: git, an archive, and a toy."""
+"""What every source promises, asked of each of them on one server, from outside: git, an archive, rsync, a pull, and a toy."""
 
 from __future__ import annotations
 
@@ -93,7 +93,67 @@ class ByList(Way):
         return self.laptop.ssh(f"deploy {self.name} -", input=json.dumps(files)[:-9])
 
 
-WAYS: list[type[Way]] = [ByGit, ByArchive, ByList]
+class ByRsync(Way):
+    kind = "rsync"
+
+    def ship(self, files: Files) -> Result:
+        directory = self.laptop.home / f"{self.name}-files"
+        directory.mkdir(exist_ok=True)
+        for name, text in files.items():
+            (directory / name).write_text(text)
+        ssh = f"ssh -F {self.laptop.dir / 'config'}"
+        where = f"{self.laptop.ip}:{self.name}/"
+        return self.laptop.run("rsync", "-rlcz", "--delete", "-e", ssh, f"{directory}/", where, check=False)
+
+    def cut_short(self, files: Files) -> Result:
+        return self.laptop.ssh(f"rsync --server -rlcze.iLsfxCIvu --delete . {self.name}/", input=b"\x1f\0\0\0half")
+
+
+class ByPull(Way):
+    """From a repository of the user `up` on the same server, with the app's own key."""
+
+    kind = "pull"
+    repo: Repo | None = None
+
+    @property
+    def url(self) -> str:
+        return f"up@{self.laptop.ip}:{self.name}.git"
+
+    def publish(self, files: Files) -> None:
+        if self.repo is None:
+            self.repo = self.laptop.repo(self.name, dict(files), name=f"{self.name}-up")
+            self.begin(say(self.laptop, "git:generate-deploy-key", self.name, check=True).out)
+        else:
+            self.repo.commit(dict(files))
+        self.repo.git("push", "--quiet", self.url, "main", check=True)
+
+    def begin(self, key: str) -> None:
+        home = "/home/up"
+        keys = shlex.quote(f"{key}{self.laptop.public_key}\n")
+        self.laptop.machine.sh(
+            f"id up >/dev/null 2>&1 || useradd --create-home --shell /bin/sh up; install -d -o up -m 700 {home}/.ssh; "
+            f"printf %s {keys} >> {home}/.ssh/authorized_keys; chown up {home}/.ssh/authorized_keys; "
+            f"su up -c 'git init --quiet --bare --initial-branch=main {home}/{self.name}.git'",
+            check=True,
+        )
+        say(self.laptop, "git:allow-host", self.name, self.laptop.ip, check=True)
+
+    def ship(self, files: Files) -> Result:
+        self.publish(files)
+        return say(self.laptop, "git:sync", self.name, self.url, "main")
+
+    def cut_short(self, files: Files) -> Result:
+        """Half of a commit is there: its files are missing."""
+        self.publish(files)
+        objects = f"/home/up/{self.name}.git/objects"
+        self.laptop.machine.sh(f"cp -a {objects} {objects}.whole; find {objects} -type f -newer {objects}/../HEAD "
+                               f"-size -2 -delete", check=True)  # fmt: skip
+        cut = say(self.laptop, "git:sync", self.name)
+        self.laptop.machine.sh(f"rm -r {objects}; mv {objects}.whole {objects}", check=True)
+        return cut
+
+
+WAYS: list[type[Way]] = [ByGit, ByArchive, ByRsync, ByPull, ByList]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,297 @@
+"""`git:sync` and what belongs to it: an app that follows a repository elsewhere."""
+
+from __future__ import annotations
+
+import re
+import sys
+from dataclasses import replace
+
+import click
+
+from receiver import names, settings
+from receiver.caller import Caller, Role
+from receiver.cli import out
+from receiver.cli.args import app_argument, json_option, ledger_of
+from receiver.cli.main import Context, print_failure
+from receiver.engines import all as engines
+from receiver.errors import Failure, Rejected, printable
+from receiver.names import AppName
+from receiver.paths import Layout
+from receiver.proxy.endpoint import address
+from receiver.sources.pull import access, hook
+from receiver.sources.pull.remote import checked_pattern, checked_ref
+from receiver.sources.pull.wish import OFTEN, SELDOM, Follow, Place
+from receiver.story.submit import tell
+from receiver.system import disk
+from receiver.system.audit import Audit
+from receiver.system.limits import limit_memory
+
+_EVERY = re.compile(r"([1-9][0-9]{0,6})([smhd]?)", re.ASCII)
+_UNITS = {"": 60, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+@click.command()
+@app_argument
+@click.argument("url", required=False)
+@click.argument("ref", required=False)
+@click.option("--every", metavar="5m", help="Look by itself, so often (60s to 7d); off: only when asked.")
+@click.option("--tags", metavar="PATTERN", help="Follow the newest version among these tags, as 'v*'.")
+@click.option(
+    "--verify-signatures/--no-verify-signatures", "signed", default=None, help="Only what a signer has signed."
+)
+@click.option("--webhook/--no-webhook", default=None, help="Look when a webhook comes, and print what to enter for it.")
+@click.option("--off", is_flag=True, help="Follow nothing any more; keys and passwords stay.")
+@click.pass_obj
+def sync(
+    ctx: Context,
+    app: AppName,
+    url: str | None,
+    ref: str | None,
+    every: str | None,
+    tags: str | None,
+    signed: bool | None,
+    webhook: bool | None,
+    off: bool,
+) -> int:
+    """Follow a repository elsewhere: fetch a branch or tag, and put it live when it has moved.
+
+    \b
+    Examples:
+      shipit git:sync blog https://github.com/ann/blog main --every 5m
+      shipit git:sync blog git@github.com:ann/blog --tags 'v*'
+      shipit git:sync blog                    look now
+      shipit git:sync blog --off
+    """
+    from receiver.story.pull import Pull
+
+    ledger = ledger_of(ctx, app)
+    place = Place(ledger.paths)
+    now = place.read()
+    if off:
+        hooked(ctx, app, wanted=False)
+        with ctx.connect_agent() as agent:
+            agent.look_every(app, 0)
+        out.say(f"{app} follows nothing any more." if place.drop() else f"{app} followed nothing.")
+        return 0
+    if url:
+        now = Follow(access.checked_url(url)) if now is None or now.url != url else now
+        now = replace(now, ref=checked_ref(ref) if ref else "", tags="")
+    elif now is None:
+        raise Rejected(f"{app} follows no repository.", hint=f"Follow one: shipit git:sync {app} URL [REF]")
+    if tags is not None:
+        if ref:
+            raise Rejected("A ref or a pattern of tags, not both.")
+        now = replace(now, ref="", tags=checked_pattern(tags))
+    before = place.read()
+    if before and (before.ref, before.tags) != (now.ref, now.tags):
+        # Another branch need not go on from this one.
+        now = replace(now, name="", seen="", commit="", refused="")
+    if signed is not None:
+        now = replace(now, signed=signed)
+    if every is not None:
+        now = replace(now, every=seconds(every))
+    place.save(now)
+    if url or every is not None:
+        timed(ctx, app, now)
+    if webhook is not None:
+        hooked(ctx, app, wanted=webhook)
+    return Pull(ctx.layout, ledger, ctx.settings, ctx.caller, asked=True).look()
+
+
+def hooked(ctx: Context, app: AppName, *, wanted: bool) -> None:
+    """Have nginx take a webhook for the app, and print its address and secret; or have it take none."""
+    ledger = ledger_of(ctx, app)
+    place, mark = Place(ledger.paths), ledger.paths.has_hook
+    if wanted and not engines.has_timers(ctx.layout):
+        raise Rejected(
+            "This machine has nothing that would take a webhook.", hint="Have cron call: shipit git:sync APP"
+        )
+    if not wanted and not mark.exists():
+        return
+    secret = hook.secret_of(place.hook) or hook.new_secret()
+    if wanted:
+        place.write(place.hook, f"{secret.path} {secret.key}\n")
+        disk.write_atomically(mark, b"", 0o640)
+    else:
+        disk.remove_file(mark)
+        disk.remove_file(place.hook)
+    with ctx.connect_agent() as agent:
+        agent.proxy(app)
+    if wanted:
+        current = ledger.current()
+        base = address(ctx.layout, ledger.state(), current, ctx.settings)
+        out.fields({"webhook": base + secret.address(app), "secret": secret.key, "content type": "application/json"})
+
+
+def timed(ctx: Context, app: AppName, follow: Follow) -> None:
+    """Have the machine look as often as the app wants, and say so."""
+    if follow.every and not engines.has_timers(ctx.layout):
+        tell(f"This machine has no timers. Have your own call, every {words(follow.every)}: shipit git:sync {app}")
+        return
+    with ctx.connect_agent() as agent:
+        agent.look_every(app, follow.every)
+    if follow.every:
+        tell(f"{app} follows {follow.what} of {follow.url}, and looks every {words(follow.every)}.")
+
+
+def seconds(text: str) -> int:
+    """`5m` → 300; a bare number is minutes, `off` is 0."""
+    if text in ("off", "0"):
+        return 0
+    match = _EVERY.fullmatch(text)
+    found = int(match[1]) * _UNITS[match[2]] if match else 0
+    if not OFTEN <= found <= SELDOM:
+        raise Rejected(f"{text[:20]!a} is no time between {OFTEN} seconds and 7 days.", hint="As in: --every 5m")
+    return found
+
+
+def words(every: int) -> str:
+    return next(
+        f"{every // size}{unit}" for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)) if not every % size
+    )
+
+
+@click.command()
+@app_argument
+@json_option
+@click.pass_obj
+def report(ctx: Context, app: AppName, form: str) -> int:
+    """Say what an app follows, and how the last look went. Exit 1 when it cannot be reached, or was refused."""
+    follow = Place(ledger_of(ctx, app).paths).read()
+    shown = fields(follow)
+    if form == "json":
+        out.show_json(shown)
+    elif follow is None:
+        out.say(f"{app} follows nothing. Follow a repository: shipit git:sync {app} URL [REF]")
+    else:
+        out.fields({name: printable(value) for name, value in shown.items() if value})
+    return 1 if follow and (follow.failing or follow.refused) else 0
+
+
+def fields(follow: Follow | None) -> dict[str, str]:
+    if follow is None:
+        return {}
+    return {
+        "url": follow.url,
+        "follows": follow.what,
+        "every": words(follow.every) if follow.every else "when asked",
+        "signatures": "checked" if follow.signed else "",
+        "looked": out.when(follow.looked) if follow.looked else "",
+        "at": f"{follow.name} {follow.seen[:8]}".strip(),
+        "refused": follow.refused,
+        "failing since": f"{out.when(follow.failing)} ({follow.times} times)" if follow.failing else "",
+        "reason": follow.reason,
+    }
+
+
+@click.command()
+@app_argument
+@click.option("--force", is_flag=True, help="In place of the one there is.")
+@click.pass_obj
+def generate_key(ctx: Context, app: AppName, force: bool) -> None:
+    """Make the key that the app fetches with, and print its public half.
+
+    \b
+    Example: shipit git:generate-deploy-key blog
+    """
+    place = Place(ledger_of(ctx, app).paths)
+    out.say(access.make_key(place, app, again=force))
+
+
+@click.command()
+@app_argument
+@click.pass_obj
+def public_key(ctx: Context, app: AppName) -> None:
+    """Print the public half of the app's deploy key, to be given to whoever keeps the repository."""
+    out.say(access.public_key(Place(ledger_of(ctx, app).paths), app))
+
+
+@click.command()
+@app_argument
+@click.argument("host")
+@click.argument("user", required=False)
+@click.argument("password", required=False, metavar="[PASSWORD|-]")
+@click.pass_obj
+def auth(ctx: Context, app: AppName, host: str, user: str | None, password: str | None) -> None:
+    """Say as whom the app fetches from a host by https; without a user, as nobody any more.
+
+    \b
+    Example: shipit git:auth blog github.com ann - < TOKEN
+    """
+    place, host = Place(ledger_of(ctx, app).paths), access.host_of(host)
+    if user is None:
+        access.set_password(place, host, "", "")
+        out.say(f"{app} asks {host} as nobody.")
+        return
+    if password in (None, "-"):
+        password = sys.stdin.read(4096).rstrip("\r\n")
+    if not password:
+        raise Rejected("The password is empty.", hint=f"shipit git:auth {app} {host} {user} - < PASSWORD")
+    access.set_password(place, host, user, password)
+    out.say(f"{app} asks {host} as {printable(user)}.")
+
+
+@click.command()
+@app_argument
+@click.argument("host", metavar="HOST|-")
+@click.pass_obj
+def allow_host(ctx: Context, app: AppName, host: str) -> None:
+    """Trust the host key that a machine shows now, or those on standard input (-); prints the fingerprints.
+
+    \b
+    Examples:
+      shipit git:allow-host blog github.com
+      ssh-keyscan git.example.org | shipit git:allow-host blog -
+    """
+    place = Place(ledger_of(ctx, app).paths)
+    lines = sys.stdin.read(2**16).splitlines() if host == "-" else access.scan(access.host_of(host))
+    for line in access.allow_host(place, lines):
+        out.say(printable(line))
+    if host != "-":
+        tell("Compare these with what the host publishes.")
+
+
+@click.command()
+@app_argument
+@click.argument("where", metavar="-")
+@click.pass_obj
+def allow_signers(ctx: Context, app: AppName, where: str) -> None:
+    """Say whose signatures count, as ssh-keygen's allowed signers on standard input, one a line.
+
+    \b
+    Example: shipit git:allow-signers blog - < allowed_signers
+    """
+    if where != "-":
+        raise Rejected("The signers are read from standard input.", hint=f"shipit git:allow-signers {app} - < FILE")
+    count = access.allow_signers(Place(ledger_of(ctx, app).paths), sys.stdin.read(2**16).splitlines())
+    out.say(f"{count} signers are allowed for {app}.")
+
+
+def main(word: str) -> int:
+    """What the timer of an app starts (templates/systemd/look.timer.j2): `word` is the app's name as its unit has it."""
+    app = names.app_name(word.replace("_", "-"))
+    caller = Caller("git:sync", "", Role.DEPLOY, (app,))
+    layout = Layout()
+    audit = Audit("timer")
+    limit_memory(settings.load(layout.settings).push_memory)
+    code = 70
+    try:
+        code = by_itself(Context(caller, layout), app)
+    except Exception as error:  # noqa: BLE001 - nobody waits; an administrator finds it
+        audit.bug(error)
+    finally:
+        audit.end(caller, caller.name, "git:sync", code)
+    return 0
+
+
+def by_itself(ctx: Context, app: AppName, *, waits: bool = False) -> int:
+    """Look, and put live what is new; returns the exit code of its verdict. A failure that was told is not told again."""
+    from receiver.story.pull import Pull
+
+    pull = Pull(ctx.layout, ledger_of(ctx, app), ctx.settings, ctx.caller, asked=False)
+    try:
+        return pull.look(waits=waits)
+    except Failure as failure:
+        if not pull.told:
+            print_failure(failure)
+        return failure.exit_code

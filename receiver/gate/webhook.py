@@ -1,0 +1,92 @@
+"""Webhooks, as nginx passes them on from the apps' names: started by the first, ends when none has come for a while.
+
+As `shipit`, in a sandbox (templates/systemd/shipit-hook.service); each request has a process of its own.
+"""
+
+from __future__ import annotations
+
+import gc
+import socket
+from http.server import BaseHTTPRequestHandler
+
+from receiver.caller import Caller, Role
+from receiver.cli.main import Context
+from receiver.cli.pull import by_itself
+from receiver.names import AppName
+from receiver.paths import Layout
+from receiver.sources.pull.hook import MAX_BODY, app_of, is_signed, secret_of
+from receiver.sources.pull.wish import Place
+from receiver.system.audit import Audit
+from receiver.system.journal import lines_may_be_lost
+from receiver.system.listener import FIRST_FD, IDLE, fork_for_each
+
+NAME = "webhook"
+
+
+def main() -> None:
+    """Serve the socket that systemd passed."""
+    lines_may_be_lost("shipit-hook")
+    gc.freeze()
+    gc.enable()
+    with socket.socket(fileno=FIRST_FD) as server:
+        fork_for_each(server, serve, ahead=iter(()), idle=IDLE)
+
+
+def serve(connection: socket.socket, layout: Layout = Layout()) -> int:  # noqa: B008
+    """In a process of its own: answer one request, then look if it was a hook; returns an exit code."""
+    connection.settimeout(30)
+    asked = Request(connection, layout)
+    connection.close()
+    return look(layout, asked.app) if asked.app else 0
+
+
+class Request(BaseHTTPRequestHandler):
+    """Answers by being made. `app` is whose hook it was, "" if it was none."""
+
+    timeout = 30
+    server_version, sys_version = "shipit", ""
+
+    def __init__(self, connection: socket.socket, layout: Layout) -> None:
+        self.app, self._layout = AppName(""), layout
+        super().__init__(connection, "nginx", None)  # type: ignore[arg-type]
+
+    def do_POST(self) -> None:
+        found = app_of(self.path)
+        secret = secret_of(Place(self._layout.app(found[0])).hook) if found else None
+        if found is None or secret is None or self.path != secret.address(found[0]):
+            return self._say(404, "There is no such hook.")
+        size = self.headers.get("Content-Length", "")
+        if not size.isdecimal() or len(size) > 9 or int(size) > MAX_BODY:
+            return self._say(413, "The body is too large, or does not say how large it is.")
+        body = self.rfile.read(int(size))
+        if not is_signed(secret, {name.lower(): value for name, value in self.headers.items()}, body):
+            return self._say(403, "The signature is not made with this hook's secret.")
+        self.app = found[0]
+        return self._say(202, "shipit looks what is new.")
+
+    def _say(self, status: int, text: str) -> None:
+        self.close_connection = True
+        raw = f"{text}\n".encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "text/plain")
+        self.send_header("Content-Length", str(len(raw)))
+        self.end_headers()
+        self.wfile.write(raw)
+        self.wfile.flush()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """nginx has a log of requests."""
+
+
+def look(layout: Layout, app: AppName) -> int:
+    """Look what is new; returns the exit code of the verdict."""
+    caller = Caller(NAME, "", Role.DEPLOY, (app,))
+    audit = Audit(NAME)
+    code = 70
+    try:
+        code = by_itself(Context(caller, layout), app, waits=True)
+    except Exception as error:  # noqa: BLE001 - nobody waits; an administrator finds it
+        audit.bug(error)
+    finally:
+        audit.end(caller, NAME, "git:sync", code)
+    return code

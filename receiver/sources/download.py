@@ -1,0 +1,127 @@
+"""An archive that is fetched from a URL: https, or http with its digest; bounded in size, time and redirects."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from pathlib import Path
+from typing import IO
+from urllib.parse import SplitResult, urljoin, urlsplit
+
+from receiver.errors import HostFault, Rejected
+
+REDIRECTS = 5
+SILENCE, LONGEST = 60.0, 1800.0  # seconds: without a byte, and for all of it
+CHUNK = 2**18
+_URL = re.compile(r"https?://[A-Za-z0-9\[][^\s\x00-\x20\x7f]{1,2000}", re.ASCII)
+_SHA256 = re.compile(r"(?:sha256:)?([0-9A-Fa-f]{64})", re.ASCII)
+
+
+@contextmanager
+def downloaded(url: str, sha256: str, folder: Path, limit: int) -> Iterator[tuple[IO[bytes], int]]:
+    """All that a URL gives, in a file without a name, and how many bytes.
+
+    `sha256` ("" for none) is what it must be. Raises Rejected beyond `limit` bytes, for another digest or another kind of
+    URL, HostFault when it cannot be had.
+    """
+    import tempfile
+
+    wanted = digest_of(sha256)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        ends = time.monotonic() + LONGEST
+        found = hashlib.sha256()
+        size = 0
+        connection, answer = opened(url, http=bool(wanted))
+        try:
+            while chunk := answer.read(CHUNK):
+                size += len(chunk)
+                if size > limit:
+                    raise Rejected(
+                        f"The archive is larger than {limit // 2**20} MiB.",
+                        holds="Nothing was changed.",
+                        hint="The server's administrator raises max_push in /etc/shipit/shipit.yml.",
+                    )
+                if time.monotonic() > ends:
+                    raise HostFault(f"The archive took longer than {LONGEST / 60:.0f} minutes.")
+                found.update(chunk)
+                file.write(chunk)
+            if answer.length:
+                raise HostFault(f"The archive was cut off: {answer.length} bytes are missing.", hint="Try again.")
+        except (OSError, HTTPException) as error:
+            raise HostFault(f"The archive was cut off ({_why(error)}).", hint="Try again.") from error
+        finally:
+            connection.close()
+        if wanted and found.hexdigest() != wanted:
+            raise Rejected(
+                f"The archive is not the one that was asked for: its SHA-256 is {found.hexdigest()}.",
+                holds="Nothing was changed.",
+            )
+        file.flush()
+        file.seek(0)
+        yield file, size
+
+
+def digest_of(text: str) -> str:
+    """In lower case; raises Rejected for what is no SHA-256."""
+    match = _SHA256.fullmatch(text)
+    if text and not match:
+        raise Rejected(f"{text[:80]!a} is no SHA-256.", hint="64 hexadecimal digits: sha256sum FILE")
+    return match[1].lower() if match else ""
+
+
+def opened(url: str, *, http: bool) -> tuple[HTTPConnection, HTTPResponse]:
+    """The answer with the content, behind redirects. `http`: whether that is enough on the way, too."""
+    import ssl
+
+    for _ in range(REDIRECTS + 1):
+        parts = checked(url, http=http)
+        host = parts.hostname or ""
+        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        connection = (
+            HTTPSConnection(host, parts.port, timeout=SILENCE, context=ssl.create_default_context())
+            if parts.scheme == "https"
+            else HTTPConnection(host, parts.port, timeout=SILENCE)
+        )
+        try:
+            connection.request("GET", path, headers={"User-Agent": "shipit", "Accept": "*/*", "Connection": "close"})
+            answer = connection.getresponse()
+        except (OSError, HTTPException, ValueError) as error:
+            connection.close()
+            raise HostFault(f"{shown(url)} could not be fetched: {_why(error)}.") from error
+        if answer.status == 200:
+            return connection, answer
+        place = answer.getheader("Location")
+        connection.close()
+        if answer.status not in (301, 302, 303, 307, 308) or not place:
+            raise HostFault(f"{shown(url)} could not be fetched: it answers {answer.status}.")
+        url = urljoin(url, place)
+    raise Rejected(f"The URL redirects more than {REDIRECTS} times.")
+
+
+def checked(url: str, *, http: bool) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), None
+    if not _URL.fullmatch(url) or not parts.hostname or port == 0 or "@" in parts.netloc:
+        raise Rejected(f"shipit does not fetch {shown(url)!a}.", hint="As in: https://HOST/PATH.tar.gz")
+    if parts.scheme != "https" and not http:
+        raise Rejected(
+            "What comes by http could have been changed on the way.",
+            hint="Give its digest: --sha256 DIGEST; or fetch it by https.",
+        )
+    return parts
+
+
+def shown(url: str) -> str:
+    """Without what may be a secret: the query, and a user."""
+    return url.partition("?")[0].partition("#")[0].rpartition("@")[2][:200]
+
+
+def _why(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)[:200] or type(error).__name__

@@ -1,0 +1,33 @@
+"""Commits that were fetched from where they are published (`git:sync`)."""
+
+from __future__ import annotations
+
+from receiver.model import Origin
+from receiver.names import Oid
+from receiver.sources.base import Stored
+from receiver.sources.git.receive import REF, Check, received
+from receiver.sources.git.repository import Git, environment
+from receiver.system.run import run
+
+
+class PullSource(Stored):
+    """What `git:sync` brought. The deploy branch is not its own: it stays at what was pushed."""
+
+    kind = "pull"
+
+    def take(self, other: Git, oid: Oid, ref: str, check: Check) -> Origin:
+        """Have a commit of another repository on this machine; raises what `check` does, with nothing kept.
+
+        The caller has the app's turn.
+        """
+        local = environment({"protocol.file.allow": "always"})
+        words = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-gc", "--", f"file://{other.repo}"]
+
+        def fill(git: Git) -> None:
+            other.run("update-ref", REF, oid)
+            run(git.argv(*words, f"+{REF}:{REF}"), env=local)
+
+        received(self.paths.repo, fill, check)
+        commit = self.commits.commit(oid)
+        shown = ref.removeprefix("refs/heads/").removeprefix("refs/tags/")
+        return Origin(self.kind, oid, title=commit.subject, author=commit.author, ref=shown)

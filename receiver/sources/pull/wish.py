@@ -1,0 +1,120 @@
+"""What an app follows (`git:sync`), and how the last look at it went. Kept where only `shipit` reads: in repo.git."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from receiver.paths import AppPaths
+from receiver.records import FORMAT, Format, Record, decode, encode, flag, format_number, own, real, text, whole
+from receiver.system import disk
+
+# Seconds between two looks.
+OFTEN, SELDOM = 60, 7 * 86400
+
+
+@dataclass(frozen=True)
+class Follow(Record):
+    """`ref` is a branch, a tag or a full ref ("": what the other side calls HEAD), `tags` a pattern of which the newest
+    version is taken instead. `every`: seconds (0: only when asked). `signed`: only what an allowed signer has signed.
+
+    `seen` is what the ref `name` was at when that was last tried, `refused` why it did not go live ("": it did), `commit`
+    the last commit that was taken. `looked` is when the other side was last asked; `failing` since when it cannot be
+    reached (0.0: it can), `reason` why, `times` how often."""
+
+    url: str = field(metadata=own(text))
+    format: Format = field(default=FORMAT, metadata=own(format_number))
+    ref: str = field(default="", metadata=own(text))
+    tags: str = field(default="", metadata=own(text))
+    every: int = field(default=0, metadata=own(whole(SELDOM)))
+    signed: bool = field(default=False, metadata=own(flag))
+    name: str = field(default="", metadata=own(text))
+    seen: str = field(default="", metadata=own(text))
+    refused: str = field(default="", metadata=own(text))
+    commit: str = field(default="", metadata=own(text))
+    looked: float = field(default=0.0, metadata=own(real))
+    failing: float = field(default=0.0, metadata=own(real))
+    reason: str = field(default="", metadata=own(text))
+    times: int = field(default=0, metadata=own(whole()))
+
+    @property
+    def what(self) -> str:
+        """What is followed, as it was typed."""
+        return f"tags {self.tags}" if self.tags else self.ref or "HEAD"
+
+
+class Place:
+    """The files of one app: all in one directory that git does not know."""
+
+    def __init__(self, paths: AppPaths) -> None:
+        self.repo = paths.repo
+        self.dir = paths.repo / "pull"
+
+    @property
+    def key(self) -> Path:
+        return self.dir / "key"
+
+    @property
+    def public_key(self) -> Path:
+        return self.dir / "key.pub"
+
+    @property
+    def known_hosts(self) -> Path:
+        return self.dir / "known_hosts"
+
+    @property
+    def credentials(self) -> Path:
+        """As git-credential-store(1) reads it."""
+        return self.dir / "credentials"
+
+    @property
+    def signers(self) -> Path:
+        """As ssh-keygen(1) reads ALLOWED SIGNERS."""
+        return self.dir / "signers"
+
+    @property
+    def lock(self) -> Path:
+        """Held by whoever looks at the other side."""
+        return self.dir / "lock"
+
+    @property
+    def waiting(self) -> Path:
+        """Held by the one who looks after whoever does now."""
+        return self.dir / "waiting"
+
+    @property
+    def hook(self) -> Path:
+        """The secrets of the webhook (hook.py), if there is one."""
+        return self.dir / "hook"
+
+    @property
+    def _record(self) -> Path:
+        return self.dir / "follow.json"
+
+    def make(self) -> None:
+        self.dir.mkdir(mode=0o700, exist_ok=True)
+
+    def read(self) -> Follow | None:
+        """What the app follows; None if nothing. Raises Corrupt."""
+        try:
+            return decode(Follow, self._record.read_bytes(), "follow.json")
+        except FileNotFoundError:
+            return None
+
+    def save(self, follow: Follow) -> None:
+        self.make()
+        disk.write_atomically(self._record, encode(follow), 0o600)
+
+    def drop(self) -> bool:
+        """Follow nothing any more; keys and passwords stay."""
+        return disk.remove_file(self._record)
+
+    def write(self, path: Path, text: str) -> None:
+        self.make()
+        disk.write_atomically(path, text.encode(), 0o600)
+
+    def lines(self, path: Path) -> list[str]:
+        try:
+            return path.read_text().splitlines()
+        except FileNotFoundError:
+            return []

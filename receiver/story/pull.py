@@ -1,0 +1,145 @@
+"""Following another repository: look whether the ref has moved, fetch it, and make a release of it as of a push.
+
+What was tried once is not tried again by itself, whether it went live or not: only when the ref moves, or somebody asks.
+What could not be reached is asked for again each time, and told once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, nullcontext
+from dataclasses import replace
+
+from receiver.caller import Caller
+from receiver.errors import Busy, Cancelled, Failure, Rejected
+from receiver.ledger.ledger import Ledger
+from receiver.model import Change
+from receiver.names import Oid
+from receiver.paths import Layout
+from receiver.settings import Settings
+from receiver.sources.pull import remote
+from receiver.sources.pull.source import PullSource
+from receiver.sources.pull.wish import Follow, Place
+from receiver.story import verdict
+from receiver.story.admit import Admission, approve_for
+from receiver.story.submit import Submission, tell
+from receiver.system import disk
+
+REASON_MAX = 500
+
+
+class Pull:
+    """Looks at what an app follows. `asked`: somebody waits for it, so what was tried before is tried again.
+
+    `told`: the last look failed for a reason that was told before.
+    """
+
+    def __init__(self, layout: Layout, ledger: Ledger, settings: Settings, caller: Caller, *, asked: bool) -> None:
+        self.layout, self.ledger, self.settings, self.caller, self.asked = layout, ledger, settings, caller, asked
+        self.told = False
+        self._place = Place(ledger.paths)
+
+    def look(self, *, waits: bool = False) -> int:
+        """Make a release if there is anything new; returns the exit code of its verdict, 0 if there is nothing.
+
+        `waits`: when somebody else looks, look again afterwards, for what has come since; one waits so for all.
+        Raises Unreached, and Rejected for what is not taken; the ledger is as it was then. Raises Busy.
+        """
+        if self._place.read() is None:
+            app = self.ledger.app
+            raise Rejected(f"{app} follows no repository.", hint=f"Follow one: shipit git:sync {app} URL [REF]")
+        with ExitStack() as stack:
+            try:
+                with disk.locked(self._place.waiting, wait=False) if waits else nullcontext():
+                    stack.enter_context(disk.locked(self._place.lock, wait=waits))
+            except BlockingIOError:
+                if waits:
+                    return 0
+                raise Busy(f"{self.ledger.app} is being fetched already.") from None
+            follow = self._place.read()
+            return self._look(follow) if follow else 0
+
+    def _look(self, follow: Follow) -> int:
+        try:
+            seen = remote.look(self._place, follow)
+        except Failure as failure:
+            self._missed(follow, failure)
+            raise
+        self._save(lambda now: replace(now, looked=time.time(), failing=0.0, reason="", times=0))
+        if not self.asked and (seen.ref, str(seen.oid)) == (follow.name, follow.seen):
+            return 0
+        if self._serves(follow, seen):
+            tell(f"{seen.ref} of {follow.url} is at {seen.oid[:8]}, which is live.")
+            return 0
+        try:
+            return self._bring(follow, seen)
+        except (Busy, Cancelled):
+            raise
+        except Rejected as refusal:
+            self._refused(seen, refusal.message)
+            raise
+        except Failure as failure:
+            self._missed(follow, failure)
+            raise
+
+    def _bring(self, follow: Follow, seen: remote.Seen) -> int:
+        tell(f"Fetching {seen.ref} of {follow.url}")
+        app, source = self.ledger.app, PullSource(self.ledger.paths)
+        # Before it is the app's turn: who sends slowly keeps nobody waiting.
+        with remote.fetched(self._place, follow, seen, self.settings.max_push * 2**20) as (git, oid):
+            if follow.signed:
+                tell(f"{oid[:8]} is signed by {remote.check_signature(self._place, git, seen, oid)}")
+            last = Oid(follow.commit)
+            if last and last != oid and not self.ledger.state().allow_force_push:
+                # What is not kept here any more is there, if they have it.
+                goes_on = git.commit_of(last) is not None and git.is_ancestor(last, oid)
+                self._refuse_rewritten(follow, seen, last, oid, goes_on=goes_on)
+            how = f"Meant so? shipit ps:scale {app} web=0"
+            admission = Admission(self.layout, self.ledger, self.settings, self.caller, how)
+            with Submission(self.layout, self.ledger, self.caller.name) as submission:
+                origin = source.take(git, oid, seen.ref, admission)
+                self._save(lambda now: replace(now, name=seen.ref, seen=str(seen.oid), commit=str(oid), refused=""))
+                approve_for(self.caller, self.ledger, admission.names)
+                code = submission.submit(Change.DEPLOY, builds=True, origin=origin)
+                release = self.ledger.release(self.ledger.numbers()[-1])
+        if code:
+            self._save(lambda now: replace(now, refused=f"{release.name}: {release.reason}"[:REASON_MAX]))
+        return code
+
+    def _serves(self, follow: Follow, seen: remote.Seen) -> bool:
+        """Whether just this was taken before, and is live."""
+        current = self.ledger.current()
+        origin = current.origin if current else None
+        mine = origin is not None and origin.kind == PullSource.kind and origin.id == follow.commit
+        return mine and not follow.refused and (seen.ref, str(seen.oid)) == (follow.name, follow.seen)
+
+    def _refuse_rewritten(self, follow: Follow, seen: remote.Seen, last: Oid, new: Oid, *, goes_on: bool) -> None:
+        """A branch goes on from where it was, and a tag stays where it is; a newer tag may be of another branch."""
+        hint = f"Allow it: shipit git:set {self.ledger.app} force-push on    Then: shipit git:sync {self.ledger.app}"
+        if seen.ref.startswith("refs/tags/") and seen.ref == follow.name:
+            raise Rejected(f"{seen.ref} of {follow.url} was moved from {last[:8]} to {new[:8]}.", hint=hint)
+        if not goes_on and not follow.tags:
+            raise Rejected(
+                f"{seen.ref} of {follow.url} is at {new[:8]}, which does not go on from {last[:8]}: its history was "
+                "rewritten, or it is another repository.",
+                hint=hint,
+            )
+
+    def _refused(self, seen: remote.Seen, reason: str) -> None:
+        """What was seen is not taken, and is not tried again before it changes."""
+        self._save(lambda now: replace(now, name=seen.ref, seen=str(seen.oid), refused=reason[:REASON_MAX]))
+        verdict.unreached(self.ledger, reason)
+
+    def _missed(self, follow: Follow, failure: Failure) -> None:
+        self.told = follow.failing > 0
+        reason = " ".join([failure.message, *failure.details[:1]])[:REASON_MAX]
+        since = follow.failing or time.time()
+        self._save(lambda now: replace(now, looked=time.time(), failing=since, reason=reason, times=follow.times + 1))
+        if not self.told:
+            verdict.unreached(self.ledger, reason)
+
+    def _save(self, change: Callable[[Follow], Follow]) -> None:
+        """Of what is kept by now: somebody may have changed meanwhile what is followed, or ended it."""
+        if (now := self._place.read()) is not None:
+            self._place.save(change(now))
