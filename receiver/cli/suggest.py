@@ -16,7 +16,7 @@ ELSEWHERE = {
     "apps:locked": "status", "apps:report": "status", "report": "status", "ps:report": "ps", "ps:inspect": "ps",
     "builds:list": "releases", "builds:info": "releases:info", "builds:output": "releases:output",
     "logs:failed": "releases:output", "config:export": "config:show", "config:bundle": "config:show",
-    "config:live": "config:show", "domains:report": "domains:list", "git:report": "status", "checks:report": "status",
+    "config:live": "config:show", "domains:report": "domains:list", "checks:report": "status",
     "builds:report": "releases", "audit": "releases", "log": "logs", "ls": "apps:list", "info": "status",
     "stat": "status", "stats": "status", "enter": "run", "events": "releases", "redeploy": "deploy",
 }  # fmt: skip
