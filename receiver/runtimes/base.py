@@ -90,11 +90,12 @@ class Evidence:
 @dataclass(frozen=True)
 class Suggestion:
     """What stands in for a Procfile that is not there: the command of `web`, or the directory that nginx serves;
-    `notice` tells the pusher why."""
+    `notice` tells the pusher why. `others`: further processes (type, command), none of which runs until it is scaled."""
 
     notice: str
     web: str = ""
     static: str = ""
+    others: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from receiver.manifest.command import Server
 from receiver.manifest.procfile import Line, Procfile
 from receiver.manifest.section import Section
 from receiver.model import WEB
+from receiver.names import type_name
 from receiver.runtimes import unserved
 from receiver.runtimes.all import RUNTIMES
 from receiver.runtimes.base import Evidence, Runtime
@@ -108,6 +109,7 @@ def _lines(pushed: Pushed, found: Found, runtimes: Sequence[Runtime], notices: l
         if suggested := runtime.suggests(pushed):
             notices.append(suggested.notice)
             lines = {WEB: Line(suggested.web, 0)} if suggested.web else {}
+            lines |= {type_name(kind): Line(command, 0) for kind, command in suggested.others}
             return Procfile(lines, None), suggested.static
     examples = (runtime.example(pushed) for runtime, _ in found)
     example = next(filter(None, examples), "web: ./server --port $PORT")

@@ -7,7 +7,7 @@ import os
 import resource
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -15,6 +15,7 @@ from typing import IO, Any
 from receiver.errors import Failure, Rejected, printable
 from receiver.model import Origin
 from receiver.names import Oid
+from receiver.runtimes.packed import ENDINGS
 from receiver.sources import about
 from receiver.sources.base import Stored
 from receiver.sources.git.receive import Check, received
@@ -26,6 +27,7 @@ from receiver.system.run import PIPE, Program, find, start
 # What an archive begins with (tar: at 257).
 MAGIC = {
     b"\x1f\x8b": "tar.gz", b"\xfd7zXZ\0": "tar.xz", b"BZh": "tar.bz2", b"\x28\xb5\x2f\xfd": "tar.zst", b"PK\3\4": "zip",
+    b"!<arch>\ndebian-binary": "deb",
 }  # fmt: skip
 KINDS = ("tar", *MAGIC.values())
 USTAR = slice(257, 262)
@@ -48,12 +50,16 @@ class ArchiveSource(Stored):
         """As base.Sent has it; `said` is the kind of archive that the sender claims ("" for none)."""
         kind = kind_of(file, said)
         title = f"{kind} from {by}"
+        old = [path for path in self.commits.tree(parent).files() if path.endswith(ENDINGS)] if parent else []
+        old = [path for path in old if "/" not in path]
         report: dict[str, Any] = {}
         oid = received(
-            self.paths.repo, lambda git: report.update(imported(git, kind, file, limits, title, parent)), check
+            self.paths.repo, lambda git: report.update(imported(git, kind, file, limits, title, parent, old)), check
         )
         packed = about.read(self.commits.tree(oid))
-        if packed is None:
+        if report["package"]:
+            title = f"{report['package']} from {by}"
+        if packed is None or report["package"]:
             return Origin(self.kind, oid, title=title, author=by), told(report)
         title = f"{packed.name} {packed.version} ({kind}) from {by}"
         return Origin(self.kind, oid, title=title, author=by, ref=packed.ref), told(report)
@@ -101,7 +107,9 @@ def spooled(source: int, folder: Path, limit: int) -> Iterator[tuple[IO[bytes], 
         yield file, size
 
 
-def imported(git: Git, kind: str, file: IO[bytes], limits: Limits, title: str, parent: Oid | None) -> dict[str, Any]:
+def imported(
+    git: Git, kind: str, file: IO[bytes], limits: Limits, title: str, parent: Oid | None, old: Sequence[str] = ()
+) -> dict[str, Any]:
     """Have the archive read, in a jail, into git's fast-import; returns what the reader says of it."""
     config = ["-c", "fastimport.unpackLimit=1", "-c", "core.fsync=none"]
     unpacker = zstd(file) if kind == "tar.zst" else None
@@ -116,7 +124,7 @@ def imported(git: Git, kind: str, file: IO[bytes], limits: Limits, title: str, p
     try:
         pid = os.fork()
         if pid == 0:
-            jailed(content, child.stdin.fileno(), writer, (kind, limits, packed, title, int(time.time()), parent))
+            jailed(content, child.stdin.fileno(), writer, (kind, limits, packed, title, int(time.time()), parent, old))
         os.close(writer)
         child.stdin.close()
         with os.fdopen(reader, "rb") as pipe:
@@ -175,10 +183,10 @@ def jailed(content: int, out: int, report: int, what: tuple[Any, ...]) -> None:
         with suppress(OSError):
             while True:
                 os.dup(report)
-        archive, limits, packed, title, when, parent = what
+        archive, limits, packed, title, when, parent, old = what
         with os.fdopen(content, "rb", closefd=False) as file, os.fdopen(out, "wb", closefd=False) as stream:
             try:
-                said = {"ok": unpack.write(archive, file, stream, limits, packed, title, when, parent)}
+                said = {"ok": unpack.write(archive, file, stream, limits, packed, title, when, parent, old)}
             except Failure as failure:
                 said = {"error": {"message": failure.message, "hint": failure.hint}}
             except (MemoryError, RecursionError):
@@ -198,7 +206,10 @@ def answer(raw: bytes, status: int) -> dict[str, Any]:
                 hint=printable(str(said["error"]["hint"])),
             )  # fmt: skip
         ok = said["ok"]
-        return {**{name: int(ok[name]) for name in ("files", "size", "left_out", "empty")}, "top": str(ok["top"])}
+        return {
+            **{name: int(ok.get(name, 0)) for name in ("files", "size", "left_out", "empty", "kept")},
+            **{name: printable(str(ok.get(name, ""))) for name in ("top", "package")},
+        }
     except (ValueError, KeyError, TypeError) as error:
         raise Rejected(
             "The archive could not be read: its reader ended"
@@ -209,6 +220,9 @@ def answer(raw: bytes, status: int) -> dict[str, Any]:
 
 def told(report: dict[str, Any]) -> list[str]:
     """What the sender should see of it."""
+    if report["package"]:
+        lines = [f"{report['package']}, {report['size'] / 2**20:.1f} MiB"]
+        return lines + ["It takes the place of the one before; what lies beside it stays."] * bool(report["kept"])
     lines = [f"{report['files']} files, {report['size'] / 2**20:.1f} MiB"]
     if report["top"]:
         lines.append(f"All of it is below {ascii(report['top'])[1:-1]}/, which is taken for the top of the app.")

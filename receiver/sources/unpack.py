@@ -6,16 +6,21 @@ tree of an app has, is refused with one message; the receiver then throws all of
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import stat
 import tarfile
 import unicodedata
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any, NamedTuple, cast
 
 from receiver.errors import Rejected
+from receiver.runtimes.package import deb
+from receiver.runtimes.packed import BESIDE, Packed
+from receiver.runtimes.python import wheelfile
 from receiver.sources.git.receive import REF
 from receiver.sources.limits import Limits
 
@@ -25,6 +30,10 @@ CHUNK = 2**18
 BUFFER, BEHIND = 20 * 512, 2**16
 # Bytes that any archive may unpack to, however small it is.
 FREE_RATIO = 64 * 2**20
+
+
+# What looks whether an archive of a kind is a package.
+PACKAGES: Mapping[str, Callable[[IO[bytes]], Packed | None]] = {"zip": wheelfile.look, "deb": deb.look}
 
 
 class Entry(NamedTuple):
@@ -108,8 +117,9 @@ class Writer:
         self._place(path)
         self.found.entries[path] = first
 
-    def commit(self, title: str, when: int, parent: str | None) -> dict[str, Any]:
-        """Write the commit, and return what is to say of it."""
+    def commit(self, title: str, when: int, parent: str | None, gone: Sequence[str] = ()) -> dict[str, Any]:
+        """Write the commit, and return what is to say of it. Of the parent's tree nothing stays, or, with `gone`, all but
+        these."""
         found = self.found
         if not found.entries:
             raise Rejected(f"The {self.what} holds no file.")
@@ -122,7 +132,7 @@ class Writer:
         self.out.write(b"committer shipit <shipit@localhost> %d +0000\ndata %d\n%s\n" % (when, len(message), message))
         if parent:
             self.out.write(b"from %s\n" % parent.encode())
-        self.out.write(b"deleteall\n")
+        self.out.write(b"".join(b"D %s\n" % quoted(path) for path in gone) or b"deleteall\n")
         for path, entry in found.entries.items():
             name = quoted(path[len(top) :])
             self.out.write(b"M %s :%d %s\n" % (entry.mode.encode(), entry.mark, name))
@@ -292,12 +302,16 @@ def opened(kind: str, file: IO[bytes]) -> tuple[IO[bytes], Callable[[IO[bytes], 
 
 
 def write(
-    kind: str, file: IO[bytes], out: IO[bytes], limits: Limits, packed: int, title: str, when: int, parent: str | None
-) -> dict[str, Any]:
-    """Read the whole archive and write it as one commit; returns what is to say of it."""
+    kind: str, file: IO[bytes], out: IO[bytes], limits: Limits, packed: int, title: str, when: int, parent: str | None,
+    replaced: Sequence[str] = (),
+) -> dict[str, Any]:  # fmt: skip
+    """Read the whole archive and write it as one commit; returns what is to say of it. `replaced` are the packages at the
+    top of the parent's tree: another version of one of them takes its place, and the rest of that tree stays."""
     writer = Writer(out, limits, packed)
-    content, read = opened(kind, file)
     try:
+        if found := package(kind, file):
+            return write_package(found, file, writer, packed, title, when, parent, replaced)
+        content, read = opened(kind, file)
         read(content, writer)
     except (EOFError, OSError, ValueError) as error:
         # What the decompressors of the standard library raise.
@@ -310,6 +324,35 @@ def write(
             raise
         raise Rejected(f"The archive is damaged or cut off ({error}).", hint="Send it again.") from error
     return writer.commit(title, when, parent)
+
+
+def package(kind: str, file: IO[bytes]) -> Packed | None:
+    """What the archive is as a package (PACKAGES); None when it is a tree of files."""
+    look = PACKAGES.get(kind)
+    if look is None:
+        return None
+    try:
+        found = look(file)
+    except (zipfile.BadZipFile, NotImplementedError, tarfile.TarError, OverflowError, KeyError, RuntimeError) as error:
+        raise Rejected(
+            f"The {kind} is damaged, cut off or of a kind unknown here ({error}).", hint="Send it again."
+        ) from error
+    file.seek(0)
+    return found
+
+
+def write_package(
+    found: Packed, file: IO[bytes], writer: Writer, size: int, title: str, when: int, parent: str | None,
+    replaced: Sequence[str],
+) -> dict[str, Any]:  # fmt: skip
+    """The commit that holds a package, and beside it what it says of itself."""
+    writer.file(found.file, 0o644, size, file)
+    for path, raw in found.beside.items():
+        writer.file(f"{BESIDE}/{found.file}/{path}", 0o644, len(raw), io.BytesIO(raw))
+    same = [old for old in replaced if re.split("[-_]", old)[0].lower() == re.split("[-_]", found.file)[0].lower()]
+    entries = dict(writer.found.entries)
+    report = writer.commit(title, when, parent, gone=[*same, *(f"{BESIDE}/{old}" for old in same)])
+    return {**report, "files": len(entries), "package": found.file, "kept": len(same)}
 
 
 def parents(path: str) -> Iterator[str]:

@@ -215,13 +215,35 @@ def _setup(project: Project) -> Planned:
     return [], (_make_venv(project),), (*first, install)
 
 
+def _wheel(project: Project) -> Planned:
+    """The wheel and what it needs: as requirements.txt says, from wheels/ alone if that is there. What was found the
+    first time stays: later releases of the same wheel share its environment."""
+    wheel, files = said.source(project.tree, Kind.WHEEL), project.tree.files()
+    house = sorted(path for path in files if path.startswith("wheels/"))
+    offline = ("--no-index", "--find-links", "wheels") if house else ()
+    listed = "requirements.txt" in files
+    found = requirements.read(project.tree, "requirements.txt") if listed else requirements.Requirements()
+    decides = [] if found.open else [wheel, *house, *found.files]
+    title, install = f"Installing {wheel}", ("pip", "install", "--exact", *offline)
+    if found.hashed:
+        fills: Steps = (
+            _uv(project, "Installing from requirements.txt", *install, "--require-hashes", "-r", "requirements.txt"),
+            _uv(project, title, "pip", "install", "--no-index", "--no-deps", f"./{wheel}"),
+        )
+    else:
+        more = ("-r", "requirements.txt") if listed else ()
+        fills = (_uv(project, title, *install, f"./{wheel}", *more),)
+    return decides, (_make_venv(project),), fills
+
+
 def _nothing(project: Project) -> Planned:
     return ["runtime.txt"], (_make_venv(project),), ()
 
 
 _BY_KIND = {
     Kind.UV: _uv_lock, Kind.POETRY: _poetry, Kind.PIPENV: _pipenv, Kind.REQUIREMENTS: _requirements,
-    Kind.PYPROJECT: _pyproject, Kind.SETUP: _setup, Kind.NOTHING: _nothing,
+    Kind.PYPROJECT: _pyproject, Kind.SETUP: _setup, Kind.WHEEL: _wheel,
+    Kind.NOTHING: _nothing,
 }  # fmt: skip
 
 

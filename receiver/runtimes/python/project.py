@@ -12,7 +12,8 @@ from typing import Any
 from receiver.manifest import toml
 from receiver.manifest.problems import decode, reject, shown
 from receiver.manifest.tree import Tree
-from receiver.runtimes.python import requirements
+from receiver.runtimes import packed
+from receiver.runtimes.python import requirements, wheelfile
 
 
 class Kind(str, Enum):
@@ -24,6 +25,7 @@ class Kind(str, Enum):
     REQUIREMENTS = "requirements.txt"
     PYPROJECT = "pyproject.toml"
     SETUP = "setup.py"
+    WHEEL = "*.whl"
     NOTHING = ""
 
 
@@ -54,6 +56,8 @@ def kind(tree: Tree) -> Kind:
                      f"Keep one, for example:  git rm {locks[1].value}")  # fmt: skip
     if locks:
         return locks[0]
+    if lone_wheel(tree):
+        return Kind.WHEEL
     if "Pipfile" in files and Kind.REQUIREMENTS.value not in files:
         raise reject("Pipfile", "There is a Pipfile but no Pipfile.lock.", "pipenv lock; git add Pipfile.lock")
     for plain in (Kind.REQUIREMENTS, Kind.PYPROJECT, Kind.SETUP):
@@ -64,9 +68,28 @@ def kind(tree: Tree) -> Kind:
     return Kind.REQUIREMENTS if source(tree, Kind.REQUIREMENTS) in files else Kind.NOTHING
 
 
+def lone_wheel(tree: Tree) -> str:
+    """The wheel that is the app: at the top, without sources beside it; "" when there is none. A requirements.txt that
+    names it says by itself what is installed. Raises Rejected when there are several."""
+    wheels = packed.at_top(tree, ".whl")
+    files = tree.files()
+    if not wheels or any(name in files for name in ("pyproject.toml", "setup.py", "setup.cfg", "Pipfile")):
+        return ""
+    if any(path.endswith(".py") and "/" not in path for path in files):
+        return ""
+    if "requirements.txt" in files and set(requirements.read(tree, "requirements.txt").files) & set(wheels):
+        return ""
+    if len(wheels) > 1:
+        raise reject(wheels[1], f"There are several wheels at the top: {', '.join(wheels[:4])}.",
+                     "The app's own is one; put those that it needs into wheels/")  # fmt: skip
+    return wheels[0]
+
+
 def source(tree: Tree, kind: Kind) -> str:
     """The file that a project of this kind is made from."""
     files = tree.files()
+    if kind is Kind.WHEEL:
+        return lone_wheel(tree)
     if kind is Kind.REQUIREMENTS:
         return next((path for path in ("requirements.txt", *INSTEAD) if path in files), "requirements.txt")
     name: str = kind.value
@@ -101,6 +124,9 @@ def packages(tree: Tree) -> set[str]:
     found = kind(tree)
     if found is Kind.REQUIREMENTS:
         return requirements.read(tree, source(tree, found)).names
+    if found is Kind.WHEEL:
+        more = requirements.read(tree, "requirements.txt").names if "requirements.txt" in tree.files() else set()
+        return wheelfile.needs(tree, source(tree, found)) | more
     raw = tree.read(found.value) if found is not Kind.NOTHING else None
     if raw is None:
         return set()

@@ -8,7 +8,7 @@ from receiver.manifest import Problems, Pushed, Tree, toml
 from receiver.manifest.command import Server
 from receiver.model import WEB, ProcessEnv
 from receiver.runtimes.base import BuildPlan, Evidence, Project, Runtime, Suggestion, Trouble
-from receiver.runtimes.python import command, interpreter, nearly, project
+from receiver.runtimes.python import command, interpreter, nearly, project, wheelfile
 from receiver.runtimes.python.project import Kind
 
 
@@ -51,6 +51,8 @@ class Python(Runtime):
         return project.python_version(pushed.tree, super().version(pushed)).version
 
     def suggests(self, pushed: Pushed) -> Suggestion | None:
+        if (kind := project.kind(pushed.tree)) is Kind.WHEEL:
+            return wheelfile.suggestion(pushed.tree, project.source(pushed.tree, kind))
         from receiver.runtimes.python import detect
 
         return detect.suggestion(pushed.tree)

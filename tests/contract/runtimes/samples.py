@@ -124,6 +124,40 @@ def gem_lock(*names: str) -> str:
     return f"GEM\n  remote: https://rubygems.org/\n  specs:\n{specs}\nPLATFORMS\n  ruby\n\nDEPENDENCIES\n{wants}\nBUNDLED WITH\n   2.3.15\n"
 
 
+SERVE = (
+    "import http.server, os\n\nclass Handler(http.server.BaseHTTPRequestHandler):\n    def do_GET(self):\n"
+    "        self.send_response(200)\n        self.end_headers()\n        self.wfile.write(open('mark', 'rb').read())\n\n"
+    "http.server.HTTPServer(('127.0.0.1', int(os.environ['PORT'])), Handler).serve_forever()\n"
+)
+UNIT = "[Unit]\nDescription=x\n[Service]\nExecStart=/usr/bin/python3 /usr/share/hello/serve.py\n"
+
+
+def deb(version: str = "1.0", serve: str = SERVE, **more: str) -> str:
+    """A Debian package without compression, which is text: /usr/share/hello/serve.py and a unit that starts it."""
+
+    def packed(files: Mapping[str, str]) -> bytes:
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+            for name, text in files.items():
+                info = tarfile.TarInfo(f"./{name}")
+                info.size, info.mode = len(text.encode()), 0o755 if name.endswith("inst") else 0o644
+                archive.addfile(info, io.BytesIO(text.encode()))
+        return out.getvalue()
+
+    control = (
+        f"Package: hello\nVersion: {version}\nArchitecture: all\nMaintainer: A <a@example.org>\nDepends: no-such-lib\n"
+    )
+    parts = {
+        "debian-binary": b"2.0\n",
+        "control.tar": packed({"control": control + "Description: hello\n", "postinst": "#!/bin/sh\ntouch /ran\n"}),
+        "data.tar": packed({"usr/share/hello/serve.py": serve, "usr/lib/systemd/system/hello.service": UNIT, **more}),
+    }
+    heads = (
+        f"{name:<16}{0:<12}{0:<6}{0:<6}{'100644':<8}{len(part):<10}`\n".encode() + part for name, part in parts.items()
+    )
+    return (b"!<arch>\n" + b"".join(heads)).decode()
+
+
 @dataclass(frozen=True)
 class Sample:
     """`files` are live without a Procfile and answer what the file `answers` says. `other` changes what is made, `code`
@@ -156,6 +190,9 @@ SAMPLES = {
          ".nvmrc": "v22\n"},
         other={".nvmrc": "lts/iron\n"},
         wrong={".nvmrc": "v4.2\n"}, told=".nvmrc: Node.js '4.2'", hint="node: 24",
+    ),
+    "deb": Sample(
+        _named("deb"), "hello_1.0_all.deb", {"hello_1.0_all.deb": deb()}, other={"hello_1.0_all.deb": deb("1.1")},
     ),
     "static": Sample(_named("static"), "index.html", {"index.html": ""}, answers="index.html"),
     "go": Sample(

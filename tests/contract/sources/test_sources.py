@@ -12,9 +12,12 @@ from pathlib import Path
 
 import pytest
 from host.apps import MAIN, asked, branch_at_server, live, newest, say, unwell
+from host.wheels import wheel
 from lab.base import Result
 from lab.client import Client, Repo
 from lab.host import Host
+
+from contract.runtimes.samples import SERVE, deb
 
 HERE = Path(__file__).parent
 SITE = "/usr/lib/shipit/current/lib/python3*/site-packages/receiver/sources"
@@ -153,7 +156,29 @@ class ByPull(Way):
         return cut
 
 
-WAYS: list[type[Way]] = [ByGit, ByArchive, ByRsync, ByPull, ByList]
+class ByWheel(Way):
+    """Of an archive, too: what it holds is a package."""
+
+    kind = "archive"
+
+    def packed(self, files: Files) -> bytes:
+        return wheel("1.0", files["mark"].strip())
+
+    def ship(self, files: Files) -> Result:
+        return self.laptop.ssh(f"deploy {self.name} -", input=self.packed(files))
+
+    def cut_short(self, files: Files) -> Result:
+        return self.laptop.ssh(f"deploy {self.name} -", input=self.packed(files)[:-40])
+
+
+class ByDeb(ByWheel):
+    def packed(self, files: Files) -> bytes:
+        mark = files["mark"].strip()
+        serve = SERVE.replace("open('mark', 'rb').read()", repr(mark.encode()))
+        return deb(serve="raise SystemExit(3)\n" if mark == "broken" else serve).encode()
+
+
+WAYS: list[type[Way]] = [ByGit, ByArchive, ByRsync, ByPull, ByList, ByWheel, ByDeb]
 
 
 @pytest.fixture(scope="module")
@@ -168,10 +193,10 @@ def server(shared_host: Host) -> Host:
     return shared_host
 
 
-@pytest.fixture(params=WAYS, ids=lambda way: way.kind)
+@pytest.fixture(params=WAYS, ids=lambda way: way.__name__)
 def way(server: Host, laptop: Client, request: pytest.FixtureRequest) -> Way:
     """An app of its own, whose first release came in by this way."""
-    name = f"{request.param.kind}-{abs(hash(request.node.name)) % 10**6}"
+    name = f"{request.param.__name__.lower()}-{abs(hash(request.node.name)) % 10**6}"
     say(laptop, "apps:create", name, check=True)
     made: Way = request.param(laptop, name)
     first = made.ship(app("one"))
@@ -215,11 +240,11 @@ def test_it_is_built_again_and_put_live_again_from_what_is_kept(way: Way, laptop
     assert (newest(laptop, way.name)["source"], newest(laptop, way.name)["release"]) == (way.kind, "v4")
 
 
-@pytest.mark.parametrize("other", WAYS[1:], ids=lambda way: way.kind)
+@pytest.mark.parametrize("other", WAYS[1:], ids=lambda way: way.__name__)
 def test_after_a_release_of_another_source_a_push_goes_on_where_the_last_one_was(
     server: Host, laptop: Client, other: type[Way]
 ) -> None:
-    name = f"both-{other.kind}"
+    name = f"both-{other.__name__.lower()}"
     say(laptop, "apps:create", name, check=True)
     git, way = ByGit(laptop, name), other(laptop, name)
     assert git.ship(app("pushed")).code == 0

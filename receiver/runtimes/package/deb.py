@@ -1,0 +1,149 @@
+"""What a Debian package says of itself (deb(5)), read without dpkg: its name, its control file, and the units in it."""
+
+from __future__ import annotations
+
+import re
+import tarfile
+from collections.abc import Iterator
+from io import BytesIO
+from typing import IO, Any, cast
+
+from receiver.errors import Rejected
+from receiver.runtimes.packed import LONGEST, Packed
+
+MAGIC = b"!<arch>\n"
+UNITS = re.compile(r"(?:usr/)?lib/systemd/system/([A-Za-z0-9][A-Za-z0-9@:._-]{0,99}\.service)", re.ASCII)
+# Bytes that the files of a package may unpack to while it is looked at, and how many files it may have.
+MOST, MOST_FILES = 2**32, 200_000
+_FIELD = re.compile(r"^(Package|Version|Architecture): *(\S+)\s*$", re.MULTILINE)
+_NAME = re.compile(r"[a-z0-9][a-z0-9+.-]{1,99}", re.ASCII)
+_VERSION = re.compile(r"(?:[0-9]{1,9}:)?[0-9][A-Za-z0-9.+~-]{0,99}", re.ASCII)
+_ARCHITECTURE = re.compile(r"[a-z0-9][a-z0-9-]{0,30}", re.ASCII)
+
+
+def look(file: IO[bytes], most: int = MOST) -> Packed:
+    """What is in it; raises Rejected for what no package is, and what tarfile and the decompressors raise."""
+    parts = dict(_members(file))
+    if set(parts) < {"debian-binary"} or len(parts) != 3:
+        raise Rejected("This is no Debian package: it has other parts than a control and a data archive.")
+    control = data = None
+    for name, part in parts.items():
+        kind = name.partition(".")[0]
+        if kind == "control":
+            control = _tar(name, part, most)
+        elif kind == "data":
+            data = _tar(name, part, most)
+    if control is None or data is None:
+        raise Rejected("This is no Debian package: its control or its data archive is missing.")
+    told = next((raw for path, _, raw in _files(control, lambda path: path == "control") if path == "control"), b"")
+    fields = dict(_FIELD.findall(told.decode(errors="replace")))
+    name, version, architecture = (fields.get(key, "") for key in ("Package", "Version", "Architecture"))
+    if not (_NAME.fullmatch(name) and _VERSION.fullmatch(version) and _ARCHITECTURE.fullmatch(architecture)):
+        raise Rejected(
+            "The Debian package does not say what it is called: its control file has no good name or version."
+        )
+    beside, paths = {"control": told}, []
+    for path, is_file, raw in _files(data, lambda path: UNITS.fullmatch(path) is not None):
+        if is_file and not path.startswith("usr/share/doc/"):
+            paths.append(path)
+        if raw and (unit := UNITS.fullmatch(path)):
+            beside[f"units/{unit[1]}"] = raw
+    listed = "".join(f"{path}\n" for path in sorted(paths) if path.isprintable())
+    beside["files"] = listed.encode(errors="replace")[:LONGEST]
+    # A colon (the epoch) is in no file name that dpkg makes.
+    return Packed(name, f"{name}_{version.rpartition(':')[2]}_{architecture}.deb", beside)
+
+
+def _members(file: IO[bytes]) -> Iterator[tuple[str, IO[bytes]]]:
+    """The members of an ar archive, three at most (ar(5))."""
+    file.seek(0)
+    if file.read(8) != MAGIC:
+        raise Rejected("This is no Debian package.")
+    for _ in range(3):
+        head = file.read(60)
+        if len(head) < 60 or head[58:] != b"`\n" or not head[48:58].strip().isdigit():
+            raise Rejected("The Debian package is damaged or cut off.", hint="Send it again.")
+        size, at = int(head[48:58]), file.tell()
+        file.seek(0, 2)
+        if at + size > file.tell():
+            raise Rejected("The Debian package is damaged or cut off.", hint="Send it again.")
+        yield head[:16].decode(errors="replace").strip().rstrip("/"), cast(IO[bytes], Window(file, at, size))
+        file.seek(at + size + size % 2)
+    if file.read(1):
+        raise Rejected("This is no Debian package: something lies behind its end.")
+
+
+class Window:
+    """A part of a file, to read."""
+
+    def __init__(self, file: IO[bytes], start: int, size: int) -> None:
+        self._file, self._at, self._end = file, start, start + size
+
+    def read(self, size: int = -1) -> bytes:
+        left = self._end - self._at
+        self._file.seek(self._at)
+        raw = self._file.read(left if size < 0 else min(size, left))
+        self._at += len(raw)
+        return raw
+
+
+class Bounded:
+    """A stream that ends with a refusal after so many bytes."""
+
+    def __init__(self, file: IO[bytes], most: int) -> None:
+        self._file, self._left = file, most
+
+    def read(self, size: int = -1) -> bytes:
+        raw = self._file.read(size)
+        self._left -= len(raw)
+        if self._left < 0:
+            raise Rejected("The Debian package unpacks to more than it may.")
+        return raw
+
+
+def _tar(name: str, part: IO[bytes], most: int) -> tarfile.TarFile:
+    plain: Any = part
+    if name.endswith(".gz"):
+        import gzip
+
+        plain = gzip.GzipFile(fileobj=part)
+    elif name.endswith(".xz"):
+        import lzma
+
+        plain = lzma.LZMAFile(part)  # noqa: SIM115 - read to its end, and the part is the caller's
+    elif not name.endswith(".tar"):
+        raise Rejected(
+            f"The Debian package has a {name[:20]!a}, and only gzip, xz and none are known here.",
+            hint="Pack it again: dpkg-deb -R FILE.deb tree && dpkg-deb --root-owner-group -Zxz -b tree FILE.deb",
+        )
+    return tarfile.open(fileobj=cast(IO[bytes], Bounded(plain, most)), mode="r|")
+
+
+def _files(archive: tarfile.TarFile, wanted: Any) -> Iterator[tuple[str, bool, bytes]]:
+    """(path, whether it is a file or a link, the content of what is wanted) of each member."""
+    with archive:
+        for count, member in enumerate(archive):
+            if count > MOST_FILES:
+                raise Rejected(f"The Debian package holds more than {MOST_FILES} files.")
+            path = member.name.removeprefix("./")
+            raw = b""
+            if member.isreg() and wanted(path):
+                content = archive.extractfile(member)
+                raw = content.read(LONGEST + 1) if content else b""
+                if len(raw) > LONGEST:
+                    raise Rejected(f"{path[:80]!a} in the Debian package is larger than {LONGEST // 1024} KiB.")
+            yield path, not member.isdir(), raw
+            cast(Any, archive).members = []  # or it would keep all of them
+
+
+def of_bytes(raw: bytes) -> Packed | None:
+    """The same of a small package that is in memory; None when it cannot be read."""
+    try:
+        return look(BytesIO(raw), 2**26)
+    except (Rejected, tarfile.TarError, OSError, EOFError, ValueError, OverflowError, MemoryError):
+        return None
+    except Exception as error:
+        # zlib.error and lzma.LZMAError are nobody's children.
+        if type(error).__name__ not in ("error", "LZMAError"):
+            raise
+        return None

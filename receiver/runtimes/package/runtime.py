@@ -1,0 +1,104 @@
+"""A Debian package as an app: unpacked into the release, installed nowhere, its maintainer's scripts never run."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+
+from receiver.errors import Rejected
+from receiver.manifest import Problems, Pushed, Tree
+from receiver.model import WEB, ProcessEnv
+from receiver.names import type_name
+from receiver.runtimes import packed
+from receiver.runtimes.base import BuildPlan, Evidence, Made, Project, Runtime, Step, Suggestion
+from receiver.runtimes.package import deb, unit
+from receiver.runtimes.python import module
+
+DIRECTORY = "package"
+# Changes when the steps make another directory of the same file.
+RECIPE = 1
+# As the build's user, whoever the package says owns its files; no set-user-id bit, no device.
+_UNPACK = """\
+mkdir "$2" && dpkg-deb --fsys-tarfile "$1" >.unpacked.tar || exit
+tar --extract --file=.unpacked.tar --directory="$2" --no-same-owner --no-same-permissions --no-acls --no-xattrs
+code=$?; rm -f .unpacked.tar; exit $code
+"""
+
+
+class Package(Runtime):
+    """A tree with one .deb at its top."""
+
+    name = "deb"
+    makes = (DIRECTORY,)
+
+    def finds(self, pushed: Pushed) -> Evidence | None:
+        found = packed.at_top(pushed.tree, ".deb")
+        return Evidence(found[0]) if found else None
+
+    def check(self, pushed: Pushed, problems: Problems) -> None:
+        if len(found := packed.at_top(pushed.tree, ".deb")) > 1:
+            problems.add(
+                found[1], f"There are several packages at the top: {', '.join(found[:4])}.", "Keep one of them."
+            )
+
+    def plan(self, project: Project) -> BuildPlan:
+        file = packed.at_top(project.tree, ".deb")[0]
+        facts = f"{RECIPE} {project.tree.files()[file]}"
+        unpack = Step(f"Unpacking {file}", ("/bin/sh", "-c", _UNPACK, "sh", file, DIRECTORY))
+        made = Made(DIRECTORY, hashlib.sha256(facts.encode()).hexdigest(), (unpack,))
+        argv = module.argv(project, "receiver.runtimes.package.missing", file)
+        return BuildPlan(f"deb {file}", {}, (made,), (Step(f"Looking for what {file} needs", argv),))
+
+    def process(self, project: Project) -> ProcessEnv:
+        path = tuple(
+            f"{DIRECTORY}/{place}" for place in ("usr/local/bin", "usr/bin", "bin", "usr/sbin", "sbin", "usr/games")
+        )
+        return ProcessEnv(path=path, variables=(("PACKAGE", f"$SLUG/{DIRECTORY}"),))
+
+    def suggests(self, pushed: Pushed) -> Suggestion | None:
+        file = packed.at_top(pushed.tree, ".deb")[0]
+        texts = _texts(pushed.tree, file)
+        files = frozenset(texts.get("files", b"").decode(errors="replace").splitlines())
+        name = file.partition("_")[0]
+        found = {}
+        for path, raw in sorted(texts.items()):
+            kind = _process_type(path, name)
+            if kind and (line := unit.command(raw.decode(errors="replace"), files)):
+                found[kind] = line
+        if len(found) == 1:
+            found = {WEB: next(iter(found.values()))}
+        if WEB in found:
+            others = tuple((kind, line) for kind, line in found.items() if kind != WEB)
+            told = f"No Procfile: the unit in {file} says how it is started, so `web: {found[WEB]}`."
+            return Suggestion(told, web=found[WEB], others=others)
+        if found:
+            raise Rejected(
+                f"There is no Procfile, and {file} brings several units: {', '.join(found)}.",
+                hint=f"Send a tree with the package and a Procfile beside it:\nweb: {next(iter(found.values()))}",
+            )
+        return None
+
+    def example(self, pushed: Pushed) -> str:
+        return "web: a-program-of-the-package --port $PORT"
+
+
+def _process_type(path: str, name: str) -> str:
+    """What a process of the unit at `path` beside the package `name` is called; "" for no unit, and for a template."""
+    if not path.startswith("units/") or "@" in path:
+        return ""
+    kind = path.removeprefix("units/").removesuffix(".service")
+    kind = WEB if kind == name else kind.removeprefix(f"{name}-")
+    try:
+        return type_name(re.sub(r"[^a-z0-9]+", "-", kind.lower()).strip("-"))
+    except Rejected:
+        return ""
+
+
+def _texts(tree: Tree, file: str) -> Mapping[str, bytes]:
+    """What lies beside the package, else what is in it, if it is small."""
+    if found := packed.beside(tree, file):
+        return found
+    raw = tree.read(file)
+    said = deb.of_bytes(raw) if raw else None
+    return said.beside if said else {}

@@ -1,0 +1,99 @@
+"""What a wheel says of itself (PEP 427, PEP 376): its name, what it needs, and the programs that it brings."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Mapping
+from io import BytesIO
+from typing import IO
+
+from receiver.errors import Rejected
+from receiver.manifest import Tree
+from receiver.runtimes import packed
+from receiver.runtimes.base import Suggestion
+from receiver.runtimes.packed import LONGEST, Packed
+from receiver.runtimes.python import requirements
+
+_DIST = re.compile(r"([^/]+)\.dist-info/WHEEL")
+_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]{0,200}\.whl", re.ASCII)
+_SCRIPT = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,99})\s*=\s*\S.*", re.ASCII)
+_NEEDS = re.compile(r"^Requires-Dist: ([^\n;]+)", re.MULTILINE)
+
+
+def look(file: IO[bytes]) -> Packed | None:
+    """What a zip archive is as a wheel; None when it is none. Raises Rejected for a wheel that no installer takes, and
+    zipfile's errors for what is damaged."""
+    with zipfile.ZipFile(file) as archive:
+        tops = [match[1] for match in map(_DIST.fullmatch, archive.namelist()) if match]
+        if len(tops) != 1 or f"{tops[0]}.dist-info/RECORD" not in archive.namelist():
+            return None
+        folder = f"{tops[0]}.dist-info"
+
+        def text(name: str) -> bytes:
+            if f"{folder}/{name}" not in archive.namelist():
+                return b""
+            with archive.open(f"{folder}/{name}") as member:
+                raw = member.read(LONGEST + 1)
+            if len(raw) > LONGEST:
+                raise Rejected(f"The wheel's {name} is larger than {LONGEST // 1024} KiB.")
+            return raw
+
+        told = text("WHEEL").decode(errors="replace")
+        texts = {name: raw for name in ("METADATA", "entry_points.txt") if (raw := text(name))}
+    tags = [tag.split("-") for tag in re.findall(r"^Tag: *(\S+)\s*$", told, re.MULTILINE)]
+    build = re.findall(r"^Build: *(\S+)\s*$", told, re.MULTILINE)
+    if not tags or any(len(tag) != 3 for tag in tags):
+        raise Rejected("The wheel does not say which Python it is for.")
+    parts = [".".join(dict.fromkeys(tag[i] for tag in tags)) for i in range(3)]
+    name = "-".join([tops[0], *build[:1], *parts]) + ".whl"
+    if not _FILE.fullmatch(name) or tops[0].count("-") != 1:
+        raise Rejected(f"{name[:80]!a} cannot be a wheel's name.")
+    return Packed(project(name), name, texts)
+
+
+def project(file: str) -> str:
+    """The name of the project whose wheel is called so."""
+    return requirements.normal(file.partition("-")[0])
+
+
+def needs(tree: Tree, file: str) -> set[str]:
+    """Normalised names of what a wheel of the tree asks for without an extra."""
+    return requirements.names_of(_NEEDS.findall(_texts(tree, file).get("METADATA", b"").decode(errors="replace")))
+
+
+def suggestion(tree: Tree, file: str) -> Suggestion | None:
+    """The program that a wheel brings, as `web`; raises Rejected that names them when it brings several."""
+    found = scripts(_texts(tree, file).get("entry_points.txt", b""))
+    own = [name for name in found if requirements.normal(name) == project(file)] or found
+    if len(own) == 1:
+        return Suggestion(f"No Procfile: {file} brings the program {own[0]}, so `web: {own[0]}`.", web=own[0])
+    if own:
+        raise Rejected(
+            f"There is no Procfile, and {file} brings several programs: {', '.join(own[:8])}.",
+            hint=f"Send a tree with the wheel and a Procfile beside it that says which:\nweb: {own[0]}",
+        )
+    return None
+
+
+def scripts(raw: bytes) -> list[str]:
+    """The names below [console_scripts] of an entry_points.txt."""
+    section, found = "", []
+    for line in raw.decode(errors="replace").splitlines():
+        if line.strip().startswith("["):
+            section = line.strip()
+        elif section == "[console_scripts]" and (match := _SCRIPT.fullmatch(line.strip())):
+            found.append(match[1])
+    return found
+
+
+def _texts(tree: Tree, file: str) -> Mapping[str, bytes]:
+    """What lies beside the wheel, else what is in it, if it is small."""
+    if found := packed.beside(tree, file):
+        return found
+    raw = tree.read(file)
+    try:
+        said = look(BytesIO(raw)) if raw else None
+    except (zipfile.BadZipFile, NotImplementedError, OSError, EOFError, ValueError):
+        said = None
+    return said.beside if said else {}
