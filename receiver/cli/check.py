@@ -77,6 +77,8 @@ def _facts(manifest: Manifest, plan: BuildPlan, notices: list[str]) -> dict[str,
         "runtime": plan.runtime,
         "found": dict(manifest.runtimes),
         "static": manifest.static,
+        "assets": dict(manifest.serving.assets),
+        "redirects": dict(manifest.serving.redirects),
         "root": manifest.root,
         "build": [step.title for made in plan.made for step in made.steps] + [step.title for step in plan.steps],
         "environment_is_reused": all(made.key for made in plan.made),
@@ -135,6 +137,10 @@ def tell(found: dict[str, Any]) -> list[str]:
         lines.append(f"Release command  {found['release_command']}")
     if found["static"]:
         lines.append(f"Pages            nginx serves {found['static']}")
+    lines += [
+        f"Assets           nginx serves {prefix} from {directory}" for prefix, directory in found["assets"].items()
+    ]
+    lines += [f"Redirect         {source} → {target}" for source, target in found["redirects"].items()]
     for process in found["processes"]:
         lines.append(f"Process type     {process['type']} × {process['count']}: {process['command']}")
         if process["listen"] != "none":

@@ -84,3 +84,10 @@ def test_outside_git_environments_and_caches_are_left_out_and_links_not_followed
     tree = Directory(tmp_path)
     assert sorted(tree.files()) == ["big", "pkg/a.py"]
     assert tree.read("link.py") is None and tree.read("big") is None and tree.read("../x") is None
+
+
+def test_what_nginx_will_serve_and_redirect_is_shown(tmp_path: Path) -> None:
+    (tmp_path / "Procfile").write_text("web: ./serve --at $SOCKET\n")
+    (tmp_path / "shipit.yml").write_text("static: {/assets: public/assets}\nproxy: {redirects: {/old: /new}}\n")
+    text = checked(str(tmp_path))
+    assert "nginx serves /assets from public/assets" in text and "/old → /new" in text
