@@ -281,11 +281,13 @@ Server(os.environ["SOCKET"], Handler).serve_forever()
 def test_an_app_that_wants_https_is_healthy_and_a_push_brings_the_certificate(
     shared_host: Host, laptop: Client, authority: Path
 ) -> None:
-    """auto_tls: nobody asks for a certificate of this app. Then the check must say https, or the app would redirect it."""
+    """auto_tls: nobody asks for a certificate of this app, and the authority is none of those who may see it. Then the
+    check must say https, or the app would redirect it."""
     shared_host.sh("echo 'auto_tls: true' >>/etc/shipit/shipit.yml")
     repo = pushed(
-        laptop, "other", "x", main_py=None, **{"app.py": SECURE}, procfile="web: python app.py --at $SOCKET\n"
-    )
+        laptop, "other", "x", main_py=None, **{"app.py": SECURE}, procfile="web: python app.py --at $SOCKET\n",
+        shipit_yml="proxy: {allow: [10.231.0.0/24]}\n",
+    )  # fmt: skip
     wait_for("a certificate", lambda: report(laptop, "other")["other.apps.test"]["certificate"] == "acme", timeout=60)
     repo.commit({"shipit.yml": "tls: {hsts: 3600}\nprocesses: {web: {healthcheck: {path: /, status: 200}}}\n"})
     result = repo.push()
