@@ -170,7 +170,7 @@ def test_what_is_refused_is_told_and_not_tried_for_ever(shared_host: Host, lapto
     assert {"shop: no certificate for dead.test", "shop: no certificate for shop.example"} <= set(unwell(shared_host))
     assert laptop.get("shop", host="shop.example").status == 200, "it is served by HTTP all the same"
     say(laptop, "domains:remove", "shop", "dead.test", "shop.example", check=True)
-    assert unwell(shared_host) == []
+    assert not [one for one in unwell(shared_host) if one.startswith("shop:")]
 
 
 def test_a_renewal_loses_no_request_and_a_dead_authority_changes_nothing(
@@ -199,11 +199,11 @@ def test_a_renewal_loses_no_request_and_a_dead_authority_changes_nothing(
         dead = say(laptop, "tls:renew", "shop", timeout=300)
         assert not dead.ok and "serves" in dead.err, dead
         assert certificate(shared_host, "shop.apps.test", authority)["serialNumber"] == after
-        assert unwell(shared_host)
+        assert [one for one in unwell(shared_host) if "certificate for" in one]
     finally:
         start_authority(shared_host)
     assert say(laptop, "tls:renew", "shop", timeout=300).ok
-    assert unwell(shared_host) == []
+    assert not [one for one in unwell(shared_host) if one.startswith("shop:")]
 
 
 def age(host: Host, name: str) -> None:
