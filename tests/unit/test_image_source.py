@@ -43,7 +43,11 @@ def test_an_image_is_known_by_what_is_in_it(tmp_path: Path, names: tuple[str, ..
     assert taken(tmp_path, packed(*names)[:600])
 
 
-@pytest.mark.parametrize("content", [packed(*SITE), gzip.compress(packed(*SITE)), b"", b"PK", b"x" * 1000])
+@pytest.mark.parametrize(
+    "content",
+    [packed(*SITE), gzip.compress(packed(*SITE)), b"", b"PK", b"x" * 1000],
+    ids=["tar", "gzip", "empty", "zip", "text"],
+)
 def test_an_archive_of_files_is_none(tmp_path: Path, content: bytes) -> None:
     assert not taken(tmp_path, content)
 
