@@ -37,6 +37,7 @@ from receiver.records import (
     text,
     whole,
 )
+from receiver.schedule import Schedule
 from receiver.serving import Serving
 from receiver.settings import LONGEST_WARM
 
@@ -125,7 +126,8 @@ class Limits(Record):
 
 @dataclass(frozen=True)
 class ProcessType(Record):
-    """A line of the Procfile and what shipit.yml adds. `drain`: seconds (0–3600) between SIGTERM and SIGKILL."""
+    """A line of the Procfile and what shipit.yml adds. `drain`: seconds (0–3600) between SIGTERM and SIGKILL. One with a
+    `schedule` runs by the clock and has no place in the formation."""
 
     type: TypeName = field(metadata=own(parsed(names.type_name)))
     command: str = field(metadata=own(text))
@@ -133,6 +135,7 @@ class ProcessType(Record):
     check: Check = field(metadata=own(nested(Check)))
     drain: int = field(default=30, metadata=own(whole(3600)))
     limits: Limits = field(default_factory=Limits, metadata=own(nested(Limits)))
+    schedule: Schedule | None = field(default=None, metadata=own(optional(nested(Schedule)), since=Format(1, 2)))
 
 
 @dataclass(frozen=True)
@@ -290,6 +293,11 @@ class Release(Record):
         known = ", ".join(p.type for p in self.processes) or "none"
         raise NotFound(f"{self.app} has no process type {kind!r}.", hint=f"It has: {known}")
 
+    @property
+    def scheduled(self) -> list[tuple[ProcessType, Schedule]]:
+        """What runs by the clock."""
+        return [(process, process.schedule) for process in self.processes if process.schedule]
+
     def count(self, kind: TypeName) -> int:
         return dict(self.formation).get(kind, 0)
 
@@ -305,7 +313,8 @@ class AppState(Record):
     `domains` are the names that an admin gave it, `approved` those that its shipit.yml may ask for, `guarded`
     says that nginx asks visitors for a name and a password (proxy/passwords.py), `without_default`
     that it does not answer at APP.DOMAIN of the server beside others. `storage` is what was mounted by a command;
-    what shipit.yml mounts is not in it.
+    what shipit.yml mounts is not in it. `limits` are those that were set on the server (ops/limits.py), by `web.memory`;
+    `suspended` are process types that the clock does not start.
     """
 
     app: AppName = field(metadata=own(APP))
@@ -315,6 +324,10 @@ class AppState(Record):
     domains: tuple[Domain, ...] = field(default=(), metadata=own(DOMAINS))
     approved: tuple[Domain, ...] = field(default=(), metadata=own(DOMAINS, since=Format(1, 1)))
     without_default: bool = field(default=False, metadata=own(flag, since=Format(1, 1)))
+    suspended: tuple[TypeName, ...] = field(default=(), metadata=own(many(parsed(names.type_name)), since=Format(1, 2)))
+    limits: tuple[tuple[str, int], ...] = field(
+        default=(), metadata=own(pairs(parsed(names.limit_name), whole(2**22)), since=Format(1, 2))
+    )
     keep: int = field(default=5, metadata=own(whole(1000, low=1)))
     pinned: tuple[int, ...] = field(default=(), metadata=own(many(NUMBER)))
     formation: tuple[tuple[TypeName, int], ...] = field(default=(), metadata=own(FORMATION))

@@ -78,6 +78,21 @@ def type_name(text: str) -> TypeName:
     return TypeName(text)
 
 
+# What can be limited of one process.
+LIMITS = ("memory", "cpu", "tasks")
+
+
+def limit_name(text: str) -> str:
+    """Parse the name of a limit of one process type: `web.memory`; raises Rejected."""
+    kind, _, what = text.partition(".")
+    type_name(kind)
+    if what not in LIMITS:
+        raise Rejected(
+            f"{_shown(text)} is not the name of a limit.", hint=f"After the process type: {', '.join(LIMITS)}"
+        )
+    return text
+
+
 def config_key(text: str) -> ConfigKey:
     """Parse the name of a config var; raises Rejected with the rule, or when shipit sets that name itself."""
     if not _KEY.fullmatch(text):

@@ -31,7 +31,7 @@ class Settings:
     `tls:enable`; `acme_directory`: of which authority, `acme_email`: whom that writes to, `acme_ca_bundle`: a file with
     the authorities that certbot trusts when it asks ("": the system's). `warm`: how long the release that another replaces is kept running for
     a rollback. `signed_only`: archives and packages that are sent need a signature of a key of this server. `cache`: what each app's builds may keep, and its LFS files and submodules as much again. `push_memory`:
-    what each process that serves a login or makes a release may take. Sizes in MiB, times in seconds."""
+    what each process that serves a login or makes a release may take. `notify`: who is told how releases of all apps end (ops/notify). Sizes in MiB, times in seconds."""
 
     domain: str = "localhost"
     http_port: int = 80
@@ -59,6 +59,7 @@ class Settings:
     release_command_timeout: int = 600
     build_environment: dict[str, str] = field(default_factory=dict)
     allow_domains: dict[str, str] = field(default_factory=dict)
+    notify: dict[str, str] = field(default_factory=dict)
 
 
 def default_domain(app: AppName, settings: Settings) -> Domain:

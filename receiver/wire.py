@@ -85,15 +85,16 @@ FIELDS: Mapping[Verb, frozenset[str]] = {
     Verb.START: frozenset({APP, RELEASE}),
     # Runs the command healthcheck of one process beside it. fds: output. {"code": int}
     Verb.CHECK_COMMAND: frozenset({APP, RELEASE, PROCESS, INDEX}),
-    # vN (0: none) is what comes up after a reboot. {}
+    # vN (0: none) is what comes up after a reboot, and runs by the clock. {}
     Verb.BOOT_WITH: frozenset({APP, RELEASE}),
     # vN's processes: SIGTERM, their drain time, SIGKILL; then the units are removed. wait=false returns at once. {}
     Verb.STOP: frozenset({APP, RELEASE, WAIT}),
     # Restarts one process type in place, one process after another. {}
     Verb.RESTART: frozenset({APP, RELEASE, PROCESS}),
     # {"processes": [{"release": 8, "process": "web", "index": 1, "state": "running", "pid": 9, "since": 1.0,
-    #   "restarts": 0, "memory": 0}], "defined": [8]}; state: running | warm | starting | stopping | failed | stopped;
-    # defined: the releases whose processes the engine would know how to start
+    #   "restarts": 0, "memory": 0}], "defined": [8], "under_way": [7]}; state: running | warm | starting | stopping | failed | stopped;
+    # defined: the releases whose processes the engine would know how to start; under_way: those of which something runs
+    # by the clock now
     Verb.PROCESSES: frozenset({APP}),
     # The processes of the release that vN replaced go on running for a while, those that take requests. {"kept": bool}
     Verb.KEEP_WARM: frozenset({APP, RELEASE}),

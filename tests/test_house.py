@@ -20,7 +20,7 @@ SOURCES = sorted((ROOT / "receiver").rglob("*.py"))
 # Who may import whom: a module imports only from its own layer or a lower one.
 LAYERS = (
     ("errors", "here", "names", "paths"),
-    ("caller", "records", "model", "serving", "settings", "wire", "manifest"),
+    ("caller", "records", "model", "schedule", "serving", "settings", "wire", "manifest"),
     ("system",),
     ("runtimes", "inside"),
     ("ledger", "sources"),

@@ -86,7 +86,8 @@ def _facts(manifest: Manifest, plan: BuildPlan, notices: list[str]) -> dict[str,
         "processes": [
             {
                 "type": process.type,
-                "count": counts[process.type],
+                "count": counts.get(process.type, 0),
+                "schedule": process.schedule.said if process.schedule else "",
                 "command": process.command,
                 "listen": process.listen.value,
                 "healthcheck": _asked(process.check),
@@ -142,7 +143,8 @@ def tell(found: dict[str, Any]) -> list[str]:
     ]
     lines += [f"Redirect         {source} → {target}" for source, target in found["redirects"].items()]
     for process in found["processes"]:
-        lines.append(f"Process type     {process['type']} × {process['count']}: {process['command']}")
+        when = f"at {process['schedule']}" if process["schedule"] else f"× {process['count']}"
+        lines.append(f"Process type     {process['type']} {when}: {process['command']}")
         if process["listen"] != "none":
             lines.append(f"  ├─ listens on  {_PLACES[process['listen']]}")
         limits = [
@@ -152,7 +154,8 @@ def tell(found: dict[str, Any]) -> list[str]:
         ]
         if limits:
             lines.append(f"  ├─ at most     {', '.join(limits)}")
-        lines.append(f"  └─ healthy if  {process['healthcheck']}")
+        if not process["schedule"]:
+            lines.append(f"  └─ healthy if  {process['healthcheck']}")
     lines += [f"Domain           {name}" for name in found["domains"]]
     lines += [f"Config default   {name}={value}" for name, value in found["env"].items()]
     lines += [f"Data             {pair.partition(':')[0]} at {pair.partition(':')[2]}" for pair in found["storage"]]

@@ -38,6 +38,7 @@ def processes(ctx: Context, app: AppName, form: str) -> None:
         found = agent.processes(app)
     # A release that took over another's processes has none of its own number.
     live = {current.runs_as: current.number} if current else {}
+    most = {process.type: process.limits.memory for process in current.processes} if current else {}
     found = [replace(p, release=live.get(p.release, p.release)) for p in found]
     rows = [
         {
@@ -46,7 +47,7 @@ def processes(ctx: Context, app: AppName, form: str) -> None:
             "state": "restarting" if keeps_ending(p, time.time()) else p.state.value,
             "since": out.age(p.since) if p.since else "",
             "restarts": p.restarts,
-            "memory": f"{p.memory / 2**20:.0f} MiB" if p.memory else "",
+            "memory": memory(p.memory, most.get(p.process, 0)),
             "pid": p.pid or "",
         }
         for p in sorted(found, key=lambda p: (-p.release, p.process, p.index))
@@ -58,6 +59,11 @@ def processes(ctx: Context, app: AppName, form: str) -> None:
             name: name.upper() for name in ("process", "release", "state", "since", "restarts", "memory", "pid")
         }
         out.table(rows, headings, empty=f"{app} has no processes running.")
+
+
+def memory(used: int, most: int) -> str:
+    """What a process uses (bytes), and of how much (MiB), where it has a limit of its own."""
+    return f"{used / 2**20:.0f}{f' of {most}' if most else ''} MiB" if used else ""
 
 
 @click.command()
@@ -92,7 +98,11 @@ def scale(ctx: Context, app: AppName, counts: tuple[str, ...], force: bool, form
             out.say(f"Kept for the first push of {app}: {' '.join(f'{kind}={count}' for kind, count in new)}")
             return 0
         for kind in wish:
-            current.process(kind)
+            if current.process(kind).schedule:
+                raise Rejected(
+                    f"{kind} of {app} runs by the clock; it has no count.",
+                    hint=f"Run it now: shipit cron:run {app} {kind}\nKeep it from running: shipit cron:suspend {app} {kind}",
+                )
         formation = scaled(current.formation, wish)
         if formation == current.formation:
             out.say("Nothing changes: that many run already.")
@@ -199,7 +209,13 @@ def submit_with(
 
     def take_back() -> None:
         ledger.change_state(
-            lambda state: replace(state, formation=before.formation, stopped=before.stopped, storage=before.storage)
+            lambda state: replace(
+                state,
+                formation=before.formation,
+                limits=before.limits,
+                stopped=before.stopped,
+                storage=before.storage,
+            )
         )
 
     try:

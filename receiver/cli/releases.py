@@ -20,6 +20,7 @@ from receiver.ledger.ledger import Ledger
 from receiver.ledger.queue import queued
 from receiver.model import Change, Release, Status
 from receiver.names import AppName
+from receiver.ops.limits import limited
 from receiver.story.rollback import changed_config, changes, target_of, warm
 from receiver.story.submit import Submission, exit_code, scaled, tell
 
@@ -181,13 +182,16 @@ def rollback(ctx: Context, app: AppName, release: int | None, keep_config: bool)
             now, then = (submission.agent.read_config(app, number) for number in (current.number, target.number))
             config = changed_config(now, then)
         formation = scaled(target.formation, dict(ledger.state().formation))
+        processes = limited(target.processes, ledger.state().limits)
+        same = not keep_config and processes == target.processes
         out.say(f"Rolling {app} back from {current.name} to {target.name}")
         code = submission.submit(
             Change.ROLLBACK,
             target,
             formation=formation,
+            processes=processes,
             target=target.number,
-            took_over=0 if keep_config else warm(submission.agent, current, target, formation),
+            took_over=warm(submission.agent, current, target, formation) if same else 0,
             config_base=current.number if keep_config else target.number,
             message=f"rollback to {target.name}",
         )

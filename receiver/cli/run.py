@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import secrets
 import select
 import shlex
 import sys
@@ -17,7 +15,7 @@ from receiver.cli.main import Context
 from receiver.errors import Rejected
 from receiver.names import AppName
 from receiver.root.client import Agent
-from receiver.system import disk
+from receiver.root.oneoff import written
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -40,19 +38,12 @@ def run_command(ctx: Context, app: AppName, command: tuple[str, ...]) -> int:
     if not command or command[0].startswith("-"):
         example = shlex.join(["bash", *command]) if command else "bash"
         raise Rejected(f"{' '.join(command)[:40]!a} is no command.", hint=f"shipit run {app} {example}")
-    run_id = secrets.token_hex(20)
     # One word is a line for the shell, as it was typed; several are words to be kept apart.
     line = command[0] if len(command) == 1 else shlex.join(command)
-    ledger.paths.runs.mkdir(exist_ok=True)
-    path = ledger.paths.runs / f"{run_id}.json"
-    disk.write_atomically(path, json.dumps({"command": line}).encode(), 0o640)
-    try:
-        with ctx.connect_agent() as agent:
-            sys.stdout.flush()
-            end_with_reader(agent)
-            return agent.run(app, current.number, run_id, (0, 1, 2), tty=os.isatty(0) and os.isatty(1))
-    finally:
-        path.unlink(missing_ok=True)
+    with written(ledger.paths, line) as run_id, ctx.connect_agent() as agent:
+        sys.stdout.flush()
+        end_with_reader(agent)
+        return agent.run(app, current.number, run_id, (0, 1, 2), tty=os.isatty(0) and os.isatty(1))
 
 
 def end_with_reader(agent: Agent) -> None:

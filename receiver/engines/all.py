@@ -1,6 +1,6 @@
 """The engines that this version knows, and those of this machine as one.
 
-An engine is a package with NAME, here() and engine(). One that takes only some releases stands before the others, which
+An engine is a package with NAME, here() and make(). One that takes only some releases stands before the others, which
 take what is left; the last that is here keeps the machine's own services running.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from typing import Protocol
 
+from receiver import schedule
 from receiver.engines import embedded, systemd
 from receiver.engines.base import (
     Adopts,
@@ -18,15 +19,19 @@ from receiver.engines.base import (
     Job,
     Logs,
     Machine,
+    Meters,
     Plans,
     ProcessStatus,
     Service,
     Timed,
+    TimedType,
+    Timers,
+    Usage,
     Wanted,
     Warm,
 )
 from receiver.errors import HostFault, Rejected
-from receiver.model import Release
+from receiver.model import ProcessType, Release
 from receiver.names import AppName, TypeName
 from receiver.paths import Layout
 
@@ -43,7 +48,8 @@ class Room(Protocol):
     def hints(self) -> Hints:
         """What to type where this engine keeps the machine's services running."""
 
-    def engine(self, layout: Layout) -> Engine: ...
+    def make(self, layout: Layout) -> Engine:
+        """Not `engine`: that is the name of the module which this loads, and a package has one thing of a name."""
 
 
 ENGINES: tuple[Room, ...] = (systemd, embedded)
@@ -78,10 +84,30 @@ class Engines:
         for engine in self._engines:
             engine.stop(app, number, wait=wait)
 
-    def boot_with(self, app: AppName, release: Release | None) -> None:
+    def boot_with(self, app: AppName, release: Release | None, suspended: Collection[TypeName] = ()) -> None:
+        """Make this release, and no other, come up with the machine and run by the clock."""
         wanted = self.of(release) if release else None
         for engine in self._engines:
-            engine.boot_with(app, release if engine is wanted else None)
+            mine = release if engine is wanted else None
+            engine.boot_with(app, mine)
+            if isinstance(engine, Timers):
+                engine.keep_time(app, mine, suspended)
+
+    def under_way(self, app: AppName) -> set[int]:
+        return {n for engine in self._engines if isinstance(engine, Timers) for n in engine.under_way(app)}
+
+    def timed(self, release: Release) -> list[TimedType]:
+        engine = self.of(release)
+        return engine.timed(release) if isinstance(engine, Timers) else []
+
+    def usage(self, app: AppName) -> Usage | None:
+        """What the app takes altogether, where this machine's own engine knows."""
+        engine = self._engines[-1]
+        return engine.usage(app) if isinstance(engine, Meters) else None
+
+    def last_words(self, release: Release, process: TypeName) -> list[str]:
+        engine = self.of(release)
+        return engine.last_words(release, process) if isinstance(engine, Timers) else []
 
     def restart(self, release: Release, kind: TypeName | None) -> None:
         self.of(release).restart(release, kind)
@@ -169,7 +195,26 @@ class Engines:
 
 def here(layout: Layout) -> Engines:
     """The engines of this machine."""
-    return Engines([room.engine(layout) for room in ENGINES if room.here()])
+    return Engines([room.make(layout) for room in ENGINES if room.here()])
+
+
+def refuse_untimely(layout: Layout, processes: Sequence[ProcessType]) -> None:
+    """Raise Rejected where no engine of this machine can start by the clock what asks for it."""
+    timed = [(process, process.schedule) for process in processes if process.schedule]
+    if not timed:
+        return
+    keeps = next((e for e in (room.make(layout) for room in ENGINES if room.here()) if isinstance(e, Timers)), None)
+    if keeps is None:
+        first = timed[0][0]
+        raise Rejected(
+            f"{first.type} runs by the clock, and without systemd nothing here keeps time.",
+            hint="Run a scheduler as a process type of its own, such as APScheduler or supercronic,\n"
+            f"or have a crontab of the machine call: shipit run APP '{first.command[:60]}'",
+        )
+    for process, when in timed:
+        for calendar in when.calendars:
+            if not keeps.understands(calendar):
+                raise Rejected(f"{process.type}: {calendar!a} is no time.", hint=schedule.HINT)
 
 
 def hints() -> Hints:
@@ -184,7 +229,7 @@ def machine() -> str:
 
 def has_timers(layout: Layout) -> bool:
     """Whether this machine can start something by itself at a time."""
-    return isinstance(_machine().engine(layout), Timed)
+    return isinstance(_machine().make(layout), Timed)
 
 
 def _machine() -> Room:

@@ -33,7 +33,7 @@ class ProcessState(str, Enum):
 
 @dataclass(frozen=True)
 class ProcessStatus:
-    """One process as it is now. `since`: epoch seconds, `memory`: bytes (0 = unknown)."""
+    """One process as it is now. `since`: epoch seconds, `memory`: bytes, `tasks`: threads and processes (0 = unknown)."""
 
     release: int
     process: TypeName
@@ -43,6 +43,7 @@ class ProcessStatus:
     since: float = 0.0
     restarts: int = 0
     memory: int = 0
+    tasks: int = 0
 
 
 # The launcher's longest pause before a start, and the time for which a process has to stay up to begin anew (s).
@@ -166,6 +167,39 @@ class Early(Protocol):
         """Begin what the start of this release would otherwise wait for; returns at once."""
 
 
+@dataclass(frozen=True)
+class TimedType:
+    """A process type that runs by the clock, as the engine knows it; what it has no word of is empty."""
+
+    process: TypeName
+    next: str = ""
+    last: str = ""
+    result: str = ""
+    running: bool = False
+
+
+@runtime_checkable
+class Timers(Protocol):
+    """It can start process types by the clock (`ProcessType.schedule`). `understands` and `timed` are asked by `shipit`,
+    without root's rights."""
+
+    def understands(self, calendar: str) -> bool:
+        """Whether it is a time (schedule.py has looked at its characters only)."""
+
+    def keep_time(self, app: AppName, release: Release | None, suspended: Collection[TypeName]) -> None:
+        """Start by the clock what this release wants so, but what is suspended, and nothing of any other release.
+
+        A run that is under way, of whichever release, goes on to its end. Repeatable."""
+
+    def under_way(self, app: AppName) -> set[int]:
+        """The releases (`runs_as`) of which a run is under way."""
+
+    def timed(self, release: Release) -> list[TimedType]: ...
+
+    def last_words(self, release: Release, process: TypeName) -> list[str]:
+        """The last line that a run by the clock printed; empty when there is none."""
+
+
 @runtime_checkable
 class Adopts(Protocol):
     """It can keep a process that it did not start."""
@@ -206,6 +240,24 @@ class Logs(Protocol):
 
     def show(self, wanted: Wanted) -> int:
         """Copy the log to standard output, following it until interrupted when asked; returns an exit code."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What all processes of an app together take and may take; 0 = without a limit. Memory in bytes, `cpu` in seconds."""
+
+    memory: int
+    most_memory: int
+    tasks: int
+    most_tasks: int
+    cpu: float
+
+
+@runtime_checkable
+class Meters(Protocol):
+    """It knows what an app takes altogether. Asked by `shipit`, without root's rights."""
+
+    def usage(self, app: AppName) -> Usage: ...
 
 
 @runtime_checkable

@@ -1,6 +1,7 @@
 """The launcher: becomes one process of an app, or stays above its shell (init.py). Runs as the app's user, before every process and every one-off command.
 
     launch APP vN TYPE INDEX            the process TYPE.INDEX of release vN
+    launch --once APP vN TYPE INDEX     a run by the clock, which ends; not beside another unless its schedule says so
     launch --check APP N TYPE INDEX     the command healthcheck of that process, beside it
     launch --release APP N              the release command
     launch --run=ID APP N               the one-off command releases/runs/ID.json
@@ -66,6 +67,11 @@ def main(argv: list[str]) -> None:
 
     if "--run" in given:
         command = read_json(f"{apps}/releases/runs/{given['--run']}.json")["command"]
+    elif "--once" in given:
+        found = next(entry for entry in release["processes"] if entry["type"] == process[0])
+        command = found["command"]
+        if not found["schedule"]["overlap"]:
+            go_alone(f"{root}/run/shipit/{app}/{process[0]}.lock", process[0])
     elif "--release" in given:
         command = release["release_command"]
     else:
@@ -258,6 +264,22 @@ def listen(kind: str, path: str, port_file: str, env: dict[str, str], tells: Any
     # Nobody is sent to the port: a program that only wants to read it, as on Heroku, finds one.
     port = FIRST_PORT + os.getpid() % PORTS
     return {"SOCKET": path, "PORT": str(port), **filled(tells, {"SOCKET": path}, env)}
+
+
+def go_alone(path: str, name: str) -> None:
+    """Hold a lock for as long as the command and all it starts live; ends this program with 0 if another run has it.
+
+    It is no other release's either: a run of the last one may go on while the next is live.
+    """
+    from fcntl import LOCK_EX, LOCK_NB, flock
+
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        flock(lock, LOCK_EX | LOCK_NB)
+    except BlockingIOError:
+        print(f"shipit: {name} is not started: an earlier run of it goes on", flush=True)
+        raise SystemExit(0) from None
+    os.set_inheritable(lock, True)
 
 
 def make_dir(path: str) -> None:

@@ -6,7 +6,7 @@ Source of the fields: Dokku's docs/appendices/file-formats/app-json.md.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,14 +17,16 @@ from receiver.manifest.problems import Problems
 from receiver.manifest.tree import Tree
 from receiver.model import Check, CheckKind
 from receiver.names import ConfigKey
+from receiver.schedule import Schedule, schedule
 
 NAME = "app.json"
 
 _ABOUT = frozenset(
     {"$schema", "name", "description", "keywords", "website", "repository", "logo", "success_url", "stack"}
 )
-_USED = frozenset({"env", "formation", "healthchecks", "scripts"})
+_USED = frozenset({"cron", "env", "formation", "healthchecks", "scripts"})
 _VAR = frozenset({"description", "generator", "required", "value"})
+_CRON = frozenset({"command", "schedule", "concurrency_policy", "maintenance", "name", "description"})
 _CHECK = frozenset(
     {"type", "name", "description", "path", "content", "command", "attempts", "timeout", "wait", "initialDelay",
      "uptime", "listening"}
@@ -34,7 +36,8 @@ _CHECK = frozenset(
 @dataclass(frozen=True)
 class AppJson:
     """`counts` and `checks` by process type, each with its place for messages. `env`: defaults of config vars;
-    `required`: those that must be set before anything runs, each with its place; `secrets`: those that are made, once."""
+    `required`: those that must be set before anything runs, each with its place; `secrets`: those that are made, once.
+    `crons`: a command, when it runs, and its place."""
 
     counts: Mapping[str, tuple[int, str]] = field(default_factory=dict)
     checks: Mapping[str, tuple[Check, str]] = field(default_factory=dict)
@@ -42,6 +45,7 @@ class AppJson:
     required: tuple[tuple[ConfigKey, str], ...] = ()
     secrets: tuple[ConfigKey, ...] = ()
     predeploy: str = ""
+    crons: tuple[tuple[str, Schedule, str], ...] = ()
     notices: tuple[str, ...] = ()
 
 
@@ -84,7 +88,8 @@ class _Reader:
             if check:
                 checks[kind] = check
         env, required, secrets = self._env(data)
-        return AppJson(counts, checks, env, required, secrets, self._predeploy(data), tuple(self._notices))
+        predeploy, crons = self._predeploy(data), tuple(self._crons(data))
+        return AppJson(counts, checks, env, required, secrets, predeploy, crons, tuple(self._notices))
 
     def _env(self, data: dict[str, Any]) -> tuple[Any, Any, Any]:
         """Heroku's and Dokku's: text is a default; an object may have one, or be `required` (it is, unless it says no),
@@ -176,6 +181,34 @@ class _Reader:
             CheckKind.HTTP, path=self._text(path, item, "path", "/"), content=self._text(path, item, "content", ""),
             timeout=total,
         )  # fmt: skip
+
+    def _crons(self, data: dict[str, Any]) -> Iterator[tuple[str, Schedule, str]]:
+        said = data.get("cron", [])
+        if not isinstance(said, list) or not all(isinstance(item, dict) for item in said):
+            self._wrong(("cron",), "cron must be a list of objects.")
+            return
+        for i, item in enumerate(said):
+            where: Path = ("cron", i)
+            command, when, policy = item.get("command"), item.get("schedule"), item.get("concurrency_policy", "forbid")
+            if not isinstance(command, str) or not command.strip() or not command.isprintable() or len(command) > 4096:
+                self._wrong((*where, "command"), "command of a cron must be one line, a command.")
+                continue
+            for key in item:
+                if key not in _CRON:
+                    self._ignored((*where, key), f"{key} of a cron is ignored.")
+            if item.get("maintenance"):
+                self._ignored(where, f"{command[:40]!a} is left out: it says maintenance.")
+                continue
+            if policy not in ("allow", "forbid"):
+                self._ignored(
+                    (*where, "concurrency_policy"), "shipit ends no run for the next one: it waits for its turn."
+                )
+            try:
+                if not isinstance(when, str):
+                    raise Rejected("schedule of a cron must be text.")
+                yield command, schedule(when, overlap=policy == "allow"), self._document.at(where)
+            except Rejected as error:
+                self._wrong((*where, "schedule"), error.message)
 
     def _number(self, path: Path, item: dict[str, Any], key: str, default: int) -> int:
         value = item.get(key, default)

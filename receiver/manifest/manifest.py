@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from receiver.errors import Rejected
 from receiver.manifest import app_json, command, env_file, procfile, shipit_yml
 from receiver.manifest.app_json import AppJson
 from receiver.manifest.command import Knows
@@ -16,6 +17,7 @@ from receiver.manifest.shipit_yml import ProcessSettings, ShipitYml
 from receiver.manifest.tree import Tree, subtree
 from receiver.model import WEB, Check, CheckKind, Listen, ProcessType
 from receiver.names import ConfigKey, Domain, TypeName
+from receiver.schedule import Schedule, schedule
 from receiver.serving import Serving
 
 
@@ -24,7 +26,7 @@ class Manifest:
     """`runtimes`: what shows that the app is one of each, by the runtime's name, and `versions` what is wanted of them.
     `root`: only this directory of the commit is the app ("" = all of it). `static`: nginx serves this directory of the
     release, and there is no web process ("" = none, "." = all of it). `formation`: what runs before anybody scales,
-    every process type is in it. `keep`: 0 = the server's, `warm`: None = the server's. `env`: defaults of config vars;
+    every process type is in it that does not run by the clock. `keep`: 0 = the server's, `warm`: None = the server's. `env`: defaults of config vars;
     `required`: those that must be set, with the place that says so; `secrets`: those that are made if they are not.
     `storage`: which paths of the app's data are seen at which paths of the release. `apt`: packages of Debian
     that it needs on the server. `serving`: how nginx serves it.
@@ -102,12 +104,13 @@ def complete(
         problems.add(lines.processes[WEB].where, f"Both web and the static directory {static!r} would answer requests.",
                      "Keep one: the line of web, or `static` in shipit.yml.")  # fmt: skip
     processes = tuple(_process(kind, line, said, dokku, knows, problems) for kind, line in lines.processes.items())
+    processes += tuple(_crons(lines, dokku, problems))
     problems.check()
-    formation = tuple((process.type, _count(process.type, said, dokku)) for process in processes)
+    formation = tuple((one.type, _count(one.type, said, dokku)) for one in processes if not one.schedule)
     told = [*dokku.notices, *notices]
     env = tuple({**dict(pushed.defaults), **dict(dokku.env), **dict(said.env)}.items())
-    if processes and not static and not any(count for _, count in formation):
-        told.append(f"No process runs until you scale one: {processes[0].type}=1 (only web starts by itself).")
+    if formation and not static and not any(count for _, count in formation):
+        told.append(f"No process runs until you scale one: {formation[0][0]}=1 (only web starts by itself).")
     return Manifest(
         processes=processes,
         formation=formation,
@@ -155,7 +158,28 @@ def _process(
     check = _check(kind, listen, settings, dokku.checks, problems)
     if kind == WEB and settings.listen is None:
         _check_address(line, server, problems)
-    return ProcessType(kind, line.command, listen, check, settings.drain, settings.limits)
+    when = settings.schedule or _cron(line, problems)
+    if when and (kind == WEB or settings.count is not None or settings.listen or settings.check):
+        problems.add(settings.where, f"{kind} runs by the clock: no requests come to it, and it is not scaled or checked.",
+                     "Keep `schedule`, or count, listen and healthcheck.")  # fmt: skip
+    return ProcessType(kind, line.command, listen, check, settings.drain, settings.limits, when)
+
+
+def _cron(line: Line, problems: Problems) -> Schedule | None:
+    try:
+        return schedule(line.cron) if line.cron else None
+    except Rejected as error:
+        problems.add(line.where, error.message, error.hint)
+        return None
+
+
+def _crons(lines: Procfile, dokku: AppJson, problems: Problems) -> Iterator[ProcessType]:
+    """What app.json lets run by the clock: process types of their own, `cron-1` the first."""
+    for number, (line, when, where) in enumerate(dokku.crons, 1):
+        kind = TypeName(f"cron-{number}")
+        if kind in lines.processes:
+            problems.add(where, f"it would be {kind}, which the Procfile has, too.")
+        yield ProcessType(kind, line, Listen.NONE, Check(CheckKind.UPTIME), schedule=when)
 
 
 def _check(

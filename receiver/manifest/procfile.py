@@ -22,7 +22,7 @@ MAX_COMMAND = 4096
 
 _LINE = re.compile(r"([A-Za-z0-9_-]+):(.*)", re.ASCII)
 _CRON = re.compile(r"cron[0-9]*", re.ASCII)
-_SCHEDULE = re.compile(r"(?:[0-9*/,-]+\s+){5}\S")
+_SCHEDULE = re.compile(r"(@[a-z]+|(?:[0-9*/,-]+\s+){3}[0-9A-Za-z*/,-]+\s+[0-9A-Za-z*/,-]+)\s+(\S.*)", re.ASCII)
 _MODULE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*(?:\(\))?")
 
 # Piku's kinds that are not commands, and what to do instead.
@@ -35,11 +35,13 @@ _UNSUPPORTED = {
 
 @dataclass(frozen=True)
 class Line:
-    """A command and where it stands: the number of its line, or, of another file, its `place`."""
+    """A command and where it stands: the number of its line, or, of another file, its `place`. `cron` is when a line of
+    Piku's kind (`cron: 0 3 * * * command`) runs."""
 
     command: str
     number: int
     place: str = ""
+    cron: str = ""
 
     @property
     def where(self) -> str:
@@ -115,7 +117,8 @@ def parse(text: str, problems: Problems) -> Procfile:
         if name in found:
             problems.add(where, f"{kind} is there twice; line {found[name].number} has it too.")
             continue
-        found[name] = Line(command, number)
+        timed = _SCHEDULE.fullmatch(command) if _CRON.fullmatch(kind) else None
+        found[name] = Line(timed[2], number, cron=" ".join(timed[1].split())) if timed else Line(command, number)
     release = found.pop(TypeName("release"), None)
     if not found and not problems:
         problems.add(NAME, "There is no process type in it.", "One line is enough, for example:  web: gunicorn app:app")
@@ -131,8 +134,6 @@ def _trouble(kind: str, command: str) -> str:
         return f"The command of {kind} holds a control character."
     if kind in _UNSUPPORTED:
         return _UNSUPPORTED[kind]
-    if _CRON.fullmatch(kind) and _SCHEDULE.match(command):
-        return "Piku's cron lines are not supported: run a scheduler as a process type, or cron on the server."
     if kind == "wsgi" and not _MODULE.fullmatch(command):
         return f"{shown(command)} is not module:app; write a full command as `web: …`."
     return ""

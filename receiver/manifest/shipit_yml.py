@@ -13,6 +13,7 @@ from receiver.manifest.section import Said, Section
 from receiver.manifest.tree import Tree
 from receiver.model import WEB, CheckKind, Limits, Listen
 from receiver.names import ConfigKey, Domain
+from receiver.schedule import Schedule, schedule
 from receiver.serving import Serving
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class ProcessSettings:
     check_where: str = ""
     drain: int = 30
     limits: Limits = field(default_factory=Limits)
+    schedule: Schedule | None = None
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def _values(document: Document, schema: Any, problems: Problems, sections: Seque
     data = document.data
     build = data.get("build", {})
     return ShipitYml(
-        processes={kind: _process(document, kind, said) for kind, said in data.get("processes", {}).items()},
+        processes={kind: _process(document, kind, said, problems) for kind, said in data.get("processes", {}).items()},
         release=data.get("release", ""),
         versions={key: document.texts[key,] for key in data if schema.is_version(key)},
         static=data["static"] if isinstance(data.get("static"), str) else "",
@@ -188,7 +190,7 @@ def _kept(document: Document, problems: Problems, sections: Sequence[Section]) -
     return {key: kept for key, kept in found.items() if kept is not None}
 
 
-def _process(document: Document, kind: str, said: dict[str, Any]) -> ProcessSettings:
+def _process(document: Document, kind: str, said: dict[str, Any], problems: Problems) -> ProcessSettings:
     path = ("processes", kind)
     check = {key: value for key, value in said.get("healthcheck", {}).items() if not key.startswith("x-")}
     kinds = {"path": CheckKind.HTTP, "tcp": CheckKind.TCP, "command": CheckKind.COMMAND, "notify": CheckKind.NOTIFY}
@@ -209,7 +211,17 @@ def _process(document: Document, kind: str, said: dict[str, Any]) -> ProcessSett
         limits=Limits(
             memory=_mebibytes(said.get("memory", "0M")), cpu=int(said.get("cpu", "0%")[:-1]), tasks=said.get("tasks", 0)
         ),
+        schedule=_schedule(document, (*path, "schedule"), said["schedule"], problems) if "schedule" in said else None,
     )
+
+
+def _schedule(document: Document, path: tuple[str, ...], said: Any, problems: Problems) -> Schedule | None:
+    given = dict(said) if isinstance(said, dict) else {"at": said}
+    try:
+        return schedule(**{key: value for key, value in given.items() if key != "at"}, said=given["at"])
+    except Rejected as error:
+        problems.add(document.at(path), error.message, error.hint)
+        return None
 
 
 def _mebibytes(text: str) -> int:

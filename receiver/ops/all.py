@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from receiver.ops.base import Capability, SectionOf
+from receiver.ops.notify.capability import NotifyCapability
 from receiver.ops.tls import TlsCapability
 
-ALL: tuple[Capability, ...] = (TlsCapability(),)
+ALL: tuple[Capability, ...] = (NotifyCapability(), TlsCapability())
 
 
 def sections() -> tuple[SectionOf, ...]:

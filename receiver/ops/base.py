@@ -22,6 +22,7 @@ class What(str, Enum):
     `OPENED`: it has its number and its worker. `LIVE`, `FAILED`, `CANCELLED`: its verdict, one of them and once.
     `RETIRED`: a newer one replaced it, and its processes were told to end. `CRASHED`: one of its processes ends
     again and again. `UNREACHED`: it is live, and what the app follows (`git:sync`) cannot be fetched, or is refused.
+    `RUN_FAILED`: a run by the clock did not end with 0.
     """
 
     OPENED = "opened"
@@ -31,12 +32,13 @@ class What(str, Enum):
     RETIRED = "retired"
     CRASHED = "crashed"
     UNREACHED = "unreached"
+    RUN_FAILED = "run-failed"
 
 
 @dataclass(frozen=True)
 class Event:
-    """`release` is its record as it is now (`reason` says why it failed); `process` and `index` are of CRASHED only,
-    `reason` of UNREACHED."""
+    """`release` is its record as it is now (`reason` says why it failed); `process` and `index` are of CRASHED and
+    RUN_FAILED only, `reason` of UNREACHED and RUN_FAILED."""
 
     what: What
     release: Release

@@ -140,7 +140,7 @@ class Agent:
         return int(self._call(request, (output,))["code"])
 
     def boot_with(self, app: AppName, release: int) -> None:
-        """Make vN (0: none) what comes up after a reboot."""
+        """Make vN (0: none) what comes up after a reboot, and what runs by the clock, but what is suspended."""
         self._call(Request(Verb.BOOT_WITH, app, release))
 
     def stop(self, app: AppName, release: int, *, wait: bool) -> None:
@@ -155,6 +155,11 @@ class Agent:
         """All processes of all releases of the app that are not over."""
         found = self._call(Request(Verb.PROCESSES, app))["processes"]
         return [ProcessStatus(**{**entry, "state": ProcessState(entry["state"])}) for entry in found]
+
+    def in_use(self, app: AppName) -> set[int]:
+        """The releases of which anything runs: processes, or a run by the clock."""
+        found = self._call(Request(Verb.PROCESSES, app))
+        return {*found["under_way"], *(entry["release"] for entry in found["processes"])}
 
     def remainders(self, app: AppName) -> set[int]:
         """The releases of which the engine has anything: processes, or definitions that a cut off stop has left."""

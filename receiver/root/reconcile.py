@@ -24,7 +24,8 @@ UP = (ProcessState.RUNNING, ProcessState.STARTING)
 def reconcile(layout: Layout, engines: Engines, app: AppName) -> list[str]:
     """Returns what was done, a line each; nothing if all was as it should be."""
     ledger = Ledger(layout.app(app))
-    current = None if ledger.state().stopped else ledger.current()
+    state = ledger.state()
+    current = None if state.stopped else ledger.current()
     done = []
     engines.prepare(app)
     running = engines.processes(app)
@@ -36,7 +37,7 @@ def reconcile(layout: Layout, engines: Engines, app: AppName) -> list[str]:
         if missing:
             engines.start(current)
             done.append(f"started {', '.join(missing)} of {current.name}")
-    engines.boot_with(app, current)
+    engines.boot_with(app, current, state.suspended)
     # What a reboot ended between the switch and its retiring has only its definitions left.
     remainders = {p.release for p in running} | engines.defined(app)
     wanted = {current.runs_as, *engines.warm(app)} if current else set()

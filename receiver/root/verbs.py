@@ -180,7 +180,8 @@ class Verbs:
         return {}
 
     def do_boot_with(self, request: Request, fds: Sequence[int]) -> Answer:
-        self.engines.boot_with(request.app, self._known(request) if request.release else None)
+        suspended = self._ledger(request.app).state().suspended
+        self.engines.boot_with(request.app, self._known(request) if request.release else None, suspended)
         return {}
 
     def do_stop(self, request: Request, fds: Sequence[int]) -> Answer:
@@ -214,7 +215,8 @@ class Verbs:
 
     def do_processes(self, request: Request, fds: Sequence[int]) -> Answer:
         running = [asdict(status) for status in self.engines.processes(request.app)]
-        return {"processes": running, "defined": sorted(self.engines.defined(request.app))}
+        defined, under_way = self.engines.defined(request.app), self.engines.under_way(request.app)
+        return {"processes": running, "defined": sorted(defined), "under_way": sorted(under_way)}
 
     def do_proxy(self, request: Request, fds: Sequence[int]) -> Answer:
         from receiver.proxy import nginx

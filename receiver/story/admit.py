@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 
 from receiver.caller import Caller, Role
+from receiver.engines import all as engines
 from receiver.errors import HostFault
 from receiver.ledger.ledger import Ledger
 from receiver.manifest import Manifest
@@ -41,6 +42,7 @@ def admit(
             hint="Keep fewer releases, or make room on the server; see: shipit doctor",
         )
     manifest = read_manifest(tree, sections())
+    engines.refuse_untimely(layout, manifest.processes)
     return manifest, approve(layout, ledger, manifest.domains, settings, admin=caller.role is Role.ADMIN)
 
 

@@ -6,10 +6,12 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import replace
 
+from receiver.engines import all as engines
 from receiver.errors import BuildFailed, Rejected, as_root
 from receiver.manifest import Manifest
 from receiver.model import Listen, Origin, ProcessEnv, Release
 from receiver.ops.all import sections
+from receiver.ops.limits import limited
 from receiver.paths import PREFIX
 from receiver.runtimes.base import BuildPlan
 from receiver.runtimes.build import build_plan
@@ -32,6 +34,7 @@ def build(context: AppContext, release: Release, origin: Origin) -> Release:
     with context.say.timed("plan"):
         tree = source.tree(origin)
         manifest = read_manifest(tree, sections())
+        engines.refuse_untimely(context.layout, manifest.processes)
         for notice in manifest.notices:
             context.say.line(notice)
         paths = context.paths.release(release.number)
@@ -127,7 +130,7 @@ def filled(
         processes = tuple(replace(p, listen=Listen.SOCKET) if p.listen is Listen.PORT else p for p in processes)
     return replace(
         release,
-        processes=processes,
+        processes=limited(processes, context.ledger.state().limits),
         formation=formation,
         release_command=manifest.release_command,
         build_config=manifest.build_config,

@@ -106,8 +106,8 @@ def prune(context: AppContext) -> None:
 
 
 def in_use(context: AppContext) -> set[int]:
-    """The releases that have a process, and those whose files it has."""
-    running = {process.release for process in context.agent.processes(context.ledger.app)}
+    """The releases of which anything runs, and those whose files it has."""
+    running = context.agent.in_use(context.ledger.app)
     return running.union(*(context.ledger.release(number).runs_from for number in running))
 
 

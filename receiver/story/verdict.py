@@ -62,6 +62,12 @@ def unreached(ledger: Ledger, reason: str) -> None:
         tell(Event(What.UNREACHED, release, ledger, reason=reason))
 
 
+def run_failed(ledger: Ledger, number: int, process: TypeName, how: str) -> None:
+    """A run by the clock did not end with 0. For a process that has nothing else to do: it waits for the capabilities."""
+    if hearers := _hearers(What.RUN_FAILED):
+        tell_each(hearers, Event(What.RUN_FAILED, ledger.release(number), ledger, process, 1, how))
+
+
 def _ended(ledger: Ledger, release: Release, status: Status, what: What, reason: str = "") -> Release:
     release = ledger.finish(release, status, reason)
     tell(Event(what, release, ledger))

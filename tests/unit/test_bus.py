@@ -130,7 +130,7 @@ def test_a_timer_is_made_together_with_the_service_that_it_starts(peer: Callable
     ((service, known),) = beside
     assert service == "shipit-warm-my_blog-v7.service"
     ((program, argv, _),) = dict(known)["ExecStart"][1]
-    assert argv == [program, "stop", "--no-block", "shipit-my_blog-*-v7@*.service"]
+    assert argv == [program, "stop", "--no-block", "shipit-my_blog-*-v7@[0-9]*.service"]
     assert warm_number(name) == 7
 
 

@@ -42,7 +42,7 @@ class Recorder:
 
     # As the agent.
     def __getattr__(self, verb: str) -> Callable[..., Any]:
-        answers: dict[str, Any] = {"read_config": {}, "release_command": 0, "processes": []}
+        answers: dict[str, Any] = {"read_config": {}, "release_command": 0, "processes": [], "in_use": set()}
 
         def call(*given: object) -> Any:
             self.do(verb)

@@ -84,7 +84,7 @@ def test_whatever_is_not_honoured_is_told_with_its_line() -> None:
         }
     )
     assert [notice.split(": ")[1].split()[0] for notice in found.notices] == [
-        "buildpacks", "cron", "formation.web.autoscaling", "a", "scheme", "scripts.postdeploy", "scripts.dokku.postdeploy",
+        "buildpacks", "formation.web.autoscaling", "a", "scheme", "scripts.postdeploy", "scripts.dokku.postdeploy",
     ]  # fmt: skip
     assert found.notices[0].startswith("app.json:3: ")
 

@@ -83,7 +83,6 @@ def test_wsgi_beside_web_is_the_same_type_twice() -> None:
     ("line", "word"),
     [
         ("static: /public", "`static: DIRECTORY`"),
-        ("cron1: 0 0 * * * ./nightly", "cron lines are not supported"),
         ("rwsgi: x", "rwsgi"),
         ("jwsgi: x", "jwsgi"),
         ("wsgi: gunicorn app:app", "not module:app"),
@@ -91,6 +90,15 @@ def test_wsgi_beside_web_is_the_same_type_twice() -> None:
 )
 def test_pikus_other_kinds_are_said_to_be_not_supported(line: str, word: str) -> None:
     assert word in refused(line).message
+
+
+def test_pikus_cron_lines_are_process_types_that_run_by_the_clock() -> None:
+    problems = Problems()
+    found = procfile.parse("cron1: 0  0 * * 1-5 ./nightly --all\ncron2: @daily ./x\n", problems)
+    assert not problems
+    assert [(kind, line.cron, line.command) for kind, line in found.processes.items()] == [
+        ("cron1", "0 0 * * 1-5", "./nightly --all"), ("cron2", "@daily", "./x"),
+    ]  # fmt: skip
 
 
 def test_a_process_type_called_cron_that_runs_a_program_is_fine() -> None:

@@ -12,10 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from receiver.engines.base import ProcessState, ProcessStatus
 from receiver.ledger.ledger import Ledger
 from receiver.model import Change, Status
-from receiver.names import AppName, TypeName
+from receiver.names import AppName
 from receiver.paths import Layout
 from receiver.settings import Settings
 from receiver.sources.git.repository import Git
@@ -31,8 +30,8 @@ class Agent:
     def __init__(self, ledger: Ledger, running: set[int]) -> None:
         self._book, self._running = ledger, running
 
-    def processes(self, app: AppName) -> list[ProcessStatus]:
-        return [ProcessStatus(number, TypeName("web"), 1, ProcessState.STOPPING) for number in self._running]
+    def in_use(self, app: AppName) -> set[int]:
+        return self._running
 
     def prune(self, app: AppName, releases: Sequence[int]) -> None:
         for number in releases:

@@ -19,6 +19,7 @@ from receiver.errors import HostFault, Rejected
 from receiver.model import Change, Check, CheckKind, Limits, Listen, Origin, ProcessType, Release, Status
 from receiver.names import AppName, TypeName, app_name, type_name
 from receiver.paths import Layout, share
+from receiver.schedule import schedule
 from receiver.system import render
 
 GOLDEN = Path(__file__).resolve().parent.parent / "golden/units"
@@ -160,10 +161,16 @@ def every_unit() -> dict[str, str]:
         **{path.name.removesuffix(".service").rstrip("@"): path.read_text() for path in installed},
         "process": units.unit_files(release(), LAYOUT)["shipit-blog-web-v8@.service"],
         "notifying process": units.unit_files(release(), LAYOUT)["shipit-blog-mail-out-v8@.service"],
+        "run by the clock": timed_unit(),
         "build": program + "\n".join(job(owner=None)),
         "release command, check": program + "\n".join(job(**app, timeout=600)),
         "one-off run": program + "\n".join(job(**app, timeout=0, limits=Limits())),
     }
+
+
+def timed_unit() -> str:
+    nightly = replace(release().processes[0], type=TypeName("nightly"), schedule=schedule("0 3 * * *"))
+    return units.timer_files(replace(release(), processes=(nightly,)), LAYOUT)["shipit-blog-nightly-v8@t1.service"]
 
 
 @pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd on this machine")

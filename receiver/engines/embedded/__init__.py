@@ -28,7 +28,7 @@ def hints() -> Hints:
     )
 
 
-def engine(layout: Layout) -> Engine:
+def make(layout: Layout) -> Engine:
     from receiver.engines.embedded.engine import EmbeddedEngine
 
     return EmbeddedEngine(layout)

@@ -10,15 +10,17 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from receiver import settings
-from receiver.engines.base import Job, ProcessState, ProcessStatus, Service, app_word, wait_until_it_listens
+from receiver.engines.base import Job, ProcessState, ProcessStatus, Service, Usage, app_word, wait_until_it_listens
 from receiver.engines.systemd import NAME, bus, units
+from receiver.engines.systemd.files import write
 from receiver.engines.systemd.logs import Journal
+from receiver.engines.systemd.timers import Clock
 from receiver.errors import HostFault, as_root
 from receiver.model import CheckKind, Limits, Listen, Release
 from receiver.names import AppName, TypeName
@@ -31,12 +33,12 @@ TIMED_OUT, KILLED, STOPPED = 124, 128, 128 + signal.SIGTERM
 # systemd's own exit codes for a program that it could not execute as asked (systemd.exec(5), 200/CHDIR on).
 NEVER_STARTED = range(200, 256)
 SHOWN = (
-    "Id", "ActiveState", "MainPID", "NRestarts", "MemoryCurrent", "ExecMainStartTimestampMonotonic",
+    "Id", "ActiveState", "MainPID", "NRestarts", "MemoryCurrent", "TasksCurrent", "ExecMainStartTimestampMonotonic",
 )  # fmt: skip
 
 
-class SystemdEngine(Journal):
-    """See `Engine`, `Warm`, `Early`, `Adopts`, `Timed`, `Plans` and `Machine` for the promises.
+class SystemdEngine(Journal, Clock):
+    """See `Engine`, `Warm`, `Early`, `Adopts`, `Timed`, `Timers`, `Plans` and `Machine` for the promises.
 
     An engine whose processes are units as well (of a container, of a virtual machine) is one of these with other
     `files`; the rest (start, drain, boot, warm, journal) holds for any unit of this name.
@@ -73,7 +75,7 @@ class SystemdEngine(Journal):
                 systemctl("disable", "--quiet", "--now", name)
                 disk.remove_file(path)
                 systemctl("daemon-reload")
-        elif self._write({name: units.look_timer(app, seconds)}) or not self._is_up(name):
+        elif write(self._layout.units, {name: units.look_timer(app, seconds)}) or not self._is_up(name):
             systemctl("daemon-reload")
             systemctl("enable", "--quiet", name)
             systemctl("restart", name)
@@ -83,8 +85,10 @@ class SystemdEngine(Journal):
 
     def prepare(self, app: AppName) -> None:
         if self._layout.tmpfiles.is_dir():
-            self._write({self._tmpfiles(app): units.tmpfiles(app, self._layout, app_user(app), PROXY_GROUP)})
-        if self._write(units.app_units(app)):
+            write(
+                self._layout.units, {self._tmpfiles(app): units.tmpfiles(app, self._layout, app_user(app), PROXY_GROUP)}
+            )
+        if write(self._layout.units, units.app_units(app)):
             systemctl("daemon-reload")
         enabled = self._layout.units / "multi-user.target.wants" / units.app_target(app)
         if not enabled.is_symlink():
@@ -116,6 +120,7 @@ class SystemdEngine(Journal):
         mine = [units.unit_pattern(app), units.warm_name(app, None), *(name for name in found if "@" not in name)]
         # Its worker, if one watches yet over what went live last.
         mine.append(f"shipit-worker-{word}-v*.scope")
+        mine.append(units.timer_pattern(app))
         # No drain for what is being destroyed: the stop is asked for, so that nothing restarts, then all is killed.
         systemctl("stop", "--no-block", *mine)
         systemctl("kill", "--signal=SIGKILL", *mine, check=False)
@@ -125,6 +130,7 @@ class SystemdEngine(Journal):
         for name in (units.app_target(app), units.app_slice(app)):
             disk.remove_file(self._layout.units / name)
             disk.remove_file(self._layout.units / "multi-user.target.wants" / name)
+        self._forget_timers(app)
         disk.remove_tree(self._wants(app))
         disk.remove_file(self._tmpfiles(app))
         systemctl("reset-failed", *mine, check=False)
@@ -163,7 +169,7 @@ class SystemdEngine(Journal):
             )
 
     def stop(self, app: AppName, number: int, *, wait: bool) -> None:
-        pattern = units.unit_pattern(app, number=number)
+        pattern = units.process_pattern(app, number)
         systemctl("stop", *([] if wait else ["--no-block"]), pattern)
         for path in self._unit_files(app, number):
             disk.remove_file(path)
@@ -228,12 +234,25 @@ class SystemdEngine(Journal):
 
     def processes(self, app: AppName) -> Sequence[ProcessStatus]:
         shown = systemctl("show", *(f"--property={name}" for name in SHOWN), units.unit_pattern(app)).out
+        # What runs by the clock is none of these: its units have no index.
         found = [_status(dict(_pairs(block))) for block in shown.split("\n\n") if block.strip()]
         mine = [status for unit, status in found if unit and unit.app == app and status]
         if len({status.release for status in mine}) > 1:
             warm = self.warm(app)
             mine = [_as_kept(status, warm) for status in mine]
         return sorted(mine, key=lambda s: (s.release, s.process, s.index))
+
+    def usage(self, app: AppName) -> Usage:
+        wanted = ("MemoryCurrent", "MemoryMax", "TasksCurrent", "TasksMax", "CPUUsageNSec")
+        shown = systemctl("show", *(f"--property={name}" for name in wanted), units.app_slice(app)).out
+        known = {name: _number(value) for name, value in _pairs(shown)}
+        return Usage(
+            memory=known.get("MemoryCurrent", 0),
+            most_memory=known.get("MemoryMax", 0),
+            tasks=known.get("TasksCurrent", 0),
+            most_tasks=known.get("TasksMax", 0),
+            cpu=known.get("CPUUsageNSec", 0) / 1e9,
+        )
 
     def defined(self, app: AppName) -> set[int]:
         return {int(path.name.rpartition("-v")[2].removesuffix("@.service")) for path in self._unit_files(app)}
@@ -303,22 +322,8 @@ class SystemdEngine(Journal):
         """Write the release's units, if they are not there already."""
         files = self.files(release)
         # boot_with makes them last; a boot before that starts another release, and removes these.
-        if self._write(files, disk.Lasts.LATER):
+        if write(self._layout.units, files, disk.Lasts.LATER):
             systemctl("daemon-reload")
-
-    def _write(self, files: Mapping[str, str] | Mapping[Path, str], lasts: disk.Lasts = disk.Lasts.WHOLE) -> bool:
-        """Put files in place, units by their names; True when one that systemd may have read before is different now."""
-        changed = False
-        for name, text in files.items():
-            path = self._layout.units / name
-            try:
-                before: bytes | None = path.read_bytes()
-            except FileNotFoundError:
-                before = None
-            if before != text.encode():
-                changed = changed or before is not None
-                disk.write_atomically(path, text.encode(), 0o644, lasts=lasts)
-        return changed
 
     def _names(self, release: Release) -> list[tuple[str, TypeName]]:
         return [
@@ -386,6 +391,7 @@ def _status(shown: dict[str, str]) -> tuple[units.UnitName | None, ProcessStatus
         since=round(time.time() - time.monotonic() + since, 3) if since else 0.0,
         restarts=_number(shown["NRestarts"]),
         memory=_number(shown["MemoryCurrent"]),
+        tasks=_number(shown["TasksCurrent"]),
     )
 
 

@@ -8,6 +8,7 @@ unit names with `blog-eu` and its type `web`. No name holds a `_` of its own.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,6 +62,56 @@ def unit_pattern(
     return f"shipit-{app_word(app)}-{process or '*'}-v{number or '*'}@{index or '*'}.service"
 
 
+def process_pattern(app: AppName, number: int) -> str:
+    """The processes of one release, and not its runs by the clock (timer_name), which end by themselves."""
+    return f"shipit-{app_word(app)}-*-v{number}@[0-9]*.service"
+
+
+# What stands for the index of a process in the units of what runs by the clock.
+BY_CLOCK = "t1"
+
+
+def timer_name(app: AppName, process: TypeName, number: int, kind: str = "timer") -> str:
+    """The timer of a process type that runs by the clock, or the service that it starts."""
+    return f"shipit-{app_word(app)}-{process}-v{number}@{BY_CLOCK}.{kind}"
+
+
+def starter_name(app: AppName, process: TypeName, number: int) -> str:
+    """The service that starts another run beside one that goes on; each run is an instance of `unit_template`."""
+    return f"shipit-{app_word(app)}-{process}-v{number}@start.service"
+
+
+def timer_pattern(app: AppName) -> str:
+    """A glob that matches every timer of the app's process types."""
+    return f"shipit-{app_word(app)}-*-v*@{BY_CLOCK}.timer"
+
+
+def timer_files(release: Release, layout: Layout, suspended: Collection[TypeName] = ()) -> dict[str, str]:
+    """The timers of a release and what they start, by file name."""
+    app, number = release.app, release.runs_as
+    files = {}
+    for process, schedule in release.scheduled:
+        if process.type in suspended:
+            continue
+        run = timer_name(app, process.type, number, "service")
+        starts = run
+        if schedule.overlap:
+            run, starts = unit_template(app, process.type, number), starter_name(app, process.type, number)
+            files[starts] = render(
+                "systemd/starter.service.j2", app=app, type=process.type, unit=run, systemctl=SYSTEMCTL
+            )
+        files[run] = _process(release, process, layout, "systemd/scheduled.service.j2", timeout=schedule.timeout)
+        files[timer_name(app, process.type, number)] = render(
+            "systemd/scheduled.timer.j2",
+            app=app,
+            type=process.type,
+            calendars=schedule.calendars,
+            missed=schedule.missed,
+            starts=starts,
+        )
+    return files
+
+
 def parse_unit_name(text: str) -> UnitName | None:
     """Take a process's unit name apart; None when it is not one."""
     match = _UNIT.fullmatch(text)
@@ -95,11 +146,14 @@ def unit_files(release: Release, layout: Layout) -> dict[str, str]:
     }
 
 
-def _process(release: Release, process: ProcessType, layout: Layout) -> str:
+def _process(
+    release: Release, process: ProcessType, layout: Layout, template: str = "systemd/process.service.j2", **more: object
+) -> str:
     app = layout.app(release.app)
     return render(
-        "systemd/process.service.j2",
+        template,
         app=release.app,
+        release=f"v{release.runs_as}",
         type=process.type,
         # systemd.unit(5): a drop-in directory whose name ends in a dash is for all units that begin so.
         dropins=f"shipit-{app_word(release.app)}-{process.type}-.service.d",
@@ -118,6 +172,7 @@ def _process(release: Release, process: ProcessType, layout: Layout) -> str:
         cpu=process.limits.cpu,
         tasks=process.limits.tasks,
         container=release.image,
+        **more,
     )
 
 
@@ -149,7 +204,7 @@ class Transient:
 
 def warm_timer(app: AppName, number: int, seconds: int) -> Transient:
     """Stops the processes of a release that is kept warm when its time is over."""
-    argv = [SYSTEMCTL, "stop", "--no-block", unit_pattern(app, number=number)]
+    argv = [SYSTEMCTL, "stop", "--no-block", process_pattern(app, number)]
     return Transient(
         warm_name(app, number),
         (

@@ -1,0 +1,131 @@
+"""What runs by the clock: a timer and a service for each process type with a schedule, of the live release.
+
+The timers change with the release; a run that is under way is not theirs to end: nothing here stops a service. What a
+release that was replaced still runs keeps its unit file until the next change, so that its end is told as any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from receiver.engines.base import TimedType, app_word
+from receiver.engines.systemd import bus, units
+from receiver.engines.systemd.files import write
+from receiver.errors import HostFault
+from receiver.model import Release
+from receiver.names import AppName, TypeName
+from receiver.paths import Layout
+from receiver.system import disk
+from receiver.system.run import run
+
+SHOWN = ("Id", "ActiveState", "NextElapseUSecRealtime", "LastTriggerUSec", "Result", "ExecMainStatus")
+BUSY = ("active", "activating", "deactivating")
+
+
+class Clock:
+    """See `Timers` for the promises."""
+
+    _layout: Layout
+
+    def understands(self, calendar: str) -> bool:
+        return run(["systemd-analyze", "calendar", "--", calendar], check=False).code == 0
+
+    def keep_time(self, app: AppName, release: Release | None, suspended: Collection[TypeName]) -> None:
+        files = units.timer_files(release, self._layout, suspended) if release else {}
+        there = self._timed_files(app)
+        if not files and not there:
+            return
+        timers = {name for name in files if name.endswith(".timer")}
+        gone = {name for name in there if name.endswith(".timer")} - timers
+        if write(self._layout.units, files):
+            run(["systemctl", "daemon-reload"])
+        wants = self._layout.units / "timers.target.wants"
+        wants.mkdir(mode=0o755, exist_ok=True)
+        for name in timers:
+            disk.replace_symlink(wants / name, f"../{name}")
+        for name in gone:
+            disk.remove_file(wants / name)
+
+        def switch(systemd: bus.Bus) -> dict[str, str]:
+            systemd.stop_units([*gone])
+            return systemd.start_units([*timers], until_done=timers)
+
+        failed = bus.talk(switch)
+        # Of a timer that comes back with another release nothing is made up for.
+        _forget_last(gone)
+        busy = {name for name in there if name in bus.talk(lambda systemd: systemd.active(_runs(app)))}
+        for name in there - files.keys() - busy:
+            disk.remove_file(self._layout.units / name)
+        disk.fsync_dir(wants)
+        disk.fsync_dir(self._layout.units)
+        if failed:
+            raise HostFault(
+                f"systemd did not start {', '.join(sorted(failed))}.",
+                details=[f"{n}: {why}" for n, why in failed.items()],
+            )
+
+    def _forget_timers(self, app: AppName) -> None:
+        """Remove every timer of the app, and what they start; it is stopped already."""
+        _forget_last({name for name in self._timed_files(app) if name.endswith(".timer")})
+        for name in self._timed_files(app):
+            disk.remove_file(self._layout.units / "timers.target.wants" / name)
+            disk.remove_file(self._layout.units / name)
+
+    def under_way(self, app: AppName) -> set[int]:
+        # Asked at each pruning, and most apps have none.
+        if not self._timed_files(app):
+            return set()
+        return {int(name.rpartition("-v")[2].partition("@")[0]) for name in bus.talk(lambda b: b.active(_runs(app)))}
+
+    def timed(self, release: Release) -> list[TimedType]:
+        found = []
+        for process, _ in release.scheduled:
+            timer = self._shown(units.timer_name(release.app, process.type, release.runs_as))
+            service = self._shown(units.timer_name(release.app, process.type, release.runs_as, "service"))
+            code = service["ExecMainStatus"]
+            result = "" if not timer["LastTriggerUSec"] else service["Result"]
+            running = _goes_on(release.app, process.type)
+            found.append(
+                TimedType(
+                    process.type,
+                    next=timer["NextElapseUSecRealtime"],
+                    last=timer["LastTriggerUSec"],
+                    result=f"{result} ({code})" if code not in ("", "0") else result,
+                    running=running,
+                )
+            )
+        return found
+
+    def last_words(self, release: Release, process: TypeName) -> list[str]:
+        unit = f"shipit-{app_word(release.app)}-{process}-v{release.runs_as}@t*.service"
+        argv = ["journalctl", "--quiet", "--no-pager", "-o", "cat", "-n", "1", "-u", unit]
+        return run([*argv, "_TRANSPORT=stdout"], check=False).out.splitlines()[-1:]
+
+    def _shown(self, name: str) -> dict[str, str]:
+        said = run(["systemctl", "show", *(f"--property={key}" for key in SHOWN), name]).out
+        known = dict(line.partition("=")[::2] for line in said.splitlines())
+        return {key: known.get(key, "").replace("n/a", "") for key in SHOWN}
+
+    def _timed_files(self, app: AppName) -> set[str]:
+        word = app_word(app)
+        there = [*self._layout.units.glob(f"shipit-{word}-*@{units.BY_CLOCK}.*")]
+        return {path.name for path in (*there, *self._layout.units.glob(f"shipit-{word}-*@start.service"))}
+
+
+def _runs(app: AppName) -> str:
+    return f"shipit-{app_word(app)}-*-v*@t[0-9]*.service"
+
+
+def _forget_last(timers: Collection[str]) -> None:
+    """Have systemd forget when these fell due last; most keep nothing of it (Persistent=)."""
+    for name in timers:
+        run(["systemctl", "clean", "--what=state", name], check=False)
+
+
+def _goes_on(app: AppName, process: TypeName) -> bool:
+    """Whether a run of any release is under way, as anybody may ask."""
+    listed = run(
+        ["systemctl", "list-units", "--plain", "--no-legend", f"--state={','.join(BUSY)}",
+         f"shipit-{app_word(app)}-{process}-v*@t[0-9]*.service"]
+    )  # fmt: skip
+    return bool(listed.out.strip())

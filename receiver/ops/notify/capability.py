@@ -1,0 +1,109 @@
+"""`notify:` of shipit.yml: who is told, of what. By which ways is chosen.py, and loaded when something is to be told."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from receiver import names
+from receiver.errors import Rejected
+from receiver.manifest.section import Said
+from receiver.ops.base import Event, What
+from receiver.records import Record, many, own, parsed, text
+
+TOLD = (What.FAILED, What.LIVE, What.CRASHED, What.RUN_FAILED)
+# Narrower than RFC 5322: what a person has, and no option of sendmail(8).
+_ADDRESS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,63}@[A-Za-z0-9][A-Za-z0-9.-]{0,250}", re.ASCII)
+
+
+def address(given: str) -> str:
+    """Parse an e-mail address; raises Rejected."""
+    if not _ADDRESS.fullmatch(given):
+        raise Rejected(f"{given[:60]!a} is no e-mail address.")
+    return given
+
+
+def event(given: str) -> str:
+    """Parse the name of an event that can be told; raises Rejected."""
+    if given not in [what.value for what in TOLD]:
+        raise Rejected(f"{given[:20]!a} is no event.", hint="Events: " + ", ".join(what.value for what in TOLD))
+    return given
+
+
+@dataclass(frozen=True)
+class Notify(Record):
+    """What a release keeps of its `notify:`; `webhook`, `secret` and `apprise` are names of config vars."""
+
+    on: tuple[str, ...] = field(default=(), metadata=own(many(parsed(event))))
+    webhook: str = field(default="", metadata=own(text))
+    secret: str = field(default="", metadata=own(text))
+    command: str = field(default="", metadata=own(text))
+    email: tuple[str, ...] = field(default=(), metadata=own(many(parsed(address))))
+    apprise: str = field(default="", metadata=own(text))
+
+
+_VARIABLE = {"type": "string", "minLength": 1, "maxLength": 2000}
+
+
+class NotifyCapability:
+    key = "notify"
+    schema: Mapping[str, Any] = {
+        "description": "Who is told how a release ended, and of a process that ends again and again.",
+        "type": "object",
+        "additionalProperties": False,
+        "patternProperties": {"^x-": True},
+        "properties": {
+            "on": {
+                "description": "Of what. Default: all of them.",
+                "type": "array",
+                "minItems": 1,
+                "uniqueItems": True,
+                "items": {"enum": [what.value for what in TOLD]},
+            },
+            "webhook": {"description": "The config var that holds the address of a webhook.", **_VARIABLE},
+            "secret": {"description": "The config var that holds the secret which signs it.", **_VARIABLE},
+            "command": {
+                "description": "A command, run as `shipit run` does, with JSON on standard input.",
+                "$ref": "#/$defs/command",
+            },
+            "email": {"type": "array", "maxItems": 5, "items": {"type": "string"}},
+            "apprise": {"description": "The config var that holds an address as apprise writes it.", **_VARIABLE},
+        },
+    }
+    kept: type[Record] = Notify
+    hears = frozenset(TOLD)
+
+    def read(self, said: Said) -> Notify | None:
+        data = said.data
+        for key in ("webhook", "secret", "apprise"):
+            if key in data:
+                try:
+                    names.config_key(data[key])
+                except Rejected:
+                    said.wrong(
+                        f"notify.{key} is the name of a config var, which holds it: it is no secret in a repository.",
+                        key,
+                        hint=f"In shipit.yml:  notify: {{{key}: NOTIFY_{key.upper()}}}\n"
+                        f"On the server: shipit config:set APP NOTIFY_{key.upper()} - < FILE",
+                    )
+        for index, given in enumerate(data.get("email", ())):
+            try:
+                address(given)
+            except Rejected as error:
+                said.wrong(error.message, "email", index)
+        if "secret" in data and "webhook" not in data:
+            said.wrong("notify.secret signs what a webhook gets, and there is none.", "secret")
+        return Notify(
+            on=tuple(data.get("on", [what.value for what in TOLD])),
+            webhook=data.get("webhook", ""), secret=data.get("secret", ""), command=data.get("command", ""),
+            email=tuple(data.get("email", ())), apprise=data.get("apprise", ""),
+        )  # fmt: skip
+
+    def on(self, event: Event) -> None:
+        # Here, because it brings what talks to others, and every push has this module.
+        from receiver.ops.notify import chosen
+
+        process = f"{event.process}.{event.index}" if event.process else ""
+        chosen.tell(event.what.value, event.ledger, event.release, process, event.how)

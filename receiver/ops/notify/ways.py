@@ -1,0 +1,247 @@
+"""The ways by which a message leaves the machine. Each `send` says in a few words how it went, or raises Failure."""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import os
+import shlex
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from receiver.errors import Failure, HostFault, Rejected
+from receiver.ledger.ledger import Ledger
+from receiver.ops.notify.message import Message, headers, mail
+from receiver.root.client import Agent
+from receiver.root.oneoff import written
+from receiver.system.run import find, run
+
+# Seconds for one request; the pauses before a second and a third one. All of it ends long before story/verdict.py's LIMIT.
+REQUEST, PAUSES = 10.0, (1.0, 5.0)
+PROGRAM = 30.0  # seconds for a program
+SENDMAIL = Path("/usr/sbin/sendmail")
+SMTP = ("127.0.0.1", 25)
+# Addresses that lead to others' networks by way of this one (RFC 6052, RFC 3056).
+_TUNNELS = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16")))
+
+
+class Way(Protocol):
+    @property
+    def name(self) -> str: ...
+
+    def send(self, message: Message) -> str: ...
+
+
+@dataclass(frozen=True)
+class Webhook:
+    """A POST. `free`: an administrator chose the address, so it may be any; else it must be a public one, or its host be
+    among `allowed`: what an app's people may write must not reach what only this machine reaches."""
+
+    url: str
+    secret: str = ""
+    free: bool = False
+    allowed: Collection[str] = ()
+    name = "webhook"
+
+    def send(self, message: Message) -> str:
+        for pause in (*PAUSES, None):
+            try:
+                status = self._post(message)
+                trouble = f"it answered {status}"
+                again = status in (408, 425, 429) or status >= 500
+            except (OSError, http.client.HTTPException) as error:
+                trouble, again = f"{getattr(error, 'strerror', None) or type(error).__name__}", True
+            else:
+                if 200 <= status < 300:
+                    return f"it answered {status}"
+            if not again:
+                break
+            if pause is not None:
+                time.sleep(pause)
+        raise HostFault(f"The webhook did not take it: {trouble}.")
+
+    def _post(self, message: Message) -> int:
+        """The status of one request. No redirect is followed, and of the answer nothing else is read."""
+        parts = urlsplit(self.url)
+        host = parts.hostname or ""
+        address = address_of(
+            host, parts.port or (443 if parts.scheme == "https" else 80), self.free or host in self.allowed
+        )
+        connection = _Pinned(parts.scheme == "https", host, address)
+        try:
+            target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+            connection.request(
+                "POST", target, message.body, {"Host": parts.netloc.rpartition("@")[2], **headers(message, self.secret)}
+            )
+            return connection.getresponse().status
+        finally:
+            connection.close()
+
+
+class _Pinned(http.client.HTTPConnection):
+    """A connection to the very address that was looked at: the name is not resolved a second time."""
+
+    def __init__(self, secure: bool, host: str, address: tuple[str, int]) -> None:
+        super().__init__(host, address[1], timeout=REQUEST)
+        self._secure, self._address = secure, address
+
+    def connect(self) -> None:
+        self.sock = socket.create_connection(self._address, REQUEST)
+        if self._secure:
+            self.sock = ssl.create_default_context().wrap_socket(self.sock, server_hostname=self.host)
+
+
+def web_address(url: str) -> str:
+    """A URL that a message may be sent to; raises Rejected. What it is, which may be a secret, is not repeated."""
+    try:
+        parts = urlsplit(url)
+        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        fits = False
+    if not fits or len(url) > 2000 or not all("!" <= char <= "~" for char in url):
+        raise Rejected("The address of the webhook is no http:// or https:// address.")
+    return url
+
+
+def address_of(host: str, port: int, free: bool) -> tuple[str, int]:
+    """The first address of a host that may be asked; raises OSError, or Rejected if it has none but private ones."""
+    found = [info[4] for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+    for address in found:
+        if free or is_public(str(address[0])):
+            return str(address[0]), port
+    raise Rejected(
+        f"{host} has no public address, and an app's webhook is not sent to others.",
+        hint="An administrator allows it, in /etc/shipit/shipit.yml:  notify: {allow: HOST}",
+    )
+
+
+def is_public(text: str) -> bool:
+    address = ipaddress.ip_address(text.partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped:
+            return is_public(str(address.ipv4_mapped))
+        if any(address in network for network in _TUNNELS):
+            return False
+    return address.is_global and not address.is_multicast
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of the app, run as `shipit run` does: the app's user, its cage, its config vars, its live release. It has
+    the message on standard input, as JSON; `line` is for bash, and may use `{text}`, which stands for the line for people."""
+
+    line: str
+    ledger: Ledger
+    name: str = "command"
+
+    def send(self, message: Message) -> str:
+        live = self.ledger.current()
+        if live is None or not live.slug:
+            raise Rejected("No release is live that it could run in.")
+        given, said = (os.memfd_create(name, os.MFD_CLOEXEC) for name in ("message", "output"))
+        try:
+            os.write(given, message.body)
+            os.lseek(given, 0, os.SEEK_SET)
+            line = self.line.replace("{text}", shlex.quote(message.text))
+            with (
+                written(self.ledger.paths, line) as run_id,
+                Agent.connect(self.ledger.paths.layout.agent_socket) as agent,
+            ):
+                end = threading.Timer(PROGRAM, agent.hang_up)
+                end.start()
+                try:
+                    code = agent.run(live.app, live.number, run_id, (given, said, said), tty=False)
+                finally:
+                    end.cancel()
+            if code:
+                last = os.pread(said, 4000, 0).decode(errors="replace").splitlines()
+                raise HostFault(f"It ended with exit code {code}.", details=last[-5:])
+            return "it ended with 0"
+        finally:
+            os.close(given)
+            os.close(said)
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program that an administrator chose, with the message on standard input."""
+
+    argv: tuple[str, ...]
+    name: str = "command"
+
+    def send(self, message: Message) -> str:
+        run(self.argv, input=message.body, timeout=PROGRAM)
+        return "it ended with 0"
+
+
+@dataclass(frozen=True)
+class Email:
+    """By the machine's own mail server: on 127.0.0.1, else by sendmail(8). Not the other way round: nothing here may
+    gain a group, which the sendmail of Postfix needs."""
+
+    to: tuple[str, ...]
+    name = "email"
+
+    def send(self, message: Message) -> str:
+        sender = f"shipit@{socket.getfqdn()}"
+        letter = mail(message, self.to, sender)
+        import smtplib
+
+        try:
+            with smtplib.SMTP(*SMTP, timeout=REQUEST) as server:
+                server.sendmail(sender, self.to, letter)
+            return "the mail server took it"
+        except (OSError, smtplib.SMTPException) as error:
+            if not SENDMAIL.exists():
+                raise HostFault(
+                    f"No mail server takes it, and {SENDMAIL} is not there.", details=[str(error)]
+                ) from error
+        run([SENDMAIL, "-i", "-f", sender, "--", *self.to], input=letter, timeout=PROGRAM)
+        return "sendmail took it"
+
+
+@dataclass(frozen=True)
+class Apprise:
+    """The program apprise, with a file of its own form that an administrator chose."""
+
+    config: Path
+    name = "apprise"
+
+    def send(self, message: Message) -> str:
+        program = find("apprise")
+        if program is None:
+            raise HostFault("apprise is not installed.", hint="apt install apprise")
+        run([program, f"--config={self.config}", f"--title={message.app}", f"--body={message.text}"], timeout=PROGRAM)
+        return "apprise took it"
+
+
+def in_app(app_variable: str, ledger: Ledger) -> Command:
+    """apprise for an app: within its cage, because its addresses can be of this machine and its networks."""
+    return Command(f'exec apprise --title=shipit --body={{text}} "${app_variable}"', ledger, "apprise")
+
+
+def send_all(ways: Collection[Way], message: Message) -> list[tuple[str, str, Failure | None]]:
+    """Send by all ways at once; each one's name, what it says, and what was wrong, if anything was."""
+    results: list[tuple[str, str, Failure | None]] = []
+
+    def send(way: Way) -> None:
+        try:
+            results.append((way.name, way.send(message), None))
+        except Failure as failure:
+            results.append((way.name, "", failure))
+        except Exception as error:  # noqa: BLE001 - told as what it is; the other ways have their turn
+            results.append((way.name, "", HostFault(f"It failed ({type(error).__name__}).")))
+
+    threads = [threading.Thread(target=send, args=(way,)) for way in ways]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sorted(results, key=lambda result: result[0])
