@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from receiver.ledger.ledger import Ledger
 from receiver.manifest.section import Said
@@ -92,11 +92,19 @@ class SectionOf:
         return None if kept is None else plain(kept)
 
 
+R = TypeVar("R", bound=Record)
+
+
 def section(capability: Capability, release: Release) -> Record | None:
     """What the release keeps for the capability; raises Corrupt when that is nothing it ever wrote."""
-    kept = release.capabilities.get(capability.key)
+    return kept_as(capability.key, capability.kept, release)
+
+
+def kept_as(key: str, kind: type[R], release: Release) -> R | None:
+    """The same by the capability's key and the record that it keeps."""
+    kept = release.capabilities.get(key)
     if kept is None:
         return None
     # A release that was made from a newer shipit's has the section as that one wrote it.
-    known = {name: value for name, value in kept.items() if name in rows(capability.kept)}
-    return read_record(capability.kept, known, release.format, capability.key)
+    known = {name: value for name, value in kept.items() if name in rows(kind)}
+    return read_record(kind, known, release.format, key)

@@ -20,8 +20,8 @@ from receiver.ledger.ledger import Ledger
 from receiver.model import Change, Origin, Release
 from receiver.ops import all as ops
 from receiver.ops.notify import chosen, ways
-from receiver.ops.notify.capability import Notify
 from receiver.ops.notify.message import Message, mail, message
+from receiver.ops.notify.section import Notify
 from receiver.ops.notify.ways import Apprise, Command, Email, Program, Webhook, address_of, is_public, send_all
 from receiver.records import plain
 from receiver.runtimes.read import read_manifest

@@ -2,53 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from receiver import names
 from receiver.errors import Rejected
 from receiver.manifest.section import Said
-from receiver.ops.base import Event, What
-from receiver.records import Record, many, own, parsed, text
-
-TOLD = (What.FAILED, What.LIVE, What.CRASHED, What.RUN_FAILED)
-# Narrower than RFC 5322: what a person has, and no option of sendmail(8).
-_ADDRESS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,63}@[A-Za-z0-9][A-Za-z0-9.-]{0,250}", re.ASCII)
-
-
-def address(given: str) -> str:
-    """Parse an e-mail address; raises Rejected."""
-    if not _ADDRESS.fullmatch(given):
-        raise Rejected(f"{given[:60]!a} is no e-mail address.")
-    return given
-
-
-def event(given: str) -> str:
-    """Parse the name of an event that can be told; raises Rejected."""
-    if given not in [what.value for what in TOLD]:
-        raise Rejected(f"{given[:20]!a} is no event.", hint="Events: " + ", ".join(what.value for what in TOLD))
-    return given
-
-
-@dataclass(frozen=True)
-class Notify(Record):
-    """What a release keeps of its `notify:`; `webhook`, `secret` and `apprise` are names of config vars."""
-
-    on: tuple[str, ...] = field(default=(), metadata=own(many(parsed(event))))
-    webhook: str = field(default="", metadata=own(text))
-    secret: str = field(default="", metadata=own(text))
-    command: str = field(default="", metadata=own(text))
-    email: tuple[str, ...] = field(default=(), metadata=own(many(parsed(address))))
-    apprise: str = field(default="", metadata=own(text))
-
+from receiver.ops.base import Event
+from receiver.ops.notify.section import KEY, TOLD, Notify, address
+from receiver.records import Record
 
 _VARIABLE = {"type": "string", "minLength": 1, "maxLength": 2000}
 
 
 class NotifyCapability:
-    key = "notify"
+    key = KEY
     schema: Mapping[str, Any] = {
         "description": "Who is told how a release ended, and of a process that ends again and again.",
         "type": "object",

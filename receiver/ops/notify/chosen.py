@@ -12,9 +12,9 @@ from receiver import settings
 from receiver.errors import Failure, HostFault, Rejected
 from receiver.ledger.ledger import Ledger
 from receiver.model import Release, Status
-from receiver.ops.base import section
-from receiver.ops.notify.capability import TOLD, Notify, NotifyCapability, address, event
+from receiver.ops.base import kept_as
 from receiver.ops.notify.message import Message, message
+from receiver.ops.notify.section import KEY, TOLD, Notify, address, event
 from receiver.ops.notify.ways import Apprise, Command, Email, Program, Way, Webhook, in_app, send_all, web_address
 from receiver.paths import SHIPIT_USER
 from receiver.root.client import Agent
@@ -46,16 +46,11 @@ def ways_of(ledger: Ledger, release: Release, known: Settings, what: str = "") -
     return [*server_ways(known, what), *_of_app(ledger, release, known, what)]
 
 
-def _section(release: Release) -> Notify | None:
-    kept = section(NotifyCapability(), release)
-    return kept if isinstance(kept, Notify) else None
-
-
 def _of_app(ledger: Ledger, release: Release, known: Settings, what: str) -> list[Way]:
-    kept = _section(release)
+    kept = kept_as(KEY, Notify, release)
     if kept is None and release.status is not Status.LIVE and not release.processes and (live := ledger.current()):
         # It failed before its files were read: those are told who wanted to be told last.
-        kept = _section(live)
+        kept = kept_as(KEY, Notify, live)
     if kept is None or (what and what not in kept.on):
         return []
     found: list[Way] = []
