@@ -99,7 +99,9 @@ def from_cron(said: str) -> tuple[str, ...]:
     month, at = _listed(months), f"{_listed(hours)}:{_listed(minutes)}:00"
     names = ",".join(_DAYS[day] for day in sorted({day % 7 for day in weekdays})) if weekdays else ""
     # crontab(5): a field that begins with * does not choose; only if both choose, either is enough.
-    either = bool(days and weekdays) and not (words[2].startswith("*") or words[4].startswith("*"))
+    either = not (words[2].startswith("*") or words[4].startswith("*"))
+    if either and not (days and weekdays):
+        return (f"*-{month}-* {at}",)
     if days and not either and months and min(days) > max(_LONGEST[number - 1] for number in months):
         raise Rejected(f"{said[:60]!a} never comes: no such month has a day {min(days)}.")
     if either:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from dataclasses import replace
 
@@ -21,7 +20,7 @@ from receiver.model import Release
 from receiver.names import AppName, TypeName
 from receiver.root.oneoff import written
 
-GOES_ON = 199  # flock(1) exits so when another run has the lock; nothing else is likely to
+GOES_ON = 199  # as in inside/launch.py
 
 
 @click.command()
@@ -62,10 +61,8 @@ def list_cron(ctx: Context, app: AppName, form: str) -> None:
 def run_now(ctx: Context, app: AppName, process: TypeName) -> int:
     """Run one of them now, and see what it prints; its exit code is yours. Not while a run of it goes on."""
     ledger, current, overlap = _scheduled(ctx, app, process)
-    command = current.process(process).command
-    lock = shlex.quote(str(ledger.paths.sockets / f"{process}.lock"))
-    alone = f"flock --nonblock --no-fork --conflict-exit-code {GOES_ON} {lock} bash -c {shlex.quote(command)}"
-    with written(ledger.paths, command if overlap else f"exec {alone}") as run_id, ctx.connect_agent() as agent:
+    command, alone = current.process(process).command, "" if overlap else process
+    with written(ledger.paths, command, alone) as run_id, ctx.connect_agent() as agent:
         sys.stdout.flush()
         end_with_reader(agent)
         code = agent.run(app, current.number, run_id, (0, 1, 2), tty=os.isatty(0) and os.isatty(1))

@@ -150,7 +150,10 @@ def restart(ctx: Context, app: AppName, process: TypeName | None) -> int:
             return submission.submit(Change.RESTART, current, message="restart")
     with held(ctx, app) as (agent, number):
         release = ledger.release(number)
-        release.process(process)
+        if release.process(process).schedule:
+            raise Rejected(
+                f"{process} of {app} runs by the clock.", hint=f"Run it now: shipit cron:run {app} {process}"
+            )
         if ledger.state().stopped:
             raise Rejected(f"{app} is stopped.", holds="Nothing was started.", hint=f"Start it: shipit ps:start {app}")
         if not release.count(process):

@@ -31,6 +31,7 @@ if False:  # typing is slow to import
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PASSED_ON = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "TERM")
 PR_SET_NO_NEW_PRIVS = 38
+GOES_ON = 199  # how a one-off run ends that is not started beside another (cli/cron.py)
 # Of storage: these are files, and whoever opens one makes it.
 FILES = (".db", ".sqlite", ".sqlite3")
 # What an image has an own idea of.
@@ -66,12 +67,15 @@ def main(argv: list[str]) -> None:
         make_place(f"{apps}/data/{kept}", f"{slug}/.storage/{place}")
 
     if "--run" in given:
-        command = read_json(f"{apps}/releases/runs/{given['--run']}.json")["command"]
+        asked = read_json(f"{apps}/releases/runs/{given['--run']}.json")
+        command = asked["command"]
+        if asked.get("alone"):
+            go_alone(f"{root}/run/shipit/{app}/{asked['alone']}.lock", asked["alone"], GOES_ON)
     elif "--once" in given:
         found = next(entry for entry in release["processes"] if entry["type"] == process[0])
         command = found["command"]
         if not found["schedule"]["overlap"]:
-            go_alone(f"{root}/run/shipit/{app}/{process[0]}.lock", process[0])
+            go_alone(f"{root}/run/shipit/{app}/{process[0]}.lock", process[0], 0)
     elif "--release" in given:
         command = release["release_command"]
     else:
@@ -266,8 +270,8 @@ def listen(kind: str, path: str, port_file: str, env: dict[str, str], tells: Any
     return {"SOCKET": path, "PORT": str(port), **filled(tells, {"SOCKET": path}, env)}
 
 
-def go_alone(path: str, name: str) -> None:
-    """Hold a lock for as long as the command and all it starts live; ends this program with 0 if another run has it.
+def go_alone(path: str, name: str, code: int) -> None:
+    """Hold a lock for as long as the command and all it starts live; ends this program with `code` if another run has it.
 
     It is no other release's either: a run of the last one may go on while the next is live.
     """
@@ -278,7 +282,7 @@ def go_alone(path: str, name: str) -> None:
         flock(lock, LOCK_EX | LOCK_NB)
     except BlockingIOError:
         print(f"shipit: {name} is not started: an earlier run of it goes on", flush=True)
-        raise SystemExit(0) from None
+        raise SystemExit(code) from None
     os.set_inheritable(lock, True)
 
 

@@ -199,6 +199,10 @@ def app_findings(layout: Layout, app: AppName, agent: Agent) -> Iterator[Finding
     draining = ledger.worker_lives(current.number)
     strays = sorted(f"v{n}" for n in others if not (draining and n < current.number) and not ledger.worker_lives(n))
     yield Finding(app, f"processes of other releases: {', '.join(strays) or 'none'}", not strays, mends=True)
+    if current.scheduled and not state.stopped:
+        waits = {timed.process for timed in engines.here(layout).timed(current) if timed.next or timed.running}
+        lost = [kind.type for kind, _ in current.scheduled if kind.type not in {*waits, *state.suspended}]
+        yield Finding(app, f"nothing starts by the clock: {', '.join(lost) or 'none'}", not lost, mends=True)
     if current.origin:
         astray = source_of(ledger.paths, current.origin).astray(current)
         yield Finding(app, astray or f"{current.origin.kind} is as the live release is", not astray, mends=True)
@@ -249,7 +253,7 @@ def mend(layout: Layout, app: AppName, agent: Agent) -> list[str]:
     for process in agent.processes(app) if current else ():
         down = process.state is ProcessState.FAILED or keeps_ending(process, time.time())
         if current and process.release == current.runs_as and down:
-            verdict.crashed(ledger, current.number, process.process, process.index)
+            verdict.crashed(ledger, current.number, process.process, process.index, apart=True)
     return [*done, *agent.reconcile(app)]
 
 

@@ -11,11 +11,13 @@ import signal
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+from receiver.errors import Failure
 from receiver.ledger.ledger import Ledger
 from receiver.model import Release, Status
 from receiver.names import TypeName
 from receiver.ops import all as ops
 from receiver.ops.base import Capability, Event, What
+from receiver.root.client import Agent
 from receiver.system.audit import Audit
 from receiver.system.detach import detach
 
@@ -49,10 +51,11 @@ def retired(ledger: Ledger, number: int) -> None:
         tell(Event(What.RETIRED, ledger.release(number), ledger))
 
 
-def crashed(ledger: Ledger, number: int, process: TypeName, index: int) -> None:
-    """A process of it ends again and again. For whoever notices: aftercare, and doctor."""
+def crashed(ledger: Ledger, number: int, process: TypeName, index: int, *, apart: bool = False) -> None:
+    """A process of it ends again and again. For whoever notices: aftercare, and doctor, which at boot is a service whose
+    end would end who tells, and which has no network: `apart` of it."""
     if _hearers(What.CRASHED):
-        tell(Event(What.CRASHED, ledger.release(number), ledger, process, index))
+        tell(Event(What.CRASHED, ledger.release(number), ledger, process, index), apart=apart)
 
 
 def unreached(ledger: Ledger, reason: str) -> None:
@@ -78,12 +81,12 @@ def _hearers(what: What) -> list[Capability]:
     return [capability for capability in ops.ALL if what in capability.hears]
 
 
-def tell(event: Event) -> None:
+def tell(event: Event, *, apart: bool = False) -> None:
     """Tell the event, in a process of its own, to every capability that wants it; returns at once."""
     if hearers := _hearers(event.what):
         # A machine that can start no process has told its worker so already.
         with suppress(OSError):
-            aside(lambda: tell_each(hearers, event))
+            aside(lambda: tell_each(hearers, event), event if apart else None)
 
 
 def tell_each(hearers: Sequence[Capability], event: Event) -> None:
@@ -94,8 +97,9 @@ def tell_each(hearers: Sequence[Capability], event: Event) -> None:
             Audit(capability.key).bug(error)
 
 
-def aside(work: Callable[[], None]) -> None:
-    """Do it in a fork that has none of our descriptors, so that nobody waits for it, and that LIMIT ends."""
+def aside(work: Callable[[], None], apart: Event | None = None) -> None:
+    """Do it in a fork that has none of our descriptors, so that nobody waits for it, and that LIMIT ends; `apart`: in a
+    unit of its own, as the worker of this event's release."""
     if os.fork():
         return
     try:
@@ -103,6 +107,10 @@ def aside(work: Callable[[], None]) -> None:
             signal.signal(number, signal.SIG_DFL)
         signal.alarm(LIMIT)
         detach(set(), "shipit-event")
+        if apart:
+            release = apart.release
+            with suppress(Failure), Agent.connect(apart.ledger.paths.layout.agent_socket) as agent:
+                agent.adopt(release.app, release.number)
         work()
     finally:
         os._exit(0)

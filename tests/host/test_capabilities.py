@@ -71,9 +71,18 @@ def test_who_wants_to_know_is_told_how_releases_end_and_no_push_waits_for_it(
     wait_for("the command", lambda: shared_host.sh(f"grep -c failed {told}", check=False).out.strip() == "1")
     assert shared_host.sh(f"stat -c %U {told}").out.strip() == "app-tells", "the app's own user ran it"
 
+    # One that ends again and again is told behind the verdict, and once more by what looks at boot.
+    repo.commit({"Procfile": "web: python main.py --at $SOCKET\nworker: sleep 0.3; exit 1\n"}, "a worker that ends")
+    repo.commit({"shipit.yml": NOTIFY + "processes: {worker: {count: 1, healthcheck: {settle: 0}}}\n"}, "it")
+    assert repo.push().ok
+    live, crashed = (json.loads(got["body"]) for got in hooked(shared_host, 4)[2:])
+    assert (live["event"], crashed["event"], crashed["process"]) == ("live", "crashed", "worker.1")
+    shared_host.run("systemctl", "start", "shipit-reconcile.service")
+    assert json.loads(hooked(shared_host, 5)[4]["body"])["event"] == "crashed"
+
     tested = say(laptop, "notify:test", "tells")
     assert tested.code == 0 and "ok    webhook   it answered 200" in tested.text, tested.text
-    assert json.loads(hooked(shared_host, 3)[2]["body"])["event"] == "test"
+    assert json.loads(hooked(shared_host, 6)[5]["body"])["event"] == "test"
 
     shared_host.run("systemctl", "stop", "hook.service")
     repo.commit(files("two", shipit_yml=NOTIFY), "two")
