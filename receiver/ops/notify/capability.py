@@ -74,4 +74,4 @@ class NotifyCapability:
         from receiver.ops.notify import chosen
 
         process = f"{event.process}.{event.index}" if event.process else ""
-        chosen.tell(event.what.value, event.ledger, event.release, process, event.how)
+        chosen.tell(event.what.value, event.ledger, event.release, process, event.reason)
