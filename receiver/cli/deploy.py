@@ -18,7 +18,7 @@ from receiver.story.submit import Submission, tell
 
 archive_type = click.option(
     "--archive-type", "kind", default="", metavar="TYPE",
-    help="Refuse any other than this: tar, tar.gz, tar.xz, tar.bz2, tar.zst, zip.",
+    help="Refuse any other than this: tar, tar.gz, tar.xz, tar.bz2, tar.zst, zip, deb.",
 )  # fmt: skip
 
 
@@ -37,6 +37,9 @@ drop_web = click.option("--drop-web", is_flag=True, help="Also when nothing woul
 @archive_type
 @click.option("--url", default="", help="Fetch the archive from there (https; http with --sha256).")
 @sha256_option
+@click.option(
+    "--pypi", default="", metavar="NAME==V", help="Fetch this package from PyPI, or the index that builds have."
+)
 @signature
 @drop_web
 @click.pass_obj
@@ -48,6 +51,7 @@ def deploy(
     kind: str,
     url: str,
     sha256: str,
+    pypi: str,
     signature: str,
     drop_web: bool,
 ) -> int:
@@ -59,9 +63,17 @@ def deploy(
       shipit deploy blog v7                  what v7 was built from
       shipit deploy blog main                what was pushed there, a tag, or a commit's id
       shipit deploy blog - < tree.tar.gz     tar (gz, xz, bz2, zst) or zip from standard input
+      shipit deploy blog - < blog-1.2.whl    a wheel, a Debian package
       shipit deploy blog --url https://example.org/blog-1.2.tar.gz --sha256 DIGEST
+      shipit deploy blog --pypi blog==1.2
     """
     ledger = ledger_of(ctx, app)
+    if pypi:
+        if url or what:
+            raise Rejected("A package of an index, or something else: not both.", hint=f"deploy {app} --pypi NAME==V")
+        from receiver.sources.pypi import found
+
+        url, sha256 = found(pypi, ctx.settings.build_environment)
     if url and what:
         raise Rejected(f"An archive from a URL, or {what[:40]!a}: not both.")
     if sha256 and not url:

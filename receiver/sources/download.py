@@ -73,8 +73,9 @@ def digest_of(text: str) -> str:
     return match[1].lower() if match else ""
 
 
-def opened(url: str, *, http: bool) -> tuple[HTTPConnection, HTTPResponse]:
-    """The answer with the content, behind redirects. `http`: whether that is enough on the way, too."""
+def opened(url: str, *, http: bool, accept: str = "*/*") -> tuple[HTTPConnection, HTTPResponse]:
+    """The answer with the content, behind redirects. `http`: whether that is enough on the way, too; `accept`: the kind of
+    content that is asked for."""
     import ssl
 
     for _ in range(REDIRECTS + 1):
@@ -87,7 +88,7 @@ def opened(url: str, *, http: bool) -> tuple[HTTPConnection, HTTPResponse]:
             else HTTPConnection(host, parts.port, timeout=SILENCE)
         )
         try:
-            connection.request("GET", path, headers={"User-Agent": "shipit", "Accept": "*/*", "Connection": "close"})
+            connection.request("GET", path, headers={"User-Agent": "shipit", "Accept": accept, "Connection": "close"})
             answer = connection.getresponse()
         except (OSError, HTTPException, ValueError) as error:
             connection.close()
