@@ -90,6 +90,7 @@ _SYSTEM = (
 )  # fmt: skip
 
 
+_NEWER = re.compile(r"current Python version \([0-9.]+\) does not satisfy Python[>=~!,]*(3\.[0-9]+)")
 # Extensions of PHP that come with another package.
 _INSIDE = {
     **dict.fromkeys(("php-dom", "php-simplexml", "php-xmlreader", "php-xmlwriter"), "php-xml"),
@@ -107,6 +108,8 @@ def build_advice(release: Release, lines: Iterable[str]) -> str:
                 f"A build sees no config vars but those that shipit.yml names:  build: {{config: [{name}]}}"
                 f"  (or all of them: build: {{config: all}})\nIf it is not set yet: shipit config:set {app} {name}=…"
             )
+        if found := _NEWER.search(line):
+            return f"The app wants another Python than the server's. Name it in shipit.yml:  python: {found[1]}"
     for line in reversed([*lines]):
         for pattern, package in _SYSTEM:
             if told := [match.expand(package) for match in re.finditer(pattern, line)]:
@@ -114,6 +117,6 @@ def build_advice(release: Release, lines: Iterable[str]) -> str:
                 words, named = as_root(f"apt install {' '.join(needed)}"), ", ".join(" ".join(needed).split())
                 return (
                     f"The server lacks a package of Debian. Its administrator types: {words}\n"
-                    f"(and in shipit.yml, for the next server:  apt: [{named}])"
+                    f"In shipit.yml, so that the next server is asked for it at once:  apt: [{named}]"
                 )
     return ""

@@ -186,6 +186,7 @@ def test_the_lock_of_a_workspace_counts_or_the_push_is_refused() -> None:
         ("fatal error: ffi.h: No such file or directory", "apt install libffi-dev"),
         ("error: command 'x86_64-linux-gnu-gcc' failed: No such file or directory", "apt install build-essential"),
         ("run Composer with `--ignore-platform-req=ext-curl --ignore-platform-req=ext-dom`", "apt install php-curl php-xml"),
+        ("Because the current Python version (3.11.2) does not satisfy Python>=3.12 and you", "python: 3.12"),
         ("make: *** No rule", ""),
     ],
 )  # fmt: skip
@@ -278,3 +279,16 @@ def test_init_writes_what_the_project_needs_and_touches_nothing_that_is_there(
     assert run(["init", str(tmp_path)], LOCAL_ADMIN) == 0 and (tmp_path / "Procfile").read_text() == "web: mine\n"
     assert "Nothing to write" in capsys.readouterr().out
     assert run(["check", str(tmp_path)], LOCAL_ADMIN) == 0
+
+
+@pytest.mark.parametrize(
+    ("server", "line"),
+    [
+        ("uwsgi", "uwsgi --http-socket 127.0.0.1:$PORT --master --processes 2 --die-on-term --module app:app"),
+        ("waitress", "waitress-serve --unix-socket=$SOCKET --unix-socket-perms=660 app:app"),
+        ("gunicorn", "gunicorn app:app"),
+    ],
+)
+def test_the_server_that_a_project_requires_is_the_one_that_starts_it(server: str, line: str) -> None:
+    files = {"app.py": "from flask import Flask\napp = Flask(__name__)\n", "requirements.txt": f"flask\n{server}\n"}
+    assert read_manifest(FakeTree(files)).processes[0].command == line

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from receiver.manifest.problems import reject
@@ -58,6 +59,31 @@ class Found:
         return f"{self.server} {place}{self.target}"
 
 
+# Other servers that a project may require instead, and how each is started on the address that shipit gives it.
+_OTHERS = {
+    "gunicorn": (
+        ("uwsgi", "uwsgi --http-socket 127.0.0.1:$PORT --master --processes 2 --die-on-term --module {target}"),
+        ("waitress", "waitress-serve --unix-socket=$SOCKET --unix-socket-perms=660 {target}"),
+        ("granian", "granian --interface wsgi --host 127.0.0.1 --port $PORT {target}"),
+        ("hypercorn", "hypercorn --bind unix:$SOCKET {target}"),
+    ),
+    "uvicorn": (
+        ("hypercorn", "hypercorn --bind unix:$SOCKET {target}"),
+        ("daphne", "daphne -u $SOCKET {target}"),
+        ("granian", "granian --interface asgi --host 127.0.0.1 --port $PORT {target}"),
+        ("gunicorn", "gunicorn -k uvicorn.workers.UvicornWorker {target}"),
+    ),
+}
+
+
+def _other(found: Found, needed: Collection[str]) -> str:
+    """The command of a server that the project does require; "" if there is none that can start it so."""
+    if found.target.endswith("()") or found.directory:
+        return ""
+    line = next((line for name, line in _OTHERS[found.server] if name in needed), "")
+    return "" if "uvicorn.workers" in line and "uvicorn-worker" not in needed else line.format(target=found.target)
+
+
 def suggestion(tree: Tree) -> Suggestion | None:
     """The command of `web` for a tree without a Procfile; None when no framework is recognised.
 
@@ -70,6 +96,8 @@ def suggestion(tree: Tree) -> Suggestion | None:
     if found.server in needed or (found.server == "uvicorn" and needed & {"fastapi[standard]", "fastapi[all]"}):
         notice = f"No Procfile: {found.framework} at {found.where}, so `web: {found.command}`."
         return Suggestion(notice, web=found.command)
+    if other := _other(found, needed):
+        return Suggestion(f"No Procfile: {found.framework} at {found.where}, so `web: {other}`.", web=other)
     raise reject(
         found.where,
         f"There is no Procfile. This is {found.framework}, but {found.server} is not among the requirements.",
