@@ -9,6 +9,7 @@ the step that failed. `--root=DIR` puts all paths below DIR (tests). Only the st
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -31,6 +32,7 @@ PROXY_GROUP = "shipit-proxy"
 INDEX = "index.html"
 # Files at the top of a slug that tell of the app and are no pages.
 OURS = ("Procfile", "shipit.yml", "app.json")
+FILES = (".db", ".sqlite", ".sqlite3")  # of storage: no directories
 FIRST = ".storage"  # what of a slug an app's data begins with, by its place
 TELL_FROM = 0.5  # seconds; shorter steps need no timing
 
@@ -51,6 +53,10 @@ def main(argv: list[str]) -> None:
     scratch = Path(".shipit-data").absolute()
     scratch.mkdir(exist_ok=True)
     base["DATA_DIR"] = str(scratch)
+    places = [place for _, place in plan["storage"]]
+    made_up = [place for place in places if not os.path.lexists(place)]
+    for place in made_up:
+        make_up(place)
     for made in plan["made"]:
         code = code or make_directory(made, base)
     code = code or run_following(plan, base)
@@ -64,6 +70,8 @@ def main(argv: list[str]) -> None:
     assets = plan.get("assets", [])
     code = code or max([0, *map(check_assets, assets)])
     if code == 0:
+        for place in made_up:
+            subprocess.call(["rm", "-rf", "--", place])
         for data, place in plan["storage"]:
             link_to_data(data, place)
         make_readable()
@@ -124,6 +132,12 @@ def make_directory(made: Any, base: dict[str, str]) -> int:
     if copier and code == 0:
         copier.settle(target)
     return code
+
+
+def make_up(place: str) -> None:
+    """A directory for what a build's steps write where the app's data will be seen; it goes when they are done."""
+    with contextlib.suppress(OSError):
+        os.makedirs(os.path.dirname(place) or "." if place.endswith(FILES) else place, exist_ok=True)  # noqa: PTH103, PTH120
 
 
 def link_to_data(data: str, place: str) -> None:

@@ -167,6 +167,10 @@ class Runtime:
         """Lines for the pusher about what will not work as the project has it, each with what to write."""
         return []
 
+    def advice(self, line: str) -> str:
+        """What to write after a build that has failed and printed this line; "" when nothing is known of it."""
+        return ""
+
     def trouble(self, slug: Path) -> Trouble | None:
         """What the machine has done since to what the processes of a live slug run on. As root: nothing is read that a
         build has written, and nothing is run."""

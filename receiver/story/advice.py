@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from receiver.errors import as_root
 from receiver.model import Release
 from receiver.names import AppName
+from receiver.runtimes.all import RUNTIMES
 
 _READ_ONLY = re.compile(
     r"Read-only file system|\bEROFS\b|read-only file system|unable to open database file|"
@@ -90,7 +91,6 @@ _SYSTEM = (
 )  # fmt: skip
 
 
-_NEWER = re.compile(r"current Python version \([0-9.]+\) does not satisfy Python[>=~!,]*(3\.[0-9]+)")
 # Extensions of PHP that come with another package.
 _INSIDE = {
     **dict.fromkeys(("php-dom", "php-simplexml", "php-xmlreader", "php-xmlwriter"), "php-xml"),
@@ -108,12 +108,12 @@ def build_advice(release: Release, lines: Iterable[str]) -> str:
                 f"A build sees no config vars but those that shipit.yml names:  build: {{config: [{name}]}}"
                 f"  (or all of them: build: {{config: all}})\nIf it is not set yet: shipit config:set {app} {name}=…"
             )
-        if found := _NEWER.search(line):
-            return f"The app wants another Python than the server's. Name it in shipit.yml:  python: {found[1]}"
+        if told := next(filter(None, (runtime.advice(line) for runtime in RUNTIMES)), ""):
+            return told
     for line in reversed([*lines]):
         for pattern, package in _SYSTEM:
-            if told := [match.expand(package) for match in re.finditer(pattern, line)]:
-                needed = sorted({_INSIDE.get(name, name) for name in told})
+            if needs := [match.expand(package) for match in re.finditer(pattern, line)]:
+                needed = sorted({_INSIDE.get(name, name) for name in needs})
                 words, named = as_root(f"apt install {' '.join(needed)}"), ", ".join(" ".join(needed).split())
                 return (
                     f"The server lacks a package of Debian. Its administrator types: {words}\n"

@@ -27,7 +27,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(text)
 http.server.HTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
 """
-BUILD = 'build: {command: \'test -d "$DATA_DIR" && touch "$DATA_DIR/built" && echo "build has $LEVEL"\'}\n'
+BUILD = 'build: {command: \'test -d "$DATA_DIR" && touch "$DATA_DIR/built" && touch made/by-build && echo "build has $LEVEL"\'}\n'
 
 
 def test_code_that_writes_beside_itself_finds_its_data_there_release_after_release(
@@ -36,7 +36,7 @@ def test_code_that_writes_beside_itself_finds_its_data_there_release_after_relea
     env = {"KEY": {"generator": "secret"}, "LEVEL": "low", "NEEDED": {"description": "something"}}
     app = {
         "Procfile": "web: python3 app.py $PORT\nrelease: touch uploads/released\n", "app.py": BESIDE,
-        "app.json": json.dumps({"env": env}), "shipit.yml": f"{BUILD}storage: [up:uploads]\n", "uploads/first": "page",
+        "app.json": json.dumps({"env": env}), "shipit.yml": f"{BUILD}storage: [up:uploads, made]\n", "uploads/first": "page",
     }  # fmt: skip
     repo = laptop.repo("beside", app)
     refused = repo.push()
@@ -56,7 +56,8 @@ def test_code_that_writes_beside_itself_finds_its_data_there_release_after_relea
     owner = shared_host.sh(f"stat -c '%U %n' {data}/up {data}/up/first {data}/app.sqlite3; ls {data}").out
     assert owner.count("app-beside") == 3 and "built" not in owner
     rows = {row["place"]: row["size"] for row in asked(laptop, "storage:list", "beside")}
-    assert set(rows) == {"uploads", "app.sqlite3", "$DATA_DIR"} and all(rows.values())
+    assert not shared_host.sh(f"ls {data}/made").out
+    assert set(rows) == {"uploads", "made", "app.sqlite3", "$DATA_DIR"} and all(rows.values())
     seen = say(laptop, "run", "beside", "readlink uploads app.sqlite3; touch uploads/by-hand").out
     assert seen.split() == [f"{data}/up", f"{data}/app.sqlite3"]
     failed = say(laptop, "storage:unmount", "beside", "app.sqlite3")

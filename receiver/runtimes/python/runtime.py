@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from receiver.manifest import Problems, Pushed, Tree, toml
@@ -10,6 +11,9 @@ from receiver.model import WEB, ProcessEnv
 from receiver.runtimes.base import BuildPlan, Evidence, Project, Runtime, Suggestion, Trouble
 from receiver.runtimes.python import command, interpreter, nearly, project, wheelfile
 from receiver.runtimes.python.project import Kind
+
+# As uv tells that a package wants more.
+_NEWER = re.compile(r"current Python version \([0-9.]+\) does not satisfy Python[>=~!,]*(3\.[0-9]+)")
 
 
 class Python(Runtime):
@@ -83,6 +87,12 @@ class Python(Runtime):
         from receiver.runtimes.python import django
 
         return django.notices(pushed)
+
+    def advice(self, line: str) -> str:
+        found = _NEWER.search(line)
+        if not found:
+            return ""
+        return f"The app wants another Python than the server's. Name it in shipit.yml:  python: {found[1]}"
 
     def trouble(self, slug: Path) -> Trouble | None:
         return interpreter.trouble(slug)
