@@ -130,3 +130,26 @@ def test_a_deb_of_pack_lints_clean_installs_upgrades_and_leaves_without_shipit(b
     ).out
     assert left == "", left
     assert "shipit" not in bare_host.sh("ls /usr/lib /etc").out
+
+
+def test_a_deb_of_pack_and_a_source_distribution_are_releases_too(
+    shared_host: Host, laptop: Client, tmp_path: Path
+) -> None:
+    from unit.test_pack import needs, project
+
+    needs("nfpm", "uv")
+    say(laptop, "apps:create", "made", check=True)
+    root = project(tmp_path / "hello", mark="by pack")
+    pack = "from receiver.entry import main; main()"
+    run([sys.executable, "-c", pack, "pack", "--format", "deb"], cwd=root, check=True)
+    sent = send(laptop, "made", (root / "dist/hello-web_1.2.0_all.deb").read_bytes())
+    assert sent.code == 0 and laptop.get("made", "/mark").body == "by pack", str(sent)
+    (root / "mark").write_text("by sdist")
+    uv = shutil.which("uv", path=str(Path(sys.executable).parent)) or "uv"
+    run([uv, "build", "--sdist", "--quiet", "--out-dir", tmp_path / "out", root], check=True)
+    sent = send(laptop, "made", next((tmp_path / "out").glob("*.tar.gz")).read_bytes())
+    assert sent.code == 0 and laptop.get("made", "/mark").body == "by sdist", str(sent)
+    assert say(laptop, "rollback", "made").code == 0 and laptop.get("made", "/mark").body == "by pack"
+    fetched = say(laptop, "deploy", "made", "--pypi", "itsdangerous==2.2.0")
+    assert fetched.code == 2 and "itsdangerous-2.2.0-py3-none-any.whl" in fetched.err + fetched.out, str(fetched)
+    assert laptop.get("made", "/mark").body == "by pack"
