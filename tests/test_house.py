@@ -166,6 +166,14 @@ def test_names_are_parsed_in_one_place() -> None:
             assert r"[a-z][a-z0-9-]" not in path.read_text(), f"{path}: a name's grammar outside names.py"
 
 
+def test_a_decision_has_a_number_of_its_own() -> None:
+    pages = sorted((ROOT / "docs/decisions").glob("*.md"))
+    numbers = [int(page.name[:4]) for page in pages]
+    assert numbers == sorted(set(numbers)), numbers
+    for page, number in zip(pages, numbers, strict=True):
+        assert page.read_text().startswith(f"# {number}. "), page.name
+
+
 def test_a_release_ends_in_one_place() -> None:
     for path in SOURCES:
         if path.relative_to(ROOT / "receiver").as_posix() != "story/verdict.py":
