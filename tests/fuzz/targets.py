@@ -21,6 +21,7 @@ from receiver.ledger import say
 from receiver.manifest.tree import MAX_READ
 from receiver.model import AppState, Change, Release, Status, decode_app_state, decode_release
 from receiver.names import AppName
+from receiver.ops.all import sections
 from receiver.proxy import probe
 from receiver.records import encode
 from receiver.runtimes.build import build_plan
@@ -82,9 +83,9 @@ class OneFile:
 def planned(content: Mapping[str, bytes]) -> None:
     """What the gateway and the worker do with the files of a commit before the cage begins."""
     tree = OneFile(content)
-    manifest = read_manifest(tree)
+    manifest = read_manifest(tree, sections())
     nowhere = Path("/nowhere")
-    build_plan(manifest, tree, slug=nowhere, cache=nowhere, uv=nowhere / "uv", settings=settings.Settings())
+    build_plan(manifest, tree, slug=nowhere, cache=nowhere, tools=nowhere, settings=settings.Settings())
 
 
 def numbered(size: int) -> bytes:
