@@ -352,7 +352,7 @@ def healthcheck_answer(data: bytes) -> object:
     with ours, theirs:
         writer = threading.Thread(target=answer, args=(theirs, data), daemon=True)
         writer.start()
-        told = probe._ask(ours, "h", "/", 200, "hello", time.monotonic() + 5)
+        _, told = probe._ask(ours, "h", "http", "/", 200, "hello", time.monotonic() + 5)
         ours.close()
         writer.join()
     assert told.isprintable()

@@ -88,13 +88,14 @@ def test_the_archive_is_the_commit_whatever_the_attributes_say(work: Work) -> No
     assert found["run.sh"][0] == 0o755 and found["a.bat"][0] == 0o644
 
 
-def test_a_tree_lists_regular_files_and_reads_small_ones(work: Work) -> None:
+def test_a_tree_lists_files_and_links_to_them_and_reads_small_ones(work: Work) -> None:
     (work.tree / "big").write_bytes(b"x" * (2**20 + 1))
     (work.tree / "d").mkdir()
     (work.tree / "d/é\n").write_bytes(b"odd")
     (work.tree / "link").symlink_to("big")
     tree = work.source.tree(work.commit())
-    assert set(tree.files()) == {"big", "d/é\n"} and set(tree.entries()) == {"big", "d/é\n", "link"}
+    assert set(tree.files()) == set(tree.entries()) == {"big", "d/é\n", "link"}
+    assert tree.files()["link"] == tree.files()["big"], "a link counts as what it leads to"
     assert tree.read("d/é\n") == b"odd"
     assert tree.read("big") is None and tree.read("link") is None and tree.read("absent") is None
     assert tree.size() >= 2**20
