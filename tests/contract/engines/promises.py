@@ -201,7 +201,8 @@ def each_process_tells_what_it_is() -> None:
         found = sorted(running(made.number), key=lambda p: p.index)
         assert [(p.process, p.index, p.restarts) for p in found] == [(WEB, 1, 0), (WEB, 2, 0)]
         for process in found:
-            assert b"server.py" in Path(f"/proc/{process.pid}/cmdline").read_bytes()
+            line = Path(f"/proc/{process.pid}/cmdline")
+            wait_for("the command itself", lambda line=line: b"server.py" in line.read_bytes())  # type: ignore[misc]
             assert abs(time.time() - process.since) < 60, process
             assert process.memory > 2**20 or not memory_is_counted(), process
 
