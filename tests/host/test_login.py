@@ -115,6 +115,10 @@ def test_a_gateway_that_cannot_start_keeps_nobody_out(shared_host: Host, laptop:
         shared_host.run("systemctl", "reset-failed", "shipit-gateway.service", "shipit-gateway.socket", check=False)
     assert say(laptop, "version").code == 0
     wait_for(
-        "the gateway to be up again", lambda: say(laptop, "version").code == 0 and active(shared_host, SERVICES[0])
+        "the gateway to be up again",
+        lambda: say(laptop, "version").code == 0 and active(shared_host, SERVICES[0]),
+        # A login that comes while logind still keeps the last one's slice (UserStopDelaySec=, 10 s) wakes nobody.
+        every=12,
+        timeout=60,
     )
     assert unwell(shared_host) == []
