@@ -135,12 +135,13 @@ def _read(path: Path) -> str:
 def _write(layout: Layout, path: Path, data: bytes) -> None:
     from receiver.system import disk
 
-    disk.write_atomically(path, data, 0o600)
-    # Root may be the first to add a key (install.sh); sshd wants the files to be the user's own (StrictModes).
-    if os.geteuid() == 0:
-        home = layout.home.stat()
-        for made in (path.parent, path, layout.keys.with_name("keys.lock")):
-            os.chown(made, home.st_uid, home.st_gid, follow_symlinks=False)
+    # Root may be the one who writes (install.sh); sshd wants the files to be the user's own (StrictModes), at every moment.
+    home = layout.home.stat()
+    owner = (home.st_uid, home.st_gid) if os.geteuid() == 0 else None
+    disk.write_atomically(path, data, 0o600, owner=owner)
+    if owner:
+        for made in (path.parent, layout.keys.with_name("keys.lock")):
+            os.chown(made, *owner, follow_symlinks=False)
 
 
 def key_line(key: Key) -> str:

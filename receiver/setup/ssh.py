@@ -156,9 +156,8 @@ def put_lines(layout: Layout, text: bytes) -> None:
     """authorized_keys as it was."""
     if text and text != lines(layout):
         with disk.locked(layout.keys.with_name("keys.lock"), wait=True):
-            owner = layout.home.stat()
-            disk.write_atomically(layout.authorized_keys, text, 0o600)
-            os.chown(layout.authorized_keys, owner.st_uid, owner.st_gid, follow_symlinks=False)
+            home = layout.home.stat()
+            disk.write_atomically(layout.authorized_keys, text, 0o600, owner=(home.st_uid, home.st_gid))
 
 
 def key_names(line: str) -> Iterator[str]:
