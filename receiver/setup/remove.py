@@ -78,6 +78,9 @@ def everything(layout: Layout, services: machine.Services) -> None:
             disk.remove_file(layout.root / link)
         for path in (layout.root / "etc/tmpfiles.d").glob("shipit*.conf"):
             path.unlink()
+        # When our timers last ran (systemd.timer(5), Persistent=).
+        for path in (layout.root / "var/lib/systemd/timers").glob("stamp-shipit-*"):
+            path.unlink()
         gone = [
             "var/cache/shipit",
             "var/log/shipit",
