@@ -92,3 +92,4 @@ def test_a_boot_mends_it_too_and_then_the_next_push_works(shared_host: Host, lap
     assert torn.push().code == 0
     assert laptop.get("torn").body == "three"
     assert environment_of(laptop, "torn")["COLOUR"] == "red"
+    wait_for("all to be well, without exception", lambda: unwell(shared_host) == [], timeout=30)
