@@ -87,14 +87,14 @@ def remove(ctx: Context, name: str) -> None:
             f"{name} is the only admin's key: nobody could add another over ssh.",
             holds="Nothing was changed.",
             hint=f"Add one first: shipit ssh-keys:add NAME --role admin < id_ed25519.pub\n"
-            f"or remove it on the server: sudo shipit ssh-keys:remove {name}",
+            f"or remove it on the server: `shipit ssh-keys:remove {name}`",
         )
     key = ring.remove(name)
     ended = cut_off(ctx.layout, key.fingerprint)
     more = f" {ended} of its commands were ended." if ended > 1 else " One of its commands was ended." if ended else ""
     out.say(f"Removed {key.name} ({key.fingerprint}).{more}")
     if admins == [key]:
-        out.say("There is no admin's key any more. Add one here: sudo shipit ssh-keys:add NAME --role admin < KEY.pub")
+        out.say("There is no admin's key any more. Add one here: shipit ssh-keys:add NAME --role admin < KEY.pub")
 
 
 def described(key: Key) -> str:

@@ -30,7 +30,7 @@ def key_findings(layout: Layout) -> Iterator[Finding]:
     admins = sum(key.role is Role.ADMIN for key in keys)
     yield Finding(
         "host", f"{len(keys)} ssh keys, {admins} of admins", bool(admins),
-        "Nobody can add a key over ssh. Add one: sudo shipit ssh-keys:add NAME --role admin < id_ed25519.pub",
+        "Nobody can add a key over ssh. Add one: shipit ssh-keys:add NAME --role admin < id_ed25519.pub",
     )  # fmt: skip
     what = (
         "sshd finds the line of every key"

@@ -72,7 +72,7 @@ def host_findings(layout: Layout) -> Iterator[Finding]:
         "host",
         what + (f"; but it has: {', '.join(wrong)}" if wrong else ""),
         not wrong,
-        f"{again}\nWhat wins over its part: sudo sshd -T -C user={SHIPIT_USER},host=localhost,addr=127.0.0.1",
+        f"{again}\nWhat wins over its part: {as_root(f'sshd -T -C user={SHIPIT_USER},host=localhost,addr=127.0.0.1')}",
     )
     shell = pwd.getpwnam(SHIPIT_USER).pw_shell if _user(SHIPIT_USER) else ""
     yield Finding("host", f"the shell of {SHIPIT_USER} is the gateway", shell == str(LIBEXEC / "gateway"), again)
