@@ -167,7 +167,7 @@ def started(made: Release) -> Iterator[Release]:
     ENGINES.start(made)
     try:
         wait_for("it to run", lambda: len(running(made.number)) == made.count(WEB) and running(made.number, WORK))
-        wait_for("an answer", lambda: asked(made.number))
+        wait_for("answers", lambda: all(asked(made.number, index + 1) for index in range(made.count(WEB))))
         yield made
     finally:
         ENGINES.stop(APP, made.number, wait=True)
