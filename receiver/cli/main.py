@@ -41,6 +41,8 @@ COMMANDS: dict[str, tuple[str, str, Role]] = {
     "releases": ("releases", "list_releases", Role.VIEW),
     "releases:info": ("releases", "info", Role.VIEW),
     "releases:output": ("releases", "output", Role.VIEW),
+    "releases:diff": ("across", "diff", Role.VIEW),
+    "releases:export": ("across", "export", Role.VIEW),
     "releases:pin": ("releases", "pin", Role.DEPLOY),
     "releases:unpin": ("releases", "unpin", Role.DEPLOY),
     "rollback": ("releases", "rollback", Role.DEPLOY),

@@ -5,8 +5,6 @@ Every byte of it follows from the files and the commit: no clock, user, umask or
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
 import stat
@@ -20,15 +18,13 @@ from receiver.client.directory import Directory
 from receiver.client.files import Selection
 from receiver.errors import HostFault, Rejected
 from receiver.runtimes.python import packed
-from receiver.sources.about import ABOUT, SUMS, About
+from receiver.sources import tarball
+from receiver.sources.about import ABOUT, SUMS, About, named, versioned
+from receiver.sources.tarball import NO_DATE
 from receiver.system.run import run
 
 NAME = re.compile(r"[a-z0-9][a-z0-9+.-]{1,59}", re.ASCII)
 VERSION = re.compile(r"[0-9][A-Za-z0-9.+~]{0,63}", re.ASCII)
-# What zip can say at the earliest (1980): of files that are in no git checkout.
-NO_DATE = 315619200
-CHUNK = 2**20
-_DESCRIBED = re.compile(r"v?([0-9][A-Za-z0-9.]*)-([0-9]+)-g([0-9a-f]+)", re.ASCII)
 
 
 class Item(NamedTuple):
@@ -55,33 +51,28 @@ class Artifact:
 
     def own(self) -> Iterator[tuple[str, bytes]]:
         """The two files that every archive has beside the project's: who it is, and what sha256sum(1) checks it by."""
-        sums = "".join(f"{digest}  {path}\n" for path, digest in self.digests()).encode(errors="surrogateescape")
-        about = {**self.about.encode(), "files": len(self.items), "sums": hashlib.sha256(sums).hexdigest()}
-        yield ABOUT, (json.dumps(about, indent=2) + "\n").encode()
-        yield SUMS, sums
+        yield from tarball.own(self.about, len(self.items), self.digests())
 
     def digests(self) -> Iterator[tuple[str, str]]:
         """SHA-256 of each regular file."""
         for item in self.items:
             if not item.target:
-                digest = hashlib.sha256()
                 with (self.selection.root / item.path).open("rb") as file:
-                    while chunk := file.read(CHUNK):
-                        digest.update(chunk)
-                yield item.path, digest.hexdigest()
+                    yield item.path, tarball.digest(file)
 
 
 def artifact_of(selection: Selection, name: str, version: str) -> Artifact:
     """Look at the files and the checkout; `name` and `version` are what the caller wishes ("": found). Raises Rejected."""
     base = base_of(selection)
     root = selection.root
-    about = About(_name(root, name), _version(root, version, base.dirty), base.commit, base.dirty)
     said = _git(root, "show", "-s", "--format=%ct%n%an <%ae>", "HEAD").splitlines() if base.commit else []
     date, maintainer = (said[0], said[1]) if len(said) == 2 else (str(NO_DATE), "")
     date = os.environ.get("SOURCE_DATE_EPOCH", date)
     if not date.isascii() or not date.isdigit():
         raise Rejected("SOURCE_DATE_EPOCH is not a number of seconds.")
-    return Artifact(selection, tuple(_items(selection)), about, maintainer, max(int(date), NO_DATE))
+    when = max(int(date), NO_DATE)
+    about = About(_name(root, name), _version(root, version, base.dirty), base.commit, base.dirty, when)
+    return Artifact(selection, tuple(_items(selection)), about, maintainer, when)
 
 
 def _items(selection: Selection) -> Iterator[Item]:
@@ -101,8 +92,7 @@ def _items(selection: Selection) -> Iterator[Item]:
 
 
 def _name(root: Path, wished: str) -> str:
-    found = wished or re.sub(r"[-_.]+", "-", packed.said(Directory(root)).name).lower()
-    found = found or root.resolve().name.lower()
+    found = wished or named(packed.said(Directory(root)).name) or root.resolve().name.lower()
     if not NAME.fullmatch(found):
         raise Rejected(
             f"{found[:60]!a} cannot be an artifact's name.",
@@ -115,13 +105,7 @@ def _version(root: Path, wished: str, dirty: bool) -> str:
     """From `git describe`: v1.2 is 1.2, three commits later 1.2+3.gab12cd3, and `.dirty` behind what is not committed."""
     if not wished:
         tagged = _git(root, "describe", "--tags", "--long", "--match", "v[0-9]*", "--match", "[0-9]*", "HEAD")
-        match = _DESCRIBED.fullmatch(tagged)
-        version, more = "0.0.0", _git(root, "rev-parse", "--short=7", "HEAD")
-        more = f"g{more}" if more else ""
-        if match:
-            version, more = match[1], f"{match[2]}.g{match[3][:7]}" if match[2] != "0" else ""
-        more = ".".join(filter(None, [more, "dirty" if dirty else ""]))
-        wished = f"{version}+{more}" if more else version
+        wished = versioned(tagged, _git(root, "rev-parse", "HEAD"), dirty=dirty)
     if not VERSION.fullmatch(wished):
         raise Rejected(
             f"{wished[:64]!a} cannot be a version.",

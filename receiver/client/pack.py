@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import base64
-import gzip
-import hashlib
 import os
 import stat
-import tarfile
 import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from io import BytesIO
 from pathlib import Path
 from typing import IO, cast
 
-from receiver.client.artifact import CHUNK, Artifact
+from receiver.client.artifact import Artifact
 from receiver.errors import Rejected
+from receiver.sources import tarball
 from receiver.sources.signed import NAMESPACE
+from receiver.sources.tarball import CHUNK, Member
 from receiver.system.disk import fsync_file
 from receiver.system.run import find, run, start
 
@@ -28,8 +26,8 @@ KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
 
 
 def tar_gz(artifact: Artifact, out: IO[bytes]) -> None:
-    """A tar archive, compressed; no date and no name in the gzip header."""
-    with gzip.GzipFile(filename="", mode="wb", compresslevel=9, fileobj=out, mtime=0) as packed:
+    """A tar archive, compressed."""
+    with tarball.compressed(out) as packed:
         tar(artifact, cast(IO[bytes], packed))
 
 
@@ -46,23 +44,17 @@ def tar_zst(artifact: Artifact, out: IO[bytes]) -> None:
 
 
 def tar(artifact: Artifact, out: IO[bytes]) -> None:
-    """All below `NAME-VERSION/`, owned by nobody in particular, in the order of the names."""
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
+    """All below `NAME-VERSION/`, in the order of the names."""
 
-        def add(path: str, mode: int, content: IO[bytes] | None, size: int, target: str = "") -> None:
-            info = tarfile.TarInfo(f"{artifact.stem}/{path}")
-            info.mode, info.mtime, info.size, info.linkname = mode, artifact.when, size, target
-            info.type = tarfile.SYMTYPE if target else tarfile.REGTYPE
-            archive.addfile(info, content)
-
-        for path, content in artifact.own():
-            add(path, 0o644, BytesIO(content), len(content))
+    def members() -> Iterator[Member]:
         for item in artifact.items:
             if item.target:
-                add(item.path, item.mode, None, 0, item.target)
+                yield Member(item.path, item.mode, target=item.target)
                 continue
             with (artifact.selection.root / item.path).open("rb") as file:
-                add(item.path, item.mode, file, os.fstat(file.fileno()).st_size)
+                yield Member(item.path, item.mode, os.fstat(file.fileno()).st_size, file)
+
+    tarball.write(out, artifact.stem, artifact.when, list(artifact.own()), members())
 
 
 def zip_(artifact: Artifact, out: IO[bytes]) -> None:
@@ -117,11 +109,8 @@ def write(artifact: Artifact, form: str, folder: Path) -> Path:
 
 def digest(path: Path) -> str:
     """SHA-256 of a file."""
-    found = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            found.update(chunk)
-    return found.hexdigest()
+        return tarball.digest(file)
 
 
 def sign(path: Path, key: str) -> Path:

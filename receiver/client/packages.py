@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from receiver.client.artifact import CHUNK, Artifact
+from receiver.client.artifact import Artifact
 from receiver.client.directory import Directory
 from receiver.client.pack import aside, zip_info
 from receiver.client.units import SCRIPTS, Unit, units
@@ -27,6 +27,7 @@ from receiver.errors import Rejected
 from receiver.ops.all import sections
 from receiver.runtimes.python import packed
 from receiver.runtimes.read import read_manifest
+from receiver.sources.tarball import CHUNK
 from receiver.system.run import Result, run
 
 GITS = (".gitignore", ".gitattributes", ".gitmodules", ".gitkeep", ".mailmap")

@@ -12,16 +12,19 @@ from receiver.manifest import Tree
 ABOUT, SUMS = ".artifact/about.json", ".artifact/SHA256SUMS"
 FORMAT = 1
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~-]{0,63}", re.ASCII)
+_DESCRIBED = re.compile(r"v?([0-9][A-Za-z0-9.]*)-([0-9]+)-g([0-9a-f]+)", re.ASCII)
 
 
 @dataclass(frozen=True)
 class About:
-    """`commit` is the one that the files come from ("": none), `dirty` whether they differ from it."""
+    """`commit` is the one that the files come from ("": none), `dirty` whether they differ from it, `when` the date of
+    every file (0: not told)."""
 
     name: str
     version: str
     commit: str = ""
     dirty: bool = False
+    when: int = 0
 
     def encode(self) -> dict[str, Any]:
         return {
@@ -30,6 +33,7 @@ class About:
             "version": self.version,
             "commit": self.commit,
             "dirty": self.dirty,
+            "date": self.when,
         }
 
     @property
@@ -42,10 +46,32 @@ def read(tree: Tree) -> About | None:
     """What a tree says of the artifact that it came in; None when it says nothing that is understood."""
     try:
         said = json.loads(tree.read(ABOUT) or b"")
-        about = About(*(said[name] for name in ("name", "version", "commit", "dirty")))
+        about = About(*(said[name] for name in ("name", "version", "commit", "dirty")), said.get("date", 0))
     except (ValueError, KeyError, TypeError):
         return None
     words = (about.name, about.version, *([about.commit] if about.commit else []))
-    if type(about.dirty) is bool and all(type(word) is str and _WORD.fullmatch(word) for word in words):
+    known = type(about.dirty) is bool and type(about.when) is int and 0 <= about.when < 2**33
+    if known and all(type(word) is str and _WORD.fullmatch(word) for word in words):
         return about
     return None
+
+
+def is_word(text: str) -> bool:
+    """Whether it can be a name or a version here."""
+    return _WORD.fullmatch(text) is not None
+
+
+def named(project: str) -> str:
+    """A project's own name as an artifact's; "" for none."""
+    return re.sub(r"[-_.]+", "-", project).lower()
+
+
+def versioned(described: str, commit: str, *, dirty: bool = False) -> str:
+    """The version by `git describe --long`: v1.2 is 1.2, three commits later 1.2+3.gab12cd3, and `.dirty` behind what is
+    not committed; 0.0.0+gab12cd3 by the commit alone."""
+    match = _DESCRIBED.fullmatch(described)
+    version, more = "0.0.0", f"g{commit[:7]}" if commit else ""
+    if match:
+        version, more = match[1], f"{match[2]}.g{match[3][:7]}" if match[2] != "0" else ""
+    more = ".".join(filter(None, [more, "dirty" if dirty else ""]))
+    return f"{version}+{more}" if more else version

@@ -5,24 +5,35 @@ What arrives as files becomes a commit in the app's own repository, so one base,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import IO, Protocol, runtime_checkable
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import IO, NamedTuple, Protocol, runtime_checkable
 
-from receiver.errors import Rejected
+from receiver.errors import Busy, Rejected
 from receiver.manifest import Tree
 from receiver.model import Origin, Release
 from receiver.names import Oid
 from receiver.paths import AppPaths
-from receiver.sources.git.commits import Commits
+from receiver.sources.git.commits import Commits, Entry
 from receiver.sources.git.receive import Check
 from receiver.sources.limits import Limits
+from receiver.system import disk
 
 
 class Stream(Protocol):
     """All files of an origin as a tar stream; whoever gets the descriptor reads it to its end."""
 
     def fileno(self) -> int: ...
+
+
+class Base(NamedTuple):
+    """The commit of the project's own history that files come from ("": none), whether they differ from it, when it was
+    made, and how it stands to the tags (`git describe --long`)."""
+
+    commit: str
+    dirty: bool
+    when: int
+    described: str
 
 
 class Source(Protocol):
@@ -42,6 +53,15 @@ class Source(Protocol):
 
     def has(self, origin: Origin) -> bool:
         """Whether its files are still kept."""
+
+    def listed(self, origin: Origin) -> Mapping[str, Entry]:
+        """Every file, link and submodule, by its path."""
+
+    def reopen(self, origin: Origin) -> AbstractContextManager[Stream]:
+        """As `open`, for who has not the app's lock. Raises Busy when that is needed and somebody else has it."""
+
+    def base(self, origin: Origin) -> Base:
+        """What an artifact of these files says of where they come from."""
 
     def described(self, origin: Origin) -> str:
         """How it stands to the tags there are: `TAG-COUNT-gCOMMIT`, `COUNT-gCOMMIT` without a tag, "" if that is no
@@ -104,6 +124,28 @@ class Stored:
         with archived(self.commits, commit_of(origin)) as stream:
             yield stream
 
+    @contextmanager
+    def reopen(self, origin: Origin) -> Iterator[Stream]:
+        from receiver.sources.git.overlay import points
+
+        # What a commit only points at is put together in a directory that a build of the same app would take away.
+        alone = (
+            disk.locked(self.paths.app_lock, wait=False) if points(self.commits, commit_of(origin)) else nullcontext()
+        )
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(alone)
+            except BlockingIOError:
+                raise Busy(f"{self.paths.name} is being deployed.", hint="Ask again when that is over.") from None
+            yield stack.enter_context(self.open(origin))
+
+    def listed(self, origin: Origin) -> Mapping[str, Entry]:
+        return self.commits.tree(commit_of(origin)).entries()
+
+    def base(self, origin: Origin) -> Base:
+        # A commit of shipit's own, which is of no history.
+        return Base("", False, self.commits.commit(commit_of(origin)).when, "")
+
     def has(self, origin: Origin) -> bool:
         return self.commits.git.commit_of(commit_of(origin)) is not None
 
@@ -125,6 +167,11 @@ class Stored:
     def changes(self, now: Origin, then: Origin, limit: int) -> list[tuple[str, str]]:
         found = self.commits.history(commit_of(now), then.commit, limit)
         return [(commit.oid[:8], commit.subject) for commit in found]
+
+
+def of_history(commits: Commits, oid: Oid) -> Base:
+    """What is to say of files that are just those of a commit of the project's."""
+    return Base(oid, False, commits.commit(oid).when, commits.git.described(oid, "v[0-9]*", "[0-9]*"))
 
 
 def commit_of(origin: Origin) -> Oid:

@@ -9,7 +9,7 @@ import re
 
 from receiver.model import Origin
 from receiver.names import Oid
-from receiver.sources.base import Stored
+from receiver.sources.base import Base, Stored, commit_of, of_history
 
 REF = "refs/deploy/files"
 _BASE = re.compile(r"^Shipit-Base: ([0-9a-f]{40}(?:[0-9a-f]{24})?)$", re.MULTILINE)
@@ -28,3 +28,13 @@ class FilesSource(Stored):
         base = _BASE.search(commit.body)
         ref = "" if base is None else base[1][:8] + ("+changes" if _DIRTY.search(commit.body) else "")
         return Origin(self.kind, oid, title=commit.subject, author=commit.author, ref=ref)
+
+    def base(self, origin: Origin) -> Base:
+        """Of the commit that the directory was at, which the server may not have."""
+        made = self.commits.commit(commit_of(origin))
+        said = _BASE.search(made.body)
+        if said is None:
+            return Base("", False, 0, "")
+        known = self.commits.git.commit_of(said[1])
+        of = of_history(self.commits, known) if known else Base(said[1], False, made.when, "")
+        return of._replace(dirty=_DIRTY.search(made.body) is not None)

@@ -104,7 +104,7 @@ def test_an_archive_says_who_it_is_and_sha256sum_checks_it(tmp_path: Path) -> No
     (root / "new.txt").write_text("not committed")
     artifact = artifact_of(select(root), "", "")
     head = subprocess.run(["git", "-C", root, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout
-    assert artifact.about == About("hello-web", "1.2.0+dirty", head.strip(), True)
+    assert artifact.about == About("hello-web", "1.2.0+dirty", head.strip(), True, 1770091506)
     with tarfile.open(write(artifact, "tar.gz", tmp_path)) as archive:
         members = archive.getmembers()
         assert {(info.uid, info.gid, info.uname, info.mtime) for info in members} == {(0, 0, "", 1770091506)}
@@ -133,10 +133,11 @@ def test_what_an_artifact_says_is_read_or_it_says_nothing() -> None:
         def read(self, path: str) -> bytes | None:
             return self.content
 
-    good = About("hello", "1.0", "ab" * 20, True)
+    good = About("hello", "1.0", "ab" * 20, True, 1770091506)
     assert read(Tree(json.dumps(good.encode()).encode())) == good and good.ref == "abababab+changes"
     for bad in (None, b"{", b"[]", b"{}", json.dumps({**good.encode(), "name": "a\nb"}).encode(),
-                json.dumps({**good.encode(), "dirty": 1}).encode(), json.dumps({**good.encode(), "commit": 7}).encode()):  # fmt: skip
+                json.dumps({**good.encode(), "dirty": 1}).encode(), json.dumps({**good.encode(), "commit": 7}).encode(),
+                json.dumps({**good.encode(), "date": "now"}).encode(), json.dumps({**good.encode(), "date": -1}).encode()):  # fmt: skip
         assert read(Tree(bad)) is None
 
 

@@ -39,12 +39,13 @@ class Entry(NamedTuple):
 @dataclass(frozen=True)
 class Commit:
     """What a commit says of itself, as text without control characters. `body`: its message below the subject, as it
-    is, the first 4 KiB."""
+    is, the first 4 KiB. `when`: the committer's date (epoch)."""
 
     oid: Oid
     author: str
     subject: str
     body: str = ""
+    when: int = 0
 
 
 class Commits:
@@ -305,7 +306,9 @@ def commit_of(oid: Oid, raw: bytes) -> Commit:
     encoding = fields.get(b"encoding", b"utf-8").decode("ascii", "replace")
     author = fields.get(b"author", b"").rpartition(b"> ")[0] + b">"
     subject, _, body = message.lstrip(b"\n").partition(b"\n")
-    return Commit(oid, _text(author, encoding), _text(subject, encoding), body[:4096].decode(errors="replace"))
+    date = fields.get(b"committer", b"").rpartition(b"> ")[2].partition(b" ")[0]
+    when = int(date) if date.isdigit() and len(date) < 12 else 0
+    return Commit(oid, _text(author, encoding), _text(subject, encoding), body[:4096].decode(errors="replace"), when)
 
 
 def _text(raw: bytes, encoding: str) -> str:

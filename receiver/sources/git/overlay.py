@@ -20,6 +20,12 @@ from receiver.sources.git.repository import Git
 from receiver.system.disk import remove_tree
 
 
+def points(commits: Commits, oid: Oid) -> bool:
+    """Whether a commit points at anything that is not in it."""
+    tree = commits.tree(oid)
+    return bool(tree.submodules() or lfs.pointers(commits, tree))
+
+
 @contextmanager
 def filled(commits: Commits, oid: Oid) -> Iterator[tuple[Git, Oid]]:
     """The repository and the tree-ish to archive for a commit; the commit itself when it points at nothing."""

@@ -120,9 +120,11 @@ class Git:
                 self.run("update-ref", "--no-deref", *where)
         return moved
 
-    def described(self, commit: Oid) -> str:
-        """`TAG-COUNT-gCOMMIT` by the newest tag that the commit comes after, `COUNT-gCOMMIT` if there is none."""
-        found = self.run("describe", "--tags", "--long", "--abbrev=40", "--match=*[0-9]*", commit, check=False)
+    def described(self, commit: Oid, *tags: str) -> str:
+        """`TAG-COUNT-gCOMMIT` by the newest tag (of those that match one of `tags`; default: with a digit) that the
+        commit comes after, `COUNT-gCOMMIT` if there is none."""
+        which = [f"--match={pattern}" for pattern in tags or ("*[0-9]*",)]
+        found = self.run("describe", "--tags", "--long", "--abbrev=40", *which, commit, check=False)
         if found.code == 0:
             return found.out.strip()
         count = self.run("rev-list", "--count", commit, check=False).out.strip()

@@ -10,7 +10,7 @@ from receiver.errors import Rejected
 from receiver.ledger.ledger import Ledger
 from receiver.model import Origin, Release, Status
 from receiver.names import Branch, Oid
-from receiver.sources.base import Stored
+from receiver.sources.base import Base, Stored, commit_of, of_history
 
 _SHORT = re.compile(r"[0-9a-f]{7,64}", re.ASCII)
 
@@ -19,6 +19,9 @@ class GitSource(Stored):
     """What `git push` brought."""
 
     kind = "git"
+
+    def base(self, origin: Origin) -> Base:
+        return of_history(self.commits, commit_of(origin))
 
     def origin(self, oid: Oid, branch: Branch) -> Origin:
         """What a release of this commit says of where it came from."""

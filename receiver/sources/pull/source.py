@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from receiver.model import Origin
 from receiver.names import Oid
-from receiver.sources.base import Stored
+from receiver.sources.base import Base, Stored, commit_of, of_history
 from receiver.sources.git.receive import REF, Check, received
 from receiver.sources.git.repository import Git, environment
 from receiver.system.run import run
@@ -14,6 +14,9 @@ class PullSource(Stored):
     """What `git:sync` brought. The deploy branch is not its own: it stays at what was pushed."""
 
     kind = "pull"
+
+    def base(self, origin: Origin) -> Base:
+        return of_history(self.commits, commit_of(origin))
 
     def take(self, other: Git, oid: Oid, ref: str, check: Check) -> Origin:
         """Have a commit of another repository on this machine; raises what `check` does, with nothing kept.

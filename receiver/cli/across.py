@@ -1,0 +1,86 @@
+"""`releases:diff`, `releases:export`: what releases are, whichever way they came."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from receiver.cli import out
+from receiver.cli.args import RELEASE, app_argument, json_option, ledger_of
+from receiver.cli.main import Context
+from receiver.errors import Rejected, printable
+from receiver.names import AppName
+from receiver.story.submit import tell
+
+MOST = 100  # rows of a table; JSON has all
+
+
+@click.command()
+@app_argument
+@click.argument("old", type=RELEASE)
+@click.argument("new", type=RELEASE, required=False)
+@json_option
+@click.pass_obj
+def diff(ctx: Context, app: AppName, old: int, new: int | None, form: str) -> None:
+    """Show what changed from one release to another (default: to the live one): origin, processes, formation, config
+    vars (names only), dependencies, files.
+
+    \b
+    Examples:
+      shipit releases:diff blog v7 v9
+      shipit releases:diff blog v7 --format json
+    """
+    from receiver.story.compare import compare, lines
+
+    ledger = ledger_of(ctx, app)
+    number = new or ledger.current_number()
+    if not number:
+        raise Rejected(
+            f"{app} has no live release to compare with.", hint=f"Say which: shipit releases:diff {app} v1 v2"
+        )
+    was, now = ledger.release(old), ledger.release(number)
+    with ctx.connect_agent() as agent:
+        difference = compare(ledger, agent, was, now)
+    if form == "json":
+        out.show_json({"from": was.name, "to": now.name, **difference.encode()})
+        return
+    rows = [
+        {"part": part, "sign": sign, "what": printable(what).replace("\n", "⏎")}
+        for part, sign, what in lines(difference)
+    ]
+    out.table(rows[:MOST], {"part": "WHAT", "sign": "", "what": f"{was.name} → {now.name}"},
+              empty=f"{was.name} and {now.name} of {app} do not differ.")  # fmt: skip
+    if len(rows) > MOST:
+        out.say(f"… and {len(rows) - MOST} more: --format json")
+    for part, why in difference.why.items():
+        tell(f"What differs in {part} cannot be told: {why}.")
+
+
+@click.command()
+@app_argument
+@click.argument("release", type=RELEASE)
+@click.option("--tree", is_flag=True, help="All files as an archive, also of a release that is one package.")
+@click.pass_obj
+def export(ctx: Context, app: AppName, release: int, tree: bool) -> None:
+    """Give the artifact of a release back, on standard output: its files as `shipit pack` packs them (tar.gz), or the
+    package that it is.
+
+    \b
+    Examples:
+      ssh prod releases:export blog v7 > blog-v7.tar.gz
+      ssh prod releases:export blog v7 | ssh other deploy blog -
+    """
+    from receiver.sources.export import exported
+    from receiver.sources.tarball import CHUNK
+
+    ledger = ledger_of(ctx, app)
+    if os.isatty(1):
+        raise Rejected("Standard output is a terminal.", hint=f"shipit releases:export {app} v{release} > FILE")
+    with exported(ledger.paths, ledger.release(release), tree=tree) as found:
+        tell(f"{found.name}, {found.size / 2**20:.1f} MiB, sha256:{found.digest}")
+        sys.stdout.flush()
+        while chunk := found.file.read(CHUNK):
+            sys.stdout.buffer.write(chunk)
+        sys.stdout.buffer.flush()

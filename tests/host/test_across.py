@@ -1,0 +1,92 @@
+"""What releases are, whichever way they came: what differs between two, and their artifacts given back."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shlex
+import tarfile
+from pathlib import Path
+
+import pytest
+from contract.runtimes.samples import SERVE, deb
+from lab.base import Result, run
+from lab.client import Client, Repo
+from lab.host import Host
+
+from host.apps import asked, files, newest, pushed, say
+from host.test_laptop import shipit
+
+
+def given(laptop: Client, *words: str, check: bool = True) -> bytes:
+    """What `releases:export` and these words give, byte for byte."""
+    place = laptop.home / "given"
+    ssh = shlex.join(["ssh", "-F", str(laptop.dir / "config"), laptop.ip, "releases:export", *words])
+    run(["sh", "-c", f"{ssh} > {shlex.quote(str(place))}"], check=check)
+    return place.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def blog(laptop: Client) -> Repo:
+    """v1 and v3 pushed, v2 and v4 by config, v5 a scale."""
+    repo = laptop.repo("blog", files("one", old="gone in two\n"))
+    assert repo.push().code == 0
+    repo.git("tag", "v1.0")
+    repo.git("push", "-q", "shipit", "v1.0", check=True)
+    say(laptop, "config:set", "blog", "STAYS=stays-the-same", "TURNS=before-that", check=True)
+    (repo.path / "old").unlink()
+    repo.commit({**files("two"), "Procfile": "web: exec python main.py --at $SOCKET\n", "new.txt": "x" * 1234})
+    assert repo.push().code == 0
+    say(laptop, "config:set", "blog", "TURNS=after-that", "COMES=s3cr3t-value", check=True)
+    say(laptop, "ps:scale", "blog", "web=2", check=True)
+    return repo
+
+
+def test_what_differs_between_two_releases_is_told_and_no_value_of_a_config_var(blog: Repo, laptop: Client) -> None:
+    found = asked(laptop, "releases:diff", "blog", "v2", "v5")
+    assert found["files"]["added"] == {"new.txt": 1234}
+    assert found["files"]["removed"] == {"old": 12}
+    assert {"mark", "Procfile"} == set(found["files"]["changed"]), "also what has the same size"
+    assert found["config"] == {
+        "added": {"COMES": None},
+        "removed": {},
+        "changed": {"TURNS": {"from": None, "to": None}},
+    }
+    assert found["processes"]["changed"]["web"]["to"] == "exec python main.py --at $SOCKET"
+    assert found["formation"]["changed"] == {"web": {"from": 1, "to": 2}}
+    assert found["origin"]["from"]["kind"] == "git" and found["origin"]["from"] != found["origin"]["to"]
+    back = asked(laptop, "releases:diff", "blog", "v5", "v2")
+    assert back["files"]["added"] == {"old": 12} and back["config"]["removed"] == {"COMES": None}
+    for words in (("v2", "v5"), ("v5", "v2"), ("v1",), ("v2", "v5", "--format", "json")):
+        said = say(laptop, "releases:diff", "blog", *words, check=True)
+        assert not [value for value in ("that", "s3cr3t", "stays") if value in said.out + said.err], str(said)
+    table = say(laptop, "releases:diff", "blog", "v2", check=True).out
+    assert "new.txt  1,234" in table and "web=1 → 2" in table and "COMES" in table, table
+    assert "do not differ" in say(laptop, "releases:diff", "blog", "v5", "v5").out
+    assert say(laptop, "releases:diff", "blog", "v2", "v99").code == 2
+
+
+def test_a_pushed_release_is_given_back_as_pack_makes_it_and_is_a_release_again(blog: Repo, laptop: Client) -> None:
+    first = given(laptop, "blog", "v2")
+    assert given(laptop, "blog", "v1") == first == given(laptop, "blog", "v2"), "the same files, the same bytes"
+    with tarfile.open(fileobj=io.BytesIO(first)) as archive:
+        names = archive.getnames()
+    assert {f"blog-1.0/{name}" for name in ("main.py", "old", ".artifact/SHA256SUMS")} < set(names), names
+    # As the client packs that commit on a laptop.
+    blog.git("worktree", "add", "-q", "--detach", str(laptop.home / "at-one/blog"), "v1.0")
+    made = shipit(laptop, "pack", str(laptop.home / "at-one/blog"), "--json")
+    assert hashlib.sha256(first).hexdigest() == json.loads(made.out)[0]["sha256"]
+    sent = laptop.ssh("deploy again -", input=first) if not laptop.ssh("apps:create again").code else None
+    assert sent is not None and sent.code == 0 and laptop.get("again").body == "one", str(sent)
+    assert given(laptop, "again", newest(laptop, "again")["release"]) == first, "and so it is given back once more"
+
+
+def test_a_package_is_given_back_as_it_was_sent(shared_host: Host, laptop: Client) -> None:
+    sent = deb(serve=SERVE.replace("open('mark', 'rb').read()", "b'by deb'")).encode()
+    laptop.ssh("apps:create packed")
+    assert laptop.ssh("deploy packed -", input=sent).code == 0
+    assert given(laptop, "packed", "v1") == sent
+    with tarfile.open(fileobj=io.BytesIO(given(laptop, "packed", "v1", "--tree"))) as archive:
+        assert "packed-0.0.0+v1/hello_1.0_all.deb" in archive.getnames()
+    assert given(laptop, "packed", "v9", check=False) == b""
