@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 
 import click
 
@@ -11,6 +13,7 @@ from receiver.cli import out
 from receiver.cli.args import json_option
 from receiver.cli.deploy import rebuild
 from receiver.cli.main import Context, become_shipit, print_failure
+from receiver.cli.ps import restarted
 from receiver.errors import Busy, Failure, HostFault
 from receiver.gate.examine import key_findings, mend_keys
 from receiver.ledger.ledger import Ledger, apps
@@ -38,10 +41,17 @@ def doctor(ctx: Context, fix: bool, form: str) -> int:
     Example: shipit doctor --fix
     """
     findings: list[Finding] = []
-    if os.geteuid() == 0:
-        findings += [*host_findings(ctx.layout), *python_findings(ctx.layout)]
-        become_shipit()
     mended: list[str] = []
+    if os.geteuid() == 0:
+        from receiver.story.outdated import outdated_apps, outdated_proxy
+
+        proxy = outdated_proxy(ctx.layout)
+        if fix and not proxy.well and proxy.outdated and renewed(ctx, mended):
+            proxy = outdated_proxy(ctx.layout)
+        findings += [*host_findings(ctx.layout), proxy, *python_findings(ctx.layout)]
+        with suppress(HostFault):  # another finding says that the agent does not answer
+            findings += outdated_apps(ctx.layout)
+        become_shipit()
     keys = list(key_findings(ctx.layout))
     if fix and any(not one.well and one.mends for one in keys):
         try:
@@ -51,10 +61,11 @@ def doctor(ctx: Context, fix: bool, form: str) -> int:
             mended.append(f"host: left as it is: {failure}")
         keys = list(key_findings(ctx.layout))
     findings += keys
-    for finding in [f for f in findings if f.dead and fix]:
-        if built_again(ctx, AppName(finding.subject)):
+    for finding in [f for f in findings if fix and not f.well and f.subject != "host" and (f.dead or f.outdated)]:
+        how, done = (rebuild, "built again") if finding.dead else (restarted, "restarted")
+        if went_live(ctx, AppName(finding.subject), how):
             findings.remove(finding)
-            mended.append(f"{finding.subject}: built again")
+            mended.append(f"{finding.subject}: {done}")
     try:
         with ctx.connect_agent() as agent:
             for app in apps(ctx.layout):
@@ -73,12 +84,25 @@ def doctor(ctx: Context, fix: bool, form: str) -> int:
     return 0 if all(f.well for f in findings) else 1
 
 
-def built_again(ctx: Context, app: AppName) -> bool:
-    """Make a release of the app's live commit, whose environment is lost; whether that is live. Its log is no data."""
+def renewed(ctx: Context, mended: list[str]) -> bool:
+    """Have nginx execute itself anew; `mended` says how that went."""
+    from receiver.proxy.renew import renew
+
+    try:
+        renew(ctx.layout)
+    except Failure as failure:
+        mended.append(f"host: left as it is: {failure.message}")
+        return False
+    mended.append("host: nginx started anew")
+    return True
+
+
+def went_live(ctx: Context, app: AppName, make: Callable[[Context, AppName], int]) -> bool:
+    """Make a release of the app; whether that is live. Its log is no data."""
     data = os.dup(1)
     os.dup2(2, 1)
     try:
-        return rebuild(ctx, app) == 0
+        return make(ctx, app) == 0
     except Failure as failure:
         print_failure(failure)
         return False

@@ -139,15 +139,9 @@ def restart(ctx: Context, app: AppName, process: TypeName | None) -> int:
       shipit ps:restart blog
       shipit ps:restart blog worker
     """
-    ledger = ledger_of(ctx, app)
     if process is None:
-        with Submission(ctx.layout, ledger, ctx.caller.name) as submission:
-            current = submission.current()
-            if ledger.state().stopped:
-                raise Rejected(
-                    f"{app} is stopped.", holds="Nothing was started.", hint=f"Start it: shipit ps:start {app}"
-                )
-            return submission.submit(Change.RESTART, current, message="restart")
+        return restarted(ctx, app)
+    ledger = ledger_of(ctx, app)
     with held(ctx, app) as (agent, number):
         release = ledger.release(number)
         if release.process(process).schedule:
@@ -165,6 +159,16 @@ def restart(ctx: Context, app: AppName, process: TypeName | None) -> int:
         agent.restart(app, number, process)
     out.say(f"Restarted {process} of {app}.")
     return 0
+
+
+def restarted(ctx: Context, app: AppName) -> int:
+    """Restart the app as a new release and follow it to its end; returns the exit code."""
+    ledger = ledger_of(ctx, app)
+    with Submission(ctx.layout, ledger, ctx.caller.name) as submission:
+        current = submission.current()
+        if ledger.state().stopped:
+            raise Rejected(f"{app} is stopped.", holds="Nothing was started.", hint=f"Start it: shipit ps:start {app}")
+        return submission.submit(Change.RESTART, current, message="restart")
 
 
 @click.command()

@@ -275,6 +275,8 @@ class Hints:
     start_proxy: str
     start_agent: str
     agent_log: str
+    # Whether nginx may execute itself anew: what keeps it finds it again by its pid file.
+    renews_proxy: bool
 
 
 @dataclass(frozen=True)

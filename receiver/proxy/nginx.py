@@ -9,7 +9,6 @@ import os
 import re
 import signal
 import time
-from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -24,7 +23,7 @@ from receiver.proxy import certificates
 from receiver.proxy.certificates import Secure
 from receiver.proxy.vhost import domains, server_conf, tls_conf, vhost
 from receiver.settings import Settings
-from receiver.system import disk
+from receiver.system import disk, family
 from receiver.system.run import run
 
 # How long nginx may take to read its configuration and start new workers (s).
@@ -161,16 +160,16 @@ def _put(layout: Layout, path: Path, new: bytes, whose: str) -> bool:
             disk.write_atomically(undo, _content(path), 0o644)
         try:
             _replace(path, new)
-            _validate(layout)
-            master = _master(layout)
-            if master:
-                _reload(layout, master)
+            validate(layout)
+            running = master(layout)
+            if running:
+                _reload(layout, running)
         except BaseException:
             _replace(path, undo.read_bytes())
             disk.remove_file(undo)
             raise
         disk.remove_file(undo)
-        if not master:
+        if not running:
             raise HostFault(
                 "nginx does not run.",
                 holds=f"The configuration of {whose} is valid and is read when nginx starts.",
@@ -193,7 +192,7 @@ def _replace(path: Path, text: bytes) -> None:
         disk.fsync_dir(path.parent)
 
 
-def _validate(layout: Layout) -> None:
+def validate(layout: Layout) -> None:
     """nginx(8) -t on the whole: another site's mistake would make the reload fail as well."""
     tested = run(["nginx", "-t", "-q", "-c", layout.root / "etc/nginx/nginx.conf"], timeout=60, check=False)
     if tested.code:
@@ -205,7 +204,7 @@ def _validate(layout: Layout) -> None:
         )
 
 
-def _master(layout: Layout) -> int:
+def master(layout: Layout) -> int:
     """The pid of nginx's master process, 0 if it does not run."""
     try:
         pid = int((layout.root / "run/nginx.pid").read_text())
@@ -214,7 +213,7 @@ def _master(layout: Layout) -> int:
         return 0
 
 
-def _reload(layout: Layout, master: int) -> None:
+def _reload(layout: Layout, pid: int) -> None:
     """SIGHUP to the master, which is all that `systemctl reload nginx` does, and wait until it had its effect.
 
     A master that cannot use the new configuration only logs that and goes on with the old. So: new children must
@@ -222,12 +221,12 @@ def _reload(layout: Layout, master: int) -> None:
     """
     log = layout.root / "var/log/nginx/error.log"
     logged = log.stat().st_size if log.exists() else 0
-    old = _children(master)
-    os.kill(master, signal.SIGHUP)
+    old = children(pid)
+    os.kill(pid, signal.SIGHUP)
     deadline = time.monotonic() + RELOAD_TIMEOUT
     while True:
         time.sleep(0.01)
-        now = _children(master)
+        now = children(pid)
         if now - old and not any(_accepts(pid) for pid in old & now):
             return
         if time.monotonic() > deadline:
@@ -239,15 +238,9 @@ def _reload(layout: Layout, master: int) -> None:
             )
 
 
-def _children(parent: int) -> set[int]:
-    found = set()
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError, ValueError):
-            # proc(5), stat: the name in parentheses may hold anything, what follows it not.
-            state, ppid = (process / "stat").read_text().rpartition(")")[2].split()[:2]
-            if int(ppid) == parent and state != "Z":
-                found.add(int(process.name))
-    return found
+def children(parent: int) -> set[int]:
+    """The pids of a process's children."""
+    return {pid for pid, above in family.parents().items() if above == parent}
 
 
 def _accepts(worker: int) -> bool:

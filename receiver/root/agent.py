@@ -44,8 +44,8 @@ POLLRDHUP = getattr(select, "POLLRDHUP", 0x2000)
 
 
 def main(argv: list[str]) -> None:
-    """`agent` listens on the socket that systemd passed, `--listen` on one of its own; `--reconcile-all` and
-    `--certify-all` do just that."""
+    """`agent` listens on the socket that systemd passed, `--listen` on one of its own; `--reconcile-all`,
+    `--certify-all` and `--renew-proxy` do just that."""
     layout = Layout()
     lines_may_be_lost("shipit-agent")
     # What the agent writes is root's unless a mode says otherwise; locks in the ledger stay usable by its owner.
@@ -58,6 +58,10 @@ def main(argv: list[str]) -> None:
         from receiver.root.certificates import certify_all
 
         raise SystemExit(certify_all(layout, all_engines.here(layout)))
+    if argv == ["--renew-proxy"]:
+        from receiver.proxy.renew import renew_told
+
+        raise SystemExit(renew_told(layout))
     own = argv == ["--listen"]
     engines = all_engines.here(layout)
     ahead = chain(imports(), engines.ahead(), prepared(*TEMPLATES))

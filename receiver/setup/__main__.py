@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
 
 def install(layout: Layout, options: argparse.Namespace) -> None:
     """Everything after the version is built; each step looks before it changes anything."""
-    from receiver.setup import finish, interpreter, ssh, web
+    from receiver.setup import finish, interpreter, needrestart, ssh, web
 
     if options.http_port and not 0 < options.http_port < 65536:
         raise Rejected("--http-port is not a port.", holds="Nothing was changed.", hint="A number from 1 to 65535")
@@ -97,6 +97,7 @@ def install(layout: Layout, options: argparse.Namespace) -> None:
             if switched and previous:
                 back(layout, services, settings, previous, failure, gate)
             raise
+        needrestart.install(layout, now)
     if before and before != layout.settings.read_bytes():
         with step("apps") as now:
             finish.follow_settings(layout, now)

@@ -7,11 +7,11 @@ import pwd
 import re
 import time
 
-from receiver.engines.embedded import family
 from receiver.errors import HostFault
 from receiver.gate.ask import COMMAND
 from receiver.paths import ACME_USER, PROXY_GROUP, SHIPIT_USER, Layout
 from receiver.setup.report import Step
+from receiver.system import family
 from receiver.system.run import run
 
 

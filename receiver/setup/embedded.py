@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from receiver import settings
-from receiver.engines.embedded import family, keeper, supervisord
+from receiver.engines.embedded import keeper, supervisord
 from receiver.engines.embedded.programs import Program
 from receiver.engines.embedded.supervisord import BAD_NAME, NOT_RUNNING, Supervisor
 from receiver.errors import HostFault, as_root
@@ -22,7 +22,7 @@ from receiver.settings import Settings
 from receiver.setup import accounts, ssh
 from receiver.setup.ports import Listener, free_port, listener
 from receiver.setup.report import Step
-from receiver.system import disk
+from receiver.system import disk, family
 from receiver.system.render import render
 from receiver.system.run import run
 

@@ -6,7 +6,7 @@ import sys
 
 from receiver.errors import Rejected
 from receiver.paths import SHIPIT_USER, Layout
-from receiver.setup import accounts, interpreter, machine, places, ssh, web
+from receiver.setup import accounts, interpreter, machine, needrestart, places, ssh, web
 from receiver.setup.report import Step, step
 from receiver.system import disk
 
@@ -32,6 +32,7 @@ def confirmed(layout: Layout, *, purge: bool, yes: bool) -> None:
         print("\nshipit is gone. The packages that install.sh brought stay; apt-get remove takes them away.")
         return
     if not apps:
+        needrestart.remove(layout)
         with step("proxy") as now:
             if web.remove(layout, places.Record.read(layout), now):
                 services.reload_proxy(layout, now)
@@ -72,6 +73,7 @@ def everything(layout: Layout, services: machine.Services) -> None:
             services.reload_proxy(layout, now)
     with step("accounts") as now:
         accounts.remove(layout, now)
+    needrestart.remove(layout)
     interpreter.let_go(places.Record.read(layout))
     with step("files") as now:
         for link in places.COMMAND_LINKS:

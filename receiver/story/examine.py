@@ -48,7 +48,7 @@ LOADS = 10.0  # seconds in which a process that was started may not listen yet
 @dataclass(frozen=True)
 class Finding:
     """One thing that was looked at. `hint` is what to type when it is not well; `mends`: reconcile cures it; `dead`:
-    only building the live commit again does."""
+    only building the live commit again does; `outdated`: only a start anew does, of nginx or the app."""
 
     subject: str
     what: str
@@ -56,6 +56,7 @@ class Finding:
     hint: str = ""
     mends: bool = False
     dead: bool = False
+    outdated: bool = False
 
 
 def host_findings(layout: Layout) -> Iterator[Finding]:

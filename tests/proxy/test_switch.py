@@ -323,7 +323,7 @@ def test_maintenance_begins_and_ends_without_a_reload_whatever_goes_live_meanwhi
     serve(site, "closes")
     ledger = Ledger(site.layout.app(APP))
     ledger.save(release(1))
-    workers = nginx._children(site.nginx_pid())
+    workers = nginx.children(site.nginx_pid())
     assert ask(site) == ("200", "v1")
     maintenance.enable(ledger, "Back <b>soon</b>")
     status, page = ask(site)
@@ -346,7 +346,7 @@ def test_maintenance_begins_and_ends_without_a_reload_whatever_goes_live_meanwhi
     assert ask(site)[0] == "503"
     maintenance.disable(ledger)
     assert ask(site)[1].endswith("v3")
-    assert nginx._children(site.nginx_pid()) == workers
+    assert nginx.children(site.nginx_pid()) == workers
 
 
 def ask(site: Site, what: str = "GET /", host: str = "blog.test", more: str = "") -> tuple[str, str]:

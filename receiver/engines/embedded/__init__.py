@@ -25,6 +25,7 @@ def hints() -> Hints:
         start_proxy=as_root("shipit-supervisord start"),
         start_agent=as_root("shipit-supervisord start"),
         agent_log=as_root("tail -n 50 /var/log/shipit/agent.log"),
+        renews_proxy=False,
     )
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from receiver import names, settings
 from receiver.engines.base import Job, ProcessState, ProcessStatus, Service, wait_until_it_listens
-from receiver.engines.embedded import NAME, family, jobs, programs, supervisord
+from receiver.engines.embedded import NAME, jobs, programs, supervisord
 from receiver.engines.embedded.logs import LogFiles
 from receiver.engines.embedded.programs import Name, Program
 from receiver.engines.embedded.supervisord import Supervisor
@@ -26,7 +26,7 @@ from receiver.errors import HostFault, Rejected, as_root
 from receiver.model import Listen, Release
 from receiver.names import AppName, TypeName
 from receiver.paths import SHIPIT_USER, Layout, app_user, build_user
-from receiver.system import disk
+from receiver.system import disk, family
 
 KEPT_LOGS = 10  # releases of an app whose logs stay
 STATES: Mapping[int, ProcessState] = {

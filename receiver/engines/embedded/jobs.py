@@ -20,10 +20,10 @@ import time
 from pathlib import Path
 
 from receiver.engines.base import Job
-from receiver.engines.embedded import family, limits, terminal
+from receiver.engines.embedded import limits, terminal
 from receiver.errors import HostFault
 from receiver.paths import Layout
-from receiver.system import disk
+from receiver.system import disk, family
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 36, 38
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

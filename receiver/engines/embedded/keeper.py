@@ -20,9 +20,9 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
-from receiver.engines.embedded import family, supervisord
+from receiver.engines.embedded import supervisord
 from receiver.paths import PREFIX, PROXY_GROUP, Layout
-from receiver.system import disk
+from receiver.system import disk, family
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -10,7 +10,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import suppress
 
-from receiver.engines.embedded import family
+from receiver.system import family
 
 NGINX = "/usr/sbin/nginx"
 

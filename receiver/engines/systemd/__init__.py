@@ -25,6 +25,7 @@ def hints() -> Hints:
         start_proxy=as_root("systemctl start nginx"),
         start_agent=as_root("systemctl restart shipit-agent.socket"),
         agent_log="journalctl -t shipit-agent _UID=0 -n 50",
+        renews_proxy=True,
     )
 
 

@@ -1,4 +1,4 @@
-"""Processes and what they started, read from proc(5): the embedded engine's stand-in for control groups."""
+"""Processes and what they started, read from proc(5); where no control groups are, the stand-in for them."""
 
 from __future__ import annotations
 

@@ -1,0 +1,37 @@
+"""What needrestart(1), Ubuntu's default, is told: a restart of apps or nginx for new libraries would lose requests.
+
+The files are there before needrestart is, which may come later.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+from receiver.paths import Layout, share
+from receiver.setup.report import Step
+from receiver.system import disk
+
+
+def files(layout: Layout) -> dict[str, Path]:
+    """Where each of our files belongs, by its name."""
+    etc = layout.root / "etc/needrestart"
+    return {"shipit.conf": etc / "conf.d/shipit.conf", "nginx.service": etc / "restart.d/nginx.service"}
+
+
+def install(layout: Layout, step: Step) -> None:
+    for name, path in files(layout).items():
+        data = (share("templates") / "needrestart" / name).read_bytes()
+        if not path.exists() or path.read_bytes() != data:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            disk.write_atomically(path, data, 0o755 if name.endswith(".service") else 0o644)
+            step.did("needrestart leaves apps and nginx to shipit")
+
+
+def remove(layout: Layout) -> None:
+    """The directories too, where needrestart has nothing in them."""
+    for path in files(layout).values():
+        disk.remove_file(path)
+        for directory in path.parents[:2]:
+            with suppress(OSError):
+                directory.rmdir()

@@ -1,0 +1,29 @@
+"""Programs and libraries of the system that were replaced, or removed, while processes still run on them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from receiver.system import family
+
+# proc_pid_maps(5): what is executed, of the system's own, and is not what its name leads to any more.
+_GONE = re.compile(
+    r"^\S+ \S\Sx\S \S+ \S+ \S+ +/(?:usr/|s?bin/|lib\w*/)(?:[^\n]*/)?([\w.+-]+?)(?:\.dpkg-new)? \(deleted\)$", re.M
+)
+
+
+def replaced(pids: Iterable[int]) -> list[str]:
+    """The names of such files that these processes, or what they started, run on. Root's to ask: of a process that may
+    not be looked at, nothing is known."""
+    found: set[str] = set()
+    for pid in {member for first in pids for member in {first} | family.below(first)}:
+        with suppress(OSError):
+            found.update(gone(Path(f"/proc/{pid}/maps").read_text(errors="replace")))
+    return sorted(found)
+
+
+def gone(maps: str) -> list[str]:
+    return _GONE.findall(maps)
