@@ -13,13 +13,14 @@ import pytest
 
 from receiver import settings
 from receiver.engines.base import Job
-from receiver.engines.embedded import family, jobs
+from receiver.engines.embedded import jobs
 from receiver.engines.embedded.programs import Name, Program
 from receiver.engines.embedded.supervisord import control_socket, write
 from receiver.model import Limits
 from receiver.names import app_name
 from receiver.paths import Layout
 from receiver.setup import places, ports, ssh
+from receiver.system import family
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ1Zs0C0zqWmJ9Xk0vN1oJ8T1l7Q2b3c4d5e6f7g8h9i"
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="jobs change their user; only root can")
