@@ -46,7 +46,7 @@ def read(tree: Tree) -> About | None:
     """What a tree says of the artifact that it came in; None when it says nothing that is understood."""
     try:
         said = json.loads(tree.read(ABOUT) or b"")
-        about = About(*(said[name] for name in ("name", "version", "commit", "dirty")), said.get("date", 0))
+        about = About(said["name"], said["version"], said["commit"], said["dirty"], said.get("date", 0))
     except (ValueError, KeyError, TypeError):
         return None
     words = (about.name, about.version, *([about.commit] if about.commit else []))

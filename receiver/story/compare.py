@@ -113,7 +113,7 @@ def config(agent: Agent, old: Release, new: Release, why: dict[str, str]) -> Cha
     values: list[Mapping[str, str]] = []
     for release in (old, new):
         try:
-            values.append({**agent.read_config(release.app, release.number)})
+            values.append({str(key): value for key, value in agent.read_config(release.app, release.number).items()})
         except NotFound:
             why["config"] = f"the config vars of {release.name} are not kept any more"
             return None
