@@ -26,7 +26,8 @@ class Settings:
     """`domain`: apps without a domain of their own answer at APP.domain. `builds`: how many run at once, 0 for as many as
     there are. `allow_domains`: the names that shipit.yml may ask for without an admin, by app (`*`: any), blanks between
     them; `*.example.org` stands for all below it. `trusted_proxies`:
-    addresses, networks or `cloudflare`, whose word about a client counts. `connections`: how many requests and websockets
+    addresses, networks or `cloudflare`, whose word about a client counts; `proxy_protocol`: they give it by
+    the PROXY protocol, which is all that the server's ports speak then. `connections`: how many requests and websockets
     an app may have open at once. `auto_tls`: certificates are asked for the names of every app, and not only of those with
     `tls:enable`; `acme_directory`: of which authority, `acme_email`: whom that writes to, `acme_ca_bundle`: a file with
     the authorities that certbot trusts when it asks ("": the system's). `warm`: how long the release that another replaces is kept running for
@@ -41,6 +42,7 @@ class Settings:
     acme_email: str = ""
     acme_ca_bundle: str = ""
     trusted_proxies: tuple[str, ...] = ()
+    proxy_protocol: bool = False
     connections: int = 3000
     ssh_port: int = 22
     create_on_push: bool = True
@@ -124,6 +126,11 @@ def parse(data: Any, where: str) -> Settings:
                 _ = app == "*" or names.app_name(app)
                 for pattern in patterns.split():
                     names.domain(pattern)
+    if data.get("proxy_protocol") and not data.get("trusted_proxies"):
+        raise Rejected(
+            f"{where}: proxy_protocol is on, and no proxy is trusted to tell who the client is.",
+            hint="trusted_proxies: [10.0.0.2]",
+        )
     return Settings(**data)
 
 

@@ -3,9 +3,47 @@
 The vhost writes X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Host, X-Real-IP and X-Request-Id itself and drops the
 rest, whoever sent it: an app that reads one of them must not read what the client made up. nginx cannot be told "only
 these", since it would then have to know every header that an app may want; so this list is kept whole.
+
+A trusted proxy (`trusted_proxies`) is believed in one way: by the PROXY protocol, where the server's ports speak that;
+else by X-Forwarded-*; else, if it sends none of these, by Forwarded.
 """
 
 from __future__ import annotations
+
+# From this version on nginx joins headers of one name. One before it shows the first alone, which is the client's own
+# where a proxy adds a second one: it reads no Forwarded.
+JOINS = (1, 23, 0)
+# How many trusted proxies in a row Forwarded is read through.
+DEPTH = 3
+
+# Forwarded (RFC 7239, 4) as PCRE, for a string in double quotes. Possessive throughout: no header takes long. What is
+# not of this form, as a whole, says nothing; neither does one with a backslash.
+_GAP = "[ \\t]*+"
+_PAIR = r"[a-z][a-z0-9-]*+=(?:\x22[^\x22\x5c]*+\x22|[^\x00-\x20,;=\x22\x5c]++)"
+_ELEMENT = f"(?>{_PAIR}(?:{_GAP};{_GAP}{_PAIR})*+)"
+_BEFORE = f"(?:{_PAIR}{_GAP};{_GAP})*"
+_AFTER = f"(?={_GAP}(?:;|$))"
+
+
+def element(last: int) -> str:
+    """Finds an element of Forwarded, which one proxy has written, as `said`: the last one is 1, the one before it 2."""
+    behind = f"{_GAP},{_GAP}{_ELEMENT}" * (last - 1)
+    return f"~*^(?:{_ELEMENT}{_GAP},{_GAP})*(?<shipit_found_{last}>{_ELEMENT}){behind}{_GAP}$"
+
+
+def said(name: str, value: str) -> str:
+    """Finds a parameter of an element; `value` has the group that is wanted."""
+    return f"~*^{_BEFORE}{name}=\\x22?{value}\\x22?{_AFTER}"
+
+
+def addresses(group: str) -> tuple[tuple[str, str], ...]:
+    """Find the address that an element is `for`, with a port or without: pairs of pattern and group."""
+    port = "(?::[0-9]{1,5})?"
+    return tuple(
+        (said("for", pattern % f"{group}_{version}" + port), f"{group}_{version}")
+        for version, pattern in ((4, r"(?<%s>[0-9]{1,3}(?:\.[0-9]{1,3}){3})"), (6, r"\[(?<%s>[0-9a-f:.]+)\]"))
+    )
+
 
 DROPPED = (
     # httpoxy: CGI programs read it as HTTP_PROXY.

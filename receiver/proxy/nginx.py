@@ -95,7 +95,7 @@ def server_path(layout: Layout) -> Path:
 
 def server(layout: Layout, settings: Settings) -> bytes:
     """What belongs into it."""
-    return server_conf(settings).encode()
+    return server_conf(settings, version()).encode()
 
 
 def text(
@@ -113,6 +113,7 @@ def text(
         ipv6=has_ipv6(),
         secure=tls(layout, settings, state, release) if secure is None else secure,
         hook=layout.hook_socket if layout.app(state.app).has_hook.exists() else None,
+        version=version(),
     )
 
 

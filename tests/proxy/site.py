@@ -64,10 +64,7 @@ class Site:
         self.notes = self.root / "notes"
         for made in (self.layout.nginx, self.root / "run", self.root / "logs", self.root / "var/log/nginx"):
             made.mkdir(parents=True)
-        conf = vhost.shipit_conf(
-            self.settings, self.layout, page=nginx.page(self.layout, "404"), catch_all=True, names_hash=True
-        )
-        (self.root / "etc/nginx/shipit.conf").write_text(local(conf))
+        self.write_shipit_conf()
         self.write_server_conf()
         (self.root / "etc/nginx/nginx.conf").write_text(
             f"user root; worker_processes 2; pid {self.root}/run/nginx.pid; error_log {self.root}/var/log/nginx/error.log;\n"
@@ -107,8 +104,14 @@ class Site:
     def nginx_pid(self) -> int:
         return int((self.root / "run/nginx.pid").read_text())
 
+    def write_shipit_conf(self) -> None:
+        conf = vhost.shipit_conf(
+            self.settings, self.layout, page=nginx.page(self.layout, "404"), catch_all=True, names_hash=True
+        )
+        (self.root / "etc/nginx/shipit.conf").write_text(local(conf))
+
     def write_server_conf(self) -> None:
-        nginx.server_path(self.layout).write_text(vhost.server_conf(self.settings))
+        nginx.server_path(self.layout).write_bytes(nginx.server(self.layout, self.settings))
 
     def write_vhost(self, release: Release | None = None, app: AppName = APP, stopped: bool = False) -> None:
         """What receiver.proxy.nginx does, without validation or reload."""

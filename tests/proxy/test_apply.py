@@ -19,6 +19,7 @@ from receiver.names import AppName, Domain, TypeName
 from receiver.proxy import nginx
 from receiver.proxy.forwarded import DROPPED
 from receiver.proxy.vhost import PREPARED, vhost
+from receiver.serving import Serving
 
 from .load import Load
 from .site import APP, Site, local, release
@@ -42,12 +43,14 @@ def create(site: Site, app: AppName = APP, **values: object) -> Ledger:
     return ledger
 
 
-def live(site: Site, number: int = 1, web: int = 1, kind: str = "uvicorn", app: AppName = APP) -> None:
+def live(
+    site: Site, number: int = 1, web: int = 1, kind: str = "uvicorn", app: AppName = APP, serving: Serving = Serving()
+) -> None:
     """A release that runs and is committed."""
     ledger = Ledger(site.layout.app(app))
     for index in range(1, web + 1):
         site.spawn(number, kind, app=app, index=index)
-    ledger.commit(ledger.save(release(number, web=web, app=app)))
+    ledger.commit(ledger.save(replace(release(number, web=web, app=app), serving=serving)))
 
 
 def apply(site: Site, app: AppName = APP) -> bool:
@@ -251,6 +254,84 @@ def test_a_trusted_proxy_tells_who_the_client_is_and_nobody_else_does(site: Site
         assert (seen["HTTP_X_REAL_IP"], seen["HTTP_X_FORWARDED_FOR"]) == (address, address)
         assert (seen["HTTP_X_FORWARDED_PROTO"], seen["HTTP_X_FORWARDED_HOST"]) == (scheme, host)
         assert not {"HTTP_X_FORWARDED_SSL", "HTTP_FORWARDED", "HTTP_X_FORWARDED_PORT"} & seen.keys()
+
+
+ELSE = 'for="[2001:db8::7]:99";by=x'
+FORWARDED = {
+    "for=9.9.9.9;proto=https;host=shop.example": ("9.9.9.9", "https", "shop.example"),
+    f"{ELSE} , For=9.9.9.9:5678; PROTO=https": ("9.9.9.9", "https", "blog.test"),
+    f'for=6.6.6.6;proto=http, {ELSE}': ("2001:db8::7", "http", "blog.test"),
+    # Of proxies in a row, whom the first one of ours has seen.
+    "for=6.6.6.6, for=9.9.9.9;proto=https, for=127.0.0.1;proto=http": ("9.9.9.9", "https", "blog.test"),
+    "for=9.9.9.9;proto=https, for=127.0.0.1, for=127.0.0.1": ("9.9.9.9", "https", "blog.test"),
+    "for=127.0.0.1;proto=https": ("127.0.0.1", "https", "blog.test"),
+    # What is not of the form, or is in quotes that another has opened, says nothing.
+    'for=", for=9.9.9.9;proto=https': ("127.0.0.1", "http", "blog.test"),
+    'host="x, for=6.6.6.6;proto=https"': ("127.0.0.1", "http", "blog.test"),
+    'by="a;for=6.6.6.6";for=_hidden;proto=https': ("127.0.0.1", "https", "blog.test"),
+    "for=6.6.6.6;proto=https,,": ("127.0.0.1", "http", "blog.test"),
+    r'for="6.6.6.6\"";proto=https': ("127.0.0.1", "http", "blog.test"),
+}
+
+
+def test_forwarded_of_a_trusted_proxy_counts_where_nginx_sees_all_of_it(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live(site, kind="sync")
+
+    def told(**claims: str) -> tuple[str, str, str]:
+        seen = headers(site, **claims)
+        assert seen["HTTP_X_REAL_IP"] == seen["HTTP_X_FORWARDED_FOR"] and "HTTP_FORWARDED" not in seen
+        return seen["HTTP_X_REAL_IP"], seen["HTTP_X_FORWARDED_PROTO"], seen["HTTP_X_FORWARDED_HOST"]
+
+    nobody = ("127.0.0.1", "http", "blog.test")
+    for version, trusted in (((1, 22, 1), "127.0.0.1/32"), ((1, 26, 3), "10.0.0.0/8"), ((1, 26, 3), "127.0.0.1/32")):
+        monkeypatch.setattr(nginx, "version", lambda version=version: version)
+        site.settings = replace(site.settings, trusted_proxies=(trusted,))
+        assert apply(site)
+        for said, seen in FORWARDED.items():
+            reads = version > (1, 23) and trusted.startswith("127")
+            assert told(Forwarded=said) == (seen if reads else nobody), (version, trusted, said)
+    # One way counts, whatever else is said.
+    assert told(Forwarded="for=6.6.6.6;proto=https", X_Forwarded_For="9.9.9.9") == ("9.9.9.9", "http", "blog.test")
+    longest = ("for=6.6.6.6;by=x, " * 900)[:15000]
+    began = time.monotonic()
+    assert told(Forwarded=longest) == nobody and time.monotonic() - began < 2
+
+
+def test_allow_and_rate_are_of_the_client_that_forwarded_tells(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nginx, "version", lambda: (1, 26, 3))
+    site.settings = replace(site.settings, trusted_proxies=("127.0.0.1/32",))
+    live(site, kind="sync", serving=Serving(allow=("9.9.9.0/24",), rate=1))
+    apply(site)
+    for path in ("/", "/headers", "/.shipit/x"):
+        assert get(site, "blog.test", path, headers={"Forwarded": "for=6.6.6.6"})[0] == 403
+        assert get(site, "blog.test", path)[0] == 403
+    told = [get(site, headers={"Forwarded": f"for=9.9.9.{number % 2}"})[0] for number in range(16)]
+    assert set(told) == {200, 429} and told[:4] == [200] * 4
+
+
+def test_the_proxy_protocol_of_a_trusted_proxy_says_who_the_client_is_and_no_header_does(site: Site) -> None:
+    live(site, kind="sync")
+    apply(site)
+    for trusted, address in {"127.0.0.1/32": "9.9.9.9", "10.0.0.0/8": "127.0.0.1"}.items():
+        site.settings = replace(site.settings, trusted_proxies=(trusted,), proxy_protocol=True)
+        site.write_shipit_conf()
+        assert apply(site)
+        with socket.create_connection(("127.0.0.1", site.port)) as pipe:
+            pipe.sendall(
+                b"PROXY TCP4 9.9.9.9 127.0.0.1 5678 80\r\nGET /headers HTTP/1.1\r\nHost: blog.test\r\n"
+                b"X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-Proto: https\r\nForwarded: for=6.6.6.6;proto=https\r\n"
+                b"Connection: close\r\n\r\n"
+            )
+            answer = b"".join(iter(lambda: pipe.recv(65536), b"")).decode()
+        seen = dict(line.split("=", 1) for line in answer.partition("\r\n\r\n")[2].splitlines())
+        assert (seen["HTTP_X_REAL_IP"], seen["HTTP_X_FORWARDED_FOR"]) == (address, address)
+        assert seen["HTTP_X_FORWARDED_PROTO"] == "http" and "6.6.6.6" not in seen.values()
+    # Who does not speak it is not served.
+    with socket.create_connection(("127.0.0.1", site.port)) as pipe:
+        pipe.sendall(b"GET / HTTP/1.1\r\nHost: blog.test\r\n\r\n")
+        assert pipe.recv(100) == b""
 
 
 @pytest.mark.parametrize(

