@@ -25,6 +25,7 @@ _PROCESS = re.compile(r"[a-z](?:[a-z0-9]|[-_](?=[a-z0-9])){0,39}", re.ASCII)
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _DOMAIN = re.compile(rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*", re.ASCII)
+_PLUGIN = re.compile(r"[a-z0-9]{1,30}", re.ASCII)
 _VISITOR = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}", re.ASCII)
 _KEYNAME = re.compile(r"[a-z][a-z0-9_-]{0,31}", re.ASCII)
 _OID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?", re.ASCII)
@@ -143,6 +144,16 @@ def _domain_near(text: str) -> str:
         except UnicodeError:
             return ""
     return near if len(near) <= 253 and _DOMAIN.fullmatch(near) else ""
+
+
+def dns_plugin(text: str) -> str:
+    """Parse the name of a plugin of certbot's that proves names by DNS, without its `dns-`; raises Rejected."""
+    if not _PLUGIN.fullmatch(text):
+        raise Rejected(
+            f"{_shown(text)} is not the name of a DNS plugin.",
+            hint="As in python3-certbot-dns-NAME: cloudflare, route53, rfc2136 …",
+        )
+    return text
 
 
 def url_path(text: str) -> str:

@@ -131,6 +131,11 @@ class Layout:
         return self.etc / "acme-eab"
 
     @property
+    def acme_dns(self) -> Path:
+        """Root's alone: the credentials of the DNS plugin that `acme_dns` of the settings names."""
+        return self.etc / "acme-dns"
+
+    @property
     def run(self) -> Path:
         return self.root / "run/shipit"
 

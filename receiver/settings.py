@@ -15,6 +15,7 @@ from receiver.names import AppName, Domain
 # Texts that other programs read.
 _PATTERNS = {
     "acme_directory": r"https://[!-~]{1,500}",
+    "acme_dns": r"([a-z0-9]{1,30})?",
     "acme_email": r"([A-Za-z0-9._+-]{1,64}@[A-Za-z0-9.-]{1,253})?",
     "acme_ca_bundle": r"(/[A-Za-z0-9._/+-]{1,500})?",
 }
@@ -30,7 +31,8 @@ class Settings:
     the PROXY protocol, which is all that the server's ports speak then. `connections`: how many requests and websockets
     an app may have open at once. `auto_tls`: certificates are asked for the names of every app, and not only of those with
     `tls:enable`; `acme_directory`: of which authority, `acme_email`: whom that writes to, `acme_ca_bundle`: a file with
-    the authorities that certbot trusts when it asks ("": the system's). `warm`: how long the release that another replaces is kept running for
+    the authorities that certbot trusts when it asks ("": the system's), `acme_dns`: the plugin of certbot's by which all names
+    are proved by DNS ("": by HTTP). `warm`: how long the release that another replaces is kept running for
     a rollback. `signed_only`: archives and packages that are sent need a signature of a key of this server. `cache`: what each app's builds may keep, and its LFS files and submodules as much again. `push_memory`:
     what each process that serves a login or makes a release may take. `notify`: who is told how releases of all apps end (ops/notify). Sizes in MiB, times in seconds."""
 
@@ -41,6 +43,7 @@ class Settings:
     acme_directory: str = "https://acme-v02.api.letsencrypt.org/directory"
     acme_email: str = ""
     acme_ca_bundle: str = ""
+    acme_dns: str = ""
     trusted_proxies: tuple[str, ...] = ()
     proxy_protocol: bool = False
     connections: int = 3000

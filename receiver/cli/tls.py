@@ -19,8 +19,8 @@ from receiver.errors import Failure, HostFault, Rejected
 from receiver.ledger.ledger import apps
 from receiver.ledger.queue import queued
 from receiver.model import Https
-from receiver.names import AppName, Domain
-from receiver.proxy.certificates import Certificates, Installed, asks, can_ask
+from receiver.names import AppName, Domain, dns_plugin
+from receiver.proxy.certificates import LONGEST_WAIT, Certificates, Dns, Installed, asks, can_ask
 from receiver.proxy.vhost import domains
 from receiver.story.submit import tell
 
@@ -29,16 +29,30 @@ MAX_PEM = 256 * 1024
 
 @click.command()
 @app_argument
+@click.option(
+    "--dns", "plugin", metavar="PLUGIN", help="Prove names by DNS, with certbot's plugin. none: by HTTP again."
+)
+@click.option(
+    "--dns-wait", type=click.IntRange(0, LONGEST_WAIT), default=0, metavar="SECONDS",
+    help="How long name servers take to know it, if not as long as the plugin waits by itself.",
+)  # fmt: skip
 @click.pass_obj
-def enable(ctx: Context, app: AppName) -> None:
+def enable(ctx: Context, app: AppName, plugin: str | None, dns_wait: int) -> None:
     """Serve an app by HTTPS: ask for a certificate for each of its names, now and before it expires.
 
     By this you agree to the terms of the certificate authority; which one that is says `acme_directory` of the server's
-    settings. Names that the app gets later get theirs by themselves.
+    settings. Names that the app gets later get theirs by themselves. With --dns also wildcards get one, and names that the
+    internet does not reach: the plugin's credentials, as its documentation has them, are read from standard input.
 
     \b
-    Example: shipit tls:enable blog
+    Examples:
+      shipit tls:enable blog
+      ssh prod shipit tls:enable blog --dns cloudflare < cloudflare.ini
     """
+    if plugin is not None:
+        prove_by_dns(ctx, app, plugin, dns_wait)
+    elif dns_wait:
+        raise Rejected("--dns-wait is of a plugin.", hint=f"shipit tls:enable {app} --dns PLUGIN --dns-wait {dns_wait}")
     switch(ctx, app, Https.ON)
     certify(ctx, app, now=True, missing=True)
 
@@ -168,6 +182,28 @@ def remove(ctx: Context, app: AppName) -> None:
         certify(ctx, app, now=False)
 
 
+def prove_by_dns(ctx: Context, app: AppName, plugin: str, wait: int) -> None:
+    """Have root keep the credentials that standard input gives, or forget those that it has."""
+    name = "" if plugin == "none" else dns_plugin(plugin)
+    data = (
+        standard_input("No credentials were given.", f"ssh HOST tls:enable {app} --dns {name} < FILE") if name else b""
+    )
+    if name and not data.strip():
+        raise Rejected(
+            f"No credentials for certbot's plugin dns-{name} were given.", holds="Nothing was changed.",
+            hint=f"ssh HOST tls:enable {app} --dns {name} < FILE",
+        )  # fmt: skip
+    ledger = ledger_of(ctx, app)
+    with queued(ledger, ctx.caller.name, push=False, say=tell), ctx.connect_agent() as agent:
+        source = os.memfd_create("credentials", os.MFD_CLOEXEC)
+        try:
+            os.write(source, data)
+            os.lseek(source, 0, os.SEEK_SET)
+            agent.prove_by_dns(app, name, wait, source)
+        finally:
+            os.close(source)
+
+
 def switch(ctx: Context, app: AppName, to: Https) -> None:
     """Write down whether HTTPS is wanted and let the proxy follow; put back when it refuses."""
     ledger = ledger_of(ctx, app)
@@ -187,7 +223,8 @@ def certify(ctx: Context, app: AppName, *, now: bool, missing: bool = False) -> 
     `missing`: those that are there and not due stay.
     """
     names = names_of(ctx, app)
-    if missing and all(served(ctx, app, name) for name in names if can_ask(name)):
+    dns = dns_of(ctx, app) is not None
+    if missing and all(served(ctx, app, name) for name in names if can_ask(name, dns=dns)):
         now = False
     sys.stdout.flush()
     with ctx.connect_agent() as agent:
@@ -196,7 +233,7 @@ def certify(ctx: Context, app: AppName, *, now: bool, missing: bool = False) -> 
         if well:
             out.say(f"{name} has a certificate: https://{name}")
     for name in names:
-        if not can_ask(name) and not served(ctx, app, name):
+        if not can_ask(name, dns=dns) and not served(ctx, app, name):
             out.say(f"{name} gets none: {reason(name)}")
     if bad := [(name, why) for name, well, why in done if not well]:
         serving = [name for name, _ in bad if served(ctx, app, Domain(name))]
@@ -205,20 +242,25 @@ def certify(ctx: Context, app: AppName, *, now: bool, missing: bool = False) -> 
             holds=f"The old one serves {', '.join(serving)} on." if serving else f"{app} is served there by HTTP, as before.",
             hint=f"It is tried again by itself, ever more rarely. At once, when it is mended: shipit tls:renew {app}",
         )  # fmt: skip
-    if not done and all(served(ctx, app, name) for name in names if can_ask(name)):
+    if not done and all(served(ctx, app, name) for name in names if can_ask(name, dns=dns)):
         out.say(f"All names of {app} that can have a certificate have one.")
 
 
 def reason(name: Domain) -> str:
     """Why nobody is asked for a certificate for this name."""
     if name.startswith("*."):
-        return "one for a wildcard is brought with certs:add (docs/tls.md)"
+        return "one for a wildcard is asked for by DNS (tls:enable --dns), or brought with certs:add (docs/tls.md)"
     return "no authority gives one for a name that is not on the internet"
 
 
 def names_of(ctx: Context, app: AppName) -> Sequence[Domain]:
     ledger = ledger_of(ctx, app)
     return domains(app, ledger.state(), ledger.current(), ctx.settings)
+
+
+def dns_of(ctx: Context, app: AppName) -> Dns | None:
+    """How the app's names are proved by DNS; None: by HTTP."""
+    return Certificates(ctx.layout.app(app)).dns(ctx.settings)
 
 
 def served(ctx: Context, app: AppName, name: Domain) -> bool:
@@ -233,16 +275,18 @@ def rows_of(ctx: Context, app: AppName) -> list[dict[str, Any]]:
     ledger = ledger_of(ctx, app)
     state, store, now = ledger.state(), Certificates(ledger.paths), time.time()
     rows = []
+    dns = store.dns(ctx.settings)
     for name in names_of(ctx, app):
         one, last = store.serving(name, now), store.last_try(name)
         why = last.why
-        if not why and one is None and asks(state, ctx.settings) and not can_ask(name):
+        if not why and one is None and asks(state, ctx.settings) and not can_ask(name, dns=dns is not None):
             why = reason(name)
         kind = "off" if state.https is Https.OFF else one.origin.value if one else "none"
         rows.append(
             {
                 "app": app, "name": name, "certificate": "expired" if one and now >= one.not_after else kind,
-                "asked for": asks(state, ctx.settings) and can_ask(name), "expires": one.not_after if one else 0.0,
+                "asked for": asks(state, ctx.settings) and can_ask(name, dns=dns is not None),
+                "proved by": f"dns-{dns.plugin}" if dns else "http", "expires": one.not_after if one else 0.0,
                 "issuer": one.issuer if one else "", "fingerprint": one.fingerprint if one else "",
                 "failures": last.failures, "next try": last.next, "why": why,
             }
@@ -266,10 +310,12 @@ def read_file(path: Path) -> bytes:
         return file.read(MAX_PEM + 1)
 
 
-def standard_input() -> bytes:
+def standard_input(
+    nothing: str = "No certificate was given.", hint: str = "cat fullchain.pem privkey.pem | ssh HOST certs:add APP"
+) -> bytes:
     """All of it, within the limit; raises Rejected when a person sits there."""
     if sys.stdin.isatty():
-        raise Rejected("No certificate was given.", hint="cat fullchain.pem privkey.pem | ssh HOST certs:add APP")
+        raise Rejected(nothing, hint=hint)
     data = sys.stdin.buffer.read(MAX_PEM + 1)
     if len(data) > MAX_PEM:
         raise Rejected(f"What was given is larger than {MAX_PEM // 1024} KiB.", holds="Nothing was changed.")

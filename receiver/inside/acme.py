@@ -1,4 +1,4 @@
-"""Ask a certificate authority for one name's certificate (RFC 8555, by HTTP), as the user that does nothing else.
+"""Ask a certificate authority for one name's certificate (RFC 8555, by HTTP or DNS), as the user that does nothing else.
 
 Standard input is a wish, JSON on one line, from root; standard output the answer: {"pem": key and chain}, or {"error":
 why, "limited": bool}. certbot(1) of the system does the work. Before that it is seen whether the name leads here at
@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import os
 import re
 import secrets
 import socket
@@ -56,19 +57,50 @@ def certificate(wish: dict[str, Any]) -> str:
     certbot = find("certbot")
     if certbot is None:
         raise Refused("certbot is not installed on the server. As root: apt-get install certbot")
-    name = wish["name"]
-    live = HOME / "config/live" / name
+    name, dns = wish["name"], wish["dns"]
+    live = HOME / "config/live" / kept_as(name)
     if brought_lately(live / "fullchain.pem", wish["have"]):
         return text(live)
-    leads_here(name, Path(wish["webroot"]))
+    if not dns:
+        leads_here(name, Path(wish["webroot"]))
     say(f"Asking {wish['directory'].split('/')[2]} for a certificate for {name}")
-    done = run(words(str(certbot), wish), env=environment(wish), check=False, timeout=270)
+    # In no file but root's: certbot reads them from memory that is gone with it.
+    secret = os.memfd_create("credentials", 0) if dns else -1
+    try:
+        if dns:
+            os.fchmod(secret, 0o600)
+            os.write(secret, dns["credentials"].encode())
+        done = run(
+            words(str(certbot), wish, secret), env=environment(wish, secret), check=False,
+            timeout=270 + (dns["wait"] if dns else 0), pass_fds=(secret,) if dns else (),
+        )  # fmt: skip
+    finally:
+        if dns:
+            os.close(secret)
     if done.code:
-        raise Refused(why(done.out + done.err), limited="rateLimited" in done.out + done.err)
+        said = done.out + done.err
+        raise Refused(why(said, wish), limited="rateLimited" in said)
     return text(live)
 
 
-def words(certbot: str, wish: dict[str, Any]) -> list[str]:
+def kept_as(name: str) -> str:
+    """What certbot calls a certificate. No name of an app's begins with `_`."""
+    return f"_.{name[2:]}" if name.startswith("*.") else name
+
+
+def proof(wish: dict[str, Any], secret: int) -> list[str]:
+    """How the name is proved."""
+    dns = wish["dns"]
+    if not dns:
+        return ["--webroot", "--webroot-path", wish["webroot"]]
+    plugin = f"dns-{dns['plugin']}"
+    # Amazon's library finds them by the environment.
+    given = [] if dns["plugin"] == "route53" else [f"--{plugin}-credentials", f"/proc/self/fd/{secret}"]
+    waits = [f"--{plugin}-propagation-seconds", str(dns["wait"])] if dns["wait"] else []
+    return ["--authenticator", plugin, *given, *waits]
+
+
+def words(certbot: str, wish: dict[str, Any], secret: int) -> list[str]:
     """The command. The account's key stands in a file, since everybody can read a command line."""
     config = HOME / "shipit.ini"
     lines = [f"{name} = {wish[name]}" for name in ("email",) if wish[name]] or [
@@ -81,17 +113,18 @@ def words(certbot: str, wish: dict[str, Any]) -> list[str]:
     new.write_text("\n".join(lines) + "\n")
     new.rename(config)
     return [
-        certbot, "certonly", "--non-interactive", "--agree-tos", "--config", str(config), "--webroot",
-        "--webroot-path", wish["webroot"], "--domain", wish["name"], "--cert-name", wish["name"],
+        certbot, "certonly", "--non-interactive", "--agree-tos", "--config", str(config), *proof(wish, secret),
+        "--domain", wish["name"], "--cert-name", kept_as(wish["name"]),
         "--server", wish["directory"], "--key-type", "ecdsa", "--force-renewal", "--no-directory-hooks",
         "--max-log-backups", "10", "--config-dir", str(HOME / "config"), "--work-dir", str(HOME / "work"),
         "--logs-dir", str(HOME / "logs"),
     ]  # fmt: skip
 
 
-def environment(wish: dict[str, Any]) -> dict[str, str]:
+def environment(wish: dict[str, Any], secret: int) -> dict[str, str]:
     ca = {"REQUESTS_CA_BUNDLE": wish["ca"]} if wish["ca"] else {}
-    return {**CLEAN, "HOME": str(HOME), **wish["environment"], **ca}
+    aws = {"AWS_SHARED_CREDENTIALS_FILE": f"/proc/self/fd/{secret}"} if wish["dns"] else {}
+    return {**CLEAN, "HOME": str(HOME), **wish["environment"], **ca, **aws}
 
 
 def brought_lately(chain: Path, have: str) -> bool:
@@ -151,8 +184,17 @@ def ask(name: str, address: str, path: str, hops: int = 3) -> str | None:
         connection.close()
 
 
-def why(said: str) -> str:
+def why(said: str, wish: dict[str, Any]) -> str:
     """Of what certbot says, the authority's words."""
+    if wish["dns"] and ("unrecognized arguments: --dns" in said or "does not appear to be installed" in said):
+        plugin = wish["dns"]["plugin"]
+        return (
+            f"certbot's plugin dns-{plugin} is not installed on the server. "
+            f"As root: apt-get install python3-certbot-dns-{plugin}"
+        )
+    if "rejectedIdentifier" in said or "Cannot issue for" in said:
+        authority = wish["directory"].split("/")[2]
+        return f"{authority} gives no certificates for this name, whoever asks; another name, or certs:add."
     details = re.findall(r"^\s*(?:Detail|Type):\s*(.+)$", said, re.MULTILINE)
     if details:
         return " - ".join(dict.fromkeys(reversed(details)))

@@ -2,7 +2,8 @@
 
 Below apps/APP/tls, which is root's: `own.json` and `acme/NAME.json` say what is installed, `keys/FINGERPRINT.pem` is
 what nginx reads (key and chain in one file, so that one rename replaces both), `tries/NAME.json` how asking for a
-certificate went. Everybody may read all but the keys.
+certificate went, `dns.json` how names are proved by DNS, `secrets/dns` with which credentials. Everybody may read all but
+the keys and secrets.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from receiver.model import AppState, Https, Release
-from receiver.names import Domain, domain
+from receiver.names import Domain, dns_plugin, domain
 from receiver.paths import AppPaths
 from receiver.records import (
     FORMAT,
@@ -43,6 +44,8 @@ LEFT = 1 / 3
 FIRST_PAUSE, LONGEST_PAUSE = 900, 86400
 # An authority that says "too many" is not asked again before (s).
 LIMITED = 6 * 3600
+# As long may name servers take to know what is written to them (s).
+LONGEST_WAIT = 3600
 # Names that no authority on the internet gives a certificate for (RFC 6761, RFC 8375), and no one here needs.
 LOCAL = ("localhost", "invalid", "local", "localdomain")
 
@@ -99,6 +102,16 @@ NEVER = Try(0, 0.0, 0.0, "")
 
 
 @dataclass(frozen=True)
+class Dns(Record):
+    """The plugin of certbot's that proves an app's names by DNS. `wait`: how long (s) it waits before the authority looks;
+    0: as long as it does by itself."""
+
+    plugin: str = field(metadata=own(parsed(dns_plugin)))
+    wait: int = field(metadata=own(whole(LONGEST_WAIT)))
+    format: Format = field(default=FORMAT, metadata=own(format_number))
+
+
+@dataclass(frozen=True)
 class Tls(Record):
     """What a release keeps of `tls:` in its shipit.yml. `hsts`: for how long (s) browsers shall refuse plain HTTP."""
 
@@ -147,8 +160,25 @@ class Certificates:
     def try_record(self, name: Domain) -> Path:
         return self.paths.tls / "tries" / f"{name}.json"
 
+    @property
+    def dns_record(self) -> Path:
+        return self.paths.tls / "dns.json"
+
+    @property
+    def dns_credentials(self) -> Path:
+        return self.paths.tls / "secrets/dns"
+
     def file(self, known: Installed) -> Path:
         return self.paths.tls / "keys" / f"{known.fingerprint}.pem"
+
+    def dns(self, settings: Settings) -> Dns | None:
+        """How its names are proved by DNS: the app's own way, else the server's; None: by HTTP."""
+        try:
+            if found := _read(Dns, self.dns_record):
+                return found
+        except Corrupt:
+            pass
+        return Dns(settings.acme_dns, 0) if settings.acme_dns else None
 
     def own(self) -> Installed | None:
         return _read(Installed, self.own_record)
@@ -188,10 +218,11 @@ def asks(state: AppState, settings: Settings) -> bool:
     return state.https is Https.ON or (state.https is Https.DEFAULT and settings.auto_tls)
 
 
-def can_ask(name: Domain) -> bool:
-    """Whether an authority could give a certificate for this name by HTTP (RFC 8555, 8.3): no wildcard, no address."""
+def can_ask(name: Domain, *, dns: bool) -> bool:
+    """Whether an authority could give a certificate for this name: no address, and a wildcard only by DNS (RFC 8555, 8.3
+    and 8.4)."""
     last = name.rpartition(".")[2]
-    return "." in name and not name.startswith("*.") and last not in LOCAL and not last.isdigit()
+    return "." in name and (dns or not name.startswith("*.")) and last not in LOCAL and not last.isdigit()
 
 
 def wanting(
@@ -201,9 +232,10 @@ def wanting(
     if not asks(state, settings):
         return []
     found = []
+    dns = known.dns(settings) is not None
     for name in names:
         serving = known.serving(name, now)
-        if can_ask(name) and (
+        if can_ask(name, dns=dns) and (
             serving is None or (serving.origin is Origin.ACME and serving.due(now)) or now >= serving.not_after
         ):
             found.append(name)

@@ -19,7 +19,7 @@ DEPTH = 3
 # Forwarded (RFC 7239, 4) as PCRE, for a string in double quotes. Possessive throughout: no header takes long. What is
 # not of this form, as a whole, says nothing; neither does one with a backslash.
 _GAP = "[ \\t]*+"
-_PAIR = r"[a-z][a-z0-9-]*+=(?:\x22[^\x22\x5c]*+\x22|[^\x00-\x20,;=\x22\x5c]++)"
+_PAIR = r"[a-z][0-9a-z-]*+=(?:\x22[^\x22\x5c]*+\x22|[^\x00-\x20,;=\x22\x5c]++)"
 _ELEMENT = f"(?>{_PAIR}(?:{_GAP};{_GAP}{_PAIR})*+)"
 _BEFORE = f"(?:{_PAIR}{_GAP};{_GAP})*"
 _AFTER = f"(?={_GAP}(?:;|$))"

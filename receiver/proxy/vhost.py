@@ -11,8 +11,8 @@ from receiver.ledger.pool import IDLE, OLDEST
 from receiver.model import WEB, AppState, Listen, Release
 from receiver.names import AppName, Domain
 from receiver.paths import ASSETS, OLDER, ONE, POOLS, PUBLIC, Layout, pool, web_count
-from receiver.proxy.certificates import PLAIN, Secure
 from receiver.proxy import forwarded
+from receiver.proxy.certificates import PLAIN, Secure
 from receiver.proxy.forwarded import DROPPED, networks
 from receiver.serving import Serving, twin
 from receiver.settings import Settings, default_domain, https_port

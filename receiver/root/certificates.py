@@ -25,7 +25,7 @@ from receiver.ledger.ledger import Ledger, apps
 from receiver.names import AppName, Domain
 from receiver.paths import ACME, ACME_USER, PYTHON, SHIPIT_USER, AppPaths, Layout
 from receiver.proxy import certificates, nginx
-from receiver.proxy.certificates import Certificates, Installed, Origin
+from receiver.proxy.certificates import Certificates, Dns, Installed, Origin
 from receiver.proxy.vhost import domains
 from receiver.records import Record, encode
 from receiver.settings import Settings
@@ -58,7 +58,8 @@ def certify(layout: Layout, engines: Engines, app: AppName, output: int, *, now:
     names = domains(app, state, ledger.current(), known)
     wanted = certificates.wanting(store, state, names, known, time.time())
     if now and certificates.asks(state, known):
-        wanted = [name for name in names if certificates.can_ask(name) and not _is_own(store, name)]
+        dns = store.dns(known) is not None
+        wanted = [name for name in names if certificates.can_ask(name, dns=dns) and not _is_own(store, name)]
     asked = wanted if now else certificates.patient(store, wanted, time.time())
     done = []
     if asked:
@@ -117,12 +118,29 @@ def remove(layout: Layout, app: AppName) -> bool:
     return True
 
 
+def prove_by_dns(layout: Layout, app: AppName, plugin: str, wait: int, source: int) -> None:
+    """From now on have the app's names proved by DNS, with the credentials that `source` gives to certbot's plugin; by
+    HTTP again, and without them, for the plugin "". Root keeps them and never reads what they say."""
+    paths = layout.app(app)
+    store = Certificates(paths)
+    if not plugin:
+        disk.remove_file(store.dns_record)
+        disk.remove_file(store.dns_credentials)
+        return
+    credentials = _read_all(source)
+    if not credentials.strip() or len(credentials) > x509.MAX_SIZE:
+        raise Rejected("There are no credentials, or more than anybody has.", holds="Nothing was changed.")
+    prepare(paths)
+    disk.write_atomically(store.dns_credentials, credentials, 0o600)
+    _write(store.dns_record, Dns(plugin, wait))
+
+
 def prepare(paths: AppPaths) -> None:
     """Make the directories."""
     with disk.opened_dir(paths.dir) as top:
         disk.make_dir(top, paths.tls.name, 0o755, os.geteuid(), os.getegid())
     with disk.opened_dir(paths.tls) as tls:
-        for name, mode in (("acme", 0o755), ("tries", 0o755), ("keys", 0o700)):
+        for name, mode in (("acme", 0o755), ("tries", 0o755), ("keys", 0o700), ("secrets", 0o700)):
             disk.make_dir(tls, name, mode, os.geteuid(), os.getegid())
 
 
@@ -168,16 +186,17 @@ def _job(
     layout: Layout, engines: Engines, known: Settings, store: Certificates, name: Domain, number: int, output: int
 ) -> dict[str, Any]:
     """Have certbot run, as its own user; returns its answer: `pem`, or `error` and `limited`."""
-    old = store.acme(name)
+    old, dns = store.acme(name), store.dns(known)
+    wait = dns.wait if dns else 0
     wish = {
         "name": name, "directory": known.acme_directory, "email": known.acme_email, "ca": known.acme_ca_bundle,
         "eab": _external_account(layout), "webroot": str(layout.challenges), "have": old.fingerprint if old else "",
-        "environment": {key: known.build_environment[key] for key in SITE if key in known.build_environment},
+        "dns": _dns(layout, store, dns), "environment": {key: known.build_environment[key] for key in SITE if key in known.build_environment},
     }  # fmt: skip
     job = Job(
         name=job_name("certificate", store.paths.name, number), app=store.paths.name, user=ACME_USER, group=ACME_USER,
         argv=(str(PYTHON), "-IS", str(ACME)), cwd=layout.acme, writable=(layout.acme, layout.challenges),
-        hidden=(layout.apps, layout.home), timeout=PATIENCE,
+        hidden=(layout.apps, layout.home), timeout=PATIENCE + wait,
     )  # fmt: skip
     stdin = os.memfd_create("wish", os.MFD_CLOEXEC)
     reading, writing = os.pipe2(os.O_CLOEXEC)
@@ -210,6 +229,19 @@ def _read_all(source: int) -> bytes:
     while len(found) <= x509.MAX_SIZE and (part := os.read(source, 65536)):
         found += part
     return found
+
+
+def _dns(layout: Layout, store: Certificates, dns: Dns | None) -> dict[str, Any] | None:
+    """The plugin with its credentials; raises HostFault when the server's are not there."""
+    if dns is None:
+        return None
+    own = store.dns_record.exists()
+    path = store.dns_credentials if own else layout.acme_dns
+    try:
+        return {"plugin": dns.plugin, "wait": dns.wait, "credentials": path.read_text()}
+    except (OSError, ValueError) as error:
+        again = f"shipit tls:enable {store.paths.name} --dns {dns.plugin}" if own else "See acme_dns in docs/tls.md"
+        raise HostFault(f"The credentials in {path} cannot be read.", hint=again) from error
 
 
 def _external_account(layout: Layout) -> list[str]:

@@ -222,6 +222,10 @@ class Agent:
         """Take the admin's own certificate away; False if there was none."""
         return bool(self._call(Request(Verb.REMOVE_CERTIFICATE, app))["removed"])
 
+    def prove_by_dns(self, app: AppName, plugin: str, wait: int, credentials: int) -> None:
+        """Have the app's names proved by DNS from now on, by this plugin of certbot's ("": by HTTP), which waits so long."""
+        self._call(Request(Verb.PROVE_BY_DNS, app, plugin=plugin, seconds=wait), (credentials,))
+
     def reconcile(self, app: AppName) -> list[str]:
         """Make processes, boot links and vhost equal to the ledger; returns what was done."""
         return [str(line) for line in self._call(Request(Verb.RECONCILE, app))["done"]]

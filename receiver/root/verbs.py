@@ -242,6 +242,13 @@ class Verbs:
         self._app(request.app)
         return {"removed": certificates.remove(self.layout, request.app)}
 
+    def do_prove_by_dns(self, request: Request, fds: Sequence[int]) -> Answer:
+        from receiver.root import certificates
+
+        self._app(request.app)
+        certificates.prove_by_dns(self.layout, request.app, request.plugin, request.seconds, fds[0])
+        return {}
+
     def do_prune(self, request: Request, fds: Sequence[int]) -> Answer:
         paths = self._app(request.app)
         ledger = self._ledger(request.app)

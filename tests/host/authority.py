@@ -29,7 +29,7 @@ ca.test:9443 {
         resolvers 127.0.0.1:5353
         allow_wildcard_names
         allow {
-            domains *.test *.apps.test *.shop.test *.127-0-0-1.sslip.io
+            domains *.test *.apps.test *.shop.test *.inner.test *.127-0-0-1.sslip.io
         }
     }
 }
@@ -62,6 +62,31 @@ def packages(host: Host, *names: str) -> None:
         + " ".join(names),
         timeout=600,
     )
+
+
+ZONE = """$TTL 60
+@ IN SOA ns.inner.test. root.inner.test. 1 60 60 60 60
+@ IN NS ns.inner.test.
+ns IN A 127.0.0.1
+"""
+NAMED = """options { directory "/var/cache/bind"; listen-on port 5353 { 127.0.0.1; }; listen-on-v6 { none; }; recursion no; };
+key "shipit." { algorithm hmac-sha512; secret "c2VjcmV0LW9mLXRoZS10ZXN0"; };
+zone "inner.test" { type primary; file "/var/lib/bind/inner.test"; update-policy { grant shipit. zonesub TXT; }; };
+"""
+CREDENTIALS = """dns_rfc2136_server = 127.0.0.1
+dns_rfc2136_port = 5353
+dns_rfc2136_name = shipit.
+dns_rfc2136_secret = c2VjcmV0LW9mLXRoZS10ZXN0
+dns_rfc2136_algorithm = HMAC-SHA512
+"""
+
+
+def name_server(host: Host) -> None:
+    """Bring a name server for inner.test, which changes it for who knows the secret of CREDENTIALS."""
+    packages(host, "bind9")
+    host.write("/var/lib/bind/inner.test", ZONE)
+    host.write("/etc/bind/named.conf", NAMED)
+    host.sh("chown bind: /var/lib/bind/inner.test; systemctl restart named")
 
 
 def start(host: Host) -> None:

@@ -14,7 +14,18 @@ from lab.client import Client, Load, Repo
 from lab.host import Host
 
 from host.apps import asked, pushed, say, unwell
-from host.authority import certificate, connected, found, https, report, start
+from host.authority import (
+    CREDENTIALS,
+    certificate,
+    connected,
+    found,
+    https,
+    name_server,
+    packages,
+    report,
+    start,
+)
+
 
 @pytest.fixture(scope="module")
 def authority(shared_host: Host, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -134,7 +145,7 @@ def test_a_renewal_loses_no_request_and_a_dead_authority_changes_nothing(
     assert not [one for one in unwell(shared_host) if one.startswith("shop:")]
 
 
-def age(host: Host, name: str) -> None:
+def age(host: Host, name: str, app: str = "shop") -> None:
     """Make the record of a certificate say that it was given long ago, so that it is due."""
     host.write(
         "/root/age.py",
@@ -143,7 +154,7 @@ def age(host: Host, name: str) -> None:
         "path = Path(sys.argv[1]); known = decode(Installed, path.read_bytes(), 'x')\n"
         "path.write_bytes(encode(replace(known, not_before=1.0)))\n",
     )
-    host.sh(f"/usr/lib/shipit/current/bin/python /root/age.py /var/lib/shipit/apps/shop/tls/acme/{name}.json")
+    host.sh(f"/usr/lib/shipit/current/bin/python /root/age.py /var/lib/shipit/apps/{app}/tls/acme/{name}.json")
 
 
 def test_ones_own_certificate_counts_when_it_fits(
@@ -223,6 +234,46 @@ def test_an_app_that_wants_https_is_healthy_and_a_push_brings_the_certificate(
     assert "is live at https://other.apps.test" in result.remote
     answer = https(shared_host, "other.apps.test", authority)
     assert (answer.status, answer.body, answer.headers["Strict-Transport-Security"]) == (200, "safe", "max-age=3600")
+
+
+def test_a_wildcard_and_a_host_that_nobody_reaches_are_proved_by_dns(
+    shared_host: Host, laptop: Client, authority: Path
+) -> None:
+    """certbot's plugin for RFC 2136, and a name server that takes changes."""
+    name_server(shared_host)
+    pushed(laptop, "inner", "one")
+    say(laptop, "domains:add", "inner", "inner.test", "*.inner.test", timeout=300)
+    say(laptop, "domains:remove", "inner", "inner.apps.test", check=True)
+    asked_for = ("tls:enable", "inner", "--dns", "rfc2136", "--dns-wait", "1")
+    nothing = say(laptop, *asked_for, input="")
+    assert not nothing.ok and "No credentials" in nothing.err, nothing
+    missing = say(laptop, *asked_for, input=CREDENTIALS, timeout=300)
+    assert not missing.ok and "apt-get install python3-certbot-dns-rfc2136" in missing.err, missing
+    packages(shared_host, "python3-certbot-dns-rfc2136")
+    wrong = say(laptop, *asked_for, input=CREDENTIALS.replace("c2Vj", "d2Vj"), timeout=300)
+    assert not wrong.ok and "inner.test: " in wrong.err, wrong
+    result = say(laptop, *asked_for, input=CREDENTIALS, timeout=300)
+    assert result.ok, result
+    for name in ("inner.test", "any.inner.test"):
+        assert https(shared_host, name, authority).body.strip() == "one"
+    assert {row["proved by"] for row in report(laptop, "inner").values()} == {"dns-rfc2136"}
+    # They are root's, and certbot has them in memory alone.
+    secret = "c2VjcmV0LW9mLXRoZS10ZXN0"
+    kept = "/var/lib/shipit/apps/inner/tls/secrets/dns"
+    assert shared_host.sh(f"stat -c '%U %a' {kept} $(dirname {kept})").out.splitlines() == ["root 600", "root 700"]
+    found_in = shared_host.sh(
+        f"grep -rls {secret} /var/lib/shipit /etc/shipit /etc/nginx /run /tmp /var/log", check=False
+    ).out
+    assert found_in.split() == [kept]
+    assert secret not in shared_host.journal()
+    # The timer renews the same way.
+    before = certificate(shared_host, "any.inner.test", authority)["serialNumber"]
+    age(shared_host, "*.inner.test", "inner")
+    shared_host.sh("systemctl start shipit-certificates", timeout=300)
+    assert certificate(shared_host, "any.inner.test", authority)["serialNumber"] != before
+    assert not [one for one in unwell(shared_host) if one.startswith("inner:")]
+    back = say(laptop, "tls:enable", "inner", "--dns", "none", timeout=300)
+    assert "*.inner.test" in str(report(laptop, "inner").keys()) and not shared_host.exists(kept), back
 
 
 def test_https_can_be_taken_away_again(shared_host: Host, laptop: Client, shop: Repo, authority: Path) -> None:

@@ -44,13 +44,18 @@ def create(site: Site, app: AppName = APP, **values: object) -> Ledger:
 
 
 def live(
-    site: Site, number: int = 1, web: int = 1, kind: str = "uvicorn", app: AppName = APP, serving: Serving = Serving()
+    site: Site,
+    number: int = 1,
+    web: int = 1,
+    kind: str = "uvicorn",
+    app: AppName = APP,
+    serving: Serving | None = None,
 ) -> None:
     """A release that runs and is committed."""
     ledger = Ledger(site.layout.app(app))
     for index in range(1, web + 1):
         site.spawn(number, kind, app=app, index=index)
-    ledger.commit(ledger.save(replace(release(number, web=web, app=app), serving=serving)))
+    ledger.commit(ledger.save(replace(release(number, web=web, app=app), serving=serving or Serving())))
 
 
 def apply(site: Site, app: AppName = APP) -> bool:
@@ -260,7 +265,7 @@ ELSE = 'for="[2001:db8::7]:99";by=x'
 FORWARDED = {
     "for=9.9.9.9;proto=https;host=shop.example": ("9.9.9.9", "https", "shop.example"),
     f"{ELSE} , For=9.9.9.9:5678; PROTO=https": ("9.9.9.9", "https", "blog.test"),
-    f'for=6.6.6.6;proto=http, {ELSE}': ("2001:db8::7", "http", "blog.test"),
+    f"for=6.6.6.6;proto=http, {ELSE}": ("2001:db8::7", "http", "blog.test"),
     # Of proxies in a row, whom the first one of ours has seen.
     "for=6.6.6.6, for=9.9.9.9;proto=https, for=127.0.0.1;proto=http": ("9.9.9.9", "https", "blog.test"),
     "for=9.9.9.9;proto=https, for=127.0.0.1, for=127.0.0.1": ("9.9.9.9", "https", "blog.test"),

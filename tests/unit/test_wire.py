@@ -44,6 +44,7 @@ REQUESTS = [
     Request(Verb.RECONCILE, BLOG),
     Request(Verb.CERTIFY, BLOG, now=True),
     Request(Verb.ADD_CERTIFICATE, BLOG),
+    Request(Verb.PROVE_BY_DNS, BLOG, plugin="cloudflare", seconds=30),
     Request(Verb.REMOVE_CERTIFICATE, BLOG),
 ]
 
