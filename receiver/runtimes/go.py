@@ -20,6 +20,10 @@ _GO = re.compile(r"^go\s+([0-9]+\.[0-9]+(?:\.[0-9]+)?)", re.MULTILINE)
 _TOOLCHAIN = re.compile(r"^toolchain\s+go([0-9]+\.[0-9]+(?:\.[0-9]+)?)\s*$", re.MULTILINE)
 _MODULE = re.compile(r"^module\s+\"?([^\s\"]+)", re.MULTILINE)
 _INSTALL = re.compile(r"^//\s*\+heroku install\s+(.+)$", re.MULTILINE)
+# Where the sources of others are, and programs that are not the app.
+_ASIDE = re.compile(
+    r"(?:^|/)(?:[_.][^/]*|vendor|testdata|tests?|examples?|docs?|scripts?|tools?|hack|build|ci|internal)(?:/|$)"
+)
 _MAIN = re.compile(rb"^package main\s*(?://.*)?$", re.MULTILINE)
 
 # The words of a command are arguments of these, never shell text.
@@ -91,6 +95,10 @@ class Go(Runtime):
 
     def suggests(self, pushed: Pushed) -> Suggestion | None:
         found = commands(pushed.tree)
+        if len(found) > 1:
+            # One at the top, or the one that is called as the module is; the others are its tools.
+            name = _name(pushed.tree)
+            found = {name: found[name]} if name in found else found
         if len(found) != 1:
             return None
         ((name, where),) = found.items()
@@ -101,19 +109,33 @@ class Go(Runtime):
 
 
 def commands(tree: Tree) -> dict[str, str]:
-    """The programs that a module has, at its top and below cmd/, with the directory of each."""
+    """The programs that a module has, with the directory of each: at its top and below cmd/, else one or two levels
+    down, but for what shows how it is used or tests it."""
     found: dict[str, str] = {}
-    for path in tree.files():
-        directory, _, file = path.rpartition("/")
-        if not file.endswith(".go") or file.endswith("_test.go") or not re.fullmatch(r"|cmd|cmd/[^/]+", directory):
-            continue
-        if _MAIN.search(tree.read(path) or b""):
-            module = _MODULE.search(_text(tree))
-            words = [word for word in (module[1] if module else "").split("/") if not re.fullmatch(r"v[0-9]+", word)]
-            name = directory.rpartition("/")[2] or (words[-1] if words else "")
-            if name:
+    places = {path.rpartition("/")[0] for path in tree.files() if path.endswith(".go")}
+    usual = {place for place in places if re.fullmatch(r"|cmd|cmd/[^/]+", place)}
+    for where in (usual, {place for place in places - usual if place.count("/") < 2 and not _ASIDE.search(place)}):
+        for directory in sorted(where):
+            name = directory.rpartition("/")[2] or _name(tree)
+            if name and _is_main(tree, directory):
                 found[name] = directory or NAME
+        if found:
+            break
     return found
+
+
+def _is_main(tree: Tree, directory: str) -> bool:
+    below = f"{directory}/" if directory else ""
+    names = [path for path in tree.files() if path.startswith(below) and "/" not in path[len(below) :]]
+    sources = [path for path in names if path.endswith(".go") and not path.endswith("_test.go")]
+    return any(_MAIN.search(tree.read(path) or b"") for path in sources)
+
+
+def _name(tree: Tree) -> str:
+    """What the command at a module's top is called."""
+    module = _MODULE.search(_text(tree))
+    words = [word for word in (module[1] if module else "").split("/") if not re.fullmatch(r"v[0-9]+", word)]
+    return words[-1] if words else ""
 
 
 def _text(tree: Tree) -> str:

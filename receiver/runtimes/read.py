@@ -115,18 +115,19 @@ def _lines(pushed: Pushed, found: Found, runtimes: Sequence[Runtime], notices: l
     example = next(filter(None, examples), "web: ./server --port $PORT")
     file, what = unserved.language(pushed.tree, [runtime.name for runtime in runtimes])
     if all(evidence.weak for _, evidence in found) and (file or "Dockerfile" in pushed.tree.files()):
-        raise _not_served(file or "Dockerfile", what or "an app for a container")
+        raise _not_served(file or "Dockerfile", what or "an app for a container", unserved.container(pushed.tree))
     raise Rejected(
         "There is no Procfile, and the project is not recognised: no Django, Flask or FastAPI, no start script, no index.html.",
         hint=f"Write a file called Procfile that says how to start it, for example:\n{example}",
     )
 
 
-def _not_served(file: str, what: str) -> Rejected:
+def _not_served(file: str, what: str, runs: str) -> Rejected:
+    said = f"\nThe Dockerfile starts:  {runs}" if runs else ""
     return Rejected(
         f"{file}: this is {what}. Nothing builds it here by itself, and there is no Procfile.",
         hint="Write a Procfile with the line that starts it (web: ./server --port $PORT), and into shipit.yml what builds it\n"
-        "with the programs that the server has:  build: {command: make}",
+        f"with the programs that the server has:  build: {{command: make}}{said}",
     )
 
 

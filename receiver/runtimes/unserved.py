@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Collection
 
 from receiver.manifest import Tree
@@ -34,6 +36,22 @@ def language(tree: Tree, known: Collection[str]) -> tuple[str, str]:
         if name not in known and file in files:
             return file, what
     return "", ""
+
+
+def container(tree: Tree) -> str:
+    """What a container of its Dockerfile would start, as a command; "" when nobody can tell."""
+    text = re.sub(r"\\\r?\n", " ", (tree.read("Dockerfile") or b"").decode(errors="replace"))
+    last = text.rpartition("\nFROM ")[2]
+    said = dict(re.findall(r"^(ENTRYPOINT|CMD)\s+(.+?)\s*$", last, re.MULTILINE))
+    parts: list[str] = []
+    for kind in ("ENTRYPOINT", "CMD"):
+        words = said.get(kind, "")
+        try:
+            listed = json.loads(words) if words.startswith("[") else words.split()
+        except ValueError:
+            continue
+        parts += [str(word) for word in listed]
+    return " ".join(parts)[:200] if all(part.isprintable() for part in parts) else ""
 
 
 def notices(tree: Tree) -> list[str]:

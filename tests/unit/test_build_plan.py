@@ -277,7 +277,7 @@ def test_the_root_of_a_monorepo_is_planned_alone() -> None:
         "api/requirements.txt": "flask",
         "uv.lock": "",
     }
-    assert key(files) == key({"requirements.txt": "flask"})
+    assert key(files) == key({"Procfile": "web: x", "requirements.txt": "flask"})
 
 
 def test_requirements_in_their_own_directory_are_found() -> None:
@@ -290,11 +290,15 @@ def test_requirements_in_their_own_directory_are_found() -> None:
 def test_a_group_for_production_is_installed_too() -> None:
     extra = PYPROJECT + "[project.optional-dependencies]\nproduction = ['gunicorn']\n"
     assert environment({"pyproject.toml": extra}).steps[-1].argv[-2:] == ("--extra", "production")
-    assert "--extra" in environment({"pyproject.toml": extra, "uv.lock": VIRTUAL}).steps[-1].argv
+    locked = {"pyproject.toml": extra, "uv.lock": VIRTUAL, "Procfile": "web: x"}
+    assert "--extra" in environment(locked).steps[-1].argv
     group = PYPROJECT + "[dependency-groups]\nprod = ['gunicorn']\n"
-    assert environment({"pyproject.toml": group}).steps[-1].argv[-2:] == ("--group", "pyproject.toml:prod")
+    assert environment({"pyproject.toml": group, "Procfile": "web: x"}).steps[-1].argv[-2:] == (
+        "--group",
+        "pyproject.toml:prod",
+    )
 
 
 def test_a_setup_cfg_alone_is_what_setuptools_reads() -> None:
-    titles = [step.title for step in environment({"setup.cfg": "[metadata]\nname = x\n"}).steps]
+    titles = [step.title for step in environment({"setup.cfg": "[metadata]\nname = x\n", "Procfile": "web: x"}).steps]
     assert titles[-2:] == ["Making a setup.py for setup.cfg", "Installing the project and its dependencies"]

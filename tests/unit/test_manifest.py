@@ -153,9 +153,11 @@ def test_limits_and_drain_arrive() -> None:
     assert (web.limits, web.drain) == (Limits(1024, 50, 9), 0)
 
 
-def test_wsgi_without_gunicorn_is_refused() -> None:
-    assert "gunicorn" in refused({"Procfile": "wsgi: app:app", "requirements.txt": "flask"}).message
-    read_manifest(FakeTree({"Procfile": "wsgi: app:app", "requirements.txt": "gunicorn"}))
+def test_wsgi_without_any_requirements_is_refused_and_without_gunicorn_told() -> None:
+    assert "gunicorn" in refused({"Procfile": "wsgi: app:app", "app.py": ""}).message
+    quiet = read_manifest(FakeTree({"Procfile": "wsgi: app:app", "requirements.txt": "gunicorn"}))
+    told = read_manifest(FakeTree({"Procfile": "wsgi: app:app", "requirements.txt": "flask"}))
+    assert not quiet.notices and "Add gunicorn to requirements.txt" in told.notices[0]
 
 
 def test_a_root_makes_a_directory_the_whole_app() -> None:

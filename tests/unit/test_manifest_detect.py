@@ -48,9 +48,15 @@ def test_the_server_may_come_from_a_lock_file() -> None:
     assert web({"app.py": FLASK, "uv.lock": lock, "pyproject.toml": ""}) == "gunicorn app:site"
 
 
-def test_without_the_server_the_line_to_write_is_told() -> None:
+def test_a_server_that_the_requirements_lack_is_added_and_told() -> None:
+    manifest = read_manifest(FakeTree({"app.py": FLASK, "requirements.txt": "flask\n"}))
+    assert manifest.processes[0].command == "gunicorn app:site"
+    assert "the build adds one" in manifest.notices[0] and "Add gunicorn to requirements.txt" in manifest.notices[0]
+
+
+def test_without_any_requirements_the_line_to_write_is_told() -> None:
     with pytest.raises(Rejected) as caught:
-        read_manifest(FakeTree({"app.py": FLASK, "requirements.txt": "flask\n"}))
+        read_manifest(FakeTree({"app.py": FLASK}))
     assert "app.py:3: There is no Procfile. This is Flask, but gunicorn is not among" in caught.value.message
     assert "Add gunicorn to requirements.txt" in caught.value.hint and "web: gunicorn app:site" in caught.value.hint
 
@@ -101,9 +107,43 @@ def test_django_below_the_top_is_started_from_its_directory() -> None:
     ],
 )
 def test_a_missing_server_is_told_in_the_words_of_the_projects_own_tool(files: dict[str, str], told: str) -> None:
+    assert told in read_manifest(FakeTree({"app.py": FLASK, **files})).notices[0]
+
+
+@pytest.mark.parametrize(
+    ("files", "command"),
+    [
+        ({"requirements.txt": "streamlit\n", "streamlit_app.py": "import streamlit as st\n", "x.py": ""},
+         "streamlit run streamlit_app.py --server.port $PORT --server.address 127.0.0.1 --server.headless true"),
+        ({"requirements.txt": "dash\n", "app.py": "app = Dash(__name__)\nserver = app.server\n"},
+         "gunicorn --threads 4 app:server"),
+        ({"requirements.txt": "gradio\n", "demo.py": "demo.launch()\n"},
+         "GRADIO_SERVER_PORT=$PORT GRADIO_SERVER_NAME=127.0.0.1 python demo.py"),
+        ({"requirements.txt": "aiohttp\n",
+          "bot.py": "port = os.environ.get('PORT', 8080)\nif __name__ == '__main__':\n    run()\n"}, "python bot.py"),
+    ],
+)  # fmt: skip
+def test_a_program_that_serves_by_itself_is_started(files: dict[str, str], command: str) -> None:
+    assert web(files) == command
+
+
+def test_a_go_module_with_one_program_below_its_top_is_started() -> None:
+    main = "package main\n"
+    files = {
+        "go.mod": "module example.org/shop/v2\n",
+        "app/main.go": main,
+        "vendor/x/main.go": main,
+        "docs/main.go": main,
+    }
+    assert web(files) == "bin/app"
+    assert web({"go.mod": "module example.org/shop\n", "main.go": main, "cmd/tool/main.go": main}) == "bin/shop"
+
+
+def test_what_a_container_would_start_is_told_where_nothing_else_is_known() -> None:
+    docker = 'FROM a AS build\nCMD no\nFROM b\nENTRYPOINT ["/bin/x", \\\n "serve"]\nCMD ["--port", "80"]\n'
     with pytest.raises(Rejected) as caught:
-        read_manifest(FakeTree({"app.py": FLASK, **files}))
-    assert told in caught.value.hint
+        read_manifest(FakeTree({"Dockerfile": docker}))
+    assert "The Dockerfile starts:  /bin/x serve --port 80" in caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,6 @@ def test_pages_that_a_bundler_builds_are_nginxs() -> None:
 @pytest.mark.parametrize(
     ("files", "told"),
     [
-        ({"yarn.lock": "", "package-lock.json": "{}"}, "nothing says which one counts"),
         ({"bun.lock": ""}, "bun is not served here"),
         ({"package.json": "{"}, "package.json:1: This is not JSON"),
         ({"package.json": "[]"}, "must be an object"),
@@ -121,6 +120,16 @@ def test_what_cannot_be_installed_is_told(files: dict[str, str], told: str) -> N
     with pytest.raises(Rejected) as caught:
         read({"Procfile": "web: node x.js", **package(), **files})
     assert told in caught.value.message
+
+
+def test_of_two_locks_the_one_that_knows_all_of_package_json_counts() -> None:
+    wants = {"Procfile": "web: node x.js", **package(dependencies={"koa": "2", "pg": "8"})}
+    old = json.dumps({"packages": {"": {"dependencies": {"koa": "2"}}}})
+    same = json.dumps({"packages": {"": {"dependencies": {"koa": "2", "pg": "8"}}}})
+    yarn = "koa@2:\n  version 2\npg@8:\n  version 8\n"
+    forgotten = read({**wants, "package-lock.json": old, "yarn.lock": yarn})
+    assert "yarn.lock counts, package-lock.json does not" in forgotten.notices[0]
+    assert "package-lock.json counts" in read({**wants, "package-lock.json": same, "yarn.lock": yarn}).notices[0]
 
 
 def test_package_manager_decides_between_two_locks() -> None:

@@ -75,8 +75,8 @@ def manager(tree: Tree, data: Mapping[str, Any]) -> Manager:
     match = _MANAGER.fullmatch(said) if isinstance(said, str) else None
     locks = [lock for lock, name in LOCKS.items() if lock in files and (not match or name == match[1])]
     if len({LOCKS[lock] for lock in locks}) > 1:
-        raise reject(locks[1], f"The commit holds {' and '.join(locks)}, and nothing says which one counts.",
-                     f"Keep one, for example:  git rm {locks[1]}")  # fmt: skip
+        # One that was forgotten does not know what was added since.
+        locks = [lock for lock in locks if _knows(lock, tree.read(lock) or b"", data)] or locks
     other = next((lock for lock in OTHERS if lock in files), "")
     if other and not locks:
         raise reject(other, f"{OTHERS[other]} is not served here.",
@@ -88,6 +88,29 @@ def manager(tree: Tree, data: Mapping[str, Any]) -> Manager:
     version = match[2] if match else _by_lock(lock, tree.read(lock) or b"")
     package = name if name == "pnpm" or version.startswith("1") else "@yarnpkg/cli-dist"
     return Manager(name, lock, f"{package}@{version}")
+
+
+def leftover(tree: Tree, chosen: Manager) -> list[str]:
+    """The locks that do not count beside the one that does."""
+    return [lock for lock, name in LOCKS.items() if lock in tree.files() and chosen.lock and name != chosen.name]
+
+
+def _knows(lock: str, raw: bytes, data: Mapping[str, Any]) -> bool:
+    """Whether a lock has all that package.json asks for; one that is too large to be read is believed."""
+    if not raw:
+        return True
+    text = raw.decode(errors="replace")
+    wanted = {**table(data, "dependencies"), **table(data, "devDependencies")}
+    if LOCKS[lock] == "yarn":
+        return all(f"{name}@" in text for name in wanted)
+    if LOCKS[lock] == "pnpm":
+        return all(re.search(rf"^\s+['\"]?{re.escape(name)}['\"]?:", text, re.MULTILINE) for name in wanted)
+    try:
+        top = json.loads(text)["packages"][""]
+        known = {**top.get("dependencies", {}), **top.get("devDependencies", {})}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return all(f'"{name}"' in text for name in wanted)
+    return all(known.get(name) == spec for name, spec in wanted.items())
 
 
 def _by_lock(lock: str, raw: bytes) -> str:

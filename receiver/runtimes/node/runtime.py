@@ -98,5 +98,11 @@ class Node(Runtime):
             return Suggestion("No Procfile: there is a server.js, so `web: node server.js`.", web="node server.js")
         return None
 
+    def notices(self, pushed: Pushed) -> list[str]:
+        data = package.read(pushed.tree) or {}
+        chosen = package.manager(pushed.tree, data)
+        others = package.leftover(pushed.tree, chosen)
+        return [f"{chosen.lock} counts, {' and '.join(others)} does not: git rm what you do not use."] if others else []
+
     def example(self, pushed: Pushed) -> str:
         return "web: node server.js"

@@ -1,6 +1,6 @@
 """A project without a Procfile: what it looks like, and the one line to write.
 
-Sources are parsed, never run. A server is only started when the project requires it; shipit adds no packages.
+Sources are parsed, never run. Where the project requires no server, the build adds one (brought.py).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from receiver.manifest.problems import reject
 from receiver.manifest.tree import Tree
 from receiver.runtimes.base import Suggestion
-from receiver.runtimes.python.project import how_to_add, packages
+from receiver.runtimes.python.project import Kind, how_to_add, kind, packages
 
 MAX_SOURCE = 256 * 1024
 
@@ -87,17 +87,25 @@ def _other(found: Found, needed: Collection[str]) -> str:
 def suggestion(tree: Tree) -> Suggestion | None:
     """The command of `web` for a tree without a Procfile; None when no framework is recognised.
 
-    Raises Rejected with the line to write when the server is not among the requirements.
+    Raises Rejected with the line to write when nothing says what the project needs.
     """
     found = find(tree)
     if found is None:
-        return None
+        from receiver.runtimes.python import script
+
+        return script.suggestion(tree)
     needed = packages(tree)
     if found.server in needed or (found.server == "uvicorn" and needed & {"fastapi[standard]", "fastapi[all]"}):
         notice = f"No Procfile: {found.framework} at {found.where}, so `web: {found.command}`."
         return Suggestion(notice, web=found.command)
     if other := _other(found, needed):
         return Suggestion(f"No Procfile: {found.framework} at {found.where}, so `web: {other}`.", web=other)
+    if kind(tree) is not Kind.NOTHING:
+        notice = (
+            f"No Procfile: {found.framework} at {found.where}, so `web: {found.command}`. {found.server} is not among the "
+            f"requirements: the build adds one. To have the same for ever: {how_to_add(tree, found.server)}."
+        )
+        return Suggestion(notice, web=found.command)
     raise reject(
         found.where,
         f"There is no Procfile. This is {found.framework}, but {found.server} is not among the requirements.",

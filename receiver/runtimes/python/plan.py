@@ -8,14 +8,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
 from receiver.errors import Rejected
 from receiver.manifest import toml
 from receiver.runtimes.base import BuildPlan, Made, Project, Step
-from receiver.runtimes.python import django, requirements, scm
+from receiver.runtimes.python import brought, django, requirements, scm
 from receiver.runtimes.python import project as said
 from receiver.runtimes.python.interpreter import system_python
 from receiver.runtimes.python.lock import poetry
@@ -28,6 +28,16 @@ RECIPE = 2
 _LOCAL = re.compile(r"source = \{[^{}]*\b(?:editable|directory|path) = ")
 # Prints which Pythons there are when none fits; the words of the command are arguments, never shell text.
 _EXPLAIN = '"$@" && exit; code=$?; echo "Python on this server:" >&2; "$1" python list --only-installed >&2; exit $code'
+# The same for a version to the last number, $1 and what is nearly that, $2: of a release that nobody keeps any more, or
+# where nothing can be fetched, the server's own of the same language is better than none.
+_NEARLY = """
+exact=$1; near=$2; shift 2
+"$@" --python "$exact" && exit; code=$?
+if "$@" --python "$near" --no-python-downloads 2>/dev/null; then
+    echo "Python $exact could not be had: this is the server's own $near, $(.venv/bin/python --version)."; exit
+fi
+echo "Python on this server:" >&2; "$1" python list --only-installed >&2; exit $code
+"""
 
 Steps = tuple[Step, ...]
 ENVIRONMENT = ".venv"
@@ -43,14 +53,17 @@ def plan(project: Project) -> BuildPlan:
         if kind is Kind.REQUIREMENTS and decides
         else []
     )
+    if added := brought.specs(project.tree, project.manifest):
+        names = ", ".join(sorted(brought.servers(project.tree, [p.command for p in project.manifest.processes])))
+        fills = (*fills, _uv(project, f"Installing {names}, if the requirements do not", "pip", "install", *added))
     made = Made(
         name=ENVIRONMENT,
-        key=_key(project, kind, decides) if decides else "",
+        key=_key(project, kind, decides, added) if decides else "",
         steps=(*makes, *fills),
-        seed_key=_key(project, kind, ()) if decides else "",
+        seed_key=_key(project, kind, (), added) if decides else "",
         seeded=fills,
         copier=COPIER,
-        requires=tuple(dict.fromkeys(lines)) or packages(project.tree, kind, decides),
+        requires=(*(tuple(dict.fromkeys(lines)) or packages(project.tree, kind, decides)), *(added if decides else ())),
         adds=_uv(project, "Installing what requirements.txt adds", "pip", "install") if lines else None,
     )
     environment = {**_environment(project), **scm.environment(project)}
@@ -91,13 +104,14 @@ def _environment(project: Project) -> Mapping[str, str]:
     }
 
 
-def _key(project: Project, kind: Kind, decides: Iterable[str]) -> str:
+def _key(project: Project, kind: Kind, decides: Iterable[str], added: Sequence[str]) -> str:
     """The digest of everything that decides the environment (docs/architecture.md, "Environments")."""
     files = project.tree.files()
     blobs = sorted((path, files[path]) for path in {*decides, "uv.toml"} if path in files)
     # With the interpreter: packages are compiled for one version, and lie below its name.
     told = sorted(project.settings.build_environment.items())
-    facts = [RECIPE, system_python(), kind.value, _version(project), told, blobs]
+    facts: list[object] = [RECIPE, system_python(), kind.value, _version(project), told, blobs]
+    facts += [added] if added else []
     with suppress(Rejected):
         # uv reads it whatever it installs from; what is no TOML, it does not.
         if table := toml.table(toml.read(project.tree, "pyproject.toml"), "tool", "uv"):
@@ -249,10 +263,14 @@ _BY_KIND = {
 
 def _make_venv(project: Project) -> Step:
     wish = _wish(project)
-    make = _uv(project, "Making the environment", "venv", "--quiet", "--no-project", *wish, _venv(project))
+    near = re.fullmatch(r"(3\.[0-9]+)\.[0-9]+", _version(project))
+    words = () if near else wish
+    make = _uv(project, "Making the environment", "venv", "--quiet", "--no-project", *words, _venv(project))
     if not wish:
         return make
     argv = ("/bin/sh", "-c", _EXPLAIN, "sh", *make.argv)
+    if near:
+        argv = ("/bin/sh", "-c", _NEARLY, "sh", near[0], near[1], *make.argv)
     return replace(make, title=f"Making the environment (Python {wish[1]})", argv=argv)
 
 

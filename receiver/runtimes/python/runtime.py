@@ -14,6 +14,8 @@ from receiver.runtimes.python.project import Kind
 
 # As uv tells that a package wants more.
 _NEWER = re.compile(r"current Python version \([0-9.]+\) does not satisfy Python[>=~!,]*(3\.[0-9]+)")
+# As it tells that nobody has such a Python.
+_GONE = re.compile(r"No (?:interpreter|download) found for (?:Python |request for )?(?:cpython-)?([0-9]+\.[0-9.]+)")
 
 
 class Python(Runtime):
@@ -84,11 +86,25 @@ class Python(Runtime):
         return [(path, path) for path in django.loose(pushed)]
 
     def notices(self, pushed: Pushed) -> list[str]:
-        from receiver.runtimes.python import django
+        from receiver.runtimes.python import brought, django
 
-        return django.notices(pushed)
+        lines = pushed.procfile.processes.values() if pushed.procfile else ()
+        known = project.kind(pushed.tree) is not Kind.SETUP
+        lacking = brought.servers(pushed.tree, [line.command for line in lines]) if known else []
+        told = [
+            f"The Procfile starts {name}, which is not among the requirements: the build adds one. To have the same for "
+            f"ever: {project.how_to_add(pushed.tree, name)}."
+            for name in lacking
+        ]
+        return [*told, *django.notices(pushed)]
 
     def advice(self, line: str) -> str:
+        if gone := _GONE.search(line):
+            own = interpreter.system_python().rpartition("python")[2]
+            return (
+                f"Python {gone[1]} is not to be had any more. Name one that is, in place of runtime.txt, .python-version "
+                f"and all else that wants it, in shipit.yml:  python: {own}"
+            )
         found = _NEWER.search(line)
         if not found:
             return ""
@@ -98,11 +114,13 @@ class Python(Runtime):
         return interpreter.trouble(slug)
 
     def check(self, pushed: Pushed, problems: Problems) -> None:
-        if pushed.procfile and pushed.procfile.wsgi and "gunicorn" not in project.packages(pushed.tree):
+        found = project.kind(pushed.tree)
+        alone = found in (Kind.NOTHING, Kind.WHEEL) and "gunicorn" not in project.packages(pushed.tree)
+        if alone and pushed.procfile and pushed.procfile.wsgi:
             problems.add(pushed.procfile.processes[WEB].where,
                          "wsgi: starts gunicorn, which is not among the requirements.",
                          f"{project.how_to_add(pushed.tree, 'gunicorn')}.")  # fmt: skip
-        nearly.check(pushed.tree, project.kind(pushed.tree), problems)
+        nearly.check(pushed.tree, found, problems)
 
 
 def _is_made(path: str) -> bool:

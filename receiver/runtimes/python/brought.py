@@ -1,0 +1,29 @@
+"""Servers that a command starts and the requirements lack: the build adds them, within one major version.
+
+A project that pins its own has that: what is there already is not touched.
+"""
+
+from __future__ import annotations
+
+from receiver.manifest import Manifest, Tree
+from receiver.runtimes.python import command
+from receiver.runtimes.python.project import Kind, kind, packages
+
+VERSIONS = {"gunicorn": "gunicorn>=23,<26", "uvicorn": "uvicorn[standard]>=0.30,<1"}
+
+
+def servers(tree: Tree, commands: list[str]) -> list[str]:
+    """The names of the servers that are started and not known to be required, in order."""
+    if kind(tree) in (Kind.NOTHING, Kind.WHEEL):
+        return []
+    needed = packages(tree)
+    if needed & {"fastapi[standard]", "fastapi[all]"}:
+        needed = needed | {"uvicorn"}
+    found = (command.server(text) for text in commands)
+    return sorted({server.name for server in found if server and server.name not in needed})
+
+
+def specs(tree: Tree, manifest: Manifest) -> list[str]:
+    """What the build adds to the environment, as requirements."""
+    lines = [process.command for process in manifest.processes]
+    return [VERSIONS[name] for name in servers(tree, lines)]

@@ -1,0 +1,75 @@
+"""Python programs that serve by themselves: Streamlit, Dash, Gradio, or a script that asks its environment for the port.
+
+Sources are read, never run.
+"""
+
+from __future__ import annotations
+
+import re
+
+from receiver.manifest.tree import Tree
+from receiver.runtimes.base import Suggestion
+from receiver.runtimes.python.project import packages
+
+MAX_SOURCE = 256 * 1024
+
+# Names that such a program has, the best first; a project with a single file at its top has that.
+_USUAL = ("streamlit_app.py", "app.py", "main.py", "server.py", "run.py", "bot.py", "Home.py", "Hello.py", "home.py",
+          "index.py")  # fmt: skip
+_STARTS = re.compile(rb"^if\s+__name__\s*==\s*['\"]__main__['\"]", re.MULTILINE)
+_ASKS = re.compile(
+    rb"environ(?:\.get\(|\[)\s*['\"](?:\w+_)?PORT['\"]|getenv\(\s*['\"](?:\w+_)?PORT['\"]|\benv(?:\.int|\.str)?\(\s*['\"]PORT['\"]"
+)
+_OWN = re.compile(rb"['\"]PORT['\"]")
+_STREAMLIT = "streamlit run {file} --server.port $PORT --server.address 127.0.0.1 --server.headless true"
+# By the package: what its program has in it, and how it is started where the address is.
+_KINDS = (
+    ("streamlit", re.compile(rb"^\s*(?:import|from)\s+streamlit\b", re.MULTILINE), _STREAMLIT),
+    ("gradio", re.compile(rb"\.launch\("), "GRADIO_SERVER_PORT=$PORT GRADIO_SERVER_NAME=127.0.0.1 python {file}"),
+    ("panel", re.compile(rb"\.servable\("), "panel serve {file} --address 127.0.0.1 --port $PORT --allow-websocket-origin '*'"),
+    ("chainlit", re.compile(rb"^\s*(?:import|from)\s+chainlit\b", re.MULTILINE), "chainlit run {file} --headless --host 127.0.0.1 --port $PORT"),
+    # Dash's own `run` asks PORT and HOST by itself.
+    ("dash", re.compile(rb"\b(?:dash\.)?Dash\("), "python {file}"),
+)  # fmt: skip
+
+
+def suggestion(tree: Tree) -> Suggestion | None:
+    """How such a program is started; None when there is none."""
+    needed = {name.partition("[")[0] for name in packages(tree)}
+    sources = _sources(tree)
+    for package, shows, line in _KINDS:
+        if package not in needed:
+            continue
+        found = [path for path, text in sources if shows.search(text)]
+        if path := _one(found):
+            command = _dash(tree, path) if package == "dash" else line.format(file=path)
+            if command:
+                return Suggestion(f"No Procfile: {path} is an app of {package}, so `web: {command}`.", web=command)
+    asking = [path for path, text in sources if _STARTS.search(text) and _ASKS.search(text) and _OWN.search(text)]
+    if path := _one(asking):
+        command = f"python {path}"
+        return Suggestion(f"No Procfile: {path} asks for PORT, so `web: {command}`.", web=command)
+    return None
+
+
+def _sources(tree: Tree) -> list[tuple[str, bytes]]:
+    paths = sorted(path for path in tree.files() if path.endswith(".py") and "/" not in path)
+    order = {name: at for at, name in enumerate(_USUAL)}
+    paths.sort(key=lambda path: order.get(path, len(order)))
+    read = ((path, tree.read(path) or b"") for path in paths[:40])
+    return [(path, text) for path, text in read if len(text) <= MAX_SOURCE]
+
+
+def _one(paths: list[str]) -> str:
+    """The program of several that it must be; "" where nothing says which."""
+    usual = [path for path in paths if path in _USUAL]
+    return usual[0] if usual else paths[0] if len(paths) == 1 else ""
+
+
+def _dash(tree: Tree, path: str) -> str:
+    """Under gunicorn where the program has the `server` for it; else by its own, which is for one visitor at a time."""
+    text = tree.read(path) or b""
+    server = re.search(rb"^(\w+)\s*=\s*\w+\.server\b", text, re.MULTILINE)
+    if server:
+        return f"gunicorn --threads 4 {path.removesuffix('.py')}:{server[1].decode()}"
+    return f"python {path}" if _STARTS.search(text) else ""
