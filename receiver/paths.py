@@ -101,6 +101,11 @@ class Layout:
         return self.home / ".ssh/authorized_keys"
 
     @property
+    def audit(self) -> Path:
+        """A line for each command, where no journal is (system/audit.py)."""
+        return self.home / "audit.log"
+
+    @property
     def keys(self) -> Path:
         """The named keys with role and apps (JSON); `authorized_keys` is derived from it."""
         return self.home / "keys.json"

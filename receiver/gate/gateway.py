@@ -23,7 +23,7 @@ from receiver.gate.keys import Keyring
 from receiver.gate.request import CliRequest, GitRequest, Greeting, Request, Service, parse
 from receiver.gate.rsync import RsyncRequest
 from receiver.paths import SHIPIT_USER, Layout, share
-from receiver.system.audit import WHERE, Audit
+from receiver.system.audit import Audit, where
 from receiver.system.limits import limit_memory
 
 # For the fault tests (story/checkpoint.py). sshd lets no client set it; root can, in /etc/environment.
@@ -82,7 +82,7 @@ def serve(layout: Layout, key: Sequence[str], hooks: Path, asker: int) -> int:
         code = full.exit_code if full else 70
         bug = HostFault(
             f"This is a bug in shipit ({type(error).__name__}).",
-            hint=f"The server's administrator finds it with: {WHERE}",
+            hint=f"The server's administrator finds it with: {where()}",
         )
         _refuse(full or bug, git=False)
     except SystemExit as ended:

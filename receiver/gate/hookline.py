@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from receiver.errors import HostFault
-from receiver.system.audit import WHERE
+from receiver.system.audit import where
 
 # A shell redirects to descriptors of one digit only (POSIX shell, 2.7).
 _HIGHEST = 9
@@ -45,7 +45,7 @@ class HookLine:
                 raise HostFault(
                     "Too many files are open for a push.",
                     holds="Nothing was received.",
-                    hint=f"Push again; the server's administrator looks with: {WHERE}",
+                    hint=f"Push again; the server's administrator looks with: {where()}",
                 )
             yield line
         finally:

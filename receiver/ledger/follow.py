@@ -17,7 +17,7 @@ from receiver.errors import HostFault
 from receiver.ledger.ledger import Ledger
 from receiver.model import Change, Release, Status
 from receiver.system import disk
-from receiver.system.audit import WHERE
+from receiver.system.audit import where
 
 # Seconds. How long a reader may take no byte at all before the rest is kept from them.
 PATIENCE = 5.0
@@ -76,7 +76,7 @@ def died(ledger: Ledger, release: Release, holds: str) -> HostFault:
     return HostFault(
         f"The worker that made {release.name} live died half way.",
         holds=holds,
-        hint=f"{again} The server's administrator finds the cause with: {WHERE}",
+        hint=f"{again} The server's administrator finds the cause with: {where()}",
     )
 
 

@@ -33,7 +33,7 @@ from receiver.story.context import AppContext
 from receiver.story.deploy import deploy
 from receiver.story.retire import come_to_rest, retire
 from receiver.system import disk
-from receiver.system.audit import WHERE, Audit
+from receiver.system.audit import Audit, where
 from receiver.system.detach import detach
 from receiver.system.limits import limit_memory
 
@@ -162,7 +162,7 @@ def bug(context: AppContext, release: Release, error: Exception) -> Failure:
     """An unexpected error as the user sees it; the traceback is in the journal."""
     told = sick_disk(error) or Failure(
         f"This is a bug in shipit ({type(error).__name__}).",
-        hint=f"The server's administrator finds it with: {WHERE}",
+        hint=f"The server's administrator finds it with: {where()}",
     )
     known = context.ledger.release(release.number)
     if not known.status.final and context.ledger.current_number() != release.number:

@@ -1,21 +1,34 @@
-"""One line of JSON in the journal for every command: who, with which key, from where, what, how it ended. No values."""
+"""One line of JSON for every command: who, with which key, from where, what, how it ended. No values. It is in the
+journal, and where no systemd keeps one, in a file of shipit's own.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import syslog
 import time
+from contextlib import suppress
+from pathlib import Path
 
 from receiver.caller import Caller
-from receiver.paths import SHIPIT_USER
+from receiver.paths import SHIPIT_USER, Layout
 
 IDENT = "shipit"
-# How the administrator reads it. An app can call itself anything in the journal, but its _UID is the kernel's word.
-WHERE = f"journalctl -t {IDENT} _UID=$(id -u {SHIPIT_USER}) -n 50"
+LARGEST = 10 * 2**20  # bytes of the file; one older one is kept
+
+
+# An app can call itself anything in the journal, but its _UID is the kernel's word.
+IN_JOURNAL = f"journalctl -t {IDENT} _UID=$(id -u {SHIPIT_USER}) -n 50"
+
+
+def where() -> str:
+    """What the administrator types to read it."""
+    return IN_JOURNAL if _has_journal() else f"tail -n 50 {Layout().audit}"
 
 
 class Audit:
-    """Times one command; `end` writes its line. syslog(3) loses it silently where nobody listens."""
+    """Times one command; `end` writes its line. One that nobody takes is lost: no command fails of it."""
 
     def __init__(self, source: str) -> None:
         self._source = source
@@ -25,9 +38,7 @@ class Audit:
         """Where an unexpected error came from: for the administrator, not for the caller."""
         import traceback
 
-        syslog.openlog(IDENT, syslog.LOG_PID, syslog.LOG_AUTHPRIV)
-        for line in "".join(traceback.format_exception(error)).splitlines():
-            syslog.syslog(syslog.LOG_ERR, line)
+        _write(syslog.LOG_ERR, "".join(traceback.format_exception(error)).splitlines())
 
     def end(self, caller: Caller | None, name: str, verb: str, result: int) -> None:
         """`name` is the key's name as the gate was told, `verb` one of a closed set, `result` the exit code."""
@@ -41,5 +52,30 @@ class Audit:
             "result": result,
             "seconds": round(time.monotonic() - self._began, 3),
         }
+        _write(syslog.LOG_INFO if result == 0 else syslog.LOG_NOTICE, [json.dumps(line)])
+
+
+def _has_journal() -> bool:
+    """Whether systemd runs here (sd_booted(3))."""
+    return os.path.isdir("/run/systemd/system")  # noqa: PTH112 - fast
+
+
+def _write(priority: int, lines: list[str]) -> None:
+    if _has_journal():
         syslog.openlog(IDENT, syslog.LOG_PID, syslog.LOG_AUTHPRIV)
-        syslog.syslog(syslog.LOG_INFO if result == 0 else syslog.LOG_NOTICE, json.dumps(line))
+        for line in lines:
+            syslog.syslog(priority, line)
+        return
+    with suppress(OSError):
+        _append(Layout().audit, "".join(f"{time.strftime('%FT%TZ', time.gmtime())} {line}\n" for line in lines))
+
+
+def _append(path: Path, text: str) -> None:
+    with suppress(FileNotFoundError):
+        if path.stat().st_size > LARGEST:
+            path.replace(path.with_suffix(".log.1"))
+    fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, text.encode(errors="backslashreplace"))
+    finally:
+        os.close(fd)

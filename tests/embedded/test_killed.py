@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -54,6 +55,11 @@ def test_killed_in_a_deploy_old_or_new_serves_and_the_next_push_works(
     result = push.wait()
     wait_for("an answer", lambda: answer(laptop) in (before, mark), timeout=60)
     assert "Traceback" not in result.text, str(result)
+    assert not re.search("journalctl|systemctl", result.text), str(result)
+    if party == "worker":
+        # What is told to be typed shows what was done, here too.
+        look = re.search(r"administrator finds the cause with: ([^)\n]*)", result.text)
+        assert look and '"verb": "git receive-pack"' in own_box.sh(look[1]).out, str(result)
     if result.code == 0:
         assert answer(laptop) == mark, str(result)
     if party == "gateway":

@@ -15,7 +15,7 @@ from lab.base import REPO
 from lab.client import Client
 from lab.host import Host
 
-from receiver.system.audit import WHERE
+from receiver.system import audit
 
 THEIRS = "/etc/ssh/sshd_config.d/00-theirs.conf"
 WAYS = (
@@ -177,7 +177,7 @@ def test_an_app_that_calls_itself_shipit_is_in_no_audit(laptop: Client, shared_h
     assert say(laptop, "run", "liar", "python", "-c", forge).code == 0
     forged = '"verb": "apps:destroy"'
     assert forged in shared_host.sh("journalctl --sync; journalctl -t shipit").out, "the app could not even try"
-    told = shared_host.sh(WHERE).out
+    told = shared_host.sh(audit.IN_JOURNAL).out
     assert forged not in told and '"verb": "run"' in told
     documented = re.findall(r"`sudo (journalctl [^`]*)`", " ".join((REPO / "docs/operating.md").read_text().split()))
     for command in documented:
