@@ -219,10 +219,24 @@ def run(
 def with_app(words: list[str], app: str) -> list[str]:
     """The words with the app in its place, for a command that takes one: `logs -t` → `logs blog -t`."""
     name = words[0] if words else ""
-    if not app or words[1:2] == [app] or (command := shipit.get_command(click.Context(shipit), name)) is None:
+    if not app or (command := shipit.get_command(click.Context(shipit), name)) is None:
         return words
     first = next((param for param in command.params if isinstance(param, click.Argument)), None)
-    return [name, app, *words[1:]] if first is not None and first.name == "app" else words
+    if first is None or first.name != "app" or first_of(command, words[1:]) == app:
+        return words
+    return [name, app, *words[1:]]
+
+
+def first_of(command: click.Command, words: list[str]) -> str:
+    """The first of a command's words that is no option and no option's value, "" if there is none."""
+    takes = {opt for param in command.params if isinstance(param, click.Option) and not param.is_flag
+             for opt in param.opts}  # fmt: skip
+    is_value = False
+    for word in words:
+        if not is_value and (word == "-" or not word.startswith("-")):
+            return word
+        is_value = not is_value and word in takes
+    return ""
 
 
 def flush() -> None:

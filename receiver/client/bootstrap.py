@@ -60,7 +60,8 @@ def parts() -> Iterator[tuple[str, Path]]:
         place = top / part if is_clone or part == "receiver" else of_wheel
         if not place.exists():
             raise HostFault(
-                f"This installation of shipit holds no {part}.", hint="uv tool install --force shipit-receiver"
+                f"This installation of shipit holds no {part}.",
+                hint="Install the wheel that tools/release build makes: uv tool install --force WHEEL",
             )
         files = sorted(place.rglob("*")) if place.is_dir() else [place]
         for path in files:

@@ -216,7 +216,8 @@ def add_server(options: Options, server: str, name: str, app_: str, domain: str,
     from receiver.client.remote import USER, remotes
 
     host, port = bootstrap.destination(server)
-    own = names.app_name(app_ or options.app or Path.cwd().resolve().name) if _in_git() or app_ else ""
+    is_checkout, app = _in_git(), app_ or options.app
+    own = names.app_name(app or Path.cwd().resolve().name) if is_checkout or app else ""
     words = [
         *(("--domain", names.domain(domain)) if domain else ()),
         *(("--http-port", str(http_port)) if http_port else ()),
@@ -224,8 +225,8 @@ def add_server(options: Options, server: str, name: str, app_: str, domain: str,
     bootstrap.install(host, port, words)
     address = host.rpartition("@")[2]
     url = f"{USER}@{address}:{own}" if not port else f"ssh://{USER}@{address}:{port}/{own}"
-    if not own:
-        out.say(f"In a checkout: git remote add {name} {url}APP")
+    if not is_checkout:
+        out.say(f"In the app's checkout: git remote add {name} {url}{'' if own else 'APP'}")
     elif name in remotes(Path.cwd()):
         out.say(f"The remote {name} is there already. This one is {url}")
     else:

@@ -40,7 +40,8 @@ def tool(name: str, package: str) -> str:
     found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
     if found is None:
         raise Rejected(
-            f"There is no {name} on this machine.", hint=f"pipx install 'shipit-receiver[pack]', or {package}"
+            f"There is no {name} on this machine.",
+            hint=f"Install shipit once more, its wheel as 'WHEEL[pack]', or {package}",
         )
     return found
 

@@ -96,6 +96,8 @@ def test_the_app_is_put_where_the_command_takes_it() -> None:
     assert with_app(["logs", "-t"], "blog") == ["logs", "blog", "-t"]
     assert with_app(["rollback", "v7"], "blog") == ["rollback", "blog", "v7"]
     assert with_app(["rollback", "blog"], "blog") == ["rollback", "blog"]
+    assert with_app(["apps:destroy", "--force", "blog"], "blog") == ["apps:destroy", "--force", "blog"]
+    assert with_app(["releases", "-n", "blog"], "blog") == ["releases", "blog", "-n", "blog"]
     assert with_app(["restart"], "blog") == ["restart", "blog"]
     assert with_app(["apps:list"], "blog") == ["apps:list"]
     assert with_app(["nosuch"], "blog") == ["nosuch"]
