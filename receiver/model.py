@@ -179,6 +179,7 @@ class Origin(Record):
 class Release(Record):
     """A release as `release.json` holds it. Immutable in what it is; `status` and what follows it in time change.
 
+    `key` is the fingerprint of the ssh key by which it was asked for ("": on the server, or by a timer),
     `slug` is the release whose tree this one runs (its own number if it was built, 0 if nothing was shipped yet),
     `shares` the releases whose files that tree has links to (`environment` and `environment_key` say it of the first of
     them alone, as an older shipit does), `static` the directory of it that nginx serves ("" = none), `image` says that
@@ -200,6 +201,7 @@ class Release(Record):
     by: str = field(metadata=own(text))
     created: float = field(metadata=own(real))
     format: Format = field(default=FORMAT, metadata=own(format_number, since=Format(1, 1)))
+    key: str = field(default="", metadata=own(text, since=Format(1, 4)))
     slug: int = field(default=0, metadata=carried(NUMBER))
     environment: int = field(default=0, metadata=carried(NUMBER))
     config_base: int = field(default=0, metadata=own(NUMBER))

@@ -16,7 +16,7 @@ from receiver.names import AppName, TypeName
 PREFIX = Path("/usr/lib/shipit/current")
 PYTHON = PREFIX / "bin/python"
 LIBEXEC = PREFIX / "share/shipit/libexec"
-LAUNCH, BUILDER, IMAGE, ACME = (LIBEXEC / name for name in ("launch", "builder", "image", "acme"))
+LAUNCH, BUILDER, IMAGE, ACME, PARTS = (LIBEXEC / name for name in ("launch", "builder", "image", "acme", "parts"))
 
 # nginx's pools of kept connections to an app (ledger/pool.py).
 POOLS = 3

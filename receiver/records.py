@@ -53,7 +53,7 @@ class Format(NamedTuple):
 
 
 FIRST = Format(1, 0)  # of records without a format number
-FORMAT = Format(1, 3)
+FORMAT = Format(1, 4)
 
 # A reader makes a value of parsed JSON, or raises Corrupt, ValueError or a Failure. The format is the whole record's.
 Read = Callable[[Any, Format], Any]

@@ -32,6 +32,7 @@ class Verb(str, Enum):
     SNAPSHOT_CONFIG = "snapshot_config"
     READ_CONFIG = "read_config"
     BUILD = "build"
+    LIST_PARTS = "list_parts"
     CLEAR_CACHE = "clear_cache"
     RELEASE_COMMAND = "release_command"
     CHECK_FILES = "check_files"
@@ -75,6 +76,8 @@ FIELDS: Mapping[Verb, frozenset[str]] = {
     Verb.READ_CONFIG: frozenset({APP, RELEASE}),
     # Makes slugs/vN and runs the builder in it. fds: source (tar stream), output. {"code": int, "digest": str}
     Verb.BUILD: frozenset({APP, RELEASE}),
+    # What was installed for vN, as a program of its builder's reads it in the slug (inside/parts.py). fds: output. {"code": int}
+    Verb.LIST_PARTS: frozenset({APP, RELEASE}),
     # Empties what the app's builds keep for later builds. {}
     Verb.CLEAR_CACHE: frozenset({APP}),
     # Runs the release command in the new slug with the new config. fds: output. {"code": int}
@@ -132,7 +135,7 @@ FIELDS: Mapping[Verb, frozenset[str]] = {
 }
 
 FDS: Mapping[Verb, int] = {
-    Verb.BUILD: 2, Verb.RELEASE_COMMAND: 1, Verb.CHECK_COMMAND: 1, Verb.RUN: 3,
+    Verb.BUILD: 2, Verb.LIST_PARTS: 1, Verb.RELEASE_COMMAND: 1, Verb.CHECK_COMMAND: 1, Verb.RUN: 3,
     Verb.CERTIFY: 1, Verb.ADD_CERTIFICATE: 1, Verb.PROVE_BY_DNS: 1,
 }  # fmt: skip
 

@@ -55,7 +55,25 @@ def diff(ctx: Context, app: AppName, old: int, new: int | None, form: str) -> No
     if len(rows) > MOST:
         out.say(f"… and {len(rows) - MOST} more: --format json")
     for part, why in difference.why.items():
-        tell(f"What differs in {part} cannot be told: {why}.")
+        tell(f"What differs in {part} cannot be told. {why}")
+
+
+@click.command()
+@app_argument
+@click.argument("release", type=RELEASE)
+@click.pass_obj
+def sbom(ctx: Context, app: AppName, release: int) -> None:
+    """Print what was installed for a release as a bill of materials, CycloneDX 1.6 in JSON.
+
+    \b
+    Example: shipit releases:sbom blog v7 > blog-v7.cdx.json
+    """
+    from receiver.story.bill import bill, parts_of
+
+    ledger = ledger_of(ctx, app)
+    found = ledger.release(release)
+    with ctx.connect_agent() as agent:
+        out.show_json(bill(found, parts_of(ledger, agent, found)))
 
 
 @click.command()

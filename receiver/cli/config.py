@@ -115,7 +115,7 @@ def parse_pairs(pairs: tuple[str, ...]) -> dict[ConfigKey, str]:
 def submit(ctx: Context, app: AppName, change: dict[ConfigKey, str], unset: list[ConfigKey]) -> int:
     """One new release with the change; nothing happens when nothing would change."""
     ledger = ledger_of(ctx, app)
-    with Submission(ctx.layout, ledger, ctx.caller.name) as submission:
+    with Submission(ctx.layout, ledger, ctx.caller) as submission:
         current = ledger.current()
         today = submission.agent.read_config(app, current.number) if current else {}
         for key in unset:

@@ -91,7 +91,7 @@ def deploy(
 
     if what is None:
         return rebuild(ctx, app, fresh=fresh)
-    with Submission(ctx.layout, ledger, ctx.caller.name) as submission:
+    with Submission(ctx.layout, ledger, ctx.caller) as submission:
         origin = stored(ledger, what)
         if not drop_web:
             how = f"Meant so? shipit deploy {app} {what} --drop-web"
@@ -102,7 +102,7 @@ def deploy(
 def rebuild(ctx: Context, app: AppName, *, fresh: bool = False) -> int:
     """Make a release of the live commit and follow it to its end; returns the exit code."""
     ledger = ledger_of(ctx, app)
-    with Submission(ctx.layout, ledger, ctx.caller.name) as submission:
+    with Submission(ctx.layout, ledger, ctx.caller) as submission:
         origin = submission.current().origin
         if origin is None:
             raise Rejected(f"{app} has no commit to build.", hint=f"Push one: git push HOST:{app} main")
@@ -169,7 +169,7 @@ def ship(
     # Before it is the app's turn: who sends slowly keeps nobody waiting.
     with (
         arriving as (file, size),
-        Submission(ctx.layout, ledger, ctx.caller.name) as submission,
+        Submission(ctx.layout, ledger, ctx.caller) as submission,
     ):
         signer = signed_by(ctx, ledger.app, file, signature) if size else ""
         if signer:

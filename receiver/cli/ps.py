@@ -90,7 +90,7 @@ def scale(ctx: Context, app: AppName, counts: tuple[str, ...], force: bool, form
             out.table(rows, {"process": "PROCESS", "count": "COUNT"}, empty=f"{app} has no release yet.")
         return 0
     wish = dict(parse_count(text) for text in counts)
-    with Submission(ctx.layout, ledger, ctx.caller.name) as submission:
+    with Submission(ctx.layout, ledger, ctx.caller) as submission:
         current = ledger.current()
         if current is None or not current.slug:
             new = tuple(sorted({**dict(ledger.state().formation), **wish}.items()))
@@ -164,7 +164,7 @@ def restart(ctx: Context, app: AppName, process: TypeName | None) -> int:
 def restarted(ctx: Context, app: AppName) -> int:
     """Restart the app as a new release and follow it to its end; returns the exit code."""
     ledger = ledger_of(ctx, app)
-    with Submission(ctx.layout, ledger, ctx.caller.name) as submission:
+    with Submission(ctx.layout, ledger, ctx.caller) as submission:
         current = submission.current()
         if ledger.state().stopped:
             raise Rejected(f"{app} is stopped.", holds="Nothing was started.", hint=f"Start it: shipit ps:start {app}")
@@ -194,7 +194,7 @@ def start(ctx: Context, app: AppName) -> int:
     if not ledger.state().stopped:
         out.say(f"{app} is not stopped.")
         return 0
-    with Submission(ctx.layout, ledger, ctx.caller.name) as submission:
+    with Submission(ctx.layout, ledger, ctx.caller) as submission:
         current, values = submission.current(), {"message": "start"}
         return submit_with(submission, lambda state: replace(state, stopped=False), Change.RESTART, current, values)
 

@@ -173,7 +173,7 @@ def rollback(ctx: Context, app: AppName, release: int | None, keep_config: bool)
       shipit rollback blog v7 --keep-config
     """
     ledger = ledger_of(ctx, app)
-    with Submission(ctx.layout, ledger, ctx.caller.name) as submission:
+    with Submission(ctx.layout, ledger, ctx.caller) as submission:
         current = submission.current()
         target = target_of(ledger, release)
         if keep_config:

@@ -42,7 +42,7 @@ def limit(
             "Nothing to set.", hint=f"shipit resource:limit {app} --memory 512M\nSee: shipit resource:report {app}"
         )
     ledger = ledger_of(ctx, app)
-    with Submission(ctx.layout, ledger, ctx.caller.name) as submission:
+    with Submission(ctx.layout, ledger, ctx.caller) as submission:
         current = ledger.current()
         if current is None or not current.slug:
             if kind is None:

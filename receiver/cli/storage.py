@@ -78,7 +78,7 @@ def change(ctx: Context, ledger: Ledger, storage: Mounts, message: str) -> int:
     if storage == ledger.state().storage:
         out.say("Nothing changes: it is so already.")
         return 0
-    with Submission(ctx.layout, ledger, ctx.caller.name) as submission:
+    with Submission(ctx.layout, ledger, ctx.caller) as submission:
         current = ledger.current()
         if current is None or current.origin is None:
             ledger.change_state(lambda state: replace(state, storage=storage))

@@ -123,6 +123,7 @@ class Hooks:
         release = self.release = self._ledger.open_release(
             Change.DEPLOY,
             self._caller.name,
+            key=self._caller.fingerprint,
             builds=True,
             origin=origin,
             message=wish.message,

@@ -139,7 +139,9 @@ def receive(layout: Layout, request: RsyncRequest, caller: Caller, settings: Set
             for line in lines:
                 tell(line)
             approve_for(caller, ledger, admission.names)
-            release = ledger.open_release(Change.DEPLOY, caller.name, builds=True, origin=origin)
+            release = ledger.open_release(
+                Change.DEPLOY, caller.name, key=caller.fingerprint, builds=True, origin=origin
+            )
             source.keep(release.number, origin)
             ended = worker.begin(layout, ledger, release, agent)
             verdict = follow(

@@ -117,6 +117,10 @@ class Agent:
         answer = self._call(Request(Verb.BUILD, app, release), (source, output))
         return BuildResult(int(answer["code"]), str(answer["digest"]))
 
+    def list_parts(self, app: AppName, release: int, output: int) -> int:
+        """Have what was installed for vN written to `output`, a line of JSON each; returns the exit code."""
+        return int(self._call(Request(Verb.LIST_PARTS, app, release), (output,))["code"])
+
     def clear_cache(self, app: AppName) -> None:
         """Remove all that the app's builds have kept for later builds. Not while one runs."""
         self._call(Request(Verb.CLEAR_CACHE, app))

@@ -6,6 +6,7 @@ A slug and what an app wrote are never opened; the ledger's records are decoded 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
@@ -18,7 +19,7 @@ from receiver.errors import Failure, HostFault, NotFound, Rejected
 from receiver.ledger.ledger import Ledger
 from receiver.model import CheckKind, Release
 from receiver.names import AppName, ConfigKey, build_may_see
-from receiver.paths import BUILDER, LAUNCH, PYTHON, AppPaths, Layout, app_user, build_user
+from receiver.paths import BUILDER, LAUNCH, PARTS, PYTHON, AppPaths, Layout, app_user, build_user
 from receiver.root import accounts, reconcile
 from receiver.system import disk
 from receiver.wire import Request
@@ -27,6 +28,7 @@ CONFIG_MODE = 0o600
 # execve(2): one string of the environment has 128 KiB with its name; systemd: all credentials of a unit 1 MiB.
 MAX_VALUE, MAX_CONFIG = 2**17 - 200, 2**20 - 2**16
 MAX_TREE = 2_000_000  # entries of a slug, environment included
+PARTS_TIMEOUT = 60
 
 Answer = dict[str, Any]
 # Runs while a job does; stops the job when whoever asked for it has gone.
@@ -130,6 +132,20 @@ class Verbs:
             return {"code": code, "digest": ""}
         self._note_ran(release.app, [release.number])
         return {"code": code, "digest": disk.digest_tree(of.slug, MAX_TREE)}
+
+    def do_list_parts(self, request: Request, fds: Sequence[int]) -> Answer:
+        release = self._known(request)
+        paths = self._app(request.app)
+        slug = paths.release(release.slug).slug
+        if not release.slug or not slug.is_dir():
+            raise NotFound(f"The files of {release.name} are not kept any more.")
+        # By the builder, who owns them, and with nothing to write: what a build has left is read by nobody else.
+        job = Job(
+            name=job_name("parts", release.app, release.number, str(os.getpid())), app=release.app,
+            user=build_user(release.app), argv=(str(PYTHON), "-IS", str(PARTS), str(paths.slugs)), cwd=slug, writable=(),
+            timeout=PARTS_TIMEOUT, build=True,
+        )  # fmt: skip
+        return {"code": self._run(job, None, fds[0])}
 
     def do_clear_cache(self, request: Request, fds: Sequence[int]) -> Answer:
         paths = self._app(request.app)

@@ -5,9 +5,10 @@ A runtime is one file of this folder (or one folder) and one row of `all.py`; te
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from receiver.manifest import Manifest, Problems, Pushed, Tree
 from receiver.manifest.command import Server
@@ -106,6 +107,30 @@ class Trouble:
     dead: bool = False
 
 
+@dataclass(frozen=True)
+class Part:
+    """Something that was installed for a release. `kind` is a type of a package URL (`pypi`, `npm`, `golang`, `gem`,
+    `composer`, `deb`, `rpm`, `generic`), `license` what the part says of it; `tool`: the release runs on it or was built
+    with it, and it is no library of the app's; `more`: what else names it, such as the architecture of a deb."""
+
+    kind: str
+    name: str
+    version: str
+    license: str = ""
+    tool: bool = False
+    more: tuple[tuple[str, str], ...] = ()
+
+
+class Slug(Protocol):
+    """What a build has left, to be looked at: hostile data. Paths are relative, with `/`; no link is followed."""
+
+    def names(self, directory: str) -> list[str]:
+        """What is in a directory, sorted; [] if there is none."""
+
+    def read(self, path: str, most: int) -> bytes:
+        """The first `most` bytes of a regular file; b"" if there is none."""
+
+
 class Runtime:
     """What makes a slug of a tree. `name` is a word; `makes` are the names at the slug's top that only its build may
     make, `reads` the files at the tree's top that decide what it does, `tools` the programs that it needs beside shipit's. A
@@ -170,6 +195,11 @@ class Runtime:
     def advice(self, line: str) -> str:
         """What to write after a build that has failed and printed this line; "" when nothing is known of it."""
         return ""
+
+    def parts(self, slug: Slug) -> Iterator[Part]:
+        """What this runtime has installed there. Run as the builder's user, with nothing to write; raises nothing,
+        whatever the files hold."""
+        return iter(())
 
     def trouble(self, slug: Path) -> Trouble | None:
         """What the machine has done since to what the processes of a live slug run on. As root: nothing is read that a

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Iterator
 from contextlib import suppress
 
 from receiver.errors import Rejected
 from receiver.manifest import Pushed, Tree
-from receiver.runtimes.base import BuildPlan, Evidence, Made, Project, Runtime, Step, Suggestion
+from receiver.runtimes.base import BuildPlan, Evidence, Made, Part, Project, Runtime, Slug, Step, Suggestion
 from receiver.runtimes.python import wheel
 
 NAME, HOME = "go.mod", ".go"
@@ -44,6 +45,12 @@ echo "$(GOTOOLCHAIN=local .go/bin/go version)"
 """
 # Without a compiler for C, what would use one is built in Go alone.
 _BUILD = 'mkdir -p bin; command -v cc >/dev/null || export CGO_ENABLED=0; exec go install "$@"'
+
+# What a program that Go has built says of what is in it (debug/buildinfo): a magic word in the first 32 bytes of which a
+# flag tells that two strings follow, each behind its length: Go's version, and lines of `dep PATH VERSION SUM` between
+# two marks of 16 bytes.
+BUILT, INLINE, HEAD, MARK = b"\xff Go buildinf:", 2, 32, 16
+MOST = 2**28  # bytes of a program
 
 
 class Go(Runtime):
@@ -104,6 +111,10 @@ class Go(Runtime):
         ((name, where),) = found.items()
         return Suggestion(f"No Procfile: {where} is the only command, so `web: bin/{name}`.", web=f"bin/{name}")
 
+    def parts(self, slug: Slug) -> Iterator[Part]:
+        for name in slug.names("bin"):
+            yield from built(slug.read(f"bin/{name}", MOST))
+
     def example(self, pushed: Pushed) -> str:
         return f"web: bin/{min(commands(pushed.tree), default='server')}"
 
@@ -157,3 +168,33 @@ def _system() -> str:
         known = os.stat(SYSTEM)  # noqa: PTH116
         return f"{known.st_size} {known.st_mtime_ns}"
     return ""
+
+
+def built(program: bytes) -> Iterator[Part]:
+    """The modules in a program, and the Go that built it; nothing of what Go has not built, or before 1.18."""
+    at = program.find(BUILT)
+    if at < 0 or len(program) < at + HEAD or not program[at + 15] & INLINE:
+        return
+    version, at = _string(program, at + HEAD)
+    modules, _ = _string(program, at)
+    if version.startswith(b"go"):
+        yield Part("generic", "go", version[2:].split(b" ")[0].decode(errors="replace"), tool=True)
+    lines = [line.split("\t") for line in modules[MARK:-MARK].decode(errors="replace").splitlines()]
+    for number, words in enumerate(lines):
+        replaced = lines[number + 1] if number + 1 < len(lines) else []
+        if words[0] == "dep" and len(words) > 2:
+            used = replaced if replaced[:1] == ["=>"] and len(replaced) > 2 else words
+            yield Part("golang", used[1], used[2])
+
+
+def _string(program: bytes, at: int) -> tuple[bytes, int]:
+    """A string behind its length (a varint), and where it ends."""
+    length = shift = 0
+    while at < len(program) and shift < 35:
+        byte = program[at]
+        at += 1
+        length |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            break
+    return program[at : at + length], at + length

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+
 from receiver.manifest import Pushed
 from receiver.manifest.command import Server
 from receiver.paths import IMAGE, PYTHON
-from receiver.runtimes.base import BuildPlan, Evidence, Project, Runtime, Step
+from receiver.runtimes.base import BuildPlan, Evidence, Part, Project, Runtime, Slug, Step
 
 POINTER = "shipit-image.json"  # in the commit: which image it is
 
@@ -24,6 +27,15 @@ class Image(Runtime):
     def server(self, command: str, pushed: Pushed) -> Server | None:
         # Whatever it is: no socket of the machine's is in a container.
         return Server("the image", only_port=True) if self.finds(pushed) else None
+
+    def parts(self, slug: Slug) -> Iterator[Part]:
+        try:
+            said = json.loads(slug.read(POINTER, 2**16) or b"{}")
+            name, version = said["name"] or "image", said["id"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return
+        if isinstance(name, str) and isinstance(version, str):
+            yield Part("oci", name, version)
 
     def plan(self, project: Project) -> BuildPlan:
         step = Step("Storing the image", (str(PYTHON), "-IS", str(IMAGE), "load"))

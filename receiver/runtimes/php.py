@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from receiver.manifest import Pushed, Tree
 from receiver.manifest.command import Server
 from receiver.manifest.problems import reject
 from receiver.model import ProcessEnv
-from receiver.runtimes.base import BuildPlan, Evidence, Made, Project, Runtime, Step, Suggestion
+from receiver.runtimes.base import BuildPlan, Evidence, Made, Part, Project, Runtime, Slug, Step, Suggestion
 
 NAME, LOCK, HOME = "composer.json", "composer.lock", ".php"
 RECIPE = 1
@@ -169,6 +170,19 @@ class PHP(Runtime):
         command = f"{SERVE} {root or '.'}"
         where = f"{root}/index.php".lstrip("/")
         return Suggestion(f"No Procfile: there is {where}, so `web: {command}` (php-fpm and nginx).", web=command)
+
+    def parts(self, slug: Slug) -> Iterator[Part]:
+        try:
+            said = json.loads(slug.read("vendor/composer/installed.json", 2**24) or b"{}")
+        except (ValueError, RecursionError):
+            return
+        packages = said.get("packages") if isinstance(said, dict) else said
+        for one in packages if isinstance(packages, list) else ():
+            name, version = (one.get(key) for key in ("name", "version")) if isinstance(one, dict) else (None, None)
+            if isinstance(name, str) and isinstance(version, str):
+                licenses = one.get("license")
+                first = licenses[0] if isinstance(licenses, list) and len(licenses) == 1 else ""
+                yield Part("composer", name, version.removeprefix("v"), first if isinstance(first, str) else "")
 
     def example(self, pushed: Pushed) -> str:
         return f"web: {SERVE} public"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Iterator
 from contextlib import suppress
 
 from receiver.manifest import Problems, Pushed, Tree
 from receiver.model import ProcessEnv
-from receiver.runtimes.base import BuildPlan, Evidence, Made, Project, Runtime, Step, Suggestion
+from receiver.runtimes.base import BuildPlan, Evidence, Made, Part, Project, Runtime, Slug, Step, Suggestion
 
 NAME, LOCK = "Gemfile", "Gemfile.lock"
 RUBY, GEMS = ".ruby", ".gems"
@@ -36,6 +37,10 @@ echo "An administrator installs Debian's:  apt install ruby ruby-bundler ruby-de
 echo "or another one into /opt/rubies/ruby-$wish; or the Gemfile and .ruby-version want the one that is there." >&2
 exit 1
 """
+# A gem in a lock file: its name, its version, and what machine it is for.
+_GEM = re.compile(
+    r"^    ([A-Za-z0-9][A-Za-z0-9._-]{0,99}) \(([0-9][A-Za-z0-9.]{0,60})(?:-([A-Za-z0-9._-]{1,60}))?\)$", re.MULTILINE
+)
 _INSTALL = 'bundle install && mkdir -p "$BUNDLE_PATH"'
 
 
@@ -114,6 +119,12 @@ class Ruby(Runtime):
             # It reads $PORT, and more of the app's own.
             command = "bundle exec puma -C config/puma.rb"
         return Suggestion(f"No Procfile: there is a config.ru, so `web: {command}`.", web=command)
+
+    def parts(self, slug: Slug) -> Iterator[Part]:
+        # What a build installed by it is what it says (BUNDLE_DEPLOYMENT); without one nothing was.
+        lock = slug.read(LOCK, 2**20).decode(errors="replace") if GEMS in slug.names("") else ""
+        for name, version, platform in _GEM.findall(lock):
+            yield Part("gem", name, version, more=(("platform", platform),) if platform else ())
 
     def example(self, pushed: Pushed) -> str:
         return "web: bundle exec puma -p $PORT"

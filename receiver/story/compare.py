@@ -11,6 +11,7 @@ from receiver.ledger.ledger import Ledger
 from receiver.model import Origin, Release
 from receiver.root.client import Agent
 from receiver.sources.all import source_of
+from receiver.story import bill
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -66,7 +67,7 @@ def compare(ledger: Ledger, agent: Agent, old: Release, new: Release) -> Differe
     return Difference(
         (described(old.origin), described(new.origin)),
         files(ledger, old, new, why),
-        None,
+        installed(ledger, agent, old, new, why),
         config(agent, old, new, why),
         between(commands(old), commands(new)),
         between(dict(old.formation), dict(new.formation)),
@@ -96,7 +97,7 @@ def files(ledger: Ledger, old: Release, new: Release, why: dict[str, str]) -> Ch
             continue
         source = source_of(ledger.paths, origin)
         if not source.has(origin):
-            why["files"] = f"those of {release.name} are not kept any more"
+            why["files"] = f"The files of {release.name} are not kept any more."
             return None
         found.append(source.listed(origin))
     was, now = found
@@ -108,6 +109,20 @@ def files(ledger: Ledger, old: Release, new: Release, why: dict[str, str]) -> Ch
     return Changes(changes.added, changes.removed, dict(sorted({**changes.changed, **equal}.items())))
 
 
+def installed(ledger: Ledger, agent: Agent, old: Release, new: Release, why: dict[str, str]) -> Changes | None:
+    """The versions of what was installed, by kind and name."""
+    if old.slug == new.slug:
+        return Changes()
+    found = []
+    for release in (old, new):
+        parts = bill.dependencies(ledger, agent, release)
+        if isinstance(parts, str):
+            why["dependencies"] = parts
+            return None
+        found.append(parts)
+    return between(*found)
+
+
 def config(agent: Agent, old: Release, new: Release, why: dict[str, str]) -> Changes | None:
     """The names of the config vars that differ. No value leaves this function."""
     values: list[Mapping[str, str]] = []
@@ -115,7 +130,7 @@ def config(agent: Agent, old: Release, new: Release, why: dict[str, str]) -> Cha
         try:
             values.append({str(key): value for key, value in agent.read_config(release.app, release.number).items()})
         except NotFound:
-            why["config"] = f"the config vars of {release.name} are not kept any more"
+            why["config"] = f"The config vars of {release.name} are not kept any more."
             return None
     changes = between(*values)
     hidden = dict.fromkeys

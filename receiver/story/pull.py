@@ -97,7 +97,7 @@ class Pull:
                 self._refuse_rewritten(follow, seen, last, oid, goes_on=goes_on)
             how = f"Meant so? shipit ps:scale {app} web=0"
             admission = Admission(self.layout, self.ledger, self.settings, self.caller, how)
-            with Submission(self.layout, self.ledger, self.caller.name) as submission:
+            with Submission(self.layout, self.ledger, self.caller) as submission:
                 origin = source.take(git, oid, seen.ref, admission)
                 self._save(lambda now: replace(now, name=seen.ref, seen=str(seen.oid), commit=str(oid), refused=""))
                 approve_for(self.caller, self.ledger, admission.names)

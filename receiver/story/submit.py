@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from receiver.caller import Caller
 from receiver.errors import Cancelled, Rejected
 from receiver.ledger.follow import follow
 from receiver.ledger.ledger import Ledger
@@ -31,13 +32,13 @@ class Submission:
     `agent` may be asked until the release is submitted; then the worker has it.
     """
 
-    def __init__(self, layout: Layout, ledger: Ledger, by: str) -> None:
+    def __init__(self, layout: Layout, ledger: Ledger, by: Caller) -> None:
         self.layout, self.ledger, self.by = layout, ledger, by
         # It starts while we still decide what to ask for.
         self.agent = Agent.connect(layout.agent_socket)
 
     def __enter__(self) -> Submission:
-        self._turn = queued(self.ledger, self.by, push=False, say=self._wait)
+        self._turn = queued(self.ledger, self.by.name, push=False, say=self._wait)
         self._turn.__enter__()
         try:
             self.agent.reopen()
@@ -77,7 +78,7 @@ class Submission:
         `base`: the release whose carried fields it takes over (records.py); `values` are its own. The config vars of a
         release that is not built are written here, with `change`, and go to the agent and nowhere else.
         """
-        release = self.ledger.open_release(what, self.by, base, **values)
+        release = self.ledger.open_release(what, self.by.name, base, key=self.by.fingerprint, **values)
         if release.builds and release.origin:
             source_of(self.ledger.paths, release.origin).keep(release.number, release.origin)
         if not release.builds:

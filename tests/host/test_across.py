@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import shlex
 import tarfile
-from pathlib import Path
 
 import pytest
 from contract.runtimes.samples import SERVE, deb
-from lab.base import Result, run
+from lab.base import run
 from lab.client import Client, Repo
 from lab.host import Host
 
-from host.apps import asked, files, newest, pushed, say
+from host.apps import asked, build, files, newest, say
 from host.test_laptop import shipit
+from host.wheels import wheel
 
 
 def given(laptop: Client, *words: str, check: bool = True) -> bytes:
@@ -80,6 +81,48 @@ def test_a_pushed_release_is_given_back_as_pack_makes_it_and_is_a_release_again(
     sent = laptop.ssh("deploy again -", input=first) if not laptop.ssh("apps:create again").code else None
     assert sent is not None and sent.code == 0 and laptop.get("again").body == "one", str(sent)
     assert given(laptop, "again", newest(laptop, "again")["release"]) == first, "and so it is given back once more"
+
+
+def test_what_was_installed_is_a_bill_whose_differences_are_told_and_no_link_of_a_build_shows_more(
+    shared_host: Host, laptop: Client
+) -> None:
+    from cyclonedx.schema import SchemaVersion
+    from cyclonedx.validation.json import JsonStrictValidator
+
+    shared_host.write("/var/lib/shipit/secret.json", '{"name": "secret", "version": "1"}')
+    hostile = (
+        'mkdir -p node_modules/x node_modules/y; echo \'{"name": "x", "version": "1"}\' > node_modules/x/package.json'
+    )
+    hostile += "; ln -s /var/lib/shipit/secret.json node_modules/y/package.json; ln -s / node_modules/root"
+    wheels = {
+        f"wheels/other-{version}-py3-none-any.whl": wheel(version, "", name="other", scripts="")
+        for version in ("2.0", "3.0")
+    }
+    repo = laptop.repo("bill", {**files("one"), "requirements.txt": "other==2.0\n--find-links wheels\n", **wheels})
+    assert repo.push().code == 0
+    repo.commit({"requirements.txt": "other==3.0\n--find-links wheels\n", "shipit.yml": build(hostile)})
+    assert repo.push().code == 0
+    made = say(laptop, "releases:sbom", "bill", "v2", check=True).out
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(made) is None
+    found = {one["purl"] for one in json.loads(made)["components"]}
+    assert {"pkg:pypi/other@3.0", "pkg:npm/x@1"} <= found and not [one for one in found if "secret" in one], found
+    assert [one for one in found if re.fullmatch(r"pkg:generic/python@3\.\d+\.\d+", one)], found
+    assert say(laptop, "releases:sbom", "bill", "v2").out == made, "the same release gives the same bill"
+    # A config change shares the slug; another environment does not.
+    say(laptop, "config:set", "bill", "A=1", check=True)
+    assert {
+        one["purl"] for one in json.loads(say(laptop, "releases:sbom", "bill", "v3", check=True).out)["components"]
+    } == found
+    differs = asked(laptop, "releases:diff", "bill", "v1", "v3")["dependencies"]
+    assert differs["changed"] == {"pypi/other": {"from": "2.0", "to": "3.0"}} and differs["added"] == {"npm/x": "1"}
+    assert "pypi/other 2.0 → 3.0" in say(laptop, "releases:diff", "bill", "v1", check=True).out
+    # What is gone is told, and the rest compared.
+    shared_host.sh("rm -rf /var/lib/shipit/apps/bill/slugs/v1", check=True)
+    gone = say(laptop, "releases:diff", "bill", "v1", check=True)
+    assert "The files of v1 are not kept any more" in gone.err and "requirements.txt" in gone.out
+    refused = say(laptop, "releases:sbom", "bill", "v1")
+    assert refused.code == 2 and "not kept any more" in refused.err, str(refused)
+    assert not shared_host.failed_units()
 
 
 def test_a_package_is_given_back_as_it_was_sent(shared_host: Host, laptop: Client) -> None:

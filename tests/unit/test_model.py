@@ -174,7 +174,7 @@ CARRIED = {
 }  # fmt: skip
 OWN = {
     "app", "number", "format", "change", "status", "by", "created", "config_base", "target", "took_over", "fresh",
-    "message", "previous", "finished", "seconds", "reason",
+    "message", "previous", "finished", "seconds", "reason", "key",
 }  # fmt: skip
 
 
@@ -188,7 +188,7 @@ def test_a_release_takes_over_the_carried_fields_of_its_base_and_no_other() -> N
         RELEASE, warm=60, environment_key="k", runtime="python", release_command="r", env=((ConfigKey("A"), "b"),),
         domains=(Domain("a.example"),), capabilities={"x": {"y": 1}}, process_env=ProcessEnv(("bin",)), shares=(7,),
         static="dist", storage=(("a", "b"),), image=True,
-        target=3, config_base=4, took_over=5, previous=6, fresh=True, message="m", reason="r",
+        target=3, config_base=4, took_over=5, previous=6, fresh=True, message="m", reason="r", key="SHA256:x",
     )  # fmt: skip
     made = Release(
         app=AppName("blog"), number=9, change=Change.SCALE, status=Status.STARTING, by="bob",

@@ -23,6 +23,7 @@ REQUESTS = [
     Request(Verb.SNAPSHOT_CONFIG, BLOG, 8, base=7, set={KEY: "hé\n'\"$x"}, unset=(ConfigKey("OLD"),)),
     Request(Verb.READ_CONFIG, BLOG, 0),
     Request(Verb.BUILD, BLOG, 8),
+    Request(Verb.LIST_PARTS, BLOG, 8),
     Request(Verb.CLEAR_CACHE, AppName("blog")),
     Request(Verb.RELEASE_COMMAND, BLOG, 8),
     Request(Verb.CHECK_FILES, BLOG, releases=(5, 8)),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from receiver.manifest import Pushed
 from receiver.manifest.problems import reject
 from receiver.model import ProcessEnv
-from receiver.runtimes.base import BuildPlan, Evidence, Project, Runtime, Suggestion
+from receiver.runtimes.base import BuildPlan, Evidence, Part, Project, Runtime, Slug, Suggestion
 from receiver.runtimes.node import package, versions
 
 _RUNS = re.compile(r"(?:^|[\s;&|/])(?:node|npm|npx|pnpm|yarn)\s")
@@ -103,6 +104,14 @@ class Node(Runtime):
         chosen = package.manager(pushed.tree, data)
         others = package.leftover(pushed.tree, chosen)
         return [f"{chosen.lock} counts, {' and '.join(others)} does not: git rm what you do not use."] if others else []
+
+    def parts(self, slug: Slug) -> Iterator[Part]:
+        from receiver.runtimes.node import installed
+        from receiver.runtimes.python.installed import distributions
+
+        yield from installed.packages(slug)
+        # The program itself, where PyPI has brought it.
+        yield from distributions(slug, ".node/lib", tool=True)
 
     def example(self, pushed: Pushed) -> str:
         return "web: node server.js"

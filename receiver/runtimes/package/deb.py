@@ -36,12 +36,12 @@ def look(file: IO[bytes], most: int = MOST) -> Packed:
     if control is None or data is None:
         raise Rejected("This is no Debian package: its control or its data archive is missing.")
     told = next((raw for path, _, raw in _files(control, lambda path: path == "control") if path == "control"), b"")
-    fields = dict(_FIELD.findall(told.decode(errors="replace")))
-    name, version, architecture = (fields.get(key, "") for key in ("Package", "Version", "Architecture"))
-    if not (_NAME.fullmatch(name) and _VERSION.fullmatch(version) and _ARCHITECTURE.fullmatch(architecture)):
+    said = fields(told)
+    if not said:
         raise Rejected(
             "The Debian package does not say what it is called: its control file has no good name or version."
         )
+    name, version, architecture = said["Package"], said["Version"], said["Architecture"]
     beside, paths = {"control": told}, []
     for path, is_file, raw in _files(data, lambda path: UNITS.fullmatch(path) is not None):
         if is_file and not path.startswith("usr/share/doc/"):
@@ -52,6 +52,13 @@ def look(file: IO[bytes], most: int = MOST) -> Packed:
     beside["files"] = listed.encode(errors="replace")[:LONGEST]
     # A colon (the epoch) is in no file name that dpkg makes.
     return Packed(name, f"{name}_{version.rpartition(':')[2]}_{architecture}.deb", beside)
+
+
+def fields(control: bytes) -> dict[str, str]:
+    """`Package`, `Version` and `Architecture` of a control file; {} when one of them is missing or no good."""
+    found = dict(_FIELD.findall(control.decode(errors="replace")))
+    grammar = {"Package": _NAME, "Version": _VERSION, "Architecture": _ARCHITECTURE}
+    return found if all(pattern.fullmatch(found.get(name, "")) for name, pattern in grammar.items()) else {}
 
 
 def _members(file: IO[bytes]) -> Iterator[tuple[str, IO[bytes]]]:

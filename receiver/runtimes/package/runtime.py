@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from receiver.errors import Rejected
 from receiver.manifest import Problems, Pushed, Tree
 from receiver.model import WEB, ProcessEnv
 from receiver.names import type_name
 from receiver.runtimes import packed
-from receiver.runtimes.base import BuildPlan, Evidence, Made, Project, Runtime, Step, Suggestion
+from receiver.runtimes.base import BuildPlan, Evidence, Made, Part, Project, Runtime, Slug, Step, Suggestion
 from receiver.runtimes.package import deb, unit
 from receiver.runtimes.python import module
 
@@ -78,6 +78,13 @@ class Package(Runtime):
                 hint=f"Send a tree with the package and a Procfile beside it:\nweb: {next(iter(found.values()))}",
             )
         return None
+
+    def parts(self, slug: Slug) -> Iterator[Part]:
+        for file in slug.names(packed.BESIDE):
+            if file.endswith(".deb"):
+                fields = deb.fields(slug.read(f"{packed.BESIDE}/{file}/control", packed.LONGEST))
+                if fields:
+                    yield Part("deb", fields["Package"], fields["Version"], more=(("arch", fields["Architecture"]),))
 
     def example(self, pushed: Pushed) -> str:
         return "web: a-program-of-the-package --port $PORT"

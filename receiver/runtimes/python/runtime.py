@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from receiver.manifest import Problems, Pushed, Tree, toml
 from receiver.manifest.command import Server
 from receiver.model import WEB, ProcessEnv
-from receiver.runtimes.base import BuildPlan, Evidence, Project, Runtime, Suggestion, Trouble
+from receiver.runtimes.base import BuildPlan, Evidence, Part, Project, Runtime, Slug, Suggestion, Trouble
 from receiver.runtimes.python import command, interpreter, nearly, project, wheelfile
 from receiver.runtimes.python.project import Kind
 
@@ -109,6 +110,11 @@ class Python(Runtime):
         if not found:
             return ""
         return f"The app wants another Python than the server's. Name it in shipit.yml:  python: {found[1]}"
+
+    def parts(self, slug: Slug) -> Iterator[Part]:
+        from receiver.runtimes.python import installed
+
+        return installed.environment(slug, ".venv")
 
     def trouble(self, slug: Path) -> Trouble | None:
         return interpreter.trouble(slug)

@@ -1,0 +1,47 @@
+"""What is in node_modules: the name and version that each package says itself, of npm, yarn and pnpm."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from receiver.runtimes.base import Part, Slug
+
+MOST = 2**20
+DIRECTORIES = 100_000
+
+
+def packages(slug: Slug, top: str = "node_modules") -> Iterator[Part]:
+    """Every package below a node_modules, those of packages too. A link is none: pnpm keeps what it leads to in .pnpm."""
+    todo, looked = [top], 0
+    while todo and looked < DIRECTORIES:
+        directory = todo.pop()
+        for name in slug.names(directory):
+            looked += 1
+            place = f"{directory}/{name}"
+            if name == ".pnpm":
+                todo += [f"{place}/{one}/node_modules" for one in slug.names(place)]
+            elif name.startswith("@"):
+                for one in slug.names(place):
+                    yield from _package(slug, f"{place}/{one}")
+                    todo.append(f"{place}/{one}/node_modules")
+            elif not name.startswith("."):
+                yield from _package(slug, place)
+                todo.append(f"{place}/node_modules")
+
+
+def _package(slug: Slug, place: str) -> Iterator[Part]:
+    said = table(slug.read(f"{place}/package.json", MOST))
+    name, version, license_ = (said.get(key) for key in ("name", "version", "license"))
+    if isinstance(name, str) and isinstance(version, str) and name and version:
+        yield Part("npm", name, version, license_ if isinstance(license_, str) else "")
+
+
+def table(raw: bytes) -> dict[str, Any]:
+    """A JSON object; {} for anything else."""
+    try:
+        found = json.loads(raw)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
