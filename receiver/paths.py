@@ -16,6 +16,8 @@ from receiver.names import AppName, TypeName
 PREFIX = Path("/usr/lib/shipit/current")
 PYTHON = PREFIX / "bin/python"
 LIBEXEC = PREFIX / "share/shipit/libexec"
+# In a slug: an image that was just built, until the app's user has stored it (inside/image.py).
+HANDED_IMAGE = "shipit-image.built"
 LAUNCH, BUILDER, IMAGE, ACME, PARTS = (LIBEXEC / name for name in ("launch", "builder", "image", "acme", "parts"))
 
 # nginx's pools of kept connections to an app (ledger/pool.py).
@@ -302,6 +304,11 @@ class AppPaths:
     def images(self) -> Path:
         """The app's container images, kept by podman as the app's own user; made with the first."""
         return self.layout.images / self.name
+
+    @property
+    def image_builds(self) -> Path:
+        """What podman keeps of the images that are built here, as the build's user: no app's name has a dot."""
+        return self.layout.images / f"{self.name}.build"
 
     @property
     def received_images(self) -> Path:

@@ -60,8 +60,7 @@ def main(argv: list[str]) -> None:
     for made in plan["made"]:
         code = code or make_directory(made, base)
     code = code or run_following(plan, base)
-    # An image's build, which is the app's user's, has none.
-    if os.access(home / "cache", os.R_OK) and (plan["following"] or not all(made["link"] for made in plan["made"])):
+    if plan["following"] or not all(made["link"] for made in plan["made"]):
         bound_cache(home / "cache", plan["cache"])
     subprocess.call(["rm", "-rf", "--", scratch])
     if code == 0 and plan["static"]:

@@ -89,12 +89,14 @@ class Store:
             "--log-level", "fatal", *words,
         ]  # fmt: skip
 
-    def call(self, *words: str, quiet: bool = False) -> int:
-        """Run podman on the store to its end; returns its exit code."""
+    def call(self, *words: str, quiet: bool = False, also: Mapping[str, str] | None = None) -> int:
+        """Run podman on the store to its end, with `also` in its environment; returns its exit code. `quiet`: only what
+        goes wrong is printed."""
         import subprocess
 
         out = subprocess.DEVNULL if quiet else None
-        return subprocess.call(self.argv(*words), env=self.env, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+        env = {**(also or {}), **self.env}
+        return subprocess.call(self.argv(*words), env=env, stdin=subprocess.DEVNULL, stdout=out)
 
     def lines(self, *words: str) -> list[str]:
         """What it prints; nothing if it fails."""
@@ -119,6 +121,9 @@ class Container:
     """
 
     def __init__(self, apps: str, app: str, slug: str, command: str, env: Mapping[str, str]) -> None:
+        from receiver.inside import pretend
+
+        pretend.one_user()
         with open(f"{slug}/{STORED}") as file:  # noqa: PTH123
             stored = json.load(file)
         self.port = int(stored["port"] or PORT)

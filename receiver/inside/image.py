@@ -1,57 +1,192 @@
-"""Stores the container image of a release. Runs in the build's cage, as the app's user, in the slug that points at it.
+"""Makes and stores the container image of a release. Runs in the build's cage, in the release's slug.
 
-    image load      the image of shipit-image.json: from the archive that was sent, if the store has it not
+    image note              as the build's user: what the slug points at (an image that was sent)
+    image build FILE LIMIT  as the build's user: by this Dockerfile of the slug; LIMIT: bytes that its store may keep
+    image store             as the app's user: has podman take it, from the archive that was sent or from the build
 
-podman reads and unpacks it, in a user namespace where root is this user: whatever an image holds, nobody with more
-rights opens it. It is checked to be the one that was announced, by its digest. Images that no slug points at any more
-are removed first. Only the standard library: started with -I -S.
+podman reads, builds and unpacks in a user namespace where root is this user: whatever an image holds, nobody with more
+rights opens it. What is built is built in a store of the build's user, so that nothing of it meets the app's processes,
+and its layers are handed over: those that the app's store has not. An image is checked to be the one that was announced, by
+its digest. Images that no slug points at any more are removed first. Only the standard library: started with -I -S.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
-from receiver.inside import container
+from receiver.inside import container, pretend
+
+if False:  # typing is slow to import
+    from typing import Any
 
 POINTER = "shipit-image.json"
+# The image as it is handed over, an OCI layout; root takes it away.
+HANDED = "shipit-image.built"
+NAME = "localhost/app"
+APT = "/etc/apt/apt.conf.d/zz-shipit"
 
 
 def main(argv: list[str]) -> None:
     """Always ends by SystemExit with the verdict."""
-    if argv != ["load"]:
-        raise SystemExit(f"image: {argv}")
+    pretend.one_user()
     slug = Path.cwd()
-    app = slug.parents[1]
-    store = container.Store(str(app.parents[1] / "images" / app.name))
-    pointer = json.loads((slug / POINTER).read_bytes())
-    wanted = str(pointer["id"])
-    # Where podman was last time, which is another place each time; of its containers, of which there are none here.
-    # podman 4 keeps that in a directory, podman 5 in a database.
-    shutil.rmtree(f"{store.path}/libpod", ignore_errors=True)
-    for left in Path(store.path).glob("db.sql*"):
-        left.unlink()
-    kept = stored(store)
-    remove_unused(store, kept, slug.parent, wanted)
-    if wanted not in kept:
-        load(store, app / "releases/images" / f"{wanted.removeprefix('sha256:')}.tar", wanted)
-    (slug / container.STORED).write_text(json.dumps({"id": wanted, "port": int(pointer["port"])}) + "\n")
+    if argv == ["note"]:
+        pointer = json.loads((slug / POINTER).read_bytes())
+        note(slug, str(pointer["id"]), int(pointer["port"]), pointer.get("layers", []))
+    elif argv == ["store"]:
+        take(slug)
+    elif argv[:1] == ["build"] and len(argv) == 3:
+        build(slug, argv[1], int(argv[2]))
+    else:
+        raise SystemExit(f"image: {argv}")
     raise SystemExit(0)
 
 
-def load(store: container.Store, archive: Path, wanted: str) -> None:
-    """Have podman take the archive; ends with its exit code when it does not."""
-    if not archive.exists():
+def note(slug: Path, image: str, port: int, layers: list[str]) -> None:
+    """Write down which image the slug is of, for the launcher, and for whoever hands over the next."""
+    (slug / container.STORED).write_text(json.dumps({"id": image, "port": port, "layers": layers}) + "\n")
+
+
+def build(slug: Path, file: str, limit: int) -> None:
+    """Build the image; ends with podman's exit code when that fails."""
+    app = slug.parents[1]
+    store = opened(f"{app.parents[1]}/images/{app.name}.build")
+    new = not store.lines("images", "-q")
+    with contextlib.suppress(OSError):
+        # The builder's own, which is no part of the app.
+        (slug / ".shipit-data").rmdir()
+    for top, directories, files in os.walk(slug):
+        # Layers are found again by what is copied into them; a commit's time is not to count.
+        for name in (*directories, *files):
+            os.utime(f"{top}/{name}", (0, 0), follow_symlinks=False)
+    words = ["build", "--isolation=chroot", "--format=docker", "--layers", f"--file={file}", f"--tag={NAME}"]
+    words += arguments(Path(file).read_text(errors="replace"), store)
+    if code := store.call(*words, ".", also=wanted(os.environ)):
+        raise SystemExit(code)
+    port = exposed(store)
+    hand_over(store, slug, [] if new else known(slug.parent), port)
+    bound(store, limit)
+
+
+def arguments(text: str, store: container.Store) -> list[str]:
+    """What podman is told beside: the config vars that the Dockerfile asks for with ARG, by name; and for apt, that it
+    need not become another user to fetch (it looks whether it has)."""
+    asked = dict.fromkeys(re.findall(r"(?im)^\s*ARG\s+([A-Za-z_][A-Za-z0-9_]*)", text))
+    words = [f"--build-arg={name}" for name in asked if name in os.environ and not container.STEERS.fullmatch(name)]
+    if re.search(r"\bapt(-get)?\b", text):
+        told = Path(store.scratch, "apt.conf")
+        told.write_text('APT::Sandbox::User "root";\n')
+        told.chmod(0o644)
+        words.append(f"--volume={told}:{APT}")
+    return words
+
+
+def wanted(env: os._Environ[str]) -> dict[str, str]:
+    """Of the builder's environment, what a build in a container may see: config vars, and how the network is reached."""
+    return {
+        key: value
+        for key, value in env.items()
+        if not container.STEERS.fullmatch(key) or key.lower().endswith("_proxy")
+    }
+
+
+def exposed(store: container.Store) -> int:
+    """The lowest TCP port that the image says it listens on (EXPOSE), 0 for none."""
+    told = store.lines("image", "inspect", "--format={{json .Config.ExposedPorts}}", NAME)
+    ports = json.loads(told[0]) if told else None
+    found = [str(name).partition("/") for name in ports or {}]
+    return min((int(port) for port, _, kind in found if port.isdecimal() and kind in ("", "tcp")), default=0)
+
+
+def hand_over(store: container.Store, slug: Path, there: list[str], port: int) -> None:
+    """Write the image as an OCI layout, without the layers that are `there`: podman takes an empty file of a layer's
+    name for one that is written already, and who takes the image has them."""
+    layout = slug / HANDED
+    blobs = layout / "blobs/sha256"
+    blobs.mkdir(parents=True)
+    for layer in there:
+        (blobs / layer.removeprefix("sha256:")).touch()
+    if code := store.call("push", "--quiet", "--compression-format=zstd", NAME, f"oci:{layout}:app", quiet=True):
+        print("podman does not give the image away.", flush=True)
+        raise SystemExit(code)
+    for left in blobs.iterdir():
+        if left.stat().st_size == 0:
+            left.unlink()
+    index = json.loads((layout / "index.json").read_bytes())
+    manifest = json.loads(blob(layout, index["manifests"][0]))
+    config = json.loads(blob(layout, manifest["config"]))
+    note(slug, manifest["config"]["digest"], port, config["rootfs"]["diff_ids"])
+
+
+def blob(layout: Path, descriptor: Any) -> bytes:
+    return Path(layout, "blobs/sha256", str(descriptor["digest"]).removeprefix("sha256:")).read_bytes()
+
+
+def known(slugs: Path) -> list[str]:
+    """The layers of the images that the releases on the disk are of: the app's store has them."""
+    found: dict[str, None] = {}
+    for one in noted(slugs):
+        found |= dict.fromkeys(str(layer) for layer in one.get("layers", []))
+    return [layer for layer in found if re.fullmatch("sha256:[0-9a-f]{64}", layer)]
+
+
+def noted(slugs: Path) -> list[Any]:
+    """What the slugs say of their images."""
+    found = []
+    for path in sorted(slugs.glob(f"v*/{container.STORED}")):
+        # One that is just being removed.
+        with contextlib.suppress(OSError, ValueError):
+            found.append(json.loads(path.read_bytes()))
+    return found
+
+
+def bound(store: container.Store, limit: int) -> None:
+    """Empty the build's store once it is larger than `limit` bytes: the next build makes its layers again."""
+    told = subprocess.run(["du", "-sx", "--block-size=1", "--", store.path], stdout=-1, stderr=-1, check=False).stdout
+    size = int(told.split()[0]) if told else 0
+    if size > limit:
+        print(f"The layers of this app's builds had {size // 2**20} MiB, more than `cache` in the server's settings; they"
+              " were removed.", flush=True)  # fmt: skip
+        store.call("rmi", "--all", "--force", quiet=True)
+
+
+def take(slug: Path) -> None:
+    """Have the app's store take the image of the slug, if it has it not."""
+    app = slug.parents[1]
+    store = opened(f"{app.parents[1]}/images/{app.name}")
+    wanted = str(json.loads((slug / container.STORED).read_bytes())["id"])
+    kept = stored(store)
+    remove_unused(store, kept, slug.parent, wanted)
+    if wanted in kept:
+        return
+    archive = app / "releases/images" / f"{wanted.removeprefix('sha256:')}.tar"
+    built = slug / HANDED
+    if not built.is_dir() and not archive.exists():
         print("The image is not stored any more. Send it again: docker save IMAGE | ssh HOST deploy APP -", flush=True)
         raise SystemExit(1)
-    if code := store.call("load", "--quiet", "--input", str(archive)):
-        print("podman does not take the image.", flush=True)
+    if code := store.call("load", "--quiet", "--input", str(built if built.is_dir() else archive), quiet=True):
+        print("podman does not take the image. Once more from nothing: shipit deploy APP --fresh", flush=True)
         raise SystemExit(code)
     if wanted not in stored(store):
-        print(f"podman found another image in the archive than {wanted}.", flush=True)
+        print(f"podman found another image than {wanted}.", flush=True)
         raise SystemExit(1)
+
+
+def opened(path: str) -> container.Store:
+    """The store, without where podman was last time, which is another place each time; of its containers, of which there
+    are none here. podman 4 keeps that in a directory, podman 5 in a database."""
+    store = container.Store(path)
+    shutil.rmtree(f"{store.path}/libpod", ignore_errors=True)
+    for left in Path(store.path).glob("db.sql*"):
+        left.unlink()
+    return store
 
 
 def stored(store: container.Store) -> set[str]:
@@ -62,13 +197,7 @@ def stored(store: container.Store) -> set[str]:
 
 def remove_unused(store: container.Store, kept: set[str], slugs: Path, wanted: str) -> None:
     """Remove the images that no release on the disk points at."""
-    used = {wanted}
-    for known in slugs.glob(f"v*/{container.STORED}"):
-        try:
-            used.add(str(json.loads(known.read_bytes())["id"]))
-        except (OSError, ValueError, KeyError):
-            # A slug that is just being removed.
-            continue
+    used = {wanted, *(str(one.get("id", "")) for one in noted(slugs))}
     for image in sorted(kept - used):
         store.call("rmi", "--force", image, quiet=True)
 

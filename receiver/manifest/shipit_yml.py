@@ -50,6 +50,7 @@ class ShipitYml:
     domains: tuple[Domain, ...] = ()
     build_config: tuple[ConfigKey, ...] = ()
     build_command: str = ""
+    dockerfile: str = ""
     root: str = ""
     env: tuple[tuple[ConfigKey, str], ...] = ()
     storage: tuple[tuple[str, str], ...] = ()
@@ -110,6 +111,7 @@ def _values(document: Document, schema: Any, problems: Problems, sections: Seque
         domains=tuple(_names(document, ("domains",), data.get("domains", []), names.domain, problems)),
         build_config=tuple(_names(document, ("build", "config"), _listed(build), names.build_config, problems)),
         build_command=build.get("command", ""),
+        dockerfile=build.get("dockerfile", ""),
         root=build.get("root", ""),
         env=tuple(_env(document, problems)),
         run=tuple(_run(document)),

@@ -93,12 +93,13 @@ def make_users(paths: AppPaths) -> Ids:
     return ids_of(paths)
 
 
-def make_image_store(paths: AppPaths, ids: Ids) -> None:
-    """The directory in which podman keeps the app's images. Repeatable."""
+def make_image_stores(paths: AppPaths, ids: Ids) -> None:
+    """The directories in which podman keeps the app's images, and what its builds use again. Repeatable."""
     with disk.opened_dir(paths.layout.state) as state:
         disk.make_dir(state, paths.layout.images.name, 0o755, 0, 0)
     with disk.opened_dir(paths.layout.images) as images:
-        disk.make_dir(images, paths.name, 0o700, ids.app, ids.app_group)
+        disk.make_dir(images, paths.images.name, 0o700, ids.app, ids.app_group)
+        disk.make_dir(images, paths.image_builds.name, 0o700, ids.build, ids.app_group)
 
 
 def ids_of(paths: AppPaths) -> Ids:
@@ -114,6 +115,7 @@ def destroy(paths: AppPaths) -> None:
     """Remove all files of an app, then its users; nothing of it runs any more. Repeatable after a crash."""
     disk.remove_tree(paths.sockets)
     disk.remove_tree(paths.images)
+    disk.remove_tree(paths.image_builds)
     disk.remove_tree(paths.dir)
     for name in (build_user(paths.name), app_user(paths.name)):
         try:

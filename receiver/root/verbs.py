@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from receiver import settings
@@ -19,7 +19,18 @@ from receiver.errors import Failure, HostFault, NotFound, Rejected
 from receiver.ledger.ledger import Ledger
 from receiver.model import CheckKind, Release
 from receiver.names import AppName, ConfigKey, build_may_see
-from receiver.paths import BUILDER, LAUNCH, PARTS, PYTHON, AppPaths, Layout, app_user, build_user
+from receiver.paths import (
+    BUILDER,
+    HANDED_IMAGE,
+    IMAGE,
+    LAUNCH,
+    PARTS,
+    PYTHON,
+    AppPaths,
+    Layout,
+    app_user,
+    build_user,
+)  # fmt: skip
 from receiver.root import accounts, reconcile
 from receiver.system import disk
 from receiver.wire import Request
@@ -107,17 +118,15 @@ class Verbs:
             raise Rejected(f"{release.name} runs the slug of v{release.slug}; there is nothing to build.")
         ids = accounts.ids_of(paths)
         disk.remove_tree(of.slug)
-        # podman maps root of a container to the user who has stored its image: so that is whom the containers run as.
-        user, owner = (app_user(release.app), ids.app) if release.image else (build_user(release.app), ids.build)
         with disk.opened_dir(paths.slugs) as slugs:
-            disk.make_dir(slugs, of.slug.name, 0o2750, owner, ids.app_group)
+            disk.make_dir(slugs, of.slug.name, 0o2750, ids.build, ids.app_group)
         if release.image:
-            accounts.make_image_store(paths, ids)
+            accounts.make_image_stores(paths, ids)
         config = self._build_config(paths, release)
         job = Job(
-            name=job_name("build", release.app, release.number), app=release.app, user=user,
+            name=job_name("build", release.app, release.number), app=release.app, user=build_user(release.app),
             argv=(str(PYTHON), "-IS", str(BUILDER), release.app, str(release.number)), cwd=of.slug,
-            writable=(of.slug, paths.images if release.image else paths.cache), timeout=settings.load(self.layout.settings).build_timeout,
+            writable=(of.slug, paths.cache, *((paths.image_builds,) if release.image else ())), timeout=settings.load(self.layout.settings).build_timeout,
             config=of.config.with_suffix(".build") if config is not None else None, build=True,
             release=release if release.image else None,
         )  # fmt: skip
@@ -128,6 +137,8 @@ class Verbs:
         finally:
             if job.config:
                 disk.remove_file(job.config)
+        if release.image and not code:
+            code = self._store_image(job, paths, fds[1])
         if code:
             return {"code": code, "digest": ""}
         self._note_ran(release.app, [release.number])
@@ -147,12 +158,23 @@ class Verbs:
         )  # fmt: skip
         return {"code": self._run(job, None, fds[0])}
 
+    def _store_image(self, build: Job, paths: AppPaths, output: int) -> int:
+        """The second half of an image's build: podman maps root of a container to the user who has stored its image, so
+        that is whom the containers run as."""
+        job = replace(build, user=app_user(paths.name), argv=(str(PYTHON), "-IS", str(IMAGE), "store"),
+                      writable=(paths.images,), config=None)  # fmt: skip
+        try:
+            return self._run(job, None, output)
+        finally:
+            disk.remove_tree(build.cwd / HANDED_IMAGE)
+
     def do_clear_cache(self, request: Request, fds: Sequence[int]) -> Answer:
         paths = self._app(request.app)
         ids = accounts.ids_of(paths)
         disk.remove_tree(paths.cache)
         with disk.opened_dir(paths.cache.parent) as app:
             disk.make_dir(app, paths.cache.name, 0o700, ids.build, ids.app_group)
+        disk.remove_tree(paths.image_builds)
         return {}
 
     def do_release_command(self, request: Request, fds: Sequence[int]) -> Answer:

@@ -82,10 +82,13 @@ class Project:
 @dataclass(frozen=True)
 class Evidence:
     """`what` shows that a project is of this runtime: a file, or a key of shipit.yml. `weak`: it counts only where no
-    runtime has found more."""
+    runtime has found more. `alone`: no other runtime counts beside it. `last`: it counts, alone, where what all others
+    have found cannot be run."""
 
     what: str
     weak: bool = False
+    alone: bool = False
+    last: bool = False
 
 
 @dataclass(frozen=True)

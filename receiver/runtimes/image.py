@@ -1,42 +1,108 @@
-"""A container image that was sent: its pointer is the tree (sources/image.py), and podman stores and runs it."""
+"""Container images: one that was sent, whose pointer is the tree (sources/image.py), or one that a Dockerfile makes."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 
-from receiver.manifest import Pushed
+from receiver.manifest import Problems, Pushed
 from receiver.manifest.command import Server
 from receiver.paths import IMAGE, PYTHON
-from receiver.runtimes.base import BuildPlan, Evidence, Part, Project, Runtime, Slug, Step
+from receiver.runtimes.base import BuildPlan, Evidence, Part, Project, Runtime, Slug, Step, Suggestion
 
 POINTER = "shipit-image.json"  # in the commit: which image it is
+DOCKERFILES = ("Dockerfile", "Containerfile")
+# As a process's whole command: what the image itself starts (inside/container.py).
+OWN = "CMD"
+# What inside/image.py makes: what it tells the launcher of the image; the image while it is handed over.
+MAKES = ("shipit-image.stored.json", "shipit-image.built")
 
 
 class Image(Runtime):
     """Its process types, and what else a manifest says, are in the labels of the image."""
 
     name = "image"
-    # What inside/image.py tells the launcher of the image that it has stored.
-    makes = ("shipit-image.stored.json",)
+    makes = MAKES
     reads = (POINTER,)
 
     def finds(self, pushed: Pushed) -> Evidence | None:
-        return Evidence(POINTER) if POINTER in pushed.tree.files() else None
+        return Evidence(POINTER, alone=True) if POINTER in pushed.tree.files() else None
 
     def server(self, command: str, pushed: Pushed) -> Server | None:
         # Whatever it is: no socket of the machine's is in a container.
         return Server("the image", only_port=True) if self.finds(pushed) else None
 
     def parts(self, slug: Slug) -> Iterator[Part]:
-        try:
-            said = json.loads(slug.read(POINTER, 2**16) or b"{}")
-            name, version = said["name"] or "image", said["id"]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            return
-        if isinstance(name, str) and isinstance(version, str):
-            yield Part("oci", name, version)
+        return _part(slug, POINTER)
 
     def plan(self, project: Project) -> BuildPlan:
-        step = Step("Storing the image", (str(PYTHON), "-IS", str(IMAGE), "load"))
-        return BuildPlan(self.name, steps=(step,), image=True)
+        return BuildPlan(self.name, steps=(_step("Storing the image", "note"),), image=True)
+
+
+class Dockerfile(Runtime):
+    """Built on the server when shipit.yml says so (`build: {dockerfile: …}`), or when nothing else here could be run.
+    The lines of a Procfile run in the image."""
+
+    name = "dockerfile"
+    makes = MAKES
+    reads = DOCKERFILES
+
+    def finds(self, pushed: Pushed) -> Evidence | None:
+        if said := pushed.settings.dockerfile:
+            return Evidence(said, alone=True)
+        found = file_of(pushed)
+        return Evidence(found, last=True) if found else None
+
+    def server(self, command: str, pushed: Pushed) -> Server | None:
+        # A line of a Procfile that runs without a container may be a server that another runtime knows.
+        return Server("the image", only_port=True) if command == OWN or pushed.settings.dockerfile else None
+
+    def suggests(self, pushed: Pushed) -> Suggestion | None:
+        return Suggestion(f"No Procfile: {file_of(pushed)} says what runs (its CMD).", web=OWN)
+
+    def check(self, pushed: Pushed, problems: Problems) -> None:
+        file = file_of(pushed)
+        if file not in pushed.tree.files():
+            problems.add("shipit.yml", f"build.dockerfile names {file!r}, which is no file of this commit.")
+        if pushed.settings.build_command:
+            problems.add("shipit.yml", "build.command runs outside of the image that the Dockerfile makes.",
+                         f"Write it into {file}:  RUN {pushed.settings.build_command[:60]}")  # fmt: skip
+
+    def notices(self, pushed: Pushed) -> list[str]:
+        file = file_of(pushed)
+        text = (pushed.tree.read(file) or b"").decode(errors="replace")
+        why = "shipit.yml says so" if pushed.settings.dockerfile else "nothing else here says how the app runs"
+        told = [f"{file}: built as a container image, because {why}."]
+        if re.search(r"(?im)^\s*HEALTHCHECK\s+(?!NONE)", text):
+            told.append(f"{file}: HEALTHCHECK is not run; what shipit checks: processes: {{web: {{healthcheck: …}}}}")
+        return told
+
+    def parts(self, slug: Slug) -> Iterator[Part]:
+        return _part(slug, MAKES[0])
+
+    def plan(self, project: Project) -> BuildPlan:
+        [file] = [what for name, what in project.manifest.runtimes if name == self.name]
+        limit = str(project.settings.cache * 2**20)
+        return BuildPlan(self.name, steps=(_step(f"Building the image from {file}", "build", file, limit),), image=True)
+
+
+def file_of(pushed: Pushed) -> str:
+    """The Dockerfile that is said or found; "" for none."""
+    files = pushed.tree.files()
+    return pushed.settings.dockerfile or next((name for name in DOCKERFILES if name in files), "")
+
+
+def _part(slug: Slug, file: str) -> Iterator[Part]:
+    """The image that a file of ours names; nothing where it says nothing of the kind."""
+    try:
+        said = json.loads(slug.read(file, 2**20) or b"{}")
+        name, version = said.get("name") or "image", said["id"]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return
+    if isinstance(name, str) and isinstance(version, str):
+        yield Part("oci", name, version)
+
+
+def _step(title: str, *words: str) -> Step:
+    return Step(title, (str(PYTHON), "-IS", str(IMAGE), *words))

@@ -33,6 +33,7 @@ def read_manifest(tree: Tree, sections: Sequence[Section] = (), runtimes: Sequen
     )
     problems.check()
     found = found_in(pushed, runtimes)
+    unused = unserved.dockerfile(pushed.tree, [runtime.name for runtime, _ in found])
     for runtime, _ in found:
         _check_tree(pushed.tree, runtime, problems)
     _check_storage(pushed, found, problems)
@@ -44,7 +45,11 @@ def read_manifest(tree: Tree, sections: Sequence[Section] = (), runtimes: Sequen
     if not pushed.procfile:
         # What is wrong with the project is of more use than what to write into a Procfile.
         problems.check()
-    notices = [*unserved.notices(pushed.tree), *(line for runtime, _ in found for line in runtime.notices(pushed))]
+    notices = [
+        *unused,
+        *unserved.notices(pushed.tree),
+        *(line for runtime, _ in found for line in runtime.notices(pushed)),
+    ]
     if all(evidence.weak for _, evidence in found) and pushed.procfile and not pushed.settings.build_command:
         file, what = unserved.language(pushed.tree, [runtime.name for runtime in runtimes])
         if file:
@@ -65,7 +70,22 @@ def read_manifest(tree: Tree, sections: Sequence[Section] = (), runtimes: Sequen
 def found_in(pushed: Pushed, runtimes: Sequence[Runtime]) -> Found:
     """The runtimes that a project is of, in the table's order; at least one."""
     every = [(runtime, evidence) for runtime in runtimes if (evidence := runtime.finds(pushed))]
-    return [pair for pair in every if not pair[1].weak] or every[:1]
+    if alone := [pair for pair in every if pair[1].alone]:
+        return alone[:1]
+    last = [pair for pair in every if pair[1].last]
+    every = [pair for pair in every if not pair[1].last]
+    found = [pair for pair in every if not pair[1].weak] or every[:1]
+    return last[:1] if last and not _runs(pushed, found) else found
+
+
+def _runs(pushed: Pushed, found: Found) -> bool:
+    """Whether the app says how it runs, or what these have found does."""
+    if pushed.procfile or pushed.settings.static:
+        return True
+    try:
+        return any(runtime.suggests(pushed) for runtime, _ in found)
+    except Rejected:
+        return False
 
 
 def _check_tree(tree: Tree, runtime: Runtime, problems: Problems) -> None:
@@ -114,20 +134,19 @@ def _lines(pushed: Pushed, found: Found, runtimes: Sequence[Runtime], notices: l
     examples = (runtime.example(pushed) for runtime, _ in found)
     example = next(filter(None, examples), "web: ./server --port $PORT")
     file, what = unserved.language(pushed.tree, [runtime.name for runtime in runtimes])
-    if all(evidence.weak for _, evidence in found) and (file or "Dockerfile" in pushed.tree.files()):
-        raise _not_served(file or "Dockerfile", what or "an app for a container", unserved.container(pushed.tree))
+    if all(evidence.weak for _, evidence in found) and file:
+        raise _not_served(file, what)
     raise Rejected(
         "There is no Procfile, and the project is not recognised: no Django, Flask or FastAPI, no start script, no index.html.",
         hint=f"Write a file called Procfile that says how to start it, for example:\n{example}",
     )
 
 
-def _not_served(file: str, what: str, runs: str) -> Rejected:
-    said = f"\nThe Dockerfile starts:  {runs}" if runs else ""
+def _not_served(file: str, what: str) -> Rejected:
     return Rejected(
         f"{file}: this is {what}. Nothing builds it here by itself, and there is no Procfile.",
         hint="Write a Procfile with the line that starts it (web: ./server --port $PORT), and into shipit.yml what builds it\n"
-        f"with the programs that the server has:  build: {{command: make}}{said}",
+        "with the programs that the server has:  build: {command: make}",
     )
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Collection
 
 from receiver.manifest import Tree
@@ -19,7 +17,6 @@ LANGUAGES = {
 }
 # Files of other receivers, and what is done about them here.
 OTHERS = {
-    "Dockerfile": "it is not built here; the release is the commit and what the build makes of it.",
     ".buildpacks": "buildpacks are not used here; what an app is of is found in its files.",
     "Aptfile": "it is not read; packages of Debian that the app needs, in shipit.yml:  apt: [ffmpeg]",
     "nginx.conf.sigil": "the proxy has one template for all apps; it is not read.",
@@ -38,20 +35,17 @@ def language(tree: Tree, known: Collection[str]) -> tuple[str, str]:
     return "", ""
 
 
-def container(tree: Tree) -> str:
-    """What a container of its Dockerfile would start, as a command; "" when nobody can tell."""
-    text = re.sub(r"\\\r?\n", " ", (tree.read("Dockerfile") or b"").decode(errors="replace"))
-    last = text.rpartition("\nFROM ")[2]
-    said = dict(re.findall(r"^(ENTRYPOINT|CMD)\s+(.+?)\s*$", last, re.MULTILINE))
-    parts: list[str] = []
-    for kind in ("ENTRYPOINT", "CMD"):
-        words = said.get(kind, "")
-        try:
-            listed = json.loads(words) if words.startswith("[") else words.split()
-        except ValueError:
-            continue
-        parts += [str(word) for word in listed]
-    return " ".join(parts)[:200] if all(part.isprintable() for part in parts) else ""
+def dockerfile(tree: Tree, found: Collection[str]) -> list[str]:
+    """A line for a Dockerfile that the app is not built by: what is built instead, and how to have it the other way."""
+    files = tree.files()
+    name = next((name for name in ("Dockerfile", "Containerfile") if name in files), "")
+    if not name or {"dockerfile", "image"} & set(found):
+        return []
+    instead = " and ".join(one for one in found if one not in ("files", "static")) or "what was pushed"
+    return [
+        f"{name}: not used, because the app runs without a container (as {instead}). To build and run that image instead, "
+        f"in shipit.yml:  build: {{dockerfile: {name}}}"
+    ]
 
 
 def notices(tree: Tree) -> list[str]:

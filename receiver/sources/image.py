@@ -74,14 +74,11 @@ class ImageSource(Stored):
                 "This is a container image that went through gzip.", holds="Nothing was received.",
                 hint="Send it as it is; ssh compresses it: docker save IMAGE | ssh -C HOST deploy APP -",
             )  # fmt: skip
-        if find("podman") is None:
-            raise HostFault(
-                "This server has no podman, which runs container images.", holds="Nothing was received.",
-                hint=f"On the server, once: {as_root('apt install --no-install-recommends podman crun catatonit slirp4netns')}",
-            )  # fmt: skip
+        need_podman()
         image = examined(file, limits)
+        pointer = {"id": image.id, "name": image.name, "port": image.port, "layers": image.layers}
         files = {
-            POINTER: json.dumps({"id": image.id, "name": image.name, "port": image.port}, indent=1) + "\n",
+            POINTER: json.dumps(pointer, indent=1) + "\n",
             **image.files,
         }
         title = f"{image.name} from {by}" if image.name else f"image from {by}"
@@ -92,7 +89,7 @@ class ImageSource(Stored):
         oid = received(self.paths.repo, fill, check)
         self._lay_down(file, image.id)
         return Origin(self.kind, oid, title=title, author=by, ref=image.id[:19]), [
-            f"{image.name or 'An image'}, {image.layers} layers, {image.size / 2**20:.1f} MiB"
+            f"{image.name or 'An image'}, {len(image.layers)} layers, {image.size / 2**20:.1f} MiB"
         ]
 
     def _lay_down(self, file: IO[bytes], image: str) -> None:
@@ -107,6 +104,15 @@ class ImageSource(Stored):
             size, done = os.fstat(file.fileno()).st_size, 0
             while done < size:
                 done += os.sendfile(copy.fileno(), file.fileno(), done, size - done)
+
+
+def need_podman() -> None:
+    """Raises HostFault, with what an administrator types, on a server that cannot run containers."""
+    if find("podman") is None:
+        raise HostFault(
+            "This server has no podman, which builds and runs container images.", holds="Nothing was changed.",
+            hint=f"On the server, once: {as_root('apt install --no-install-recommends podman crun catatonit slirp4netns')}",
+        )  # fmt: skip
 
 
 class Member(NamedTuple):
@@ -161,12 +167,12 @@ class Members:
 
 
 class Examined(NamedTuple):
-    """An image as its archive describes it. `port`: where it listens, 0 = it does not say. `size`: bytes of all layers, unpacked where that could be told."""
+    """An image as its archive describes it. `port`: where it listens, 0 = it does not say. `layers`: their digests, unpacked. `size`: bytes of them all, unpacked where that could be told."""
 
     id: str
     name: str
     port: int
-    layers: int
+    layers: tuple[str, ...]
     size: int
     files: Mapping[str, str]
 
@@ -197,7 +203,7 @@ def examined(file: IO[bytes], limits: Limits) -> Examined:
     size = 0
     for (layer, blob), diff in zip(layers, diffs, strict=True):
         size += archive.layer(layer, blob, str(diff), limits.size - size)
-    return Examined(f"sha256:{digest}", name, exposed(config), len(layers), size, labelled(config))
+    return Examined(f"sha256:{digest}", name, exposed(config), tuple(map(str, diffs)), size, labelled(config))
 
 
 class Archive:

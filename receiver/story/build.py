@@ -49,6 +49,10 @@ def build(context: AppContext, release: Release, origin: Origin) -> Release:
             settings=context.settings,
             described=lambda: source.described(origin),
         )
+        if plan.image:
+            from receiver.sources.image import need_podman
+
+            need_podman()
         shows = ", ".join(what for _, what in manifest.runtimes if what)
         context.say.line(f"Runtime: {plan.runtime}" + (f" (found by {shows})" if shows else ""))
         found = reuse.find(context, release, plan)

@@ -139,18 +139,10 @@ def test_a_go_module_with_one_program_below_its_top_is_started() -> None:
     assert web({"go.mod": "module example.org/shop\n", "main.go": main, "cmd/tool/main.go": main}) == "bin/shop"
 
 
-def test_what_a_container_would_start_is_told_where_nothing_else_is_known() -> None:
-    docker = 'FROM a AS build\nCMD no\nFROM b\nENTRYPOINT ["/bin/x", \\\n "serve"]\nCMD ["--port", "80"]\n'
-    with pytest.raises(Rejected) as caught:
-        read_manifest(FakeTree({"Dockerfile": docker}))
-    assert "The Dockerfile starts:  /bin/x serve --port 80" in caught.value.hint
-
-
 @pytest.mark.parametrize(
     ("files", "told", "hint"),
     [
         ({"mix.exs": "", "lib/main.ex": ""}, "mix.exs: this is an Elixir app", "Write a Procfile"),
-        ({"Dockerfile": ""}, "Dockerfile: this is an app for a container", "build: {command: make}"),
         ({"environment.yml": "", "app.py": FLASK}, "environment.yml: Conda's", "requirements.txt"),
         ({"backend/requirements.txt": "", "app.py": ""}, "backend/requirements.txt: The requirements", "root: backend"),
     ],
@@ -159,6 +151,49 @@ def test_what_is_not_served_is_answered_by_name(files: dict[str, str], told: str
     with pytest.raises(Rejected) as caught:
         read_manifest(FakeTree(files))
     assert told in caught.value.message and hint in caught.value.hint
+
+
+OF_IT = ("dockerfile", "Dockerfile")
+PYTHON = {"requirements.txt": "flask\ngunicorn\n", "app.py": FLASK}
+SAID = {"shipit.yml": "build: {dockerfile: deploy/Dockerfile}\n", "deploy/Dockerfile": "FROM scratch\n"}
+
+
+@pytest.mark.parametrize(
+    ("files", "runtime"),
+    [
+        ({"Dockerfile": ""}, OF_IT),
+        ({"Containerfile": "", "main.c": ""}, ("dockerfile", "Containerfile")),
+        ({"Dockerfile": "", "mix.exs": ""}, OF_IT),
+        ({"Dockerfile": "", "app.py": FLASK}, OF_IT),
+        ({"Dockerfile": "", **PYTHON}, ("python", "requirements.txt")),
+        ({"Dockerfile": "", "Procfile": "web: ./serve"}, ("files", "")),
+        ({"Dockerfile": "", "index.html": ""}, ("static", "index.html")),
+        ({**PYTHON, "Procfile": "web: gunicorn app:app", **SAID}, ("dockerfile", "deploy/Dockerfile")),
+    ],
+)
+def test_a_dockerfile_is_built_where_it_is_said_or_nothing_else_could_be_run(
+    files: dict[str, str], runtime: tuple[str, str]
+) -> None:
+    manifest = read_manifest(FakeTree(files))
+    assert manifest.runtimes == (runtime,)
+    [told] = [line for line in manifest.notices if "ockerfile: " in line or "Containerfile: " in line][:1]
+    assert ("built as a container image" if runtime[0] == "dockerfile" else "not used") in told
+    if "Procfile" not in files and runtime[0] == "dockerfile":
+        assert manifest.processes[0].command == "CMD"
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("{dockerfile: Other}", "build.dockerfile names 'Other', which is no file of this commit"),
+        ("{dockerfile: ../Dockerfile}", "must be a file inside the repository"),
+        ("{dockerfile: Dockerfile, command: make}", "RUN make"),
+    ],
+)
+def test_a_dockerfile_that_cannot_be_built_as_it_is_said_is_told_before_anything_is_built(said: str, told: str) -> None:
+    with pytest.raises(Rejected) as caught:
+        read_manifest(FakeTree({"Dockerfile": "", "shipit.yml": f"build: {said}\n"}))
+    assert told in caught.value.message + caught.value.hint
 
 
 def test_files_of_other_receivers_are_said_to_do_nothing() -> None:

@@ -1,0 +1,112 @@
+"""A Dockerfile in a pushed tree: built on the server, run as any image, its layers kept from push to push."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from host.apps import live, say
+from lab import snapshot
+from lab.client import Client, Repo
+from lab.host import Host
+
+from contract.sources.images import build, saved, server_with_podman
+
+pytestmark = pytest.mark.slow
+
+# `COPY --chown`, chown(1), a set-uid program and a USER: what images of Debian's do.
+DOCKERFILE = """\
+FROM oci-archive:base.tar AS tools
+RUN echo "long work $(date +%s%N)" > /made && cat /made
+
+FROM tools
+ARG WORD
+ENV MARK=$WORD
+COPY --chown=7:7 conf/ /etc/app/
+RUN mkdir -p /srv/app && chown -R 5:5 /srv/app && chmod 4755 /srv/app && cp /bin/busybox /srv/su && chmod u+s /srv/su
+RUN cat /proc/self/uid_map > /built-as
+COPY text /text
+EXPOSE 8000
+HEALTHCHECK CMD true
+USER 5:5
+ENV FIXED=8000
+CMD ["/bin/sh", "/serve"]
+"""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Host]:
+    with server_with_podman("dockerfile") as host:
+        yield host
+
+
+@pytest.fixture(scope="module")
+def admin(server: Host, tmp_path_factory: pytest.TempPathFactory) -> Client:
+    return Client(server, tmp_path_factory.mktemp("admin"), key=snapshot.admin_key())
+
+
+@pytest.fixture(scope="module")
+def base(server: Host) -> bytes:
+    build(server, "base:1", "base")
+    return saved(server, "base:1", "oci-archive")
+
+
+@pytest.fixture(scope="module")
+def shop(server: Host, admin: Client, base: bytes) -> Repo:
+    """An app whose live release was built from its Dockerfile."""
+    say(admin, "apps:create", "shop", check=True)
+    say(admin, "config:set", "shop", "WORD=first", check=True)
+    repo = admin.repo("shop", {"Dockerfile": DOCKERFILE, "text": "one", "conf/a": "x", "base.tar": base})
+    repo.commit({"shipit.yml": "build: {config: [WORD]}\n"})
+    pushed = repo.push()
+    assert pushed.ok, pushed
+    assert "built as a container image, because nothing else here says how the app runs" in pushed.remote
+    assert "HEALTHCHECK is not run" in pushed.remote
+    return repo
+
+
+def test_a_dockerfile_is_built_and_its_layers_are_found_again(server: Host, admin: Client, shop: Repo) -> None:
+    assert admin.get("shop").body.strip() == "first"
+    first = say(admin, "run", "shop", "cat /made; stat -c %a /srv/app /srv/su; cat /built-as /etc/app/a").out
+    made, *modes, built_as, _ = first.splitlines()
+    assert made.startswith("long work") and modes == ["4755", "4755"], first
+    assert built_as.split() == ["0", server.sh("id -u build-shop", check=True).out.strip(), "1"], "nobody outside"
+    shop.commit({"text": "two"})
+    with admin.load("shop") as load:
+        assert shop.push().ok
+        assert say(admin, "ps:scale", "shop", "web=2").code == 0
+    assert load.stop().failed == 0, load.stop()
+    assert say(admin, "run", "shop", "cat /text /made").out == f"two{made}\n", "only what changed was made again"
+    assert say(admin, "deploy", "shop").code == 0
+    assert admin.get("shop").body.strip() == "first"
+
+
+def test_a_build_sees_nothing_of_the_app_that_runs(server: Host, admin: Client, shop: Repo) -> None:
+    say(admin, "config:set", "shop", "PASSWORD=geheim", check=True)
+    look = "for p in /proc/[0-9]*; do cat $p/environ; done 2>/dev/null | grep -c geheim; ls /data /var/lib/shipit; kill -9 -1"
+    server.sh("echo kept > /var/lib/shipit/apps/shop/data/kept", check=True)
+    shop.commit({"Dockerfile": DOCKERFILE.replace("COPY text", f"RUN ({look}); true\nCOPY text")})
+    pushed = shop.push()
+    assert "kept" not in pushed.remote.partition("STEP 7")[2] and "\n0\n" in pushed.remote.replace(" ", ""), pushed
+    unit = f"shipit-shop-web-{live(admin, 'shop')}@1.service"
+    assert server.sh(f"systemctl show -P NRestarts {unit}", check=True).out == "0\n", "nothing of it was killed"
+    assert admin.get("shop").body.strip() == "first"
+
+
+def test_what_does_not_build_changes_nothing_and_the_way_back_to_git_is_a_rollback(admin: Client, shop: Repo) -> None:
+    before = live(admin, "shop")
+    shop.commit({"Dockerfile": DOCKERFILE.replace("COPY text", "RUN echo sorry && exit 3\nCOPY text")})
+    refused = shop.push()
+    assert not refused.ok and "sorry" in refused.remote and live(admin, "shop") == before, refused
+    plain = {
+        "Dockerfile": DOCKERFILE,
+        "Procfile": "web: python3 -m http.server --bind 127.0.0.1 $PORT\n",
+        "text": "plain",
+    }
+    shop.commit({**plain, "index.html": "plain"})
+    pushed = shop.push()
+    assert pushed.ok and "Dockerfile: not used" in pushed.remote, pushed
+    assert admin.get("shop").body == "plain"
+    number = live(admin, "shop")
+    assert say(admin, "rollback", "shop", before).code == 0 and admin.get("shop").body.strip() == "first"
+    assert say(admin, "rollback", "shop", number).code == 0 and admin.get("shop").body == "plain"
