@@ -113,6 +113,11 @@ class Layout:
         return self.home / "keys.json"
 
     @property
+    def provenance_key(self) -> Path:
+        """What the server signs statements of provenance with; its public half beside it."""
+        return self.home / "provenance-key"
+
+    @property
     def apps(self) -> Path:
         return self.state / "apps"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import ExitStack
 
 import click
 
@@ -12,6 +13,7 @@ from receiver.cli.args import RELEASE, app_argument, json_option, ledger_of
 from receiver.cli.main import Context
 from receiver.errors import Rejected, printable
 from receiver.names import AppName
+from receiver.runtimes.base import Part
 from receiver.story.submit import tell
 
 MOST = 100  # rows of a table; JSON has all
@@ -74,6 +76,52 @@ def sbom(ctx: Context, app: AppName, release: int) -> None:
     found = ledger.release(release)
     with ctx.connect_agent() as agent:
         out.show_json(bill(found, parts_of(ledger, agent, found)))
+
+
+@click.command()
+@app_argument
+@click.argument("release", type=RELEASE)
+@click.option("--signature", is_flag=True, help="Print the server's signature of the statement, and not the statement.")
+@click.option("--signer", is_flag=True, help="Print who signs, as a line for ssh-keygen's allowed signers.")
+@click.pass_obj
+def provenance(ctx: Context, app: AppName, release: int, signature: bool, signer: bool) -> None:
+    """Print where a release came from: an in-toto statement with SLSA's provenance, in JSON.
+
+    \b
+    Examples:
+      shipit releases:provenance blog v7 > blog-v7.intoto.json
+      shipit releases:provenance blog v7 --signature > blog-v7.intoto.json.sig
+      shipit releases:provenance blog v7 --signer > signers
+      ssh-keygen -Y verify -f signers -I shipit@HOST -n shipit-provenance -s blog-v7.intoto.json.sig < blog-v7.intoto.json
+    """
+    from receiver.errors import NotFound
+    from receiver.here import address
+    from receiver.sources.export import exported
+    from receiver.story import bill
+    from receiver.story import provenance as story
+
+    ledger = ledger_of(ctx, app)
+    found = ledger.release(release)
+    # The machine's own name, not an address that one login came to: the same for whoever asks.
+    host = address(ctx.settings.domain, "")
+    if signer:
+        out.say(story.signer(ctx.layout, host))
+        return
+    if not found.status.final:
+        raise Rejected(f"{found.name} of {app} is not finished.", hint=f"Wait for it: shipit releases:output {app} -f")
+    with ExitStack() as stack:
+        artifact, parts = None, list[Part]()
+        try:
+            artifact = stack.enter_context(exported(ledger.paths, found))
+        except Rejected as gone:
+            tell(f"Without the digest of the artifact: {gone.message}")
+        try:
+            with ctx.connect_agent() as agent:
+                parts = bill.parts_of(ledger, agent, found)
+        except NotFound as gone:
+            tell(f"Without what was installed: {gone.message}")
+        said = story.encoded(story.statement(found, artifact, parts, host))
+    sys.stdout.write(story.signature(ctx.layout, said) if signature else said.decode())
 
 
 @click.command()

@@ -43,6 +43,7 @@ COMMANDS: dict[str, tuple[str, str, Role]] = {
     "releases:output": ("releases", "output", Role.VIEW),
     "releases:diff": ("across", "diff", Role.VIEW),
     "releases:sbom": ("across", "sbom", Role.VIEW),
+    "releases:provenance": ("across", "provenance", Role.VIEW),
     "releases:export": ("across", "export", Role.VIEW),
     "releases:pin": ("releases", "pin", Role.DEPLOY),
     "releases:unpin": ("releases", "unpin", Role.DEPLOY),

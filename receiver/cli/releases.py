@@ -103,6 +103,7 @@ def info(ctx: Context, app: AppName, release: int, form: str) -> None:
         "branch": origin.ref if origin else "",
         "subject": origin.title if origin else "",
         "author": origin.author if origin else "",
+        "key": found.key,
         "runtime": found.runtime,
         "slug": f"v{found.slug}" if found.slug else "",
         "environment": f"v{found.environment}" if found.environment else "",

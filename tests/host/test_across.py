@@ -125,6 +125,39 @@ def test_what_was_installed_is_a_bill_whose_differences_are_told_and_no_link_of_
     assert not shared_host.failed_units()
 
 
+def test_provenance_says_who_when_from_what_and_with_what_and_the_server_signs_it(
+    blog: Repo, laptop: Client, shared_host: Host
+) -> None:
+    raw = say(laptop, "releases:provenance", "blog", "v3", check=True).out
+    said = json.loads(raw)
+    assert (said["_type"], said["predicateType"]) == (
+        "https://in-toto.io/Statement/v1", "https://slsa.dev/provenance/v1",
+    )  # fmt: skip
+    artifact, commit = said["subject"]
+    assert artifact["digest"]["sha256"] == hashlib.sha256(given(laptop, "blog", "v3")).hexdigest()
+    head = blog.git("rev-parse", "HEAD").out.strip()
+    assert commit["digest"] == {"gitCommit": head}
+    built = said["predicate"]["buildDefinition"]
+    by = built["externalParameters"]["requestedBy"]
+    mine = laptop.run("ssh-keygen", "-l", "-f", str(laptop.key)).out.split()[1]
+    assert by["key"] == mine and built["externalParameters"]["source"]["ref"] == "main", built
+    assert built["resolvedDependencies"][0]["digest"] == {"gitCommit": head}
+    assert built["buildType"] and said["predicate"]["runDetails"]["builder"]["id"].startswith("ssh://shipit@")
+    assert asked(laptop, "releases:info", "blog", "v3")["key"] == mine
+    # Signed by a key that whoever is shipit has, and nobody else.
+    place = laptop.home / "provenance"
+    place.mkdir()
+    for name, option in (("s.json", []), ("s.json.sig", ["--signature"]), ("signers", ["--signer"])):
+        (place / name).write_text(say(laptop, "releases:provenance", "blog", "v3", *option, check=True).out)
+    assert (place / "s.json").read_text() == raw, "the same release, the same statement"
+    who = (place / "signers").read_text().split()[0]
+    verify = f"ssh-keygen -Y verify -f signers -I {who} -n shipit-provenance -s s.json.sig"
+    run(["sh", "-c", f"cd {place} && {verify} < s.json"], check=True)
+    assert run(["sh", "-c", f"cd {place} && sed s/main/other/ s.json | {verify}"], check=False).code != 0
+    held = shared_host.sh("stat -c '%U %a' /var/lib/shipit/home/provenance-key", check=True).out.split()
+    assert held == ["shipit", "600"], held
+
+
 def test_a_package_is_given_back_as_it_was_sent(shared_host: Host, laptop: Client) -> None:
     sent = deb(serve=SERVE.replace("open('mark', 'rb').read()", "b'by deb'")).encode()
     laptop.ssh("apps:create packed")
