@@ -19,8 +19,8 @@ from receiver.settings import Settings, default_domain, https_port
 from receiver.system.render import render
 
 TEMPLATES = (
-    "proxy/app.conf.j2", "proxy/serve.j2", "proxy/server.conf.j2", "proxy/static.j2", "proxy/pass.j2", "proxy/files.j2",
-    "proxy/assets.j2",
+    "proxy/app.conf.j2", "proxy/serve.j2", "proxy/server.conf.j2", "proxy/static.j2", "proxy/pass.j2", "proxy/headers.j2",
+    "proxy/files.j2", "proxy/assets.j2",
 )  # fmt: skip
 # Mozilla's intermediate configuration (5.7); without a file for them, nginx offers none of its finite-field ciphers.
 CIPHERS = ":".join(

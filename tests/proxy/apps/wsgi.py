@@ -17,6 +17,7 @@ def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable
         os.write(NOTES, environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"])) + b"\n")
     body = RELEASE
     if path == "/headers":
-        body = "\n".join(f"{k}={v}" for k, v in sorted(environ.items()) if k.startswith("HTTP_")).encode()
+        told = {"RAW_URI": environ.get("RAW_URI", ""), **{k: v for k, v in environ.items() if k.startswith("HTTP_")}}
+        body = "\n".join(f"{k}={v}" for k, v in sorted(told.items())).encode()
     start_response("500 Broken" if path == "/broken" else "200 OK", [("Content-Length", str(len(body)))])
     return [body]
