@@ -183,8 +183,8 @@ class Release(Record):
     `slug` is the release whose tree this one runs (its own number if it was built, 0 if nothing was shipped yet),
     `shares` the releases whose files that tree has links to (`environment` and `environment_key` say it of the first of
     them alone, as an older shipit does), `static` the directory of it that nginx serves ("" = none), `image` says that
-    its processes are containers of the image that the slug names, `config_base` the one whose config vars it starts from
-    (0: none), `target` the one a rollback returns to, `previous` the one that served when it was opened, `took_over`
+    its processes are containers of the image that the slug names, `machine` that its process is a virtual machine of the
+    disk that the slug has, `config_base` the one whose config vars it starts from (0: none), `target` the one a rollback returns to, `previous` the one that served when it was opened, `took_over`
     the one that was kept warm and whose processes this one goes on with (0: it has its own). `formation` is how many
     processes of each type run, `fresh` asks for a build without any cached environment, `env` are the commit's own
     defaults of config vars, `domains` what its shipit.yml asks for, `storage` which paths of the app's data are seen at
@@ -221,6 +221,7 @@ class Release(Record):
     static: str = field(default="", metadata=carried(text, since=Format(1, 2)))
     storage: tuple[tuple[str, str], ...] = field(default=(), metadata=carried(STORAGE, since=Format(1, 3)))
     image: bool = field(default=False, metadata=carried(flag, since=Format(1, 3)))
+    machine: bool = field(default=False, metadata=carried(flag, since=Format(1, 3)))
     previous: int = field(default=0, metadata=own(NUMBER))
     release_command: str = field(default="", metadata=carried(text))
     processes: tuple[ProcessType, ...] = field(default=(), metadata=carried(many(nested(ProcessType))))

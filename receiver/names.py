@@ -28,6 +28,7 @@ _DOMAIN = re.compile(rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*", re.ASCII)
 _PLUGIN = re.compile(r"[a-z0-9]{1,30}", re.ASCII)
 _VISITOR = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}", re.ASCII)
 _KEYNAME = re.compile(r"[a-z][a-z0-9_-]{0,31}", re.ASCII)
+_DIGEST = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _OID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?", re.ASCII)
 # A strict subset of git-check-ref-format(1): every branch people use, none that looks like an option.
 _BRANCH = re.compile(r"(?!.*(?:\.\.|//|/\.|\.lock(?:/|$)))[A-Za-z0-9_][A-Za-z0-9._/-]{0,199}(?<![./])", re.ASCII)
@@ -193,6 +194,11 @@ def oid(text: str) -> Oid:
 def is_oid(text: str) -> bool:
     """Whether it is a full git object id."""
     return _OID.fullmatch(text) is not None
+
+
+def is_digest(text: str) -> bool:
+    """Whether it is a SHA-256 in hexadecimal."""
+    return _DIGEST.fullmatch(text) is not None
 
 
 def is_branch(text: str) -> bool:

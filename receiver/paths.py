@@ -18,7 +18,9 @@ PYTHON = PREFIX / "bin/python"
 LIBEXEC = PREFIX / "share/shipit/libexec"
 # In a slug: an image that was just built, until the app's user has stored it (inside/image.py).
 HANDED_IMAGE = "shipit-image.built"
-LAUNCH, BUILDER, IMAGE, ACME, PARTS = (LIBEXEC / name for name in ("launch", "builder", "image", "acme", "parts"))
+LAUNCH, BUILDER, IMAGE, DISK, ACME, PARTS = (
+    LIBEXEC / name for name in ("launch", "builder", "image", "disk", "acme", "parts")
+)
 
 # nginx's pools of kept connections to an app (ledger/pool.py).
 POOLS = 3
@@ -319,6 +321,11 @@ class AppPaths:
     def received_images(self) -> Path:
         """Image archives that were sent and are not stored yet: HEX.tar."""
         return self.releases / "images"
+
+    @property
+    def received_disks(self) -> Path:
+        """A virtual machine's disk that was sent and is not live yet: HEX."""
+        return self.releases / "disks"
 
     @property
     def runs(self) -> Path:

@@ -212,22 +212,13 @@ def listening(path: str) -> socket.socket:
 
 def stand_before(listener: socket.socket, container: int, port: int) -> None:
     """Start the front (front.py) in the network of the container, where the port is: no port of the machine is taken."""
-    import signal
-    import sys
-
     from receiver.inside import front
 
-    caller = os.getpid()
-    if os.fork() == 0:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        try:
-            join(container)
-            front.stand_before(caller, listener, port)
-        except BaseException as error:  # noqa: BLE001 - a fork must never return into its caller's code
-            print(f"shipit: the front failed: {error}", file=sys.stderr, flush=True)
-            os.kill(caller, signal.SIGTERM)
-        finally:
-            os._exit(1)
+    def stand(caller: int) -> None:
+        join(container)
+        front.stand_before(caller, listener, port)
+
+    front.forked(stand)
     listener.close()
 
 

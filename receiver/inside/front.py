@@ -18,6 +18,9 @@ import time
 from receiver.inside import launch
 from receiver.inside.launch import FIRST_PORT
 
+if False:  # typing is slow to import
+    from collections.abc import Callable
+
 PR_SET_PDEATHSIG = 1
 PROXYD = ("/usr/lib/systemd/systemd-socket-proxyd", "/lib/systemd/systemd-socket-proxyd")
 # Below Linux's default range for outgoing connections (32768 on), so that none of those takes the port in between.
@@ -42,18 +45,25 @@ def start_front(path: str, port_file: str) -> int:
     except FileNotFoundError:
         pass
     os.symlink(str(port), port_file)  # noqa: PTH211
-    caller = os.getpid()
-    if os.fork() == 0:
-        code = 1
-        try:
-            stand_before(caller, listener, port)
-        except BaseException as error:  # noqa: BLE001 - a fork must never return into its caller's code
-            print(f"shipit: the front failed: {error}", file=sys.stderr, flush=True)
-            os.kill(caller, signal.SIGTERM)
-        finally:
-            os._exit(code)
+    forked(lambda caller: stand_before(caller, listener, port))
     listener.close()
     return port
+
+
+def forked(stand: Callable[[int], None]) -> int:
+    """Run `stand` with our pid in a child, which is killed when we end; returns its pid. If it fails, we are told to end."""
+    caller = os.getpid()
+    if child := os.fork():
+        return child
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        stand(caller)
+    except BaseException as error:  # noqa: BLE001 - a fork must never return into its caller's code
+        print(f"shipit: the front failed: {error}", file=sys.stderr, flush=True)
+        os.kill(caller, signal.SIGTERM)
+    finally:
+        os._exit(1)
 
 
 def free_port() -> int:
@@ -82,11 +92,18 @@ def is_free(port: int) -> bool:
 
 def stand_before(caller: int, listener: socket.socket, port: int) -> None:
     """In the child: wait until the caller's user listens on the port, then pass connections on until it is killed."""
+    # Once more: who joined another namespace in between has lost it.
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     while (host := listens_at(port, os.getuid())) is None:
         if os.getppid() != caller:
             os._exit(0)
         time.sleep(TICK)
+    # It takes what is before the last colon for the host: an address of IPv6 without brackets.
+    pass_on(listener, f"{host}:{port}")
+
+
+def pass_on(listener: socket.socket, address: str) -> None:
+    """In the child: pass connections on, to host:port or to the socket of that path, until it is killed."""
     # A connection takes up to six descriptors.
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -94,15 +111,14 @@ def stand_before(caller: int, listener: socket.socket, port: int) -> None:
     if program is None:
         from receiver.inside.relay import relay
 
-        relay(listener, host, port)
+        relay(listener, address)
         return
     if listener.fileno() == 3:
         os.set_inheritable(3, True)
     else:
         os.dup2(listener.fileno(), 3)
-    # It takes what is before the last colon for the host: an address of IPv6 without brackets.
     env = {"LISTEN_FDS": "1", "LISTEN_PID": str(os.getpid()), "LANG": "C.UTF-8"}
-    os.execve(program, [program, f"--connections-max={hard // 8}", f"{host}:{port}"], env)
+    os.execve(program, [program, f"--connections-max={hard // 8}", address], env)
 
 
 def listens_at(port: int, uid: int) -> str | None:

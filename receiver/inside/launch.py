@@ -88,8 +88,18 @@ def main(argv: list[str]) -> None:
             command = found["command"]
             make_dir(sockets)
             wait_for_turn(f"{sockets}/{name}.starts", name)
-            if not release.get("image"):
+            if not (release.get("image") or release.get("machine")):
                 env |= listen(found["listen"], socket, port, env, runtime["socket"])
+    if release.get("machine"):
+        # Beside this package's modules, not inside them: its imports are for whom they are needed.
+        from receiver.inside import machine
+
+        if given.keys() & {"--check", "--release", "--run"}:
+            raise SystemExit(machine.NO_COMMANDS)
+        env = {key: value for key, value in env.items() if key in config or key not in (*OF_THE_MACHINE, "DATA_DIR")}
+        wish = release.get("capabilities", {}).get("vm") or {}
+        path = socket if found["listen"] != "none" else ""
+        raise SystemExit(machine.run(apps, slug, number, found, wish, env, sockets, path))
     if release.get("image"):
         # Beside this package's modules, not inside them: its imports are for whom they are needed.
         from receiver.inside import container

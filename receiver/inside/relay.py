@@ -9,15 +9,20 @@ import socket
 CHUNK = 65536
 
 
-def relay(listener: socket.socket, host: str, port: int) -> None:
-    """Pass every connection of `listener` on to host:port, both ways with half-closes, until killed."""
-    asyncio.run(_serve(listener, host, port))
+def relay(listener: socket.socket, address: str) -> None:
+    """Pass every connection of `listener` on to host:port, or to the socket of that path, both ways with half-closes,
+    until killed."""
+    asyncio.run(_serve(listener, address))
 
 
-async def _serve(listener: socket.socket, host: str, port: int) -> None:
+async def _serve(listener: socket.socket, address: str) -> None:
+    host, _, port = address.rpartition(":")
+
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            there_reader, there_writer = await asyncio.open_connection(host, port)
+            there_reader, there_writer = await (
+                asyncio.open_connection(host, int(port)) if host else asyncio.open_unix_connection(address)
+            )
         except OSError:
             writer.close()
             return

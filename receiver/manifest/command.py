@@ -12,11 +12,12 @@ from receiver.model import Listen
 @dataclass(frozen=True)
 class Server:
     """A web server that shipit can tell where to listen. `address` is the one it was given in the command, or empty;
-    `only_port`: as it is set up, it takes no unix socket."""
+    `only_port`: as it is set up, it takes no unix socket. `patience`: seconds that it may take to answer first."""
 
     name: str
     address: str = ""
     only_port: bool = False
+    patience: int = 60
 
 
 # Which of the servers that the runtimes know a command starts; None: another program.

@@ -155,7 +155,7 @@ def _process(
     settings = said.processes.get(kind, ProcessSettings(line.where))
     server = knows(line.command)
     listen = settings.listen or (command.listen_mode(line.command, server) if kind == WEB else Listen.NONE)
-    check = _check(kind, listen, settings, dokku.checks, problems)
+    check = _check(kind, listen, settings, dokku.checks, problems, server.patience if server else Check.timeout)
     if kind == WEB and settings.listen is None:
         _check_address(line, server, problems)
     when = settings.schedule or _cron(line, problems)
@@ -188,12 +188,13 @@ def _check(
     settings: ProcessSettings,
     dokku: Mapping[str, tuple[Check, str]],
     problems: Problems,
+    timeout: int,
 ) -> Check:
-    default = Check(CheckKind.HTTP if kind == WEB and listen is not Listen.NONE else CheckKind.UPTIME)
+    default = Check(CheckKind.HTTP if kind == WEB and listen is not Listen.NONE else CheckKind.UPTIME, timeout=timeout)
     base, where = dokku.get(kind, (default, ""))
     if "kind" in settings.check:
         # A new kind of check starts afresh: app.json's path means nothing to it.
-        base, where = Check(settings.check["kind"]), settings.check_where
+        base, where = Check(settings.check["kind"], timeout=timeout), settings.check_where
     check = replace(base, **settings.check)
     if check.kind in (CheckKind.HTTP, CheckKind.TCP) and listen is Listen.NONE:
         asked = "path" if check.kind is CheckKind.HTTP else "tcp"

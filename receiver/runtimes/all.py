@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from receiver.runtimes.base import Runtime
+from receiver.runtimes.disk import Disk
 from receiver.runtimes.go import Go
 from receiver.runtimes.image import Dockerfile, Image
 from receiver.runtimes.node.runtime import Node
@@ -16,5 +17,5 @@ from receiver.runtimes.static import Static
 # The first that suggests how to start a project is heard. Builds go the other way: what a later row makes, an earlier
 # one may use (a bundle that Django collects). The last takes anything.
 RUNTIMES: tuple[Runtime, ...] = (
-    Image(), Dockerfile(), Package(), Python(), Ruby(), PHP(), Go(), Node(), Static(), Plain(),
+    Image(), Dockerfile(), Disk(), Package(), Python(), Ruby(), PHP(), Go(), Node(), Static(), Plain(),
 )  # fmt: skip

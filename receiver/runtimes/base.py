@@ -54,13 +54,15 @@ class Made:
 class BuildPlan:
     """`runtime`: its name and the wanted version, for people. `made` come first, then `steps`, which every build runs.
     `environment` is for every step; the config vars that the build may see come on top of it. `image`: what it makes is
-    a container image (inside/image.py), and the release's processes are containers of that."""
+    a container image (inside/image.py), and the release's processes are containers of that. `machine`: it is the disk of
+    a virtual machine (inside/disk.py), and that is the release's process."""
 
     runtime: str
     environment: Mapping[str, str] = field(default_factory=dict)
     made: tuple[Made, ...] = ()
     steps: tuple[Step, ...] = ()
     image: bool = False
+    machine: bool = False
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,7 @@ def build_plan(
         made=tuple(made for plan in plans for made in plan.made),
         steps=(*(step for plan in plans for step in plan.steps), *_own(manifest)),
         image=any(plan.image for plan in plans),
+        machine=any(plan.machine for plan in plans),
     ), process
 
 

@@ -11,6 +11,7 @@ from receiver.names import Branch
 from receiver.paths import AppPaths
 from receiver.sources.archive import ArchiveSource
 from receiver.sources.base import Sent, Source
+from receiver.sources.disk import DiskSource
 from receiver.sources.files import FilesSource
 from receiver.sources.git import caches
 from receiver.sources.git.repository import Git
@@ -23,6 +24,7 @@ ALL: tuple[Callable[[AppPaths], Source], ...] = (
     GitSource,
     FilesSource,
     ImageSource,
+    DiskSource,
     ArchiveSource,
     PullSource,
     RsyncSource,

@@ -129,8 +129,8 @@ def filled(
     scaled = dict(context.ledger.state().formation)
     formation = tuple((kind, scaled.get(kind, count)) for kind, count in manifest.formation)
     processes = manifest.processes
-    if plan.image:
-        # A container has ports of its own; what is before it takes requests from a socket, and no port of the machine.
+    if plan.image or plan.machine:
+        # It has ports of its own; what is before it takes requests from a socket.
         processes = tuple(replace(p, listen=Listen.SOCKET) if p.listen is Listen.PORT else p for p in processes)
     return replace(
         release,
@@ -151,6 +151,7 @@ def filled(
         static=manifest.static,
         storage=mounts(context, manifest),
         image=plan.image,
+        machine=plan.machine,
     )
 
 

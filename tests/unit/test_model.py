@@ -170,7 +170,7 @@ def test_what_every_record_of_its_format_has_may_not_be_missing(value: Release |
 CARRIED = {
     "slug", "environment", "environment_key", "origin", "runtime", "release_command",
     "processes", "formation", "build_config", "env", "digest", "warm", "serving",
-    "domains", "capabilities", "process_env", "shares", "static", "storage", "image",
+    "domains", "capabilities", "process_env", "shares", "static", "storage", "image", "machine",
 }  # fmt: skip
 OWN = {
     "app", "number", "format", "change", "status", "by", "created", "config_base", "target", "took_over", "fresh",
@@ -187,7 +187,7 @@ def test_a_release_takes_over_the_carried_fields_of_its_base_and_no_other() -> N
     base = dataclasses.replace(
         RELEASE, warm=60, environment_key="k", runtime="python", release_command="r", env=((ConfigKey("A"), "b"),),
         domains=(Domain("a.example"),), capabilities={"x": {"y": 1}}, process_env=ProcessEnv(("bin",)), shares=(7,),
-        static="dist", storage=(("a", "b"),), image=True,
+        static="dist", storage=(("a", "b"),), image=True, machine=True,
         target=3, config_base=4, took_over=5, previous=6, fresh=True, message="m", reason="r", key="SHA256:x",
     )  # fmt: skip
     made = Release(

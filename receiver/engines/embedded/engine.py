@@ -57,7 +57,7 @@ class EmbeddedEngine(LogFiles):
 
     def takes(self, release: Release) -> bool:
         # Namespaces for podman are what a machine without systemd, itself a container most often, does not give.
-        return not release.image
+        return not (release.image or release.machine)
 
     def services(self) -> list[Service]:
         try:

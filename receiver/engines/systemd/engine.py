@@ -54,7 +54,7 @@ class SystemdEngine(Journal, Clock):
         return True
 
     def files(self, release: Release) -> dict[str, str]:
-        return units.unit_files(release, self._layout)
+        return units.unit_files(release, self._layout, kvm=release.machine and _has_group(KVM))
 
     def services(self) -> list[Service]:
         states = {
@@ -344,6 +344,7 @@ class SystemdEngine(Journal, Clock):
 # What systemctl(1) says when systemd went away in the middle of a call.
 AWAY = ("Connection reset by peer", "Transport endpoint is not connected", "Connection refused", "Broken pipe")
 ATTEMPTS = 3  # to have a job begun
+KVM = "kvm"  # who may use the processor for virtual machines (udev)
 JOB_KINDS = ("build", "release", "check", "run", "certificate")
 
 
@@ -366,6 +367,17 @@ def systemctl(*words: str, check: bool = True) -> Result:
         said = (done.err or done.out).strip().splitlines()
         raise HostFault(f"{' '.join(argv)[:120]} failed with exit code {done.code}.", details=said[-20:])
     return done
+
+
+def _has_group(name: str) -> bool:
+    # Slow to import, and only a virtual machine needs it.
+    import grp
+
+    try:
+        grp.getgrnam(name)
+    except KeyError:
+        return False
+    return True
 
 
 @contextmanager

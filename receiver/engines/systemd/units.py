@@ -22,6 +22,8 @@ from receiver.system.render import render
 
 # What a start and a job fill, in the order in which a push needs them.
 TEMPLATES = tuple(f"systemd/{name}.j2" for name in ("job.service", "app.slice", "app.target", "process.service"))
+# MiB that a virtual machine takes beside its own memory: qemu, and what it has translated where there is no KVM.
+BESIDE_MACHINE = 384
 BUILD_SLICE = "shipit-build.slice"
 SYSTEMCTL = "/usr/bin/systemctl"
 
@@ -137,19 +139,27 @@ def app_units(app: AppName) -> dict[str, str]:
     }
 
 
-def unit_files(release: Release, layout: Layout) -> dict[str, str]:
+def unit_files(release: Release, layout: Layout, *, kvm: bool = False) -> dict[str, str]:
     """One unit file for each process type of the release's formation, by file name. No text says which release it is
-    of: that is in the name, where systemd finds it (%j)."""
+    of: that is in the name, where systemd finds it (%j). `kvm`: this machine has a group of that name."""
     wanted = {process.type: process for process, _ in release.running()}
     return {
-        unit_template(release.app, kind, release.runs_as): _process(release, wanted[kind], layout) for kind in wanted
+        unit_template(release.app, kind, release.runs_as): _process(release, wanted[kind], layout, kvm=kvm)
+        for kind in wanted
     }
 
 
 def _process(
-    release: Release, process: ProcessType, layout: Layout, template: str = "systemd/process.service.j2", **more: object
+    release: Release,
+    process: ProcessType,
+    layout: Layout,
+    template: str = "systemd/process.service.j2",
+    *,
+    kvm: bool = False,
+    **more: object,
 ) -> str:
     app = layout.app(release.app)
+    memory = process.limits.memory
     return render(
         template,
         app=release.app,
@@ -168,10 +178,12 @@ def _process(
         notify=process.check.kind is CheckKind.NOTIFY,
         check_timeout=process.check.timeout,
         drain=process.drain,
-        memory=process.limits.memory,
+        memory=memory + BESIDE_MACHINE if memory and release.machine else memory,
         cpu=process.limits.cpu,
         tasks=process.limits.tasks,
         container=release.image,
+        machine=release.machine,
+        kvm=kvm,
         **more,
     )
 
@@ -286,5 +298,6 @@ def job_properties(
         build=build,
         owner=owner or "",
         container=container,
+        machine=False,
     )
     return [line for line in text.splitlines() if line and line[0] not in "#["]

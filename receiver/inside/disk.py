@@ -1,0 +1,85 @@
+"""Stores the disk of a virtual machine for its releases. Runs in the build's cage, as the build's user, in the slug.
+
+    disk store HEX FORMAT     into .disk/, from the file that was sent, or else from another release that has it
+
+What arrives may be anything: it is looked at once more (diskimage.py), and qemu-img, which is told its format, copies
+it into a qcow2 of its own making. Who runs the machine can read that one and not write it; releases of the same disk
+share it, as they share an environment. Only the standard library: started with -I -S.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from receiver.inside import diskimage
+
+PLACE = ".disk"
+BASE, KNOWN = f"{PLACE}/base.qcow2", f"{PLACE}/disk.json"
+QEMU_IMG = "/usr/bin/qemu-img"
+AGAIN = "Send it again: ssh HOST deploy APP - < DISK"
+
+
+def main(argv: list[str]) -> None:
+    """Always ends by SystemExit with the verdict."""
+    if len(argv) != 3 or argv[0] != "store":
+        raise SystemExit(f"disk: {argv}")
+    raise SystemExit(store(Path.cwd(), argv[1], argv[2]))
+
+
+def store(slug: Path, digest: str, format: str) -> int:
+    """Make .disk/ in the slug; returns an exit code."""
+    place = slug / PLACE
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    sent = slug.parents[1] / "releases/disks" / digest
+    if not sent.exists():
+        return again(slug, digest)
+    with sent.open("rb") as file:
+        try:
+            found = diskimage.examined(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+        except diskimage.Wrong as wrong:
+            print(f"The disk cannot be taken: {wrong}.", flush=True)
+            return 1
+    if found.format != format:
+        print(f"The disk is {found.format}, and was announced as {format}.", flush=True)
+        return 1
+    if code := subprocess.call(
+        [QEMU_IMG, "convert", "-q", "-f", format, "-O", "qcow2", str(sent), str(slug / BASE)], stdin=subprocess.DEVNULL
+    ):
+        print("qemu-img does not take the disk.", flush=True)
+        return code if code > 0 else 1
+    first = subprocess.run(
+        [QEMU_IMG, "dd", "-f", "qcow2", "-O", "raw", "bs=512", "count=1", f"if={slug / BASE}", f"of={place}/first"],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=False,
+    )  # fmt: skip
+    if first.returncode:
+        return 1
+    uefi = diskimage.starts_by_uefi((place / "first").read_bytes())
+    (place / "first").unlink()
+    known = {"id": digest, "size": found.size, "firmware": "uefi" if uefi else "bios"}
+    (slug / KNOWN).write_text(json.dumps(known) + "\n")
+    return 0
+
+
+def again(slug: Path, digest: str) -> int:
+    """Copy it from another release."""
+    for known in sorted(slug.parent.glob(f"v*/{KNOWN}")):
+        try:
+            same = json.loads(known.read_bytes())["id"] == digest
+        except (OSError, ValueError, KeyError):
+            continue
+        if same and not (known.parent).is_symlink():
+            for name in (BASE, KNOWN):
+                shutil.copyfile(known.parent.parent / name, slug / name)
+            return 0
+    print(f"The disk is not stored any more. {AGAIN}", flush=True)
+    return 1
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

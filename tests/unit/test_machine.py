@@ -1,0 +1,181 @@
+"""What qemu is told, what its machine finds, and whose the app's disk is. The machines themselves: contract/sources."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shlex
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from receiver.inside import machine
+from receiver.inside.heirloom import Heir, Heirloom
+from receiver.inside.machine import Lines, Monitor, Plan
+
+GOLDEN = Path(__file__).resolve().parent.parent / "golden/machine"
+LIMITS = {"memory": 0, "cpu": 0, "tasks": 0}
+
+
+def plan(slug: Path, **changes: object) -> Plan:
+    known = {"limits": LIMITS, "listen": "socket", "wish": {}, "cpus": 2, "kvm": False, "firmware": "bios", **changes}
+    (slug / ".disk").mkdir(parents=True)
+    (slug / ".disk/disk.json").write_text(json.dumps({"id": "0" * 64, "size": 2**30, "firmware": known["firmware"]}))
+    process = {"limits": known["limits"], "listen": known["listen"]}
+    made = machine.planned(str(slug), process, known["wish"], int(str(known["cpus"])), kvm=bool(known["kvm"]))
+    return made._replace(
+        base="/slug/.disk/base.qcow2",
+        port=20123 if made.guest_port else 0,
+        environment="/tmp/env-7",
+        monitor=5,
+        data="/data/disk.raw" if dict(known["wish"]).get("data") else "",  # type: ignore[call-overload]
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("plain", {}),
+        ("kvm-with-limits", {"kvm": True, "limits": {"memory": 2048, "cpu": 150, "tasks": 0}, "cpus": 16}),
+        ("data-and-port", {"wish": {"data": 1024, "port": 8000}}),
+        ("uefi", {"firmware": "uefi"}),
+        ("uefi-asked-for", {"wish": {"firmware": "uefi"}}),
+        ("takes-no-requests", {"listen": "none", "cpus": 16}),
+    ],
+)
+def test_qemu_is_told_this(tmp_path: Path, name: str, changes: dict[str, object]) -> None:
+    text = "\n".join(map(shlex.quote, plan(tmp_path, **changes).argv())) + "\n"
+    path = GOLDEN / name
+    if os.environ.get("UPDATE_GOLDEN"):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    assert text == path.read_text()
+
+
+def test_no_config_var_is_on_qemus_command_line(tmp_path: Path) -> None:
+    words = plan(tmp_path).argv()
+    assert [word for word in words if "env" in word] == [f"name={machine.CREDENTIAL},file=/tmp/env-7"]
+
+
+def test_config_vars_come_through_a_shell_and_systemds_quoting_as_they_are(tmp_path: Path) -> None:
+    env = {"PLAIN": "a b", "PEM": "one\ntwo\n", "NASTY": "\"'\\$HOME `id` !x\t#", "EMPTY": "", "UMLAUT": "ä"}
+    (tmp_path / "env").write_text(machine.environment(env))
+    names = " ".join(env)
+    script = f'. {tmp_path}/env; for name in {names}; do eval "printf \'%s\\0\' \\"\\$$name\\""; done'
+    done = subprocess.run(["sh", "-c", script], capture_output=True, check=True)
+    assert done.stdout.decode().split("\0")[:-1] == list(env.values())
+
+
+def test_the_console_is_told_as_lines_of_text(capfd: pytest.CaptureFixture[str]) -> None:
+    lines = Lines()
+    for part in (b"\x1b[1mserves\x1b[0m o", b"ne\r\n\r\nlogin: ", b"\x00\x07x" + b"y" * 5000, b"tail", b""):
+        lines.add(part)
+    assert capfd.readouterr().out.splitlines() == ["serves one", "login: x" + "y" * 5000, "tail"]
+
+
+def test_a_machine_listens_when_what_is_in_it_takes_a_connection() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        monitor = Monitor(ours)
+        theirs.sendall(b'{"QMP": {}}\r\n{"return": {}}\n')
+        assert monitor.read() and monitor.started
+        monitor.probe(20123)
+        row = "  TCP[%s]  11  127.0.0.1 20123  10.0.2.15  80  0  0"
+        for state, port, listens in (("SYN_SENT", "20123", False), ("ESTABLISHED", "443", False),
+                                     ("HOST_FORWARD", "20123", False), ("ESTABLISHED", "20123", True)):  # fmt: skip
+            table = "Hub -1:\n" + (row % state).replace("20123", port)
+            theirs.sendall(json.dumps({"return": table}).encode() + b"\n")
+            assert monitor.read()
+            assert monitor.listens is listens, (state, port)
+        monitor.stop_probing()
+        theirs.close()
+        assert not monitor.read(), "it has ended"
+
+
+class Holder:
+    """A launcher that has the disk or waits for it, as a thread."""
+
+    def __init__(self, place: Path, number: int) -> None:
+        self.heirloom = Heirloom(str(place / "data"), str(place), number, f"/run/v{number}", 3)
+        self.woken, self._wake = os.pipe()
+        self.ended = False
+        self.has = threading.Event()
+        self.thread = threading.Thread(target=self._take, daemon=True)
+        self.thread.start()
+
+    def _take(self) -> None:
+        if self.heirloom.take(self.woken, lambda: self.ended):
+            self.has.set()
+
+    def heir(self) -> Heir | None:
+        """Whoever asks next, as a machine that runs learns of it."""
+        assert select.select([self.heirloom.fileno()], [], [], 20)[0]
+        return self.heirloom.asked()
+
+    def end(self) -> None:
+        """As when its process ends: all that it holds goes."""
+        self.ended = True
+        os.write(self._wake, b"x")
+        self.thread.join(20)
+        self.heirloom.close()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Path]:
+    (tmp_path / "data").mkdir()
+    yield tmp_path
+
+
+def test_a_newer_release_gets_the_disk_and_the_older_one_has_it_again_when_that_ends(place: Path) -> None:
+    old = Holder(place, 7)
+    assert old.has.wait(20)
+    disk = place / "data/disk.raw"
+    assert (disk.stat().st_size, disk.stat().st_mode & 0o777) == (3 * 2**20, 0o600)
+    assert (place / "disk").stat().st_mode & 0o777 == 0o600, "nobody else may ask"
+    new = Holder(place, 8)
+    heir = old.heir()
+    assert heir is not None and heir.path == "/run/v8" and not new.has.is_set(), "the old machine runs still"
+    old.heirloom.give(heir)
+    assert new.has.wait(20)
+    back: list[bool] = []
+    waits = threading.Thread(target=lambda: back.append(heir.wait(old.woken, lambda: old.ended)))
+    waits.start()
+    new.end()
+    waits.join(20)
+    assert back == [True]
+    again = Holder(place, 7)
+    assert again.has.wait(20)
+    again.end()
+    old.end()
+
+
+def test_an_older_release_waits_until_the_newer_one_has_ended(place: Path) -> None:
+    new = Holder(place, 8)
+    assert new.has.wait(20)
+    old = Holder(place, 7)
+    assert new.heir() is None and not old.has.is_set()
+    new.end()
+    assert old.has.wait(20)
+    old.end()
+
+
+def test_who_is_told_to_end_while_it_waits_ends(place: Path) -> None:
+    new, old = Holder(place, 8), Holder(place, 7)
+    assert new.has.wait(20) or old.has.wait(1)
+    for one in (old, new):
+        one.end()
+        assert not one.thread.is_alive()
+
+
+def test_the_disk_grows_and_does_not_shrink(place: Path) -> None:
+    disk = place / "data/disk.raw"
+    disk.write_bytes(b"x" * 2**22)
+    first = Holder(place, 1)
+    assert first.has.wait(20)
+    assert disk.stat().st_size == 2**22
+    first.end()
