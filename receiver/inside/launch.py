@@ -99,7 +99,7 @@ def main(argv: list[str]) -> None:
         env = {key: value for key, value in env.items() if key in config or key not in (*OF_THE_MACHINE, "DATA_DIR")}
         wish = release.get("capabilities", {}).get("vm") or {}
         path = socket if found["listen"] != "none" else ""
-        raise SystemExit(machine.run(apps, slug, number, found, wish, env, sockets, path))
+        raise SystemExit(machine.run(apps, slug, number, process[1], found, wish, env, sockets, path))
     if release.get("image"):
         # Beside this package's modules, not inside them: its imports are for whom they are needed.
         from receiver.inside import container

@@ -113,7 +113,15 @@ def environment(env: Mapping[str, str]) -> str:
 
 
 def run(
-    apps: str, slug: str, number: str, process: Any, wish: Any, env: Mapping[str, str], sockets: str, path: str
+    apps: str,
+    slug: str,
+    number: str,
+    index: str,
+    process: Any,
+    wish: Any,
+    env: Mapping[str, str],
+    sockets: str,
+    path: str,
 ) -> int:
     """Run the machine and stay above it until it ends; returns its exit code. It takes requests from the socket `path`
     ("": none); `sockets`: the release's directory for those."""
@@ -124,6 +132,9 @@ def run(
     env = {**env, **({"PORT": str(plan.guest_port)} if plan.guest_port else {})}
     heirloom = None
     if wish.get("data"):
+        if index != "1":
+            print("shipit: an app whose machine has a data disk is one machine, web.1.", flush=True)
+            return 1
         heirloom = Heirloom(f"{apps}/data", os.path.dirname(sockets), int(number), path, wish["data"])  # noqa: PTH120
     return Above(plan, env, path, heirloom).stay()
 

@@ -21,6 +21,7 @@ from receiver.runtimes.python import packed as project
 from receiver.sources import about, tarball
 from receiver.sources.about import ABOUT, SUMS, About
 from receiver.sources.all import origin_of, source_of
+from receiver.sources.disk import DiskSource
 from receiver.sources.image import ImageSource
 from receiver.sources.tarball import CHUNK, NO_DATE
 
@@ -45,9 +46,10 @@ def exported(paths: AppPaths, release: Release, *, tree: bool = False) -> Iterat
     source = source_of(paths, origin)
     if not source.has(origin):
         raise Rejected(f"What {release.name} was built from is not kept any more.")
-    if origin.kind == ImageSource.kind and not tree:
+    stored = {ImageSource.kind: "container image", DiskSource.kind: "virtual machine's disk"}.get(origin.kind)
+    if stored and not tree:
         raise Rejected(
-            f"{release.name} is a container image, which is in the server's store and not given out.",
+            f"{release.name} is a {stored}, which is in the server's store and not given out.",
             hint="Its pointer and its manifest, as files: --tree",
         )
     with tempfile.TemporaryFile(dir=paths.repo) as spool, tempfile.TemporaryFile(dir=paths.repo) as out:

@@ -12,6 +12,7 @@ from receiver.manifest import Manifest
 from receiver.model import Listen, Origin, ProcessEnv, Release
 from receiver.ops.all import sections
 from receiver.ops.limits import limited
+from receiver.ops.vm import VMCapability
 from receiver.paths import PREFIX
 from receiver.runtimes.base import BuildPlan
 from receiver.runtimes.build import build_plan
@@ -54,6 +55,8 @@ def build(context: AppContext, release: Release, origin: Origin) -> Release:
 
             need_podman()
         shows = ", ".join(what for _, what in manifest.runtimes if what)
+        if VMCapability.key in manifest.sections and not plan.machine:
+            context.say.warn("`vm` of shipit.yml says nothing to this release: it is no virtual machine.")
         context.say.line(f"Runtime: {plan.runtime}" + (f" (found by {shows})" if shows else ""))
         found = reuse.find(context, release, plan)
         adopt(context, manifest)

@@ -67,6 +67,17 @@ def test_the_units_of_a_release_are_these() -> None:
         same_as_golden(name, text)
 
 
+def test_a_machine_may_use_the_processor_for_it_and_qemu_has_room_beside_its_memory() -> None:
+    web = ProcessType(WEB, "BOOT", Listen.SOCKET, Check(CheckKind.HTTP), limits=Limits(512, 200, 0))
+    made = replace(release(), machine=True, processes=(web,), formation=((WEB, 1),))
+    plain, kvm = (units.unit_files(made, LAYOUT, kvm=kvm)["shipit-blog-web-v8@.service"] for kvm in (False, True))
+    lines = set(kvm.splitlines())
+    assert {"SupplementaryGroups=kvm", "DevicePolicy=closed", "DeviceAllow=/dev/kvm rw", "MemoryMax=896M"} <= lines
+    assert "PrivateDevices=yes" not in lines
+    # Without that group systemd would start nothing.
+    assert lines - set(plain.splitlines()) == {"SupplementaryGroups=kvm"}
+
+
 def test_the_units_of_an_app_are_these() -> None:
     for name, text in units.app_units(AppName("my-blog")).items():
         same_as_golden(name, text)
