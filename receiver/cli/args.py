@@ -14,6 +14,7 @@ from receiver.model import AppState
 from receiver.names import AppName
 
 F = TypeVar("F", bound=Callable[..., Any])
+DROP_WEB = "Also when nothing would take requests any more."
 
 
 class Name(click.ParamType[Any]):

@@ -8,7 +8,7 @@ from typing import IO
 import click
 
 from receiver.caller import Role
-from receiver.cli.args import app_argument, ledger_of
+from receiver.cli.args import DROP_WEB, app_argument, ledger_of
 from receiver.cli.main import Context
 from receiver.errors import Denied, Rejected
 from receiver.ledger.ledger import Ledger
@@ -25,7 +25,7 @@ archive_type = click.option(
 signature = click.option("--signature", default="", metavar="BASE64",
                          help="Of what is sent, by ssh-keygen -Y sign -n shipit: base64 -w0 < FILE.sig")  # fmt: skip
 sha256_option = click.option("--sha256", default="", metavar="DIGEST", help="What an archive from a URL must be.")
-drop_web = click.option("--drop-web", is_flag=True, help="Also when nothing would take requests any more.")
+drop_web = click.option("--drop-web", is_flag=True, help=DROP_WEB)
 
 
 @click.command()
@@ -94,7 +94,7 @@ def deploy(
     with Submission(ctx.layout, ledger, ctx.caller) as submission:
         origin = stored(ledger, what)
         if not drop_web:
-            how = f"Meant so? shipit deploy {app} {what} --drop-web"
+            how = f"Meant so: shipit deploy {app} {what} --drop-web"
             keep_web(ledger, read_manifest(source_of(ledger.paths, origin).tree(origin), sections()), how)
         return submission.submit(Change.DEPLOY, builds=True, fresh=fresh, message=f"deploy {what}", origin=origin)
 
@@ -176,7 +176,7 @@ def ship(
             tell(f"Signed by {signer}")
         current = ledger.current()
         limits = Limits(size, room_for(ledger, settings), settings.max_files)
-        how = "" if drop_web else f"Meant so? shipit deploy {ledger.app} - --drop-web"
+        how = "" if drop_web else "Meant so? The same once more, with --drop-web"
         check = Admission(ctx.layout, ledger, settings, ctx.caller, how)
         source = sent(ledger.paths, file)
         origin, lines = source.receive(

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from receiver.cli import out
-from receiver.cli.args import RELEASE, app_argument, change, json_option, ledger_of
+from receiver.cli.args import DROP_WEB, RELEASE, app_argument, change, json_option, ledger_of
 from receiver.cli.main import Context
 from receiver.errors import NotFound, Rejected
 from receiver.ledger.follow import follow
@@ -23,6 +23,7 @@ from receiver.names import AppName
 from receiver.ops.limits import limited
 from receiver.story.rollback import changed_config, changes, target_of, warm
 from receiver.story.submit import Submission, exit_code, scaled, tell
+from receiver.story.visitors import refuse_to_drop_web
 
 
 def row(ledger: Ledger, release: Release, current: int, pinned: tuple[int, ...]) -> dict[str, Any]:
@@ -164,8 +165,9 @@ def unpin(ctx: Context, app: AppName, release: int) -> None:
 @app_argument
 @click.argument("release", type=RELEASE, required=False)
 @click.option("--keep-config", is_flag=True, help="Bring back the code, keep today's config vars.")
+@click.option("--drop-web", is_flag=True, help=DROP_WEB)
 @click.pass_obj
-def rollback(ctx: Context, app: AppName, release: int | None, keep_config: bool) -> int:
+def rollback(ctx: Context, app: AppName, release: int | None, keep_config: bool, drop_web: bool) -> int:
     """Bring back an earlier release, code and config vars (default: the previous good one).
 
     \b
@@ -184,6 +186,9 @@ def rollback(ctx: Context, app: AppName, release: int | None, keep_config: bool)
             config = changed_config(now, then)
         formation = scaled(target.formation, dict(ledger.state().formation))
         processes = limited(target.processes, ledger.state().limits)
+        if not drop_web:
+            how = f"Meant so: shipit rollback {app} {target.name} --drop-web"
+            refuse_to_drop_web(current, ledger.state(), processes, dict(formation), how, static=target.static)
         same = not keep_config and processes == target.processes
         out.say(f"Rolling {app} back from {current.name} to {target.name}")
         code = submission.submit(

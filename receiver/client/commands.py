@@ -12,7 +12,7 @@ import click
 
 from receiver import names
 from receiver.cli import out
-from receiver.cli.args import json_option
+from receiver.cli.args import DROP_WEB, json_option
 from receiver.cli.check import check
 from receiver.client.say import told
 from receiver.errors import Failure, Rejected
@@ -77,9 +77,12 @@ def version() -> None:
 @click.option("--list", "list_", is_flag=True, help="Print the files that would be shipped, the largest first.")
 @click.option("--dry-run", is_flag=True, help="Say what would be shipped and where to; send nothing.")
 @click.option("-m", "--message", default="", help="What the release is called in `releases`.")
+@click.option("--drop-web", is_flag=True, help=DROP_WEB)
 @json_option
 @click.pass_obj
-def deploy(options: Options, directory: Path, list_: bool, dry_run: bool, message: str, form: str) -> int:
+def deploy(
+    options: Options, directory: Path, list_: bool, dry_run: bool, message: str, drop_web: bool, form: str
+) -> int:
     """Put what lies in a directory (default: this one) live, committed or not, and follow it to its verdict. Of an
     archive or a package, such as `shipit pack` makes, that file is sent, with its signature if there is one.
 
@@ -100,7 +103,7 @@ def deploy(options: Options, directory: Path, list_: bool, dry_run: bool, messag
     if directory.is_file():
         from receiver.client.send import send
 
-        return send(directory, find(Path.cwd(), options.remote, options.app))
+        return send(directory, find(Path.cwd(), options.remote, options.app), drop_web=drop_web)
     selection = select(directory)
     if list_:
         sizes = selection.sizes()
@@ -129,7 +132,7 @@ def deploy(options: Options, directory: Path, list_: bool, dry_run: bool, messag
     sys.stderr.write(f"-----> Shipping {facts['files']} files, {facts['size']} ({facts['from']})\n")
     sys.stderr.flush()
     with story.workshop(directory.resolve()) as at:
-        return story.push(at, server, story.commit(at, selection, base, message))
+        return story.push(at, server, story.commit(at, selection, base, message), drop_web=drop_web)
 
 
 @shipit.command()

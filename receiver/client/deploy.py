@@ -108,11 +108,12 @@ def commit(at: Workshop, selection: Selection, base: Base, message: str) -> str:
     return at.git("commit-tree", at.git("write-tree"), "-m", text, "-m", "\n".join(trailers))
 
 
-def push(at: Workshop, server: Remote, oid: str) -> int:
+def push(at: Workshop, server: Remote, oid: str, *, drop_web: bool) -> int:
     """Send the commit and follow its release; returns git's exit code, which is the verdict's."""
     if not server.app:
         raise Rejected("Which app?", hint="shipit --app NAME deploy")
     env = {**at.env, "GIT_SSH_COMMAND": shlex.join(ssh.argv())}
-    words = ["git", "push", "--quiet", "--no-verify", server.url, f"+{oid}:{REF}"]
+    meant = ["-o", "drop-web"] if drop_web else []
+    words = ["git", "push", "--quiet", "--no-verify", *meant, server.url, f"+{oid}:{REF}"]
     code = start(words, env=env, cwd=at.root).wait()
     return code if code >= 0 else 128 - code

@@ -14,12 +14,13 @@ from receiver.errors import Rejected
 from receiver.system.run import start
 
 
-def send(path: Path, server: Remote) -> int:
+def send(path: Path, server: Remote, *, drop_web: bool) -> int:
     """Send the file and follow its release; returns the exit code, which is the verdict's."""
     if not server.app:
         raise Rejected("Which app?", hint=f"shipit --app NAME deploy {path}")
     signature = signature_of(path)
-    words = ("deploy", server.app, "-", *(("--signature", signature) if signature else ()))
+    meant = ("--drop-web",) if drop_web else ()
+    words = ("deploy", server.app, "-", *(("--signature", signature) if signature else ()), *meant)
     sys.stderr.write(
         f"-----> Sending {path.name}, {path.stat().st_size / 2**20:.1f} MiB{', signed' * bool(signature)}\n"
     )

@@ -81,7 +81,8 @@ class Hooks:
                 ledger, settings = self._ledger, self._settings
                 manifest, self._domains = admit(self._layout, ledger, settings, self._caller, commits, wanted)
                 if wish.deploy and not wish.drop_web:
-                    keep_web(ledger, manifest, "Meant so? git push -o drop-web")
+                    how = "shipit deploy --drop-web" if refs.files(updates) else "git push -o drop-web"
+                    keep_web(ledger, manifest, f"Meant so? {how}")
 
     def _post_receive(self, side: Sideband, wish: Options, env: Mapping[str, str], updates: list[Update]) -> None:
         state = self._ledger.state()

@@ -102,6 +102,8 @@ def heed(connection: socket.socket) -> None:
             word = connection.recv(16)
         except BlockingIOError:
             return
+        except OSError:
+            word = b""  # It was gone before it had read that it was taken (ECONNRESET).
         if word.startswith(INTERRUPT):
             raise KeyboardInterrupt
         raise SystemExit(128 + signal.SIGHUP)

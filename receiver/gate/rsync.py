@@ -130,7 +130,7 @@ def receive(layout: Layout, request: RsyncRequest, caller: Caller, settings: Set
             if request.dry:
                 tell("This was a dry run: nothing was changed.")
                 return 0
-            how = f"Meant so? shipit ps:scale {request.app} web=0"
+            how = f"Meant so, once before it: shipit ps:scale {request.app} web=0 --force"
             admission = Admission(layout, ledger, settings, caller, how)
             origin, lines = staging.take(settings, room, caller.name, admission)
             if origin is None:

@@ -95,7 +95,7 @@ class Pull:
                 # What is not kept here any more is there, if they have it.
                 goes_on = git.commit_of(last) is not None and git.is_ancestor(last, oid)
                 self._refuse_rewritten(follow, seen, last, oid, goes_on=goes_on)
-            how = f"Meant so? shipit ps:scale {app} web=0"
+            how = f"Meant so, once before it: shipit ps:scale {app} web=0 --force"
             admission = Admission(self.layout, self.ledger, self.settings, self.caller, how)
             with Submission(self.layout, self.ledger, self.caller) as submission:
                 origin = source.take(git, oid, seen.ref, admission)

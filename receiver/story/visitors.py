@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from receiver.errors import Rejected
-from receiver.manifest.problems import nearest
 from receiver.model import WEB, AppState, Listen, ProcessType, Release
 from receiver.names import TypeName
 from receiver.proxy.endpoint import takes_requests
@@ -30,6 +29,8 @@ def refuse_to_drop_web(
     if web is not None and web.listen is not Listen.NONE and counts.get(WEB, 0):
         return
     if web is None:
+        from receiver.manifest.problems import nearest
+
         near = nearest(WEB, [process.type for process in processes]).removeprefix(" Did you mean ").removesuffix("?")
         what = f"it has no process type 'web'{f', but {near}' if near else ''}"
     else:

@@ -87,6 +87,14 @@ def test_what_lies_in_a_directory_goes_live_and_git_goes_on_as_ever(laptop: Clie
     assert shipit(repo, "rollback", "v1").code == 0 and laptop.get("shop").body == "pushed"
     repo.commit({"mark": "pushed again\n"})
     assert repo.push().code == 0 and laptop.get("shop").body == "pushed again"
+    repo.write({"Procfile": "wbe: python main.py --at $SOCKET\n"})
+    shipit(repo, "pack")
+    for what in ((), (f"dist/{next((repo.path / 'dist').glob('*.tar.gz')).name}",)):
+        slip = shipit(repo, "deploy", *what, check=False)
+        assert slip.code != 0 and "'wbe'" in slip.text and "--drop-web" in slip.text, str(slip)
+    assert laptop.get("shop").body == "pushed again"
+    meant = shipit(repo, "deploy", "--drop-web")
+    assert "nothing of it takes requests" in meant.text, str(meant)
 
 
 def test_a_directory_that_git_does_not_know_is_shipped_too(laptop: Client) -> None:

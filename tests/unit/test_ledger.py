@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from receiver.errors import NotFound
+from receiver.ledger import pool
 from receiver.ledger.ledger import FINAL, SETTLE_EVERY, Ledger
 from receiver.model import AppState, Change, Release, Status
 from receiver.names import AppName
@@ -25,6 +26,12 @@ def ledger(tmp_path: Path) -> Ledger:
     ledger.paths.slugs.mkdir()
     ledger.create()
     return ledger
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many releases in no time: no nginx keeps connections here, and what is asked of them is what is read."""
+    monkeypatch.setattr(pool, "CLEAN", 0.0)
 
 
 def live(ledger: Ledger, *, slug: bool = True, **values: object) -> Release:
@@ -98,6 +105,7 @@ def test_a_failed_release_is_never_what_a_rollback_returns_to(ledger: Ledger) ->
     assert previous is not None and previous.number == one.number
 
 
+@pytest.mark.usefixtures("at_once")
 @given(
     st.lists(st.tuples(st.booleans(), st.integers(0, 30), st.booleans()), min_size=1, max_size=25),
     st.integers(1, 6),
@@ -145,6 +153,7 @@ def test_a_change_of_state_is_whole_or_not_at_all(ledger: Ledger, monkeypatch: p
     assert not list(ledger.paths.releases.glob(".*.new"))
 
 
+@pytest.mark.usefixtures("at_once")
 def test_a_long_history_costs_a_push_next_to_nothing(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(100):
         live(ledger)
@@ -167,6 +176,7 @@ def test_what_a_subject_says_is_no_verdict(subject: str) -> None:
         assert any(word in encode(replace(release, status=Status.FAILED)) for word in FINAL)
 
 
+@pytest.mark.usefixtures("at_once")
 def test_what_is_settled_is_not_read_again(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     """A push must not pay for a history of ten thousand releases."""
     for _ in range(SETTLE_EVERY + 3):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shlex
 import tarfile
 from abc import ABC, abstractmethod
@@ -29,6 +30,8 @@ def app(mark: str, procfile: str = "web: python main.py --at $SOCKET\n") -> File
 
 
 BROKEN = app("broken", "web: exit 3\n")
+# Of what takes an app away from its visitors, a slip of the pen.
+AWAY = app("away", "wbe: python main.py --at $SOCKET\n")
 
 
 class Way(ABC):
@@ -42,6 +45,13 @@ class Way(ABC):
     @abstractmethod
     def ship(self, files: Files) -> Result:
         """Send these files, and no other, to be put live."""
+
+    def meant(self, files: Files, how: str) -> Result:
+        """Send them once more, though they take the app away from its visitors; `how` is what the server has told."""
+        words = re.search(r"ssh \S+@\S+ (ps:scale .*--force)", how)
+        assert words, how
+        assert self.laptop.ssh(words[1]).code == 0
+        return self.ship(files)
 
     @abstractmethod
     def cut_short(self, files: Files) -> Result:
@@ -66,9 +76,14 @@ class ByGit(Way):
         sent = b"%04x%s0000PACK\0\0\0\2\0\0\0\5half" % (len(line) + 4, line)
         return self.laptop.ssh(f"git-receive-pack {self.name}", input=sent)
 
+    def meant(self, files: Files, how: str) -> Result:
+        assert self.repo and "git push -o drop-web" in how
+        return self.repo.push("-o", "drop-web")
+
 
 class ByArchive(Way):
     kind = "archive"
+    option = ""
 
     def packed(self, files: Files) -> bytes:
         out = io.BytesIO()
@@ -80,17 +95,22 @@ class ByArchive(Way):
         return out.getvalue()
 
     def ship(self, files: Files) -> Result:
-        return self.laptop.ssh(f"deploy {self.name} -", input=self.packed(files))
+        return self.laptop.ssh(f"deploy {self.name} -{self.option}", input=self.packed(files))
+
+    def meant(self, files: Files, how: str) -> Result:
+        assert "with --drop-web" in how
+        self.option = " --drop-web"
+        return self.ship(files)
 
     def cut_short(self, files: Files) -> Result:
         return self.laptop.ssh(f"git:from-archive {self.name} -", input=self.packed(files)[:-40])
 
 
-class ByList(Way):
+class ByList(ByArchive):
     kind = "list"
 
-    def ship(self, files: Files) -> Result:
-        return self.laptop.ssh(f"deploy {self.name} -", input=json.dumps(files))
+    def packed(self, files: Files) -> bytes:
+        return json.dumps(files).encode()
 
     def cut_short(self, files: Files) -> Result:
         return self.laptop.ssh(f"deploy {self.name} -", input=json.dumps(files)[:-9])
@@ -224,10 +244,25 @@ def test_what_does_not_start_or_is_cut_off_leaves_the_old_one_and_the_next_goes_
     cut = way.cut_short(app("cut"))
     assert cut.code != 0 and "Traceback" not in cut.out + cut.err, str(cut)
     assert live(laptop, way.name) == before and laptop.get(way.name).body.strip() == "one"
+    if not isinstance(way, ByWheel):  # whose processes are those of the package
+        away = way.ship(AWAY)
+        assert away.code != 0 and "'wbe'" in away.out + away.err and "Meant so" in away.out + away.err, str(away)
+        assert live(laptop, way.name) == before and laptop.get(way.name).body.strip() == "one"
     assert way.ship(app("three")).code == 0
     assert laptop.get(way.name).body.strip() == "three"
     left = server.sh(f"ls /var/lib/shipit/apps/{way.name}/repo.git", check=True).out
     assert "received-" not in left and not [line for line in unwell(server) if line.startswith(way.name)]
+    if not isinstance(way, ByWheel):
+        told = way.ship(AWAY)
+        meant = way.meant(AWAY, told.out + told.err)
+        assert meant.code == 0 and "nothing of it takes requests" in meant.out + meant.err, str(meant)
+    if isinstance(way, ByGit):
+        # Back to what serves is no question, back to what does not is one.
+        dropped = live(laptop, way.name)
+        assert say(laptop, "rollback", way.name).code == 0 and laptop.get(way.name).body.strip() == "three"
+        refused = say(laptop, "rollback", way.name, dropped)
+        assert refused.code == 2 and f" rollback {way.name} {dropped} --drop-web" in refused.err, str(refused)
+        assert say(laptop, "rollback", way.name, dropped, "--drop-web").code == 0
 
 
 def test_it_is_built_again_and_put_live_again_from_what_is_kept(way: Way, laptop: Client) -> None:
