@@ -98,15 +98,15 @@ def umask() -> Iterator[None]:
 
 @pytest.fixture
 def host(request: pytest.FixtureRequest) -> Iterator[Host]:
-    """A fresh bookworm server on which install.sh has run."""
-    with Host.boot(snapshot.installed_tree("bookworm"), request.node.name) as machine:
+    """A fresh server on which install.sh has run."""
+    with Host.boot(snapshot.installed_tree(tree.SUITE), request.node.name) as machine:
         yield machine
 
 
 @pytest.fixture(scope="module")
 def shared_host() -> Iterator[Host]:
     """The same for all tests of a module: for tests that do not mind each other's apps."""
-    with Host.boot(snapshot.installed_tree("bookworm"), "shared") as machine:
+    with Host.boot(snapshot.installed_tree(tree.SUITE), "shared") as machine:
         yield machine
 
 
@@ -125,27 +125,27 @@ def trixie_host(request: pytest.FixtureRequest) -> Iterator[Host]:
 
 @pytest.fixture
 def bare_host(request: pytest.FixtureRequest) -> Iterator[Host]:
-    """A bookworm server with nothing on it; `bare_host.install()` runs install.sh."""
-    with Host.boot(tree.base_tree("bookworm"), request.node.name) as machine:
+    """A server with nothing on it; `bare_host.install()` runs install.sh."""
+    with Host.boot(tree.base_tree(tree.SUITE), request.node.name) as machine:
         yield machine
         machine.keep_archives()
 
 
 @pytest.fixture
 def bare_box(request: pytest.FixtureRequest) -> Iterator[Box]:
-    """A bookworm tree without a running systemd and with nothing installed."""
-    with Box.boot(tree.base_tree("bookworm"), request.node.name) as machine:
+    """A tree without a running systemd and with nothing installed."""
+    with Box.boot(tree.base_tree(tree.SUITE), request.node.name) as machine:
         yield machine
         machine.keep_archives()
 
 
 @pytest.fixture
 def box(request: pytest.FixtureRequest) -> Iterator[Box]:
-    """A bookworm tree without a running systemd, on which install.sh has run; nothing is started yet.
+    """A tree without a running systemd, on which install.sh has run; nothing is started yet.
 
     `box.run("shipit-supervisord", "start")` does that, or `box.run_as_main(…)` with a command that stays.
     """
-    with Box.boot(snapshot.installed_tree("bookworm", box=True), request.node.name) as machine:
+    with Box.boot(snapshot.installed_tree(tree.SUITE, box=True), request.node.name) as machine:
         yield machine
 
 

@@ -74,6 +74,9 @@ def install_units(layout: Layout, step: Step) -> None:
         step.did(f"{len(changed)} units")
     wanted = [source.name for source in unit_sources() if "\n[Install]" in source.read_text()]
     run(["systemctl", "enable", "--quiet", *wanted], timeout=60)
+    if looks := of_looks(layout):
+        # An --uninstall has stopped them.
+        run(["systemctl", "enable", "--quiet", "--now", *looks], timeout=60)
     # First what the sockets lie in. Where apps listen already, its condition leaves it for the next boot.
     run(["systemctl", "start", *(name for name in wanted if name.endswith(".mount"))], check=False, timeout=60)
     run(["systemctl", "start", *(name for name in wanted if name.endswith((".socket", ".timer", ".path")))], timeout=60)
@@ -96,8 +99,15 @@ def of_login(layout: Layout) -> tuple[Path, Path, Path]:
     return layout.units / f"user-{uid}.slice.d/{DROPIN}", *own
 
 
+def of_looks(layout: Layout) -> list[str]:
+    """The timers of apps that follow a repository: they receive, so they do as long as shipit does."""
+    return sorted(path.name for path in layout.units.glob("shipit-look@*.timer"))
+
+
 def remove(layout: Layout, step: Step) -> None:
-    """Stop and remove the server's own units; those of apps stay."""
+    """Stop and remove the server's own units; those of apps stay, and of what receives the timers, stopped."""
+    if looks := of_looks(layout):
+        run(["systemctl", "disable", "--quiet", "--now", *looks], check=False)
     # The mount is the apps', which go on.
     ours = [source.name for source in unit_sources() if source.suffix != ".mount"]
     names = [name for name in (*ours, *GONE) if (layout.units / name).exists()]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from host.apps import build, files
-from lab import snapshot
+from lab import snapshot, tree
 from lab.background import wait_for
 from lab.client import Client, Repo
 from lab.host import Box
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.xdist_group("killed")
 
 @pytest.fixture(scope="module")
 def own_box() -> Iterator[Box]:
-    with Box.boot(snapshot.installed_tree("bookworm", box=True), "killed") as machine:
+    with Box.boot(snapshot.installed_tree(tree.SUITE, box=True), "killed") as machine:
         machine.run("shipit-supervisord", "start")
         yield machine
 

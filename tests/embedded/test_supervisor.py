@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 
 import pytest
@@ -83,6 +84,23 @@ def test_a_program_behind_a_shell_gets_sigterm_and_one_whose_database_is_away_co
     assert client.ssh("apps:destroy", "shell", "--force").ok
 
 
+def test_apps_can_have_a_file_system_of_their_own_for_their_sockets(client: Client, box: Box) -> None:
+    documented = re.search(r"--tmpfs /run/shipit:(\S+)", (REPO / "docs/installing.md").read_text())
+    assert documented
+    box.sh(f"mkdir -p /run/shipit && mount -t tmpfs -o {documented[1]} shipit /run/shipit")
+    box.run(*START)
+    greedy = client.repo("greedy", EXAMPLE)
+    assert greedy.push().code == 0
+    fill = "head -c 4M /dev/zero > /run/shipit/greedy/fill; for n in $(seq 2000); do mkdir /run/shipit/greedy/$n; done"
+    before = box.sh("df --output=used,iused /run | tail -1").out
+    assert "No space left" in client.ssh("run", "greedy", "--", "sh", "-c", f"'{fill}'").text
+    assert box.sh("df --output=used,iused /run | tail -1").out == before
+    assert client.repo("hello", EXAMPLE).push().code == 0, "what others need takes no space"
+    assert greedy.commit() and greedy.push().code == 0
+    told = box.run("shipit", "doctor", check=False).out
+    assert "the apps' sockets have a file system of their own" in told and "/run/shipit has no space left" in told
+
+
 def test_a_killed_supervisord_comes_back_and_nothing_runs_twice(serving: Repo, client: Client, box: Box) -> None:
     before = processes(box)
     box.sh("kill -KILL $(cat /run/shipit/supervisord.pid)")
@@ -108,7 +126,7 @@ def test_a_killed_nginx_comes_back_although_its_workers_keep_the_port(serving: R
     serving.commit({"app.py": APP.replace("Hello from", "Changed by")})
     assert serving.push().code == 0, "nginx is told of a release"
     wait_for("the new release", lambda: "Changed by" in client.get("hello").body)
-    assert box.run("shipit", "doctor").ok
+    assert "share a file system with /run, which an app can fill" in box.run("shipit", "doctor").out
 
 
 def test_a_killed_keeper_and_supervisord_leave_nothing_that_runs_twice(serving: Repo, client: Client, box: Box) -> None:

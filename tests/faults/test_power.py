@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 from host.apps import asked, branch_at_server, live, pushed, unwell
-from lab import snapshot
+from lab import snapshot, tree
 from lab.background import Background, wait_for
 from lab.client import Client, Repo
 from lab.host import Host
@@ -36,7 +36,7 @@ IN_AN_UPGRADE = [("version", 0.5), ("version", 3.0), ("accounts", 0.0), ("proxy"
 @pytest.fixture(scope="module")
 def durable() -> Iterator[Host]:
     """A server with a disk of its own, where only what was synced survives."""
-    with Host.boot(snapshot.installed_tree("bookworm"), "durable", own_disk=True) as machine:
+    with Host.boot(snapshot.installed_tree(tree.SUITE), "durable", own_disk=True) as machine:
         machine.sh("sync")
         yield machine
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from lab import tree
 from lab.background import wait_for
 from lab.client import Client
 from lab.host import Host
@@ -24,6 +25,7 @@ def python_of(host: Host, release: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.host
+@pytest.mark.skipif(tree.SUITE != "bookworm", reason="begins on Debian 12")
 def test_an_upgrade_of_the_system_leaves_apps_and_shipit_as_they_are_and_both_move_when_asked(
     host: Host, client: Client
 ) -> None:

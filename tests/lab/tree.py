@@ -20,6 +20,8 @@ from .base import CACHE, LabError, locked, run, try_lock
 
 TREES = CACHE / "trees"
 SUITES = ("bookworm", "trixie")
+SUITE = os.environ.get("SHIPIT_TEST_SUITE") or SUITES[0]
+"""Of the machines of tests that do not say which."""
 PACKAGES = ("systemd", "systemd-sysv", "dbus", "libpam-systemd", "ca-certificates", "iproute2")
 """What the smallest server has. No ssh, git, nginx or Python: install.sh has to bring them."""
 RECIPE = 3

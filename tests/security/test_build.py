@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from host.apps import build, files, live, pushed, say, until_body, unwell
+from host.apps import asked, build, files, live, pushed, say, until_body, unwell
 from lab import snapshot
 from lab.background import wait_for
 from lab.client import Client, Repo
@@ -128,6 +128,21 @@ def test_after_all_bombs_the_app_is_pushed_as_if_nothing_had_been(laptop: Client
     until_body(laptop, "bomb", "mended")
     assert unwell(limited) == []
     assert limited.failed_units() == []
+
+
+@pytest.mark.host
+def test_what_an_app_takes_altogether_is_counted_beside_its_limit(laptop: Client, calm: Repo, limited: Host) -> None:
+    def kernel(what: str) -> int:
+        return int(limited.run("systemctl", "show", "-P", what, "shipit-calm.slice").out)
+
+    say(laptop, "ps:scale", "calm", "web=2", check=True)
+    wait_for("the first release to end", lambda: len(asked(laptop, "ps", "calm")) == 2)
+    web, together = asked(laptop, "resource:report", "calm")
+    tasks, most = map(int, together["tasks"].split(" of "))
+    assert (tasks, most) == (kernel("TasksCurrent"), kernel("TasksMax")) and tasks >= 2, together
+    memory, _, limit = together["memory"].partition(" of ")
+    assert int(memory.removesuffix("M")) > 0 and limit == f"{kernel('MemoryMax') / 2**20:.0f}M", together
+    assert int(web["tasks"].split(" of ")[0]) >= 1 and not web["memory"].startswith("0M"), web
 
 
 @pytest.mark.host

@@ -65,10 +65,20 @@ class EmbeddedEngine(LogFiles):
         except HostFault as failure:
             return [Service("the process supervisor runs", False, failure.hint)]
         named = sorted(name for name in known if name.startswith("shipit-") and name != "shipit-reconcile")
-        return [
+        running = [
             Service(name, known[name]["state"] == supervisord.RUNNING, as_root(f"tail {known[name]['stdout_logfile']}"))
             for name in named
         ]
+        return [*running, self._place_of_sockets()]
+
+    def _place_of_sockets(self) -> Service:
+        """A container may seldom mount: what it has not got, whoever starts it can give it. That is no fault of today."""
+        own = self._layout.run.is_mount()
+        what = "the apps' sockets have a file system of their own"
+        shared = (
+            f"the apps' sockets share a file system with {self._layout.run.parent}, which an app can fill: SECURITY.md"
+        )
+        return Service(what if own else shared, True, "")
 
     def prepare(self, app: AppName) -> None:
         """The directory of the app's logs, which `shipit` may read and other apps may not."""

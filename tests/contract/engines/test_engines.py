@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab import snapshot
+from lab import snapshot, tree
 from lab.background import wait_for
 from lab.host import Box, Host
 from lab.machine import Machine
@@ -22,9 +22,9 @@ KINDS = [
 
 
 def promises() -> list[str]:
-    tree = ast.parse(PROMISES.read_text())
+    module = ast.parse(PROMISES.read_text())
     after = PROMISES.read_text().partition("# -- the promises")[0].count("\n")
-    names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.lineno > after]
+    names = [node.name for node in module.body if isinstance(node, ast.FunctionDef) and node.lineno > after]
     return [name for name in names if name not in (*LAST, "main")]
 
 
@@ -32,9 +32,9 @@ def promises() -> list[str]:
 def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
     made: Machine
     if request.param == "systemd":
-        made = Host.boot(snapshot.installed_tree("bookworm"), "contract")
+        made = Host.boot(snapshot.installed_tree(tree.SUITE), "contract")
     else:
-        made = Box.boot(snapshot.installed_tree("bookworm", box=True), "contract")
+        made = Box.boot(snapshot.installed_tree(tree.SUITE, box=True), "contract")
         made.run_as_main("shipit-supervisord", "run")
         wait_for("the agent", lambda: made.exists("/run/shipit/agent.sock"))
     with made:

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from lab import snapshot
+from lab import snapshot, tree
 from lab.host import Host
 
 # Tells what it finds; says when it is told to end, and takes a second for it.
@@ -27,7 +27,7 @@ PLACE = "/mnt/plain/build"
 
 
 @contextmanager
-def server_with_podman(name: str, suite: str = "bookworm") -> Iterator[Host]:
+def server_with_podman(name: str, suite: str = tree.SUITE) -> Iterator[Host]:
     """A server that runs container images: what its administrator is told to install, and a disk that is no overlay."""
     with Host.boot(snapshot.installed_tree(suite), name) as host:
         host.sh(
