@@ -96,8 +96,9 @@ def receive(layout: Layout, request: RsyncRequest, caller: Caller, settings: Set
     Waits for the app's turn and holds it until the verdict. A transfer that ends early, or brings what no app has, leaves
     nothing behind.
     """
-    from receiver.gate.service import existing, tell
+    from receiver.gate.service import existing, tell, unmake
     from receiver.ledger.follow import follow
+    from receiver.ledger.ledger import Ledger
     from receiver.ledger.queue import queued
     from receiver.model import Change, Status
     from receiver.proxy.endpoint import still_holds
@@ -109,6 +110,7 @@ def receive(layout: Layout, request: RsyncRequest, caller: Caller, settings: Set
     caller.require(Role.DEPLOY, request.app)
     with ExitStack() as stack:
         agent = stack.enter_context(Agent.connect(layout.agent_socket))
+        new = not Ledger(layout.app(request.app)).exists()
         ledger = existing(layout, request.app, settings, agent)
 
         def waiting(told: str) -> None:
@@ -117,6 +119,8 @@ def receive(layout: Layout, request: RsyncRequest, caller: Caller, settings: Set
 
         turn = stack.enter_context(queued(ledger, caller.name, push=True, say=waiting, client=0))
         agent.reopen()
+        if new:
+            stack.callback(unmake, ledger, agent)
         current = ledger.current()
         source = RsyncSource(ledger.paths)
         room = room_for(ledger, settings)

@@ -15,7 +15,8 @@ from receiver.gate.hookline import HookLine
 from receiver.gate.unpacking import Trace
 from receiver.ledger.ledger import Ledger
 from receiver.ledger.queue import queued
-from receiver.model import Status
+from receiver.ledger.tickets import somebody_waits
+from receiver.model import AppState, Status
 from receiver.names import AppName
 from receiver.paths import Layout
 from receiver.root.client import Agent
@@ -55,6 +56,7 @@ def receive(layout: Layout, app: AppName, caller: Caller, settings: Settings, ho
         trace = stack.enter_context(Trace.made())
         # Now at the latest, so that the agent starts while git works.
         agent = stack.enter_context(Agent.connect(layout.agent_socket))
+        new = not Ledger(layout.app(app)).exists()
         ledger = existing(layout, app, settings, agent)
         git = Git(ledger.paths.repo)
 
@@ -88,6 +90,8 @@ def receive(layout: Layout, app: AppName, caller: Caller, settings: Settings, ho
             told(failure)
             return code or failure.exit_code
         release = answers.release
+        if new and release is None:
+            unmake(ledger, agent)
         return code if code or release is None or release.status is Status.LIVE else 1
 
 
@@ -140,6 +144,19 @@ def existing(layout: Layout, app: AppName, settings: Settings, agent: Agent) -> 
     tell(f"Creating {app}")
     create_app(layout, app, agent, settings)
     return ledger
+
+
+def unmake(ledger: Ledger, agent: Agent) -> None:
+    """Take an app away again that was made for a push of which nothing was taken: a name that was mistyped, perhaps. For
+    who has its turn; not if somebody waits for it, or has set something of it meanwhile."""
+    state = ledger.state()
+    untouched = AppState(app=ledger.app, created=state.created, format=state.format)
+    stored = Git(ledger.paths.repo).run("for-each-ref", "--count=1").out
+    if state == untouched and not stored and not ledger.numbers() and not somebody_waits(ledger.paths.queue):
+        with suppress(Failure):  # what is left is an app without a release, as `apps` says
+            agent.reopen()
+            agent.destroy_app(ledger.app)
+            tell(f"Nothing was taken, so {ledger.app} is not there again")
 
 
 def put_back(ledger: Ledger, git: Git) -> None:

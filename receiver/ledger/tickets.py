@@ -59,6 +59,15 @@ def drawn(path: Path, who: str) -> Iterator[Ticket]:
         os.close(fd)
 
 
+def somebody_waits(path: Path) -> bool:
+    """Whether anybody holds a ticket of this line."""
+    fd = disk.open_lock(path)
+    try:
+        return _locked(fd, 0, _TO_THE_END)
+    finally:
+        os.close(fd)
+
+
 def _locked(fd: int, start: int, length: int) -> bool:
     """Whether anybody else has a lock on one of these bytes."""
     asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)

@@ -116,6 +116,20 @@ def test_an_unknown_app_is_made_by_its_first_push_where_that_is_allowed(server: 
     assert "create_app" in server.agent.verbs and server.ledger().current_number() == 1
 
 
+def test_an_app_that_was_made_for_a_push_that_is_refused_goes_with_it(server: Server, laptop: Laptop) -> None:
+    laptop.commit({"Procfile": "web python app.py\n"})
+    refused = laptop.push()
+    assert refused.returncode == 1 and "blog is not there again" in refused.stderr
+    assert server.agent.verbs[-1] == "destroy_app"
+
+
+def test_one_that_has_taken_something_stays(server: Server, laptop: Laptop) -> None:
+    assert laptop.push("-o", "no-deploy", "main").returncode == 0
+    laptop.commit({"Procfile": "web python app.py\n"})
+    assert laptop.push().returncode == 1
+    assert "destroy_app" not in server.agent.verbs
+
+
 def test_an_unknown_app_is_refused_where_apps_are_made_by_hand(server: Server, laptop: Laptop) -> None:
     server.layout.settings.write_text("create_on_push: false\n")
     done = laptop.push()

@@ -216,6 +216,14 @@ def test_a_mistake_in_the_manifest_refuses_the_push_with_its_place_and_makes_no_
     assert branch_at_server(serving) == at
 
 
+def test_a_first_push_that_is_refused_leaves_no_app(laptop: Client, shared_host: Host) -> None:
+    refused = laptop.repo("mistyped", files("x", procfile="web python main.py\n")).push()
+    assert refused.code != 0 and "mistyped is not there again" in refused.remote, str(refused)
+    assert "mistyped" not in say(laptop, "apps:list").out
+    assert "mistyped" not in shared_host.sh("getent passwd; ls /var/lib/shipit/apps /etc/systemd/system").out
+    assert laptop.repo("mistyped", files("two"), name="again").push().code == 0
+
+
 def test_another_branch_is_refused_with_what_to_type(laptop: Client) -> None:
     repo = pushed(laptop, "branches", "one")
     repo.commit({"mark": "two\n"})
