@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import shlex
+import shutil
 import statistics
 import subprocess
 import sys
@@ -179,6 +180,8 @@ class Trial:
         self.note("bytes", (travelled(self.server) - before) / 1024)
 
     def memory(self) -> None:
+        # What was replaced has ended by then.
+        time.sleep(SETTLE * 3)
         self.note("memory", resident(self.server, f"shipit-{self.way.app}" if self.who == SHIPIT else self.way.app))
 
 
@@ -220,6 +223,21 @@ def bootstrap(laptop: Laptop, server: Server, prod: Server, figures: Figures) ->
     if done.returncode:
         raise RuntimeError(done.stdout.decode() + done.stderr.decode())
     figures.add("bootstrap", SHIPIT, time.monotonic() - began)
+
+
+def laptop_commands(laptop: Laptop, prod: Server, figures: Figures, rounds: int) -> None:
+    """A command of the client, all of it, on the connection that the one before has left; and a plain one of ssh."""
+    runtime = tempfile.mkdtemp(prefix="shipit-", dir="/tmp")  # a socket's path is short
+    environment = {**laptop.environment(), "PYTHONPATH": str(REPO), "XDG_RUNTIME_DIR": runtime}
+    client = [sys.executable, "-c", "from receiver.entry import main; main()", "--remote", "prod:x", "apps:list"]
+    for number in range(rounds * 3):
+        for what, words in (("second", client), ("ssh", ["ssh", "prod", "apps:list"])):
+            began = time.monotonic()
+            subprocess.run(words, env=environment, cwd=laptop.home, stdout=subprocess.DEVNULL, check=True)
+            if number:
+                figures.add(f"client: {what}", SHIPIT, (time.monotonic() - began) * 1000)
+    subprocess.run(["ssh", "-S", *Path(runtime).glob("shipit/*"), "-O", "exit", "prod"], env=environment, check=False)
+    shutil.rmtree(runtime, ignore_errors=True)
 
 
 def measure(trials: list[list[Trial]], rounds: int, save: object) -> None:
@@ -279,6 +297,19 @@ def cell(figures: Figures, way: str, column: Column, who: str) -> str:
     return f"**{text}**" if who == SHIPIT and column.limit is not None and max(numbers) > column.limit else text
 
 
+def short(figures: Figures, ways: list[Way]) -> str:
+    """One line for each way, for the README: shipit's median and its ratio to the script's; of requests the script's, too."""
+    columns = [column for column in COLUMNS if column.what not in ("memory", "lost, rollback")]
+    lines = [f"| | {' | '.join(column.title for column in columns)} |", f"|{' --- |' * (len(columns) + 1)}"]
+    for way in ways:
+        cells = []
+        for column in columns:
+            ours, theirs = (cell(figures, f"{way.app}: ", column, who) for who in (SHIPIT, SCRIPT))
+            cells.append(ours if column.ratio is not None else f"{ours} (script: {theirs})")
+        lines.append(f"| {way.title} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def scripts(ways: list[Way]) -> str:
     """What is typed, both sides, so that everybody can judge it."""
     lines = []
@@ -335,11 +366,12 @@ def main() -> int:
                 now = {**facts, "load after": f"{os.getloadavg()[0]:.1f}", "rounds": str(chosen.rounds)}
                 write(chosen.output, figures, ways, now)
 
+            laptop_commands(laptop, prod, figures, chosen.rounds)
             measure(trials, chosen.rounds, save)
         finally:
             for one in servers:
                 one.close()
-    print(table(figures, ways))
+    print(short(figures, ways))
     return 0
 
 
@@ -348,11 +380,13 @@ def write(where: Path, figures: Figures, ways: list[Way], facts: dict[str, str])
     whole = {"facts": facts, **asdict(figures)}
     (where / "ways.json").write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
     booted = ", ".join(f"{who} {spread(figures.of('bootstrap', who), 's')}" for who in SIDES)
+    shared, alone = (spread(figures.of(f"client: {what}", SHIPIT), "ms") for what in ("second", "ssh"))
+    commands = f"- `shipit apps:list` on a laptop, on the connection of the command before: {shared}; `ssh prod apps:list`: {alone}"
     told = "\n".join(f"- {name}: {value}" for name, value in {**facts, **figures.notes}.items())
     (where / "ways.md").write_text(
         "# The ways to ship\nWritten by `python -m benchmarks.ways_to_ship`; how it measures: README.md. Medians; of"
         " requests lost the most. In bold is what misses its goal: time ≤ 1.0 × the script's, a rollback ≤ 0.5 ×, bytes"
-        f" ≤ 1.1 ×, no request lost.\n\n{table(figures, ways)}\n\n- a bare server made ready: {booted}\n{told}\n\n"
+        f" ≤ 1.1 ×, no request lost.\n\n{table(figures, ways)}\n\n- a bare server made ready: {booted}\n{commands}\n{told}\n\n"
         f"# What is typed\n{scripts(ways)}"
     )
 

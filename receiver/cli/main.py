@@ -190,8 +190,9 @@ def run(
 
     `app`: which one the command is for when it takes one and its words do not begin with one.
     """
+    given = with_app(list(words), app)
     try:
-        result = shipit.main(with_app(list(words), app), "shipit", standalone_mode=False, obj=Context(caller, layout))
+        result = shipit.main(given, "shipit", standalone_mode=False, obj=Context(caller, layout))
         return result if isinstance(result, int) else 0
     except Failure as failure:
         print_failure(failure)
@@ -203,7 +204,10 @@ def run(
         return 130
     except click.UsageError as error:
         usage = error.ctx.command_path if error.ctx else "shipit"
-        print_failure(Rejected(error.format_message(), hint=f"How it is used: {usage} --help"))
+        hint = f"How it is used: {usage} --help"
+        if given != list(words) and "extra argument" in error.message:
+            hint = f"It was asked of the app {app}. Of another one: shipit --app NAME {words[0]}    {hint}"
+        print_failure(Rejected(error.format_message(), hint=hint))
         return 2
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

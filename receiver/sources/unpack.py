@@ -78,6 +78,8 @@ class Writer:
         path = self._path(name)
         if not path:
             return
+        if mode & (stat.S_ISUID | stat.S_ISGID):
+            raise Rejected(f"{shown(name)} is set to run as another user or group.", hint="chmod a-s FILE")
         self._place(path)
         self._room(size)
         self.count += 1

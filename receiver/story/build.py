@@ -168,6 +168,8 @@ def mounts(context: AppContext, manifest: Manifest) -> tuple[tuple[str, str], ..
 
 
 def adopt(context: AppContext, manifest: Manifest) -> None:
-    """Take over what the manifest says of the app and not of the release: how many releases it keeps."""
-    if manifest.keep:
-        context.ledger.change_state(lambda state: replace(state, keep=manifest.keep))
+    """Take over what the manifest says of the app and not of the release: how many releases it keeps. Else the server
+    says that."""
+    keep = manifest.keep or context.settings.keep
+    if context.ledger.state().keep != keep:
+        context.ledger.change_state(lambda state: replace(state, keep=keep))

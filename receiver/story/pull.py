@@ -57,6 +57,7 @@ class Pull:
                 if waits:
                     return 0
                 raise Busy(f"{self.ledger.app} is being fetched already.") from None
+            stack.enter_context(remote.one_connection(self._place))
             follow = self._place.read()
             return self._look(follow) if follow else 0
 

@@ -38,6 +38,8 @@ def test_every_command_of_the_server_works_in_a_checkout_without_naming_the_app(
     assert shipit(blog, "--app", "nosuch", "status", check=False).code != 0
     refused = shipit(blog, "status", "--frobnicate", check=False)
     assert refused.code == 2 and "shipit status --help" in refused.err
+    other = shipit(blog, "releases", "other", check=False)
+    assert other.code == 2 and "shipit --app NAME releases" in other.err
 
 
 def test_words_arrive_as_they_were_typed(blog: Repo) -> None:

@@ -17,6 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from contract.runtimes.samples import deb
+from host.wheels import wheel
 
 from receiver.errors import Failure, Rejected
 from receiver.ledger.ledger import Ledger
@@ -105,6 +107,12 @@ def zip_link(name: str, target: str) -> tuple[zipfile.ZipInfo, bytes]:
     return info, target.encode()
 
 
+def zip_mode(name: str, mode: int) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name)
+    info.create_system, info.external_attr = 3, mode << 16
+    return info
+
+
 def encrypted() -> bytes:
     raw = bytearray(zipped(("a", b"x")))
     raw[6] |= 1
@@ -131,6 +139,9 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "a device": (tar(member("f"), member("sda", b"", type=tarfile.BLKTYPE, devmajor=8)), "device"),
     "a character device": (tar(member("mem", b"", type=tarfile.CHRTYPE, devmajor=1, devminor=1)), "device"),
     "a pipe": (tar(member("pipe", b"", type=tarfile.FIFOTYPE)), "device"),
+    "a program that runs as its owner": (tar(member("x", mode=0o4755)), "run as another user"),
+    "a program that runs as its group": (tar(member("x", mode=0o2755)), "run as another user"),
+    "the same in a zip": (zipped((zip_mode("x", stat.S_IFREG | 0o4755), b"x")), "run as another user"),
     "a name twice": (tar(member("a"), member("a", b"y")), "twice"),
     "a name twice, written otherwise": (tar(member("a/b"), member("./a//b", b"y")), "twice"),
     "names of one case": (tar(member("README"), member("readme")), "case"),
@@ -195,6 +206,35 @@ def test_what_is_refused_when_it_is_looked_at_leaves_nothing(place: Place) -> No
     assert place.kept() == before
 
 
+def large(kind: str) -> bytes:
+    """More than a MiB that nothing makes smaller, as an archive or a package of this kind."""
+    content = os.urandom(2**20 + 5000)
+    if kind == "zip":
+        return zipped(("Procfile", b"web: x\n"), ("data", content))
+    if kind == "whl":
+        return wheel("1.0", "x" + content.hex())
+    if kind == "deb":
+        return deb(**{"usr/share/hello/data": content.hex()}).encode()
+    if kind == "tar.zst":
+        raw = tar(member("Procfile", b"web: x\n"), member("data", content))
+        done = subprocess.run(["zstd", "-qc"], input=raw, capture_output=True)
+        return done.stdout if done.returncode == 0 else pytest.skip("no zstd here")
+    mode = {"tar": "w"}.get(kind, f"w:{kind.removeprefix('tar.')}")
+    return tar(member("Procfile", b"web: x\n"), member("data", content), mode=mode)
+
+
+@pytest.mark.parametrize("kind", ["tar", "tar.gz", "tar.bz2", "tar.xz", "tar.zst", "zip", "whl", "deb"])
+def test_cut_at_every_64_kib_it_is_refused_with_one_message_and_nothing_is_kept(place: Place, kind: str) -> None:
+    whole = large(kind)
+    assert len(whole) > 2**20
+    before = place.kept()
+    for kept in range(2**16, len(whole), 2**16):
+        with pytest.raises(Rejected, match=r"cut off|damaged|ends inside") as refused:
+            place.receive(whole[:kept])
+        assert "Traceback" not in str(refused.value.details)
+    assert place.kept() == before
+
+
 def test_any_damage_is_refused_or_does_not_matter_and_never_a_traceback(place: Place) -> None:
     """A byte of it changed, or the rest of it gone: refused, or (a byte of some file's content) taken as it is."""
     dice = random.Random(1)
@@ -235,7 +275,7 @@ def test_who_unpacks_may_start_open_and_write_nothing(place: Place, monkeypatch:
 
 def test_an_archive_becomes_a_commit_with_all_that_was_sent(place: Place) -> None:
     raw = tar(
-        member("Procfile", b"web: x\n"), member("bin/run", b"#!/bin/sh\n", mode=0o4755), member("a b/é\"q", b"1"),
+        member("Procfile", b"web: x\n"), member("bin/run", b"#!/bin/sh\n", mode=0o755), member("a b/é\"q", b"1"),
         member(".gitattributes", b"secret export-ignore\n* text eol=crlf\n"), member("secret", b"kept\n"),
         link("l", "bin/run"), link("hard", "secret", tarfile.LNKTYPE), member("void", b"", type=tarfile.DIRTYPE),
         member(".git/config", b"[core]\n"),

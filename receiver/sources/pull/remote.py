@@ -20,6 +20,9 @@ from receiver.system.disk import remove_tree
 from receiver.system.run import Result, run, start
 
 ASK, FETCH = 60, 1800  # seconds
+SHARED = 20  # seconds
+# A unix socket's path has 107 bytes at most (unix(7)); ssh makes it beside, with 17 bytes more.
+LONGEST = 107 - 17
 MAX_REFS = 2**22
 TIMED_OUT = 124  # timeout(1)
 PULLED = "refs/pull/one"
@@ -76,6 +79,17 @@ def look(place: Place, follow: Follow) -> Seen:
         elif names.is_oid(first):
             return Seen(name if ref == "HEAD" else ref, Oid(first))
     raise Unreached(f"{follow.url} has no {follow.what}.", hint="Look there: git ls-remote URL")
+
+
+@contextmanager
+def one_connection(place: Place) -> Iterator[None]:
+    """Within the block, whoever asks the other side over ssh does so through the first one's connection."""
+    try:
+        yield
+    finally:
+        # ssh ends it by itself, too, when nobody has used it for a while (SHARED).
+        if place.shared.exists():
+            run(["ssh", "-F", "/dev/null", "-o", f"ControlPath={place.shared}", "-O", "exit", "--", "-"], check=False)
 
 
 @contextmanager
@@ -138,9 +152,13 @@ def _git(place: Place, words: list[str], timeout: int, most: int) -> Result:
     ssh = [
         "ssh", "-F", "/dev/null", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes",
         "-o", f"UserKnownHostsFile={place.known_hosts}", "-o", "GlobalKnownHostsFile=/dev/null", "-o", "IdentitiesOnly=yes",
-        "-o", f"IdentityFile={place.key}", "-o", "IdentityAgent=none", "-o", "ConnectTimeout=20", "-o", "ControlPath=none",
-        "-o", "ServerAliveInterval=20",
+        "-o", f"IdentityFile={place.key}", "-o", "IdentityAgent=none", "-o", "ConnectTimeout=20", "-o", "ServerAliveInterval=20",
     ]  # fmt: skip
+    # To look and to fetch are two, and a login takes longer than either.
+    if len(os.fsencode(place.shared)) <= LONGEST:
+        ssh += ["-o", "ControlMaster=auto", "-o", f"ControlPersist={SHARED}", "-o", f"ControlPath={place.shared}"]
+    else:
+        ssh += ["-o", "ControlPath=none"]
     config = {
         "protocol.https.allow": "always", "protocol.ssh.allow": "always", "fetch.fsckObjects": "true",
         "fetch.unpackLimit": "1", "credential.helper": f"store --file={shlex.quote(str(place.credentials))}",

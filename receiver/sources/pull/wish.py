@@ -78,6 +78,11 @@ class Place:
         return self.dir / "lock"
 
     @property
+    def shared(self) -> Path:
+        """The socket of the ssh connection that one look at the other side has."""
+        return self.dir / "shared"
+
+    @property
     def waiting(self) -> Path:
         """Held by the one who looks after whoever does now."""
         return self.dir / "waiting"

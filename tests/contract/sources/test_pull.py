@@ -1,4 +1,7 @@
-"""What is fetched from elsewhere: a repository that an app follows, an archive at a URL. The server is that elsewhere, too."""
+"""What is fetched from elsewhere: a repository that an app follows, an archive at a URL. The server is that elsewhere, too.
+
+Each test stands alone: its repository is followed, and live with the mark `begins`.
+"""
 
 from __future__ import annotations
 
@@ -41,52 +44,76 @@ class Upstream:
         return self.repo.head
 
 
-@pytest.fixture(scope="module")
-def upstream(shared_host: Host, laptop: Client) -> Upstream:
-    say(laptop, "apps:create", NAME, check=True)
-    key = say(laptop, "git:generate-deploy-key", NAME, check=True).out
-    assert key == say(laptop, "git:public-key", NAME, check=True).out and key.startswith("ssh-ed25519 ")
+def made(host: Host, laptop: Client, name: str) -> Upstream:
+    """An app with a deploy key that lets it in, and a repository that is empty there."""
+    say(laptop, "apps:create", name, check=True)
+    key = say(laptop, "git:generate-deploy-key", name, check=True).out
+    assert key == say(laptop, "git:public-key", name, check=True).out and key.startswith("ssh-ed25519 ")
     keys = shlex.quote(f"{key}{laptop.public_key}\n")
-    shared_host.sh(
-        "useradd --create-home --shell /bin/sh up && install -d -o up -m 700 /home/up/.ssh && "
-        f"printf %s {keys} > /home/up/.ssh/authorized_keys && chown up /home/up/.ssh/authorized_keys && "
-        f"su up -c 'git init --quiet --bare --initial-branch=main /home/up/{NAME}.git'",
+    host.sh(
+        "id up >/dev/null 2>&1 || useradd --create-home --shell /bin/sh up; install -d -o up -m 700 /home/up/.ssh && "
+        f"printf %s {keys} >> /home/up/.ssh/authorized_keys && chown up /home/up/.ssh/authorized_keys && "
+        f"su up -c 'git init --quiet --bare --initial-branch=main /home/up/{name}.git'",
         check=True,
     )
-    repo = laptop.repo(NAME, app("one"))
-    return Upstream(shared_host, repo)
+    return Upstream(host, laptop.repo(name, app("one")))
 
 
-def report(laptop: Client) -> dict[str, str]:
-    said = say(laptop, "git:report", NAME, "--format", "json")
+@pytest.fixture(scope="module")
+def followed(shared_host: Host, laptop: Client) -> Upstream:
+    upstream = made(shared_host, laptop, NAME)
+    say(laptop, "git:allow-host", NAME, shared_host.ip, check=True)
+    return upstream
+
+
+@pytest.fixture
+def upstream(followed: Upstream, laptop: Client) -> Upstream:
+    """Whatever the test before has left: main goes on from here, is followed, and is live."""
+    followed.repo.git("checkout", "--quiet", "-B", "main", check=True)
+    followed.publish("--force", **app("begins"))
+    say(laptop, "git:set", NAME, "force-push", "on", check=True)
+    begun = say(
+        laptop, "git:sync", NAME, followed.url, "main", "--no-verify-signatures", "--no-webhook", "--every", "off"
+    )
+    assert begun.code == 0 and laptop.get(NAME).body.strip() == "begins", begun
+    say(laptop, "git:set", NAME, "force-push", "off", check=True)
+    return followed
+
+
+def report(laptop: Client, name: str = NAME) -> dict[str, str]:
+    said = say(laptop, "git:report", name, "--format", "json")
     found: dict[str, str] = json.loads(said.out)
     assert said.code == (1 if found["refused"] or found["reason"] else 0), said
     return found
 
 
-def test_it_goes_live_when_the_ref_has_moved_and_only_then(
-    upstream: Upstream, laptop: Client, shared_host: Host
-) -> None:
+def test_it_goes_live_when_the_ref_has_moved_and_only_then(laptop: Client, shared_host: Host) -> None:
+    name = "moves"
+    upstream = made(shared_host, laptop, name)
     first = upstream.publish()
-    refused = say(laptop, "git:sync", NAME, upstream.url)
+    refused = say(laptop, "git:sync", name, upstream.url)
     assert refused.code == 71 and "git:allow-host" in refused.err, refused
-    assert report(laptop)["reason"]
-    say(laptop, "git:allow-host", NAME, shared_host.ip, check=True)
-    done = say(laptop, "git:sync", NAME, upstream.url, "main", "--every", "1m")
-    assert done.code == 0 and laptop.get(NAME).body.strip() == "one", done
-    release = newest(laptop, NAME)
+    assert report(laptop, name)["reason"]
+    say(laptop, "git:allow-host", name, shared_host.ip, check=True)
+    done = say(laptop, "git:sync", name, upstream.url, "main", "--every", "7d")
+    assert done.code == 0 and laptop.get(name).body.strip() == "one", done
+    release = newest(laptop, name)
     assert (release["source"], release["commit"]) == ("pull", first[:8]), release
-    assert say(laptop, "git:sync", NAME, check=True).err.count("which is live") == 1
-    assert newest(laptop, NAME)["release"] == release["release"]
+    assert say(laptop, "git:sync", name, check=True).err.count("which is live") == 1
+    assert newest(laptop, name)["release"] == release["release"]
     upstream.publish(mark="two\n")
     # By its timer, with nothing of ours resident.
-    shared_host.sh("systemctl start shipit-look@pulled.service", check=True)
-    until_body(laptop, NAME, "two")
-    assert newest(laptop, NAME)["by"] == "git:sync"
+    shared_host.sh(f"systemctl start shipit-look@{name}.service", check=True)
+    until_body(laptop, name, "two")
+    assert newest(laptop, name)["by"] == "git:sync"
     timer = shared_host.sh(
-        "systemctl is-enabled shipit-look@pulled.timer; systemctl is-active shipit-look@pulled.timer"
+        f"systemctl is-enabled shipit-look@{name}.timer; systemctl is-active shipit-look@{name}.timer"
     )
     assert timer.out.split() == ["enabled", "active"]
+    wait_for("its connection to end", lambda: not shared_host.sh("pgrep -x -u shipit ssh", check=False).out)
+    assert say(laptop, "git:sync", name, "--off").code == 0
+    gone = f"systemctl list-units --all --plain --no-legend 'shipit-look@{name}.timer'"
+    assert shared_host.sh(gone).out == ""
 
 
 def test_what_does_not_start_is_tried_once_and_a_rollback_is_not_undone(
@@ -96,7 +123,7 @@ def test_what_does_not_start_is_tried_once_and_a_rollback_is_not_undone(
     shared_host.sh("systemctl start shipit-look@pulled.service", check=True)
     wait_for("it failed", lambda: newest(laptop, NAME)["status"] == "failed")
     failed = newest(laptop, NAME)["release"]
-    assert laptop.get(NAME).body.strip() == "two" and failed in report(laptop)["refused"]
+    assert laptop.get(NAME).body.strip() == "begins" and failed in report(laptop)["refused"]
     shared_host.sh("systemctl start shipit-look@pulled.service", check=True)
     assert newest(laptop, NAME)["release"] == failed
     upstream.publish(Procfile="web: python main.py --at $SOCKET\n", mark="three\n")
@@ -105,7 +132,7 @@ def test_what_does_not_start_is_tried_once_and_a_rollback_is_not_undone(
     assert report(laptop)["refused"] == ""
     say(laptop, "rollback", NAME, check=True)
     shared_host.sh("systemctl start shipit-look@pulled.service", check=True)
-    assert laptop.get(NAME).body.strip() == "two"
+    assert laptop.get(NAME).body.strip() == "begins"
     # Who asks for it gets it.
     assert say(laptop, "git:sync", NAME).code == 0 and laptop.get(NAME).body.strip() == "three"
 
@@ -122,7 +149,6 @@ def test_a_rewritten_history_is_refused_until_it_is_allowed(
     assert told.code == 2 and "git:set pulled force-push on" in told.err, told
     say(laptop, "git:set", NAME, "force-push", "on", check=True)
     assert say(laptop, "git:sync", NAME).code == 0 and newest(laptop, NAME)["commit"] == upstream.repo.head[:8]
-    say(laptop, "git:set", NAME, "force-push", "off", check=True)
 
 
 def test_what_cannot_be_reached_is_told_once_and_forgotten_when_it_can(
@@ -179,10 +205,7 @@ def test_a_webhook_that_is_signed_has_it_looked_at_at_once(
         ("gitea", {"X_Gitea_Signature": signature}),
         ("gitlab", {"X_Gitlab_Token": key}),
     ):
-        upstream.repo.commit({"mark": f"{mark}\n"})
-        tag = f"v2.{['github', 'gitea', 'gitlab'].index(mark)}"
-        upstream.repo.git("tag", tag, check=True)
-        upstream.repo.git("push", "--quiet", upstream.url, "--tags", check=True)
+        upstream.publish(mark=f"{mark}\n")
         assert sent(path, **headers) == 202
         until_body(laptop, NAME, mark)
     assert newest(laptop, NAME)["by"] == "webhook"
@@ -211,10 +234,10 @@ def test_only_what_an_allowed_signer_signed(upstream: Upstream, laptop: Client) 
         laptop.run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(laptop.home / name))
     signers = f"ann@example.org {(laptop.home / 'ann.pub').read_text()}"
     assert say(laptop, "git:allow-signers", NAME, "-", input=signers).code == 0
-    upstream.repo.git("checkout", "--quiet", "-B", "main", "v2.2", check=True)
     upstream.repo.commit({"mark": "signed\n"})
     upstream.repo.git(*signed("eve"), "-m", "by eve", check=True)
     upstream.publish("--force")
+    say(laptop, "git:set", NAME, "force-push", "on", check=True)
     refused = say(laptop, "git:sync", NAME, upstream.url, "main", "--verify-signatures")
     assert refused.code == 2 and "not signed by anybody" in refused.err, refused
     upstream.repo.git(*signed("ann"), "-m", "by ann", check=True)
@@ -236,8 +259,6 @@ def test_keys_and_passwords_are_shipits_alone_and_never_shown(
     assert told.code == 2 and "s3cret" not in told.err and "git:auth" in told.err
     for url in ("file:///etc", "ext::sh -c id", "--upload-pack=id", "http://a.b/c", "git@-oProxyCommand=id:x"):
         assert say(laptop, "git:sync", NAME, "--", url).code == 2, url
-    assert say(laptop, "git:sync", NAME, "--off").code == 0
-    assert shared_host.sh("systemctl list-units --all --plain --no-legend 'shipit-look@*.timer'").out == ""
 
 
 SERVER = """
