@@ -174,7 +174,7 @@ def _raw(image: _Part, head: bytes) -> Disk:
     """A partition table says how far the disk reaches."""
     end = 0
     if head[SECTOR : SECTOR + 8] == GPT:
-        known = head[SECTOR : SECTOR + 92]
+        known = image.whole(SECTOR, 92)
         size, told = struct.unpack("<II", known[12:20])
         if not 92 <= size <= SECTOR or zlib.crc32(known[:16] + b"\0\0\0\0" + head[SECTOR + 20 : SECTOR + size]) != told:
             raise Wrong("its partition table is damaged")

@@ -237,8 +237,10 @@ class Above:
                 monitor.stop_probing()
                 self._stand(lambda listener, caller, port=plan.port: front.stand_before(caller, listener, port))
             if self._heirloom and heir is None and self._heirloom.fileno() in found:
+                asks = self._heirloom.fileno()
                 heir = self._heirloom.asked()
                 if heir:
+                    watched.remove(asks)
                     # Requests wait from here on, for the machine that comes.
                     self._step_aside()
 

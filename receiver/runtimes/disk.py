@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 
 from receiver.manifest import Problems, Pushed
 from receiver.manifest.command import Server
 from receiver.model import WEB, CheckKind
 from receiver.names import is_digest
 from receiver.paths import DISK, PYTHON
-from receiver.runtimes.base import BuildPlan, Evidence, Made, Project, Runtime, Step
+from receiver.runtimes.base import BuildPlan, Evidence, Made, Project, Runtime, Step, Trouble
 
 POINTER = "shipit-disk.json"  # in the commit: which disk it is
+QEMU = Path("/usr/bin/qemu-system-x86_64")
 BOOT = "BOOT"  # as the command of web: the machine itself
 # Seconds that a machine has until it answers: without KVM, Debian takes a good part of a minute.
 PATIENCE = 300
@@ -36,10 +39,18 @@ class Disk(Runtime):
         lines = pushed.procfile
         if not lines or set(lines.processes) != {WEB} or lines.processes[WEB].command != BOOT or lines.release:
             problems.add("Procfile", f"A virtual machine is one process, `web: {BOOT}`.", "Leave the Procfile out.")
+        if pushed.settings.storage:
+            problems.add("shipit.yml", "A virtual machine sees no directory of the server (storage).",
+                         "It can have a disk that outlives releases: vm: {data: 20G}")  # fmt: skip
         settings = pushed.settings.processes.get(WEB)
         if settings and settings.check.get("kind") in (CheckKind.COMMAND, CheckKind.NOTIFY):
             problems.add(settings.check_where, "Nothing of the server runs in a virtual machine.",
                          "Ask it over HTTP (path) or by a connection (tcp).")  # fmt: skip
+
+    def trouble(self, slug: Path) -> Trouble | None:
+        if QEMU.exists() or not os.path.lexists(slug / ".disk"):
+            return None
+        return Trouble(f"needs {QEMU}, which is not there", dead=True)
 
     def plan(self, project: Project) -> BuildPlan:
         digest, format = _pointer(project.tree.read(POINTER)) or ("", "")

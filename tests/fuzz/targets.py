@@ -14,9 +14,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from security.qcow2 import MBR, qcow2
+
 from receiver import names, settings, wire
 from receiver.errors import Failure
 from receiver.gate import keys, pubkey, push, refs, request
+from receiver.inside import diskimage
 from receiver.ledger import say
 from receiver.manifest.tree import MAX_READ
 from receiver.model import AppState, Change, Release, Status, decode_app_state, decode_release
@@ -380,3 +383,18 @@ def authorized_keys(data: bytes) -> object:
 @target(b'[{"name": "ann", "role": "admin", "apps": null, "key": ""}]', words=(b'"', b"[", b"{", b"null"), limit=2**20)
 def known_keys(data: bytes) -> object:
     return keys._decode(data, Path("keys.json"))
+
+
+@target(
+    qcow2(), qcow2(version=2), qcow2(extensions=[(0x6803F857, b"x" * 48)]), MBR + bytes(2**12),
+    words=(b"QFI\xfb", b"\x55\xaa", b"EFI PART", bytes(8), b"\xff" * 8, b"\0\0\0\0\0\2\0\0"), limit=2**20,
+)  # fmt: skip
+def machine_disk(data: bytes) -> object:
+    with os.fdopen(os.memfd_create("disk"), "w+b") as file:
+        file.write(data)
+        file.flush()
+        try:
+            return diskimage.examined(file.fileno(), 0, len(data))
+        except diskimage.Wrong as wrong:
+            assert str(wrong).isprintable()
+            return None

@@ -131,6 +131,7 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "raw-cut": (lambda: RAW[:-1], "cut off"),
     "gpt-cut": (lambda: gpt(2**20)[:-1], "cut off"),
+    "gpt-cut-in-its-table": (lambda: gpt(2**20)[:530], "cut off"),
     "gpt-damaged": (lambda: gpt(2**20)[:530] + b"\xff" + gpt(2**20)[531:], "partition table is damaged"),
     "gzip-cut": (lambda: gzip.compress(qcow2(data=os.urandom(CLUSTER)))[:-9], "damaged or cut off"),
     "xz-cut": (lambda: lzma.compress(qcow2(data=os.urandom(CLUSTER)))[:-9], "damaged or cut off"),
@@ -138,6 +139,9 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
     "tar-of-a-bad-one": (lambda: tar(shipit_yml=YML.encode(), disk_qcow2=qcow2(features=4)), "keeps its data in another"),
     "tar-cut": (lambda: tar(shipit_yml=YML.encode(), disk_qcow2=qcow2())[: 2 * CLUSTER], "cut off or damaged"),
     "a-bad-manifest": (lambda: tar(shipit_yml=b"processes: {worker: {}}\n", disk_qcow2=qcow2()), "worker"),
+    "a-directory-of-the-server": (
+        lambda: tar(shipit_yml=b"storage: [uploads]\n", disk_qcow2=qcow2()), "sees no directory of the server",
+    ),
     "a-command-in-the-machine": (
         lambda: tar(shipit_yml=b"processes: {web: {healthcheck: {command: ls}}}\n", disk_qcow2=qcow2()),
         "Nothing of the server runs",

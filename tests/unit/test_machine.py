@@ -8,8 +8,10 @@ import select
 import shlex
 import socket
 import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,8 @@ from receiver.inside import machine
 from receiver.inside.heirloom import Heir, Heirloom
 from receiver.inside.machine import Lines, Monitor, Plan
 
-GOLDEN = Path(__file__).resolve().parent.parent / "golden/machine"
+ROOT = Path(__file__).resolve().parents[2]
+GOLDEN = ROOT / "tests/golden/machine"
 LIMITS = {"memory": 0, "cpu": 0, "tasks": 0}
 
 
@@ -95,6 +98,123 @@ def test_a_machine_listens_when_what_is_in_it_takes_a_connection() -> None:
         monitor.stop_probing()
         theirs.close()
         assert not monitor.read(), "it has ended"
+
+
+# In qemu's place: it says on its console which machine it is, takes requests, and feels its power button.
+QEMU = """\
+#!%s
+import json, re, socket, sys, threading, time
+words = sys.argv[1:]
+mark = re.search("file=[^,]*/(v[0-9]+)/", " ".join(words))[1]
+port = int(re.search("hostfwd=tcp:127.0.0.1:([0-9]+)", " ".join(words))[1])
+monitor = socket.socket(fileno=int(re.search("fd=([0-9]+)", " ".join(words))[1]))
+with open(re.search("env/[^,]*file=(.*)|shipit.env,file=([^ ]*)", " ".join(words))[2]) as env:
+    told = env.read()
+data = open(re.search("file=([^,]*disk.raw)", " ".join(words))[1], "r+b")
+before = data.read(4)
+assert before != b"open", "two machines have the disk"
+data.seek(0), data.write(b"open"), data.flush()
+print("serves", mark, flush=True)
+listener = socket.create_server(("127.0.0.1", port))
+def serve():
+    while True:
+        pipe, _ = listener.accept()
+        if pipe.recv(4096):
+            pipe.sendall(f"HTTP/1.0 200 OK\\r\\n\\r\\n{mark} {told}".encode())
+        pipe.close()
+threading.Thread(target=serve, daemon=True).start()
+def say(what):
+    monitor.sendall(json.dumps(what).encode() + b"\\r\\n")
+say({"QMP": {}})
+for line in monitor.makefile():
+    asked = json.loads(line)
+    if asked["execute"] == "human-monitor-command":
+        say({"return": f"  TCP[ESTABLISHED]  11  127.0.0.1 {port}  10.0.2.15  80  0  0"})
+    else:
+        say({"return": {}})
+    if asked["execute"] == "system_powerdown":
+        data.seek(0), data.write(b"shut"), data.close()
+        print("ended well", flush=True)
+        break
+"""
+LAUNCH = """\
+import sys
+from receiver.inside import machine
+place, number = sys.argv[1:]
+machine.QEMU = f"{place}/qemu"
+process = {"limits": {"memory": 0, "cpu": 0, "tasks": 0}, "listen": "socket"}
+sockets = f"{place}/run/v{number}"
+raise SystemExit(machine.run(
+    place, f"{place}/v{number}", number, "1", process, {"data": 1}, {"WORD": "a b"}, sockets, f"{sockets}/web.1.sock"
+))
+"""
+
+
+class Launched:
+    """A launcher with a machine of a release, as its unit has it."""
+
+    def __init__(self, place: Path, number: int) -> None:
+        self.socket = place / f"run/v{number}/web.1.sock"
+        self.socket.parent.mkdir(parents=True)
+        (place / f"v{number}/.disk").mkdir(parents=True)
+        (place / f"v{number}/.disk/disk.json").write_text(json.dumps({"firmware": "bios"}))
+        self.log = place / f"log{number}"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", LAUNCH, str(place), str(number)], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+            )  # fmt: skip
+
+    def ask(self) -> str:
+        """One request; it waits for as long as it has to."""
+        until(self.socket.exists, self.log)
+        with socket.socket(socket.AF_UNIX) as pipe:
+            pipe.settimeout(60)
+            until(lambda: pipe.connect_ex(str(self.socket)) == 0, self.log)
+            pipe.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            answer = b""
+            while more := pipe.recv(4096):
+                answer += more
+        assert b"\r\n\r\n" in answer, self.log.read_text()
+        return answer.decode().split("\r\n\r\n")[1]
+
+    def end(self) -> int:
+        self.process.terminate()
+        return self.process.wait(60)
+
+
+def until(holds: Callable[[], object], log: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.02)
+
+
+def test_requests_to_the_old_machine_wait_for_the_new_one_and_for_the_old_one_again(tmp_path: Path) -> None:
+    (tmp_path / "qemu").write_text(QEMU % sys.executable)
+    (tmp_path / "qemu").chmod(0o755)
+    (tmp_path / "data").mkdir()
+    launched = []
+    try:
+        old = Launched(tmp_path, 7)
+        launched.append(old)
+        assert old.ask() == 'v7 PORT="80"\nWORD="a b"\n'
+        new = Launched(tmp_path, 8)
+        launched.append(new)
+        until(lambda: "ended well" in old.log.read_text(), old.log)
+        assert old.ask().startswith("v8 "), "through the old one's socket"
+        assert new.ask().startswith("v8 ")
+        assert new.end() == 0
+        assert old.ask().startswith("v7 "), "which has its disk again"
+        assert old.end() == 0
+    finally:
+        for one in launched:
+            one.process.kill()
+            one.process.wait()
+    assert (old.log.read_text().split("\n"), new.log.read_text().split("\n")) == (
+        ["serves v7", "ended well", "serves v7", "ended well", ""], ["serves v8", "ended well", ""],
+    )  # fmt: skip
+    assert not list(Path("/tmp").glob(f"env-{old.process.pid}")), "the config vars are in no file any more"
 
 
 class Holder:
