@@ -98,6 +98,8 @@ class Heirloom:
 
     def close(self) -> None:
         if self._lock >= 0:
+            # Said, because a child of ours may have the descriptor still.
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
             os.close(self._lock)
             self._lock = -1
         for pipe in [*self._open, *([self._listener] if self._listener else [])]:

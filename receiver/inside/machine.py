@@ -136,14 +136,14 @@ def run(
             print("shipit: an app whose machine has a data disk is one machine, web.1.", flush=True)
             return 1
         heirloom = Heirloom(f"{apps}/data", os.path.dirname(sockets), int(number), path, wish["data"])  # noqa: PTH120
-    return Above(plan, env, path, heirloom).stay()
+    return Above(plan, env, path, heirloom, process["drain"]).stay()
 
 
 class Above:
     """We, who stay above qemu: its console, its monitor, what is before it."""
 
-    def __init__(self, plan: Plan, env: Mapping[str, str], path: str, heirloom: Heirloom | None) -> None:
-        self._plan, self._env, self._heirloom = plan, env, heirloom
+    def __init__(self, plan: Plan, env: Mapping[str, str], path: str, heirloom: Heirloom | None, drain: float) -> None:
+        self._plan, self._env, self._heirloom, self._drain = plan, env, heirloom, drain
         self._asked = False
         # A signal wakes select(2).
         reader, writer = os.pipe()
@@ -187,7 +187,7 @@ class Above:
         )  # fmt: skip
         theirs.close()
         assert qemu.stdout is not None
-        heir = self._while_it_runs(qemu.stdout.fileno(), Monitor(ours), plan)
+        heir = self._while_it_runs(qemu, qemu.stdout.fileno(), Monitor(ours), plan)
         self._step_aside()
         code = qemu.wait()
         qemu.stdout.close()
@@ -204,10 +204,10 @@ class Above:
             file.write(environment(self._env))
         return path
 
-    def _while_it_runs(self, console: int, monitor: Monitor, plan: Plan) -> Any:
+    def _while_it_runs(self, qemu: Any, console: int, monitor: Monitor, plan: Plan) -> Any:
         lines = Lines()
         heir: Any = None
-        pressed = probed = 0.0
+        pressed = probed = since = 0.0
         ready = not self._listener
         watched = [console, monitor.fileno(), self._woken, *([self._heirloom.fileno()] if self._heirloom else [])]
         while True:
@@ -216,6 +216,9 @@ class Above:
             if ending and monitor.started and now >= pressed + PRESS_AGAIN:
                 monitor.tell("system_powerdown")
                 pressed = now
+            if heir and now >= since + self._drain:
+                # As systemd does it to one that is told to end.
+                qemu.kill()
             if not ready and not ending and monitor.started and now >= probed + PROBE_EVERY:
                 monitor.probe(plan.port)
                 probed = now
@@ -241,6 +244,7 @@ class Above:
                 heir = self._heirloom.asked()
                 if heir:
                     watched.remove(asks)
+                    since = time.monotonic()
                     # Requests wait from here on, for the machine that comes.
                     self._step_aside()
 
@@ -264,7 +268,6 @@ class Monitor:
         self._rest = b""
         self._probes: list[socket.socket] = []
         self._forward = ""
-        self.greeted = False
         # It answers, which it does when it has read all that it was told to.
         self.started = False
         # Whether something in the machine has taken a connection of ours.
@@ -284,7 +287,6 @@ class Monitor:
             heard = json.loads(line)
             if "QMP" in heard:
                 self.tell("qmp_capabilities")
-                self.greeted = True
             elif isinstance(heard.get("return"), str):
                 self._look(heard["return"])
             elif "return" in heard:

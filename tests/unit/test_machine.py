@@ -103,7 +103,7 @@ def test_a_machine_listens_when_what_is_in_it_takes_a_connection() -> None:
 # In qemu's place: it says on its console which machine it is, takes requests, and feels its power button.
 QEMU = """\
 #!%s
-import json, re, socket, sys, threading, time
+import json, os, re, socket, sys, threading
 words = sys.argv[1:]
 mark = re.search("file=[^,]*/(v[0-9]+)/", " ".join(words))[1]
 port = int(re.search("hostfwd=tcp:127.0.0.1:([0-9]+)", " ".join(words))[1])
@@ -132,7 +132,7 @@ for line in monitor.makefile():
         say({"return": f"  TCP[ESTABLISHED]  11  127.0.0.1 {port}  10.0.2.15  80  0  0"})
     else:
         say({"return": {}})
-    if asked["execute"] == "system_powerdown":
+    if asked["execute"] == "system_powerdown" and not os.path.exists("stubborn"):
         data.seek(0), data.write(b"shut"), data.close()
         print("ended well", flush=True)
         break
@@ -142,7 +142,7 @@ import sys
 from receiver.inside import machine
 place, number = sys.argv[1:]
 machine.QEMU = f"{place}/qemu"
-process = {"limits": {"memory": 0, "cpu": 0, "tasks": 0}, "listen": "socket"}
+process = {"limits": {"memory": 0, "cpu": 0, "tasks": 0}, "listen": "socket", "drain": 2}
 sockets = f"{place}/run/v{number}"
 raise SystemExit(machine.run(
     place, f"{place}/v{number}", number, "1", process, {"data": 1}, {"WORD": "a b"}, sockets, f"{sockets}/web.1.sock"
@@ -162,7 +162,7 @@ class Launched:
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", LAUNCH, str(place), str(number)], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=place,
             )  # fmt: skip
 
     def ask(self) -> str:
@@ -190,31 +190,53 @@ def until(holds: Callable[[], object], log: Path) -> None:
         time.sleep(0.02)
 
 
-def test_requests_to_the_old_machine_wait_for_the_new_one_and_for_the_old_one_again(tmp_path: Path) -> None:
+@pytest.fixture
+def launch(tmp_path: Path) -> Iterator[Callable[[int], Launched]]:
     (tmp_path / "qemu").write_text(QEMU % sys.executable)
     (tmp_path / "qemu").chmod(0o755)
     (tmp_path / "data").mkdir()
-    launched = []
-    try:
-        old = Launched(tmp_path, 7)
-        launched.append(old)
-        assert old.ask() == 'v7 PORT="80"\nWORD="a b"\n'
-        new = Launched(tmp_path, 8)
-        launched.append(new)
-        until(lambda: "ended well" in old.log.read_text(), old.log)
-        assert old.ask().startswith("v8 "), "through the old one's socket"
-        assert new.ask().startswith("v8 ")
-        assert new.end() == 0
-        assert old.ask().startswith("v7 "), "which has its disk again"
-        assert old.end() == 0
-    finally:
-        for one in launched:
-            one.process.kill()
-            one.process.wait()
+    launched: list[Launched] = []
+
+    def one(number: int) -> Launched:
+        launched.append(Launched(tmp_path, number))
+        return launched[-1]
+
+    yield one
+    for each in launched:
+        # Not killed, so that its machine ends with it: there is no control group here.
+        if each.process.poll() is None:
+            each.end()
+
+
+def test_requests_to_the_old_machine_wait_for_the_new_one_and_for_the_old_one_again(
+    launch: Callable[[int], Launched],
+) -> None:
+    old = launch(7)
+    assert old.ask() == 'v7 PORT="80"\nWORD="a b"\n'
+    new = launch(8)
+    until(lambda: "ended well" in old.log.read_text(), old.log)
+    assert old.ask().startswith("v8 "), "through the old one's socket"
+    assert new.ask().startswith("v8 ")
+    assert new.end() == 0
+    assert old.ask().startswith("v7 "), "which has its disk again"
+    assert old.end() == 0
     assert (old.log.read_text().split("\n"), new.log.read_text().split("\n")) == (
         ["serves v7", "ended well", "serves v7", "ended well", ""], ["serves v8", "ended well", ""],
     )  # fmt: skip
     assert not list(Path("/tmp").glob(f"env-{old.process.pid}")), "the config vars are in no file any more"
+
+
+def test_a_machine_that_does_not_feel_its_power_button_gives_the_disk_when_its_time_is_over(
+    launch: Callable[[int], Launched], tmp_path: Path
+) -> None:
+    old = launch(7)
+    assert old.ask().startswith("v7 ")
+    (tmp_path / "stubborn").touch()
+    # What this stand-in for qemu has on the disk says that it is open still: nobody has shut it.
+    new = launch(8)
+    until(lambda: "two machines have the disk" in new.log.read_text(), new.log)
+    assert "ended well" not in old.log.read_text()
+    (tmp_path / "stubborn").unlink()
 
 
 class Holder:
