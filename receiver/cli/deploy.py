@@ -24,7 +24,9 @@ archive_type = click.option(
 
 signature = click.option("--signature", default="", metavar="BASE64",
                          help="Of what is sent, by ssh-keygen -Y sign -n shipit: base64 -w0 < FILE.sig")  # fmt: skip
-sha256_option = click.option("--sha256", default="", metavar="DIGEST", help="What an archive from a URL must be.")
+sha256_option = click.option(
+    "--sha256", default="", metavar="DIGEST", help="What an archive from a URL, or an image of a registry, must be."
+)
 drop_web = click.option("--drop-web", is_flag=True, help=DROP_WEB)
 
 
@@ -40,6 +42,7 @@ drop_web = click.option("--drop-web", is_flag=True, help=DROP_WEB)
 @click.option(
     "--pypi", default="", metavar="NAME==V", help="Fetch this package from PyPI, or the index that builds have."
 )
+@click.option("--image", default="", metavar="REF", help="Fetch this container image from its registry.")
 @signature
 @drop_web
 @click.pass_obj
@@ -52,6 +55,7 @@ def deploy(
     url: str,
     sha256: str,
     pypi: str,
+    image: str,
     signature: str,
     drop_web: bool,
 ) -> int:
@@ -66,8 +70,13 @@ def deploy(
       shipit deploy blog - < blog-1.2.whl    a wheel, a Debian package
       shipit deploy blog --url https://example.org/blog-1.2.tar.gz --sha256 DIGEST
       shipit deploy blog --pypi blog==1.2
+      shipit deploy blog --image registry.example.org/blog:1.2
     """
     ledger = ledger_of(ctx, app)
+    if image:
+        if url or what or pypi or kind or signature:
+            raise Rejected("An image of a registry, or something else: not both.", hint=f"deploy {app} --image REF")
+        return pull_image(ctx, ledger, image, sha256, fresh=fresh, drop_web=drop_web)
     if pypi:
         if url or what:
             raise Rejected("A package of an index, or something else: not both.", hint=f"deploy {app} --pypi NAME==V")
@@ -131,6 +140,56 @@ def from_archive(ctx: Context, app: AppName, what: str, kind: str, sha256: str, 
     return ship(ctx, ledger_of(ctx, app), kind, signature, url, sha256, fresh=False, drop_web=drop_web)
 
 
+@click.command()
+@app_argument
+@click.argument("image", metavar="REF")
+@sha256_option
+@drop_web
+@click.pass_obj
+def from_image(ctx: Context, app: AppName, image: str, sha256: str, drop_web: bool) -> int:
+    """Deploy a container image of a registry, as `deploy APP --image REF`.
+
+    \b
+    Example: shipit git:from-image blog registry.example.org/blog:1.2
+    """
+    return pull_image(ctx, ledger_of(ctx, app), image, sha256, fresh=False, drop_web=drop_web)
+
+
+def pull_image(ctx: Context, ledger: Ledger, image: str, sha256: str, *, fresh: bool, drop_web: bool) -> int:
+    """Make a release of a registry's image; the release records the digest that its tag led to."""
+    from receiver.sources.download import digest_of
+    from receiver.sources.image import need_podman
+    from receiver.sources.logins import login_for
+    from receiver.sources.registry import pulled, reference
+
+    wanted, digest = reference(image), digest_of(sha256)
+    if digest:
+        if wanted.digest not in ("", f"sha256:{digest}"):
+            raise Rejected("--sha256 and the image's own digest differ.")
+        wanted = replace(wanted, digest=f"sha256:{digest}")
+    need_podman()
+    if ctx.settings.signed_only:
+        raise Denied(
+            "This server takes signed archives and packages only (signed_only in its settings).",
+            holds="Nothing was received.", hint=f"Sign and send it: docker save {image} > image.tar; shipit deploy image.tar",
+        )  # fmt: skip
+    tell(f"Fetching {wanted}")
+    there = () if fresh else layers_of(ledger)
+    login = login_for(ctx.layout, ledger.paths, wanted.host)
+    limit = ctx.settings.max_push * 2**20
+    with pulled(wanted, login, ledger.paths.repo, limit, there) as (file, size, found):
+        tell(f"It is {found.digest}, {size / 2**20:.1f} MiB fetched")
+        return received(ctx, ledger, file, size, fresh=fresh, drop_web=drop_web, ref=str(found))
+
+
+def layers_of(ledger: Ledger) -> frozenset[str]:
+    """Of images, those that the server has and nobody need send again."""
+    # Slow to import, and few ask.
+    from receiver.story.layers import stored_layers
+
+    return stored_layers(ledger)
+
+
 def stored(ledger: Ledger, what: str) -> Origin:
     """What a release, a branch, a tag or a commit's id names; raises Rejected when it is not kept any more."""
     from receiver.sources.all import named, origin_of, source_of
@@ -150,15 +209,11 @@ def ship(
     ctx: Context, ledger: Ledger, kind: str, signature: str, url: str, sha256: str, *, fresh: bool, drop_web: bool
 ) -> int:
     """Make a release of the archive at a URL, or without one on standard input."""
-    from receiver.sources.all import sent
     from receiver.sources.archive import KINDS, spooled
-    from receiver.sources.limits import Limits
-    from receiver.story.admit import Admission, approve_for, room_for
 
     if kind and kind not in KINDS:
         raise Rejected(f"shipit knows no archive type {kind[:20]!a}.", hint=f"It knows: {', '.join(KINDS)}")
-    settings = ctx.settings
-    limit = settings.max_push * 2**20
+    limit = ctx.settings.max_push * 2**20
     if url:
         from receiver.sources.download import downloaded, shown
 
@@ -167,15 +222,27 @@ def ship(
     else:
         arriving = spooled(0, ledger.paths.repo, limit)
     # Before it is the app's turn: who sends slowly keeps nobody waiting.
-    with (
-        arriving as (file, size),
-        Submission(ctx.layout, ledger, ctx.caller) as submission,
-    ):
+    with arriving as (file, size):
         signer = signed_by(ctx, ledger.app, file, signature) if size else ""
         if signer:
             tell(f"Signed by {signer}")
+        ref = shown(url) if url else ""
+        return received(ctx, ledger, file, size, kind, signer, fresh=fresh, drop_web=drop_web, ref=ref)
+
+
+def received(
+    ctx: Context, ledger: Ledger, file: IO[bytes], size: int, kind: str = "", signer: str = "", *, fresh: bool,
+    drop_web: bool, ref: str = "",
+) -> int:  # fmt: skip
+    """Make a release of what has arrived; `ref`: what its origin names beside, "" as the source has it."""
+    from receiver.sources.all import sent
+    from receiver.sources.limits import Limits
+    from receiver.story.admit import Admission, approve_for, room_for
+
+    settings = ctx.settings
+    with Submission(ctx.layout, ledger, ctx.caller) as submission:
         current = ledger.current()
-        limits = Limits(size, room_for(ledger, settings), settings.max_files)
+        limits = Limits(size, room_for(ledger, settings), settings.max_files, layers=lambda: layers_of(ledger))
         how = "" if drop_web else "Meant so? The same once more, with --drop-web"
         check = Admission(ctx.layout, ledger, settings, ctx.caller, how)
         source = sent(ledger.paths, file)
@@ -189,8 +256,8 @@ def ship(
         )
         for line in lines:
             tell(line)
-        if url:
-            origin = replace(origin, ref=shown(url))
+        if ref:
+            origin = replace(origin, ref=ref)
         approve_for(ctx.caller, ledger, check.names)
         return submission.submit(Change.DEPLOY, builds=True, fresh=fresh, origin=origin)
 

@@ -77,12 +77,14 @@ def version() -> None:
 @click.option("--list", "list_", is_flag=True, help="Print the files that would be shipped, the largest first.")
 @click.option("--dry-run", is_flag=True, help="Say what would be shipped and where to; send nothing.")
 @click.option("-m", "--message", default="", help="What the release is called in `releases`.")
+@click.option("--image", default="", metavar="IMAGE", help="Of docker's or podman's here; else the server fetches it.")
+@click.option("--sha256", default="", metavar="DIGEST", help="What an image of a registry must be.")
+@click.option("--fresh", is_flag=True, help="Of an image: send all of it.")
 @click.option("--drop-web", is_flag=True, help=DROP_WEB)
 @json_option
 @click.pass_obj
-def deploy(
-    options: Options, directory: Path, list_: bool, dry_run: bool, message: str, drop_web: bool, form: str
-) -> int:
+def deploy(options: Options, directory: Path, list_: bool, dry_run: bool, message: str, image: str, sha256: str, fresh: bool,
+           drop_web: bool, form: str) -> int:  # fmt: skip
     """Put what lies in a directory (default: this one) live, committed or not, and follow it to its verdict. Of an
     archive or a package, such as `shipit pack` makes, that file is sent, with its signature if there is one.
 
@@ -95,7 +97,11 @@ def deploy(
       shipit deploy --list | head
       shipit deploy site/ -m "the new front page"
       shipit deploy dist/blog-1.2.0.tar.gz
+      shipit deploy --image blog:7                 an image of this machine, or of a registry
     """
+    if image:
+        more = ["--fresh"] * fresh + ["--drop-web"] * drop_web
+        return _image(options, image, sha256, more)
     from receiver.client import deploy as story
     from receiver.client.files import select
     from receiver.client.remote import find
@@ -133,6 +139,22 @@ def deploy(
     sys.stderr.flush()
     with story.workshop(directory.resolve()) as at:
         return story.push(at, server, story.commit(at, selection, base, message), drop_web=drop_web)
+
+
+def _image(options: Options, image: str, sha256: str, more: list[str]) -> int:
+    from receiver.client import image as sending
+    from receiver.client.forward import forward
+    from receiver.client.remote import find
+
+    server = find(Path.cwd(), options.remote, options.app)
+    engine = "" if sha256 or "@sha256:" in image else sending.engine_of(image)
+    if engine:
+        return sending.deploy(server, engine, image, more)
+    sys.stderr.write(
+        f"-----> Neither docker nor podman has {image} here: the server fetches it\n" if not sha256 else ""
+    )
+    digest = ["--sha256", sha256] if sha256 else []
+    return forward(["deploy", server.app, "--image", image, *digest, *more], options.remote, options.app)
 
 
 @shipit.command()

@@ -6,11 +6,10 @@ command is to cost no more than ssh itself.
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 from typing import NoReturn
 
+from receiver.client.forward import forward
 from receiver.client.say import told
 from receiver.errors import Failure, Rejected
 
@@ -18,8 +17,6 @@ from receiver.errors import Failure, Rejected
 LOCAL = ("check", "init", "version", "deploy", "pack", "server:add", "server:upgrade", "server:rollback")
 # What a file is called that `shipit deploy FILE` sends.
 SENT = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar.zst", ".zip", ".whl", ".deb", ".rpm")
-# These talk with whoever sits at the terminal.
-TALKS = frozenset({"run", "enter", "apps:destroy", "destroy"})
 
 
 def main(words: list[str]) -> NoReturn:
@@ -62,33 +59,9 @@ def local(words: list[str]) -> bool:
         return words[0] in LOCAL
     values = [before in ("-m", "--message", "--format") for before in words]
     named = [w for w, value in zip(words[1:], values, strict=False) if not value and (w == "-" or w[:1] != "-")]
-    theirs = {"--fresh", "--image", "--url", "--pypi", "--sha256", "--system"}
+    if any(word.partition("=")[0] == "--image" for word in words) and "--help" not in words:
+        return True
+    theirs = {"--fresh", "--url", "--pypi", "--sha256", "--system"}
     if any(word.partition("=")[0] in theirs for word in words):
         return False
     return all(Path(word).is_dir() or (word.endswith(SENT) and Path(word).is_file()) for word in named)
-
-
-def forward(words: list[str], remote: str, app: str) -> NoReturn:
-    """Become ssh with the command; its exit code is the command's, 255 when the server was not reached (ssh(1))."""
-    from receiver.client import ssh
-    from receiver.client.remote import find
-    from receiver.client.words import Asked, pack
-
-    server = find(Path.cwd(), remote, app)
-    terminal = os.isatty(0) and os.isatty(1)
-    asked = Asked(tuple(words), server.app, columns(), os.isatty(1) and "NO_COLOR" not in os.environ)
-    how = ["-t"] if terminal and words[0] in TALKS else ["-T"]
-    sys.stdout.flush()
-    argv = [*ssh.argv(), *how, *server.ssh, pack(asked)]
-    try:
-        os.execvp(argv[0], argv)
-    except FileNotFoundError:
-        raise Rejected(f"{argv[0]} is not installed here.", hint="Install an OpenSSH client") from None
-
-
-def columns() -> int:
-    """The width of the terminal that the answer is for; 0 when it is for none."""
-    try:
-        return os.get_terminal_size(1).columns
-    except OSError:
-        return 0

@@ -27,7 +27,8 @@ from receiver.sources.archive import kind_by
 from receiver.sources.base import Stored
 from receiver.sources.git.receive import Check, received
 from receiver.sources.git.repository import Git
-from receiver.sources.image import Member, Members, commit
+from receiver.sources.image import commit
+from receiver.sources.image_archive import Member, Members
 from receiver.sources.limits import Limits
 from receiver.system.run import PIPE, find, start
 

@@ -1,43 +1,42 @@
-"""Container images that were sent (`docker save`, `podman save`, an OCI archive).
+"""Container images that were sent (`docker save`, `podman save`, an OCI archive), or fetched from a registry.
 
 An image is no tree: its archive goes to podman as it is (inside/image.py), and nobody unpacks it with more rights than
 the app has. What becomes a commit is a pointer at it, by its digest, with the Procfile and the shipit.yml that its labels
-hold. Here its own description is read, and every layer is held against the digest that it gives.
+hold (sources/image_archive.py).
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import platform
-import posixpath
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import IO, Any, NamedTuple
+from typing import IO
 
-from receiver.errors import HostFault, Rejected, as_root, printable
+from receiver.errors import HostFault, Rejected, as_root
 from receiver.model import Origin
 from receiver.names import Oid
 from receiver.sources.base import Stored
 from receiver.sources.git.receive import REF, Check, received
 from receiver.sources.git.repository import Git
+from receiver.sources.image_archive import (
+    BLOCK,
+    CHUNK,
+    DOCKER,
+    GZIP,
+    OCI,
+    Members,
+    examined,
+    hex_of,
+    of_an_image,
+    until_damage,
+)
 from receiver.sources.limits import Limits
 from receiver.system.run import find
 
 POINTER = "shipit-image.json"
-PROCESS = "shipit.process."  # the label of a process type begins so
-# As a process's whole command: what the image itself starts, its ENTRYPOINT with its CMD (inside/container.py).
-OWN = "CMD"
-DOCKER, OCI = "manifest.json", "index.json"
-BLOCK, CHUNK = 512, 2**20
-MAX_MEMBERS, MAX_NAME, MAX_JSON = 5_000, 4096, 2**22
-GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-# uname(2) to Go's words for a processor, which images use.
-PROCESSORS = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
-AGAIN = "Send it again: docker save IMAGE | ssh HOST deploy APP -"
 
 
 class ImageSource(Stored):
@@ -52,14 +51,14 @@ class ImageSource(Stored):
             with suppress(zlib.error):
                 head = zlib.decompressobj(31).decompress(head, BLOCK)
             name = head[:100].split(b"\0")[0].decode(errors="replace")
-            return head[257:262] == b"ustar" and bool(_hex(name.split("/")[0]))
+            return head[257:262] == b"ustar" and bool(hex_of(name.split("/")[0]))
         try:
             names = {member.name for member in Members(file)}
         except Rejected:
             # Cut off, or no tar at all: by what it begins with.
-            first = next(iter(_until_damage(Members(file))), None)
-            return first is not None and _of_an_image(first.name)
-        return (DOCKER in names and any(_of_an_image(name) for name in names - {DOCKER})) or {
+            first = next(iter(until_damage(Members(file))), None)
+            return first is not None and of_an_image(first.name)
+        return (DOCKER in names and any(of_an_image(name) for name in names - {DOCKER})) or {
             OCI,
             "oci-layout",
         } <= names
@@ -115,189 +114,6 @@ def need_podman() -> None:
         )  # fmt: skip
 
 
-class Member(NamedTuple):
-    """An entry of a tar archive; `start`: where its content is."""
-
-    name: str
-    kind: bytes
-    start: int
-    size: int
-    link: str
-
-
-class Members:
-    """The entries of a tar file, found by their headers alone; raises Rejected for what no `save` writes. `cut`: the
-    content of the last one may be missing."""
-
-    def __init__(self, file: IO[bytes], *, cut: bool = False) -> None:
-        self._fd, self._cut = file.fileno(), cut
-        self._end = os.fstat(self._fd).st_size
-
-    def __iter__(self) -> Iterator[Member]:
-        at, count = 0, 0
-        longer: dict[str, bytes] = {}
-        while True:
-            head = os.pread(self._fd, BLOCK, at)
-            if len(head) < BLOCK:
-                raise Rejected("The image is cut off.", holds="Nothing was received.", hint=AGAIN)
-            if not any(head):
-                return
-            count += 1
-            if count > MAX_MEMBERS:
-                raise _bad(f"it has more than {MAX_MEMBERS} entries")
-            if _number(head[148:156]) != sum(head) - sum(head[148:156]) + 8 * 32:
-                raise _bad("a header is damaged")
-            size, kind = _number(head[124:136]), head[156:157]
-            start = at + BLOCK
-            if size > self._end - start and not self._cut:
-                raise Rejected("The image is cut off.", holds="Nothing was received.", hint=AGAIN)
-            at = start + (size + BLOCK - 1) // BLOCK * BLOCK
-            if kind in (b"L", b"K", b"x", b"g"):
-                if size > MAX_NAME * 4:
-                    raise _bad("a name is too long")
-                longer |= _longer(kind, os.pread(self._fd, size, start))
-                continue
-            prefix = head[345:500] if head[257:262] == b"ustar" and head[257:265] != b"ustar  \0" else b""
-            short = b"/".join(part for part in (_text(prefix), _text(head[:100])) if part)
-            name = longer.get("path", short).decode(errors="surrogateescape")
-            link = longer.get("linkpath", _text(head[157:257])).decode(errors="surrogateescape")
-            if "size" in longer:
-                raise _bad("an entry is larger than 8 GiB")
-            longer = {}
-            yield Member(_clean(name), kind, start, size, link)
-
-
-class Examined(NamedTuple):
-    """An image as its archive describes it. `port`: where it listens, 0 = it does not say. `layers`: their digests, unpacked. `size`: bytes of them all, unpacked where that could be told."""
-
-    id: str
-    name: str
-    port: int
-    layers: tuple[str, ...]
-    size: int
-    files: Mapping[str, str]
-
-
-def examined(file: IO[bytes], limits: Limits) -> Examined:
-    """Look at all of the archive; raises Rejected with what is wrong with it."""
-    members: dict[str, Member] = {}
-    for member in Members(file):
-        if member.kind not in (b"0", b"\0", b"5", b"2", b"1"):
-            raise _bad(f"{member.name[:60]!a} is neither a file nor a directory")
-        if member.kind in (b"1", b"2"):
-            base = "" if member.kind == b"1" else posixpath.dirname(member.name)
-            member = member._replace(link=_clean(posixpath.join(base, member.link)))
-        if member.name in members and member.kind != b"5":
-            raise _bad(f"{member.name[:60]!a} is in it twice")
-        members[member.name] = member
-    archive = Archive(file, members)
-    config_file, wanted, layers, name = archive.docker() if DOCKER in members else archive.oci()
-    raw = archive.small(config_file)
-    digest = hashlib.sha256(raw).hexdigest()
-    if wanted and wanted != digest:
-        raise _bad("its description is not the one that its digest names")
-    config = _json(raw)
-    _fits_here(config)
-    diffs = config.get("rootfs", {}).get("diff_ids", []) if isinstance(config.get("rootfs"), dict) else []
-    if not isinstance(diffs, list) or len(diffs) != len(layers):
-        raise _bad("its description has another number of layers than the archive")
-    size = 0
-    for (layer, blob), diff in zip(layers, diffs, strict=True):
-        size += archive.layer(layer, blob, str(diff), limits.size - size)
-    return Examined(f"sha256:{digest}", name, exposed(config), tuple(map(str, diffs)), size, labelled(config))
-
-
-class Archive:
-    """The members of an archive, read by name."""
-
-    def __init__(self, file: IO[bytes], members: Mapping[str, Member]) -> None:
-        self._fd, self._members = file.fileno(), members
-
-    def docker(self) -> tuple[str, str, list[tuple[str, str]], str]:
-        """From manifest.json: where the description is, its digest ("" = not told), the layers with theirs, a name."""
-        told = _json(self.small(DOCKER), list)
-        if len(told) != 1 or not isinstance(told[0], dict):
-            raise Rejected(
-                f"The archive holds {len(told)} images.", holds="Nothing was received.",
-                hint="Send the one that the app is: docker save IMAGE | ssh HOST deploy APP -",
-            )  # fmt: skip
-        image = told[0]
-        config, layers, tags = image.get("Config"), image.get("Layers"), image.get("RepoTags") or [""]
-        if not isinstance(config, str) or not isinstance(layers, list) or not isinstance(tags, list):
-            raise _bad("manifest.json is not what docker or podman writes")
-        return config, _hex(config), [(str(layer), "") for layer in layers], _shown(tags[0] if tags else "")
-
-    def oci(self) -> tuple[str, str, list[tuple[str, str]], str]:
-        """The same from index.json, whose digests name the blobs."""
-        index = _json(self.small(OCI))
-        found = index.get("manifests")
-        if not isinstance(found, list) or len(found) != 1:
-            raise Rejected(
-                f"The archive holds {len(found) if isinstance(found, list) else 0} images.",
-                holds="Nothing was received.", hint="Send one image, of one platform.",
-            )  # fmt: skip
-        name = (found[0].get("annotations") or {}).get("org.opencontainers.image.ref.name", "")
-        manifest = _json(self.blob(found[0]))
-        layers = manifest.get("layers")
-        if not isinstance(layers, list) or not isinstance(manifest.get("config"), dict):
-            raise _bad("it describes no image of one platform")
-        config = _digest(manifest["config"])
-        return (
-            f"blobs/sha256/{config}",
-            config,
-            [(f"blobs/sha256/{_digest(one)}", _digest(one)) for one in layers],
-            _shown(name),
-        )
-
-    def small(self, name: str) -> bytes:
-        member = self.member(name)
-        if member.size > MAX_JSON:
-            raise _bad(f"{name[:60]!a} is larger than {MAX_JSON // 2**20} MiB")
-        return os.pread(self._fd, member.size, member.start)
-
-    def blob(self, descriptor: Any) -> bytes:
-        digest = _digest(descriptor)
-        raw = self.small(f"blobs/sha256/{digest}")
-        if hashlib.sha256(raw).hexdigest() != digest:
-            raise _bad("a part of its description is not the one that its digest names")
-        return raw
-
-    def member(self, name: str) -> Member:
-        member = self._members.get(_clean(name))
-        if member is not None and member.kind in (b"1", b"2"):
-            member = self._members.get(member.link)
-        if member is None or member.kind not in (b"0", b"\0"):
-            raise _bad(f"{name[:80]!a}, which it names, is not in it")
-        return member
-
-    def layer(self, name: str, blob: str, diff: str, room: int) -> int:
-        """Hold a layer against its digests; returns its size, unpacked. Raises Rejected for another, or beyond `room`."""
-        member = self.member(name)
-        head = os.pread(self._fd, 4, member.start)
-        packed, unpacked = hashlib.sha256(), hashlib.sha256()
-        inflate = zlib.decompressobj(31) if head[:2] == GZIP else None
-        size, at = 0, member.start
-        try:
-            while at < member.start + member.size:
-                chunk = os.pread(self._fd, min(CHUNK, member.start + member.size - at), at)
-                at += len(chunk)
-                packed.update(chunk)
-                for part in _inflated(inflate, chunk) if inflate else (chunk,):
-                    unpacked.update(part)
-                    size += len(part)
-                    if size > room:
-                        raise Rejected(
-                            "The image, unpacked, is larger than the room that the server's disk has for it.",
-                            holds="Nothing was received.", hint="See: shipit doctor",
-                        )  # fmt: skip
-        except zlib.error as error:
-            raise _bad("a layer is damaged") from error
-        told = head != ZSTD
-        if (blob and packed.hexdigest() != blob) or (told and diff != f"sha256:{unpacked.hexdigest()}"):
-            raise _bad("a layer is not the one that its digest names")
-        return size
-
-
 def commit(files: Mapping[str, str], title: str, parent: Oid | None) -> bytes:
     """A commit of these files as git's fast-import reads it."""
     message = title.encode(errors="replace")
@@ -311,135 +127,3 @@ def commit(files: Mapping[str, str], title: str, parent: Oid | None) -> bytes:
         raw = content.encode(errors="replace")
         lines.append(b"M 100644 inline %s\ndata %d\n%s" % (name.encode(), len(raw), raw))
     return b"\n".join([*lines, b"done", b""])
-
-
-def labelled(config: Mapping[str, Any]) -> dict[str, str]:
-    """The Procfile and the shipit.yml that the labels of an image stand for: a label has one line only.
-
-    `shipit.process.TYPE` is a line of the Procfile, `shipit.release` its release command, `shipit.yml` that file. `web`
-    is what the image starts, unless a label says otherwise; with an empty one there is none.
-    """
-    said = config.get("config")
-    labels = said.get("Labels") if isinstance(said, dict) else None
-    found = {str(key): str(value).strip() for key, value in labels.items()} if isinstance(labels, dict) else {}
-    lines = {"web": OWN} | {
-        key.removeprefix(PROCESS): value for key, value in sorted(found.items()) if key.startswith(PROCESS)
-    }
-    lines["release"] = found.get("shipit.release", "")
-    for name, line in lines.items():
-        if "\n" in name + line:
-            raise _bad(f"the label of {name[:40]!a} has more than one line")
-    files = {"Procfile": "".join(f"{name}: {line}\n" for name, line in lines.items() if line)}
-    return files | ({"shipit.yml": found["shipit.yml"] + "\n"} if found.get("shipit.yml") else {})
-
-
-def exposed(config: Mapping[str, Any]) -> int:
-    """The lowest TCP port that an image says it listens on (EXPOSE), 0 for none."""
-    said = config.get("config")
-    told = said.get("ExposedPorts") if isinstance(said, dict) else None
-    ports = [str(name).partition("/") for name in told] if isinstance(told, dict) else []
-    found = (int(number) for number, _, kind in ports if number.isdecimal() and kind in ("", "tcp"))
-    return min((port for port in found if 0 < port < 2**16), default=0)
-
-
-def _fits_here(config: Mapping[str, Any]) -> None:
-    here = PROCESSORS.get(platform.machine(), platform.machine())
-    made = config.get("architecture", here), config.get("os", "linux")
-    if made != (here, "linux"):
-        raise Rejected(
-            f"The image is for {printable(str(made[1]))[:20]}/{printable(str(made[0]))[:20]}; this server is linux/{here}.",
-            holds="Nothing was received.", hint=f"Build it for that: docker build --platform linux/{here} …",
-        )  # fmt: skip
-
-
-def _inflated(inflate: Any, chunk: bytes) -> Iterator[bytes]:
-    while chunk:
-        yield inflate.decompress(chunk, CHUNK)
-        chunk = inflate.unconsumed_tail
-
-
-def _until_damage(members: Members) -> Iterator[Member]:
-    try:
-        yield from members
-    except Rejected:
-        return
-
-
-def _of_an_image(name: str) -> bool:
-    """Whether docker's or podman's `save` calls a file so."""
-    top = name.split("/")[0]
-    return top in ("blobs", "oci-layout") or (len(top.partition(".")[0]) == 64 and bool(_hex(top)))
-
-
-def _hex(name: str) -> str:
-    """The SHA-256 that a file is named by; "" for none."""
-    found = posixpath.basename(name).partition(".")[0]
-    return found if len(found) == 64 and not set(found) - set("0123456789abcdef") else ""
-
-
-def _digest(descriptor: Any) -> str:
-    told = descriptor.get("digest") if isinstance(descriptor, dict) else None
-    kind, _, found = told.partition(":") if isinstance(told, str) else ("", "", "")
-    if kind != "sha256" or _hex(found) != found or not found:
-        raise _bad("a digest in it is none of SHA-256")
-    return found
-
-
-def _json(raw: bytes, kind: type = dict) -> Any:
-    try:
-        found = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise _bad("its description is no JSON") from error
-    if not isinstance(found, kind):
-        raise _bad("its description is not what docker or podman writes")
-    return found
-
-
-def _number(field: bytes) -> int:
-    """A number of a tar header: octal digits, or binary where those do not suffice."""
-    if field[:1] == b"\x80":
-        return int.from_bytes(field[1:], "big")
-    text = field.split(b"\0")[0].strip()
-    if text and (not text.isdigit() or set(text) & set(b"89")):
-        raise _bad("a header is damaged")
-    return int(text or b"0", 8)
-
-
-def _longer(kind: bytes, raw: bytes) -> dict[str, bytes]:
-    """What an extended header says of the entry behind it (pax, or GNU's for long names)."""
-    if kind == b"g":
-        return {}
-    if kind != b"x":
-        return {"path" if kind == b"L" else "linkpath": _text(raw)}
-    found = {}
-    while raw:
-        length = raw.partition(b" ")[0]
-        if not length.isdigit() or not len(length) + 1 < int(length) <= len(raw):
-            raise _bad("a header is damaged")
-        key, _, value = raw[len(length) + 1 : int(length) - 1].partition(b"=")
-        if key in (b"path", b"linkpath", b"size"):
-            found[key.decode()] = value
-        raw = raw[int(length) :]
-    return found
-
-
-def _text(field: bytes) -> bytes:
-    return field.split(b"\0")[0]
-
-
-def _clean(name: str) -> str:
-    """The name of an entry without its `./`; raises Rejected for one that leads out, or is no name."""
-    if name.startswith("/") or not name.isprintable() or len(name) > MAX_NAME:
-        raise _bad(f"it has an entry {name[:60]!a}")
-    found = posixpath.normpath(name)
-    if found == ".." or found.startswith("../"):
-        raise _bad(f"it has an entry {name[:60]!a}, which leads out of it")
-    return found
-
-
-def _shown(name: Any) -> str:
-    return printable(str(name))[:120].replace("\n", " ") if isinstance(name, str) else ""
-
-
-def _bad(what: str) -> Rejected:
-    return Rejected(f"The image cannot be taken: {what}.", holds="Nothing was received.", hint=AGAIN)

@@ -58,9 +58,11 @@ def podman(host: Host, words: str) -> str:
     return host.sh(f"cd {PLACE} && {setpriv} env {env} podman {store} {words}", check=True).out
 
 
-def build(host: Host, tag: str, mark: str, *lines: str, env: Mapping[str, str] | None = None) -> str:
+def build(
+    host: Host, tag: str, mark: str, *lines: str, env: Mapping[str, str] | None = None, base: str = "scratch", copy: str = "root /"
+) -> str:  # fmt: skip
     """Build an image whose web answers with `mark`; returns its id."""
-    text = ["FROM scratch", "COPY root /", f"ENV MARK={mark}", 'CMD ["/bin/sh", "/serve"]', *lines]
+    text = [f"FROM {base}", f"COPY {copy}", f"ENV MARK={mark}", 'CMD ["/bin/sh", "/serve"]', *lines]
     text += [f"ENV {key}={value}" for key, value in (env or {}).items()]
     host.write(f"{PLACE}/Dockerfile", "\n".join(text) + "\n")
     return podman(host, f"build -q -t {shlex.quote(tag)} .").split()[-1]

@@ -6,18 +6,22 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from host.apps import asked, live, newest, say, until_body, unwell
+from host.test_laptop import shipit
 from lab import snapshot
 from lab.background import wait_for
 from lab.client import Client
 from lab.host import Host
 
-from contract.sources.images import build, saved, server_with_podman
+from contract.sources.images import PLACE, build, podman, saved, server_with_podman
+from receiver.client.image import without
+from receiver.sources.image_archive import opened
 
 pytestmark = pytest.mark.slow
 
@@ -233,6 +237,98 @@ def test_a_bad_image_is_refused_with_one_clear_message_and_nothing_is_changed(
         assert any("Nothing was received" in line for line in lines) and "Traceback" not in refused.err, name
     after = server.sh(f"find /var/lib/shipit/apps/{app} /var/lib/shipit/images/{app} | sort", check=True).out
     assert after == before and live(admin, app) == "v1"
+
+
+@pytest.fixture(scope="module")
+def registry(server: Host) -> str:
+    """Debian's docker-registry on the server itself, for `ann` alone."""
+    server.sh(
+        """
+        DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install docker-registry
+        python3 -c 'import crypt; print("ann:" + crypt.crypt("geheim", crypt.mksalt(crypt.METHOD_BLOWFISH, rounds=2**5)))' \
+            > /etc/docker/registry/passwords
+        printf '%s\n' 'version: 0.1' 'storage: {filesystem: {rootdirectory: /var/lib/docker-registry}}' \
+            'http: {addr: "127.0.0.1:5000"}' 'auth: {htpasswd: {realm: lab, path: /etc/docker/registry/passwords}}' \
+            > /etc/docker/registry/config.yml
+        chmod 644 /etc/docker/registry/*
+        systemctl restart docker-registry
+        """,
+        check=True,
+    )
+    listens = "exec 3<>/dev/tcp/127.0.0.1/5000"
+    wait_for("the registry", lambda: server.sh(listens, check=False).code == 0, timeout=60)
+    return "localhost:5000"
+
+
+def test_an_image_comes_from_a_registry_by_the_digest_that_its_tag_has(
+    server: Host, admin: Client, registry: str
+) -> None:
+    ref = f"{registry}/team/web:1"
+
+    def published(mark: str) -> None:
+        build(server, ref, mark)
+        podman(server, f"push -q --tls-verify=false --creds ann:geheim {ref}")
+
+    published("one")
+    say(admin, "apps:create", "pulled", check=True)
+    refused = say(admin, "deploy", "pulled", "--image", ref)
+    assert refused.code == 77 and "registry:login" in refused.err, str(refused)
+    say(admin, "registry:login", "pulled", registry, "ann", input="geheim\n", check=True)
+    assert server.sh("grep -rl geheim /var/lib/shipit | xargs stat -c '%U %a'", check=True).out == "shipit 600\n"
+    first = say(admin, "deploy", "pulled", "--image", ref)
+    assert first.code == 0 and admin.get("pulled").body.strip() == "one", str(first)
+    told = asked(admin, "releases:info", "pulled", "v1")["branch"]
+    digest = told.partition("@")[2]
+    assert told.startswith(f"{ref}@sha256:") and digest in first.err, told
+    published("two")
+    again = say(admin, "git:from-image", "pulled", ref)
+    assert again.code == 0 and "0.0 MiB fetched" in again.err, "what the releases have is not fetched again"
+    assert admin.get("pulled").body.strip() == "two"
+    by_digest = say(admin, "deploy", "pulled", "--image", f"{registry}/team/web@{digest}")
+    assert by_digest.code == 0 and admin.get("pulled").body.strip() == "one", str(by_digest)
+    other = say(admin, "deploy", "pulled", "--image", ref, "--sha256", "0" * 64)
+    assert other.code != 0 and live(admin, "pulled") == "v3", str(other)
+    for name in ("../web", f"{registry}/team/web:nosuch", "localhost:1/team/web"):
+        no = say(admin, "deploy", "pulled", "--image", name)
+        assert no.code in (2, 71) and "Traceback" not in no.err, str(no)
+    say(admin, "registry:logout", "pulled", registry, check=True)
+    assert say(admin, "deploy", "pulled", "--image", ref).code == 77
+
+
+def test_from_a_laptop_only_the_layers_travel_that_the_server_lacks(
+    server: Host, admin: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Real archives of podman's; a program of its name in front of them, since this machine need not have it.
+    build(server, "laptop:base", "base")
+    for mark in ("one", "two", "three"):
+        server.write(f"{PLACE}/only", mark)
+        build(server, f"laptop:{mark}", mark, base="localhost/laptop:base", copy="only /")
+        (tmp_path / mark).write_bytes(saved(server, f"laptop:{mark}"))
+    engine = tmp_path / "bin/podman"
+    engine.parent.mkdir()
+    engine.write_text(
+        f'#!/bin/sh\ncase $1 in image) test -e {tmp_path}/${{4#*:}};; save) cp {tmp_path}/${{6#*:}} "$4";; esac\n'
+    )
+    engine.chmod(0o755)
+    environment = {**admin.environment, "PATH": f"{engine.parent}:{os.environ['PATH']}"}
+    monkeypatch.setattr(Client, "environment", environment)
+    say(admin, "apps:create", "laptop", check=True)
+    first = shipit(admin, "--remote", f"shipit@{server.ip}:laptop", "deploy", "--image", "laptop:one")
+    assert "2 of 2 layers" in first.err and admin.get("laptop").body.strip() == "one", str(first)
+    second = shipit(admin, "--remote", f"shipit@{server.ip}:laptop", "deploy", "--image", "laptop:two")
+    assert "0.0 MiB: 1 of 2 layers" in second.err and admin.get("laptop").body.strip() == "two", str(second)
+    assert say(admin, "rollback", "laptop").code == 0 and admin.get("laptop").body.strip() == "one"
+    # What it leaves out counts for nothing where the server has it not.
+    say(admin, "apps:create", "other", check=True)
+    with (tmp_path / "three").open("rb") as file, (tmp_path / "part").open("wb") as out:
+        layers = frozenset(say(admin, "images:layers", "laptop", check=True).out.split())
+        assert without(opened(file), layers, out, tmp_path) == (1, 2)
+    part = (tmp_path / "part").read_bytes()
+    refused = admin.ssh("deploy other -", input=part)
+    assert refused.code == 2 and "leaves out 1 of 2 layers, which the server has not" in refused.err, str(refused)
+    cut = admin.ssh("deploy laptop -", input=part[: len(part) // 2])
+    assert cut.code == 2 and admin.get("laptop").body.strip() == "one", str(cut)
+    assert admin.ssh("deploy laptop -", input=part).code == 0 and admin.get("laptop").body.strip() == "three"
 
 
 def test_without_podman_the_administrator_is_told_what_to_install(

@@ -1,0 +1,82 @@
+"""`registry:…`: as whom the registries of container images are asked. `images:layers`, which the client asks."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from receiver import names
+from receiver.caller import Role
+from receiver.cli import out
+from receiver.cli.args import app_argument, ledger_of
+from receiver.cli.main import Context
+from receiver.errors import Rejected, printable
+from receiver.names import AppName
+
+if TYPE_CHECKING:
+    from receiver.sources.logins import Logins
+
+everywhere = click.option("--global", "everywhere", is_flag=True, help="For all apps.")
+
+
+@click.command()
+@everywhere
+@click.argument("words", nargs=-1, metavar="APP|--global REGISTRY USER [-]")
+@click.pass_obj
+def login(ctx: Context, everywhere: bool, words: tuple[str, ...]) -> None:
+    """Say as whom an app, or every app, fetches images from a registry. The password or token comes on standard input.
+
+    \b
+    Examples:
+      shipit registry:login shop ghcr.io ann < TOKEN
+      shipit registry:login --global registry.example.org deploy < PASSWORD
+    """
+    from receiver.sources.registry import Login
+
+    *where, user = words[:-1] if words[-1:] == ("-",) else words or ("",)
+    place, host, whose = _place(ctx, everywhere, where, "registry:login APP REGISTRY USER < PASSWORD")
+    password = sys.stdin.read(8192).rstrip("\r\n")
+    if not password:
+        raise Rejected("The password is empty.", hint="It comes on standard input: registry:login … < PASSWORD")
+    place.set(host, Login(user, password))
+    out.say(f"{whose} {host} as {printable(user)}.")
+
+
+@click.command()
+@everywhere
+@click.argument("words", nargs=-1, metavar="APP|--global REGISTRY")
+@click.pass_obj
+def logout(ctx: Context, everywhere: bool, words: tuple[str, ...]) -> None:
+    """Forget the password of a registry."""
+    place, host, whose = _place(ctx, everywhere, list(words), "registry:logout APP REGISTRY")
+    place.set(host, None)
+    out.say(f"{whose} {host} as nobody.")
+
+
+@click.command()
+@app_argument
+@click.pass_obj
+def layers(ctx: Context, app: AppName) -> None:
+    """Print the layers of images that the server has of an app, by their digests unpacked, one a line."""
+    from receiver.story.layers import stored_layers
+
+    for digest in sorted(stored_layers(ledger_of(ctx, app))):
+        out.say(digest)
+
+
+def _place(ctx: Context, everywhere: bool, words: list[str], usage: str) -> tuple[Logins, str, str]:
+    """Where logins are kept, the registry, and the beginning of what is told."""
+    from receiver.sources.logins import Logins
+    from receiver.sources.registry import host_of
+
+    if len(words) != (1 if everywhere else 2):
+        raise Rejected("Which app, and which registry?", hint=f"{usage}     or --global in the place of APP")
+    host = host_of(words[-1])
+    if everywhere:
+        ctx.caller.require(Role.ADMIN)
+        return Logins.of_all(ctx.layout), host, "Every app asks"
+    app = names.app_name(words[0])
+    ctx.caller.require(Role.DEPLOY, app)
+    return Logins.of_app(ledger_of(ctx, app).paths), host, f"{app} asks"

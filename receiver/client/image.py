@@ -1,0 +1,118 @@
+"""`shipit deploy --image IMAGE`: of an image of docker's or podman's on this machine, the layers travel that the server lacks."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Collection, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import IO
+
+from receiver.client import ssh
+from receiver.client.remote import Remote
+from receiver.client.words import Asked, pack
+from receiver.errors import HostFault, Rejected
+from receiver.sources.image_archive import GZIP, ZSTD, Archive, opened
+from receiver.sources.oci import CONFIG, LAYER, MANIFEST, Layout
+from receiver.system.run import run, start
+
+ENGINES = ("docker", "podman")
+LEVEL = 5  # of gzip: a layer is compressed once, and read by zlib everywhere
+CHUNK = 2**20
+
+
+def engine_of(image: str) -> str:
+    """Which of docker and podman has the image here; "" for none."""
+    for engine in ENGINES:
+        if (
+            shutil.which(engine)
+            and not run([engine, "image", "inspect", "--", image], env=os.environ, check=False, timeout=60).code
+        ):
+            return engine
+    return ""
+
+
+def deploy(server: Remote, engine: str, image: str, more: Collection[str]) -> int:
+    """Send the image and follow its release; returns the exit code, which is the verdict's. `more`: the server's options."""
+    if not server.app:
+        raise Rejected("Which app?", hint=f"shipit --app NAME deploy --image {image}")
+    there = frozenset() if "--fresh" in more else layers_at(server)
+    with tempfile.TemporaryDirectory(prefix="shipit-") as temporary:
+        saved, packed = Path(temporary, "saved.tar"), Path(temporary, "image.tar")
+        form = ["--format=docker-archive"] if engine == "podman" else []
+        run([engine, "save", *form, "--output", str(saved), "--", image], env=os.environ, timeout=1800)
+        with saved.open("rb") as file, packed.open("wb") as out:
+            sent, whole = without(opened(file), there, out, Path(temporary))
+        saved.unlink()
+        size = packed.stat().st_size / 2**20
+        sys.stderr.write(f"-----> Sending {image}, {size:.1f} MiB: {sent} of {whole} layers, which the server lacks\n")
+        sys.stderr.flush()
+        with packed.open("rb") as file:
+            asked = pack(Asked(("deploy", server.app, "-", *more), server.app))
+            code = start([*ssh.argv(), "-T", *server.ssh, asked], env=os.environ, stdin=file.fileno()).wait()
+    return code if code >= 0 else 128 - code
+
+
+def layers_at(server: Remote) -> frozenset[str]:
+    """The layers that the server has of the app, by their digests unpacked; none where it cannot tell."""
+    asked = pack(Asked(("images:layers", server.app), server.app))
+    said = run([*ssh.argv(), "-T", *server.ssh, asked], env=os.environ, check=False, timeout=60)
+    return frozenset(said.out.split()) if not said.code else frozenset()
+
+
+def without(archive: Archive, there: Collection[str], out: IO[bytes], scratch: Path) -> tuple[int, int]:
+    """Write the image as an OCI archive without the layers that are `there`; how many it has, and how many there are."""
+    config_file, _, layers, name = archive.described()
+    config = archive.small(config_file)
+    try:
+        diffs = [str(diff) for diff in json.loads(config)["rootfs"]["diff_ids"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise HostFault("What was saved is no image.") from error
+    layout = Layout(out)
+    described = []
+    for (layer, _), diff in zip(layers, diffs, strict=True):
+        if diff in there:
+            described.append({"mediaType": LAYER, "digest": diff, "size": 0})
+            continue
+        with tempfile.TemporaryFile(dir=scratch) as file:
+            kind = as_it_is(archive.content(layer), file)
+            digest, size = digest_of(file)
+            layout.blob(digest, size, parts_of(file))
+        described.append({"mediaType": f"{LAYER}+{kind}", "digest": digest, "size": size})
+    told = {"schemaVersion": 2, "mediaType": MANIFEST, "layers": described,
+            "config": {"mediaType": CONFIG, "digest": layout.add(config), "size": len(config)}}  # fmt: skip
+    layout.finish(json.dumps(told).encode(), name)
+    return sum(diff not in there for diff in diffs), len(diffs)
+
+
+def as_it_is(parts: Iterator[bytes], file: IO[bytes]) -> str:
+    """Write a layer through gzip, or as it is if it is compressed already; by what it is then."""
+    first = next(parts, b"")
+    kind = next((kind for kind, magic in (("gzip", GZIP), ("zstd", ZSTD)) if first.startswith(magic)), "")
+    with nullcontext(file) if kind else gzip.GzipFile(fileobj=file, mode="wb", compresslevel=LEVEL, mtime=0) as packing:
+        packing.write(first)
+        for part in parts:
+            packing.write(part)
+    return kind or "gzip"
+
+
+def digest_of(file: IO[bytes]) -> tuple[str, int]:
+    """Of all of a file, which then stands at its beginning, and its size."""
+    found, size = hashlib.sha256(), 0
+    file.seek(0)
+    for chunk in parts_of(file):
+        found.update(chunk)
+        size += len(chunk)
+    file.seek(0)
+    return f"sha256:{found.hexdigest()}", size
+
+
+def parts_of(file: IO[bytes]) -> Iterator[bytes]:
+    while chunk := file.read(CHUNK):
+        yield chunk

@@ -1,0 +1,317 @@
+"""Images of a registry, by the API that docker and podman speak (the OCI distribution specification).
+
+What a tag leads to is looked up once, and the digest is what the release records. Every part is held against its digest as it
+comes. The image is put into an OCI archive, as `podman save` would write it, without the layers that the server has.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import platform
+import re
+import time
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+from urllib.parse import quote, urljoin, urlsplit
+
+from receiver.errors import Denied, HostFault, NotFound, Rejected, printable
+from receiver.sources.download import CHUNK, LONGEST, REDIRECTS, SILENCE
+from receiver.sources.oci import CONFIG, LAYER, MANIFEST, PROCESSORS, Layout
+
+HUB, HUB_API = "docker.io", "registry-1.docker.io"
+LIST_TYPES = (
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+)
+TYPES = (MANIFEST, "application/vnd.docker.distribution.manifest.v2+json")
+MAX_JSON = 2**22
+# A registry on this machine may speak http, as docker has it.
+NEAR = re.compile(r"(localhost|127\.[0-9.]+|\[::1\])(:[0-9]+)?")
+_HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]{0,250}[A-Za-z0-9])?|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?", re.ASCII)
+_NAME = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*", re.ASCII)
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", re.ASCII)
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
+_PARAMETER = re.compile(r'([a-z]+)="([^"]*)"')
+
+
+@dataclass(frozen=True)
+class Reference:
+    """`docker.io/library/debian:12`; with a digest, that alone says which."""
+
+    host: str
+    name: str
+    tag: str = ""
+    digest: str = ""
+
+    def __str__(self) -> str:
+        tag, digest = f":{self.tag}" * bool(self.tag), f"@{self.digest}" * bool(self.digest)
+        return f"{self.host}/{self.name}{tag}{digest}"
+
+
+class Login(NamedTuple):
+    """As whom a registry is asked."""
+
+    user: str
+    password: str
+
+
+def reference(text: str) -> Reference:
+    """An image as docker writes it; raises Rejected. Without a registry it is Docker Hub's, without a tag `latest`."""
+    rest, _, digest = text.partition("@")
+    first, slash, more = rest.partition("/")
+    if slash and ("." in first or ":" in first or first == "localhost"):
+        host, rest = first, more
+    else:
+        host, rest = HUB, rest if slash else f"library/{rest}"
+    name, _, tag = rest.partition(":")
+    fits = _HOST.fullmatch(host) and _NAME.fullmatch(name) and len(name) < 256 and (not tag or _TAG.fullmatch(tag))
+    if not fits or (digest and not _DIGEST.fullmatch(digest)):
+        raise Rejected(
+            f"{text[:100]!a} is no image of a registry.",
+            hint="As in: registry.example.org/team/shop:7, or …/shop@sha256:DIGEST",
+        )
+    return Reference(host, name, tag or ("" if digest else "latest"), digest)
+
+
+def host_of(text: str) -> str:
+    """`HOST` or `HOST:PORT` of a registry; raises Rejected."""
+    if not _HOST.fullmatch(text):
+        raise Rejected(f"{text[:60]!a} is no registry.", hint="HOST or HOST:PORT, as an image's name begins")
+    return HUB if text in ("index.docker.io", HUB_API) else text
+
+
+@contextmanager
+def pulled(
+    wanted: Reference, login: Login | None, folder: Path, limit: int, there: Collection[str]
+) -> Iterator[tuple[IO[bytes], int, Reference]]:
+    """The image in an OCI archive, in a file without a name, how many bytes, and the reference with its digest.
+
+    `there`: layers, by their digests unpacked, which are left out. Raises Rejected beyond `limit` bytes, NotFound and Denied
+    as the registry has it, HostFault when it cannot be reached or gives another thing than its digest says.
+    """
+    import tempfile
+
+    registry = Registry(wanted, login)
+    digest, manifest = registry.manifest()
+    config = registry.small("blobs", _digest(manifest.get("config")))
+    layers = manifest.get("layers")
+    diffs = _diffs(config)
+    if not isinstance(layers, list) or len(layers) != len(diffs):
+        raise _strange(wanted.host)
+    # What is left out is described as it is unpacked, by which podman finds it.
+    kept: list[dict[str, Any]] = [
+        {"mediaType": LAYER, "digest": diff, "size": 0} if diff in there else _described(layer)
+        for layer, diff in zip(layers, diffs, strict=True)
+    ]
+    bring = {one["digest"]: one["size"] for one in kept if one["digest"] not in there}
+    if sum(bring.values()) > limit:
+        raise Rejected(
+            f"The image is larger than {limit // 2**20} MiB.", holds="Nothing was changed.",
+            hint="The server's administrator raises max_push in /etc/shipit/shipit.yml.",
+        )  # fmt: skip
+    with tempfile.TemporaryFile(dir=folder) as file:
+        layout = Layout(file)
+        for layer, size in bring.items():
+            layout.blob(layer, size, registry.blob(layer, size))
+        described = {"schemaVersion": 2, "mediaType": MANIFEST, "layers": kept,
+                     "config": {"mediaType": CONFIG, "digest": layout.add(config), "size": len(config)}}  # fmt: skip
+        name = f"{wanted.name.rpartition('/')[2]}:{wanted.tag}" if wanted.tag else wanted.name.rpartition("/")[2]
+        layout.finish(json.dumps(described).encode(), name)
+        file.flush()
+        yield file, file.tell(), Reference(wanted.host, wanted.name, wanted.tag, digest)
+
+
+@dataclass
+class Registry:
+    """One image of a registry, asked as `login`."""
+
+    wanted: Reference
+    login: Login | None
+    _token: str = field(default="", repr=False)
+    _ends: float = field(default_factory=lambda: time.monotonic() + LONGEST)
+
+    def manifest(self) -> tuple[str, dict[str, Any]]:
+        """What the reference leads to on this machine's processor, and the digest that was asked for or found."""
+        raw = self.small("manifests", self.wanted.digest or self.wanted.tag)
+        digest = f"sha256:{hashlib.sha256(raw).hexdigest()}"
+        found = _json(raw, self.wanted.host)
+        if isinstance(found.get("manifests"), list):
+            here = PROCESSORS.get(platform.machine(), platform.machine())
+            fits = [one for one in found["manifests"] if isinstance(one, dict) and _platform(one) == ("linux", here)]
+            if not fits:
+                raise Rejected(
+                    f"{self.wanted} is not made for linux/{here}, which this server is.", holds="Nothing was changed."
+                )
+            found = _json(self.small("manifests", _digest(fits[0])), self.wanted.host)
+        return digest, found
+
+    def small(self, kind: str, what: str) -> bytes:
+        """A description, checked where it is named by its digest."""
+        with self._answer(kind, what) as answer:
+            try:
+                raw = answer.read(MAX_JSON + 1)
+            except (OSError, HTTPException) as error:
+                raise _cut(self.wanted.host) from error
+        if len(raw) > MAX_JSON or (what.startswith("sha256:") and f"sha256:{hashlib.sha256(raw).hexdigest()}" != what):
+            raise HostFault(f"{self.wanted.host} gives another thing than {what[:19]}.", holds="Nothing was changed.")
+        return raw
+
+    def blob(self, digest: str, size: int) -> Iterator[bytes]:
+        """A layer, in parts; raises HostFault when it is not what its digest says."""
+        found, left = hashlib.sha256(), size
+        with self._answer("blobs", digest) as answer:
+            try:
+                while chunk := answer.read(CHUNK):
+                    left -= len(chunk)
+                    if left < 0 or time.monotonic() > self._ends:
+                        break
+                    found.update(chunk)
+                    yield chunk
+            except (OSError, HTTPException) as error:
+                raise _cut(self.wanted.host) from error
+        if left > 0 or time.monotonic() > self._ends:
+            raise _cut(self.wanted.host)
+        if left or f"sha256:{found.hexdigest()}" != digest:
+            raise HostFault(
+                f"{self.wanted.host} gives another layer than its digest says.", holds="Nothing was changed."
+            )
+
+    @contextmanager
+    def _answer(self, kind: str, what: str) -> Iterator[HTTPResponse]:
+        host = HUB_API if self.wanted.host == HUB else self.wanted.host
+        scheme = "http" if NEAR.fullmatch(host) else "https"
+        url = f"{scheme}://{host}/v2/{self.wanted.name}/{kind}/{what}"
+        headers = {"Accept": ", ".join((*TYPES, *LIST_TYPES)) if kind == "manifests" else "*/*"}
+        connection, answer = self._ask(url, {**headers, **self._authority()})
+        try:
+            if answer.status == 401 and self._logs_in(answer.getheader("WWW-Authenticate") or ""):
+                connection.close()
+                connection, answer = self._ask(url, {**headers, **self._authority()})
+            if answer.status in (401, 403):
+                raise Denied(
+                    f"{self.wanted.host} does not give {self.wanted.name} to "
+                    f"{printable(self.login.user) if self.login else 'everybody'}.", holds="Nothing was changed.",
+                    hint=f"registry:login APP {self.wanted.host} USER - < PASSWORD",
+                )  # fmt: skip
+            if answer.status == 404:
+                raise NotFound(f"{self.wanted.host} has no {self.wanted.name} {what[:30]}.")
+            if answer.status != 200:
+                raise HostFault(f"{self.wanted.host} answers {answer.status}.", holds="Nothing was changed.")
+            yield answer
+        finally:
+            connection.close()
+
+    def _authority(self) -> dict[str, str]:
+        return {"Authorization": self._token} if self._token else {}
+
+    def _logs_in(self, challenge: str) -> bool:
+        """Get what the registry asks for (RFC 7617, or a token); whether there is something to try again with."""
+        kind, _, told = challenge.partition(" ")
+        basic = self.login and "Basic " + base64.b64encode(f"{self.login.user}:{self.login.password}".encode()).decode()
+        before = self._token
+        if kind.lower() == "basic" and basic:
+            self._token = basic
+        elif kind.lower() == "bearer":
+            said = dict(_PARAMETER.findall(told))
+            realm = said.get("realm", "")
+            near = NEAR.fullmatch(self.wanted.host)
+            if not realm.startswith("https://") and not (near and NEAR.fullmatch(urlsplit(realm).netloc)):
+                raise HostFault(f"{self.wanted.host} asks to log in where nothing is encrypted.")
+            words = {"service": said.get("service", ""), "scope": f"repository:{self.wanted.name}:pull"}
+            query = "&".join(f"{key}={quote(value)}" for key, value in words.items() if value)
+            connection, answer = self._ask(f"{realm}?{query}", {"Authorization": basic} if basic else {})
+            try:
+                found = _json(answer.read(MAX_JSON), self.wanted.host) if answer.status == 200 else {}
+            except (OSError, HTTPException) as error:
+                raise _cut(self.wanted.host) from error
+            finally:
+                connection.close()
+            token = found.get("token") or found.get("access_token")
+            self._token = f"Bearer {token}" if isinstance(token, str) and token.isprintable() else before
+        return self._token != before
+
+    def _ask(self, url: str, headers: Mapping[str, str]) -> tuple[HTTPConnection, HTTPResponse]:
+        """The answer behind redirects; another host is told no secret."""
+        import ssl
+
+        first = urlsplit(url)
+        for _ in range(REDIRECTS + 1):
+            parts = urlsplit(url)
+            if parts.scheme != first.scheme and parts.scheme != "https":
+                raise HostFault(f"{self.wanted.host} leads to where nothing is encrypted.")
+            same = parts.netloc == first.netloc
+            own = {key: value for key, value in headers.items() if same or key != "Authorization"}
+            connection = (
+                HTTPSConnection(parts.hostname or "", parts.port, timeout=SILENCE, context=ssl.create_default_context())
+                if parts.scheme == "https"
+                else HTTPConnection(parts.hostname or "", parts.port, timeout=SILENCE)
+            )
+            path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+            try:
+                connection.request("GET", path, headers={"User-Agent": "shipit", "Connection": "close", **own})
+                answer = connection.getresponse()
+            except (OSError, HTTPException, ValueError) as error:
+                connection.close()
+                why = getattr(error, "strerror", None) or str(error)[:200] or type(error).__name__
+                raise HostFault(
+                    f"{parts.netloc[:100]} cannot be reached: {why}.", holds="Nothing was changed."
+                ) from error
+            place = answer.getheader("Location")
+            if answer.status not in (301, 302, 303, 307, 308) or not place:
+                return connection, answer
+            connection.close()
+            url = urljoin(url, place)
+        raise HostFault(f"{self.wanted.host} redirects more than {REDIRECTS} times.")
+
+
+def _platform(one: Mapping[str, Any]) -> tuple[Any, Any]:
+    told = one.get("platform")
+    return (told.get("os"), told.get("architecture")) if isinstance(told, dict) else (None, None)
+
+
+def _described(layer: Any) -> dict[str, Any]:
+    digest, size = _digest(layer), layer.get("size")
+    kind = str(layer.get("mediaType", ""))
+    if not isinstance(size, int) or not 0 < size < 2**40:
+        raise _strange("The registry")
+    packed = "+zstd" if "zstd" in kind else "+gzip" if "gzip" in kind else ""
+    return {"mediaType": LAYER + packed, "digest": digest, "size": size}
+
+
+def _digest(descriptor: Any) -> str:
+    told = descriptor.get("digest") if isinstance(descriptor, dict) else None
+    if not isinstance(told, str) or not _DIGEST.fullmatch(told):
+        raise _strange("The registry")
+    return told
+
+
+def _diffs(config: bytes) -> list[str]:
+    rootfs = _json(config, "The registry").get("rootfs")
+    found = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
+    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+        raise _strange("The registry")
+    return found
+
+
+def _json(raw: bytes, host: str) -> dict[str, Any]:
+    try:
+        found = json.loads(raw)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise _strange(host)
+    return found
+
+
+def _strange(host: str) -> Rejected:
+    return Rejected(f"{host} describes no image that shipit knows.", holds="Nothing was changed.")
+
+
+def _cut(host: str) -> HostFault:
+    return HostFault(f"{host} cut it off, or took too long.", holds="Nothing was changed.", hint="Try again.")
