@@ -15,7 +15,7 @@ import time
 
 if False:  # typing is slow to import
     import socket
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 PODMAN = "/usr/bin/podman"
 # As a command: what the image itself starts.
@@ -113,6 +113,16 @@ def command_words(command: str) -> list[str]:
     return command.split() if PLAIN.fullmatch(command) else ["/bin/sh", "-c", command]
 
 
+def mounts(data: str, workdir: str, storage: Sequence[Sequence[str]]) -> Iterator[str]:
+    """podman's words for what of the app's data is seen where: below the image's WORKDIR."""
+    top = workdir.rstrip("/") if re.fullmatch(r"/[A-Za-z0-9._/-]*", workdir) else ""
+    for kept, place in storage:
+        if not os.path.exists(f"{data}/{kept}"):  # noqa: PTH110
+            # One file, such as a database, which whoever opens it makes: a mount needs it before.
+            os.close(os.open(f"{data}/{kept}", os.O_WRONLY | os.O_CREAT, 0o660))
+        yield f"--volume={data}/{kept}:{top}/{place}"
+
+
 class Container:
     """What podman is asked for one command of a release, in a container of its own.
 
@@ -120,7 +130,15 @@ class Container:
     name, or, where the name means something to podman itself, from a file in its scratch.
     """
 
-    def __init__(self, apps: str, app: str, slug: str, command: str, env: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        apps: str,
+        app: str,
+        slug: str,
+        command: str,
+        env: Mapping[str, str],
+        storage: Sequence[Sequence[str]] = (),
+    ) -> None:
         from receiver.inside import pretend
 
         pretend.one_user()
@@ -141,7 +159,7 @@ class Container:
         self._options = [
             "--rm", "--pull=never", "--name=one", "--user=0:0", "--cgroups=disabled", "--uts=host", f"--network={NETWORK}",
             "--security-opt=no-new-privileges", "--no-healthcheck", "--http-proxy=false", "--image-volume=ignore",
-            f"--volume={apps}/data:{DATA}", f"--env-file={path}", *(f"--env={key}" for key in own),
+            f"--volume={apps}/data:{DATA}", *mounts(f"{apps}/data", stored.get("workdir", ""), storage), f"--env-file={path}", *(f"--env={key}" for key in own),
             # A program that is PID 1 gets no signal that it does not handle.
             *(["--init"] if any(os.access(path, os.X_OK) for path in INITS) else []),
         ]  # fmt: skip

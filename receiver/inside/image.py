@@ -39,7 +39,7 @@ def main(argv: list[str]) -> None:
     slug = Path.cwd()
     if argv == ["note"]:
         pointer = json.loads((slug / POINTER).read_bytes())
-        note(slug, str(pointer["id"]), int(pointer["port"]), pointer.get("layers", []))
+        note(slug, {key: pointer[key] for key in ("id", "port", "layers", "workdir") if key in pointer})
     elif argv == ["store"]:
         take(slug)
     elif argv[:1] == ["build"] and len(argv) == 3:
@@ -49,9 +49,10 @@ def main(argv: list[str]) -> None:
     raise SystemExit(0)
 
 
-def note(slug: Path, image: str, port: int, layers: list[str]) -> None:
-    """Write down which image the slug is of, for the launcher, and for whoever hands over the next."""
-    (slug / container.STORED).write_text(json.dumps({"id": image, "port": port, "layers": layers}) + "\n")
+def note(slug: Path, image: dict[str, Any]) -> None:
+    """Write down which image the slug is of, for the launcher, and for whoever hands over the next: its id, its port,
+    the digests of its layers, its working directory."""
+    (slug / container.STORED).write_text(json.dumps(image) + "\n")
 
 
 def build(slug: Path, file: str, limit: int) -> None:
@@ -70,8 +71,9 @@ def build(slug: Path, file: str, limit: int) -> None:
     words += arguments(Path(file).read_text(errors="replace"), store)
     if code := store.call(*words, ".", also=wanted(os.environ)):
         raise SystemExit(code)
-    port = exposed(store)
-    hand_over(store, slug, [] if new else known(slug.parent), port)
+    told = json.loads(store.lines("image", "inspect", "--format={{json .Config}}", NAME)[0]) or {}
+    about = {"port": exposed(told), "workdir": told.get("WorkingDir") or ""}
+    hand_over(store, slug, [] if new else known(slug.parent), about)
     bound(store, limit)
 
 
@@ -97,15 +99,13 @@ def wanted(env: os._Environ[str]) -> dict[str, str]:
     }
 
 
-def exposed(store: container.Store) -> int:
-    """The lowest TCP port that the image says it listens on (EXPOSE), 0 for none."""
-    told = store.lines("image", "inspect", "--format={{json .Config.ExposedPorts}}", NAME)
-    ports = json.loads(told[0]) if told else None
-    found = [str(name).partition("/") for name in ports or {}]
+def exposed(config: dict[str, Any]) -> int:
+    """The lowest TCP port that an image says it listens on (EXPOSE), 0 for none."""
+    found = [str(name).partition("/") for name in config.get("ExposedPorts") or {}]
     return min((int(port) for port, _, kind in found if port.isdecimal() and kind in ("", "tcp")), default=0)
 
 
-def hand_over(store: container.Store, slug: Path, there: list[str], port: int) -> None:
+def hand_over(store: container.Store, slug: Path, there: list[str], about: dict[str, Any]) -> None:
     """Write the image as an OCI layout, without the layers that are `there`: podman takes an empty file of a layer's
     name for one that is written already, and who takes the image has them."""
     layout = slug / HANDED
@@ -122,7 +122,7 @@ def hand_over(store: container.Store, slug: Path, there: list[str], port: int) -
     index = json.loads((layout / "index.json").read_bytes())
     manifest = json.loads(blob(layout, index["manifests"][0]))
     config = json.loads(blob(layout, manifest["config"]))
-    note(slug, manifest["config"]["digest"], port, config["rootfs"]["diff_ids"])
+    note(slug, {"id": manifest["config"]["digest"], "layers": config["rootfs"]["diff_ids"], **about})
 
 
 def blob(layout: Path, descriptor: Any) -> bytes:

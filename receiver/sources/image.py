@@ -75,7 +75,13 @@ class ImageSource(Stored):
             )  # fmt: skip
         need_podman()
         image = examined(file, limits)
-        pointer = {"id": image.id, "name": image.name, "port": image.port, "layers": image.layers}
+        pointer = {
+            "id": image.id,
+            "name": image.name,
+            "port": image.port,
+            "layers": image.layers,
+            "workdir": image.workdir,
+        }
         files = {
             POINTER: json.dumps(pointer, indent=1) + "\n",
             **image.files,

@@ -9,11 +9,13 @@ import platform
 import posixpath
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import IO, Any, NamedTuple
 
-from receiver.errors import Rejected, printable
+from receiver.errors import Rejected, as_root, printable
 from receiver.sources.limits import Limits
 from receiver.sources.oci import PROCESSORS
+from receiver.system.run import PIPE, find, start
 
 PROCESS = "shipit.process."  # the label of a process type begins so
 # As a process's whole command: what the image itself starts, its ENTRYPOINT with its CMD (inside/container.py).
@@ -21,6 +23,7 @@ OWN = "CMD"
 DOCKER, OCI = "manifest.json", "index.json"
 BLOCK, CHUNK = 512, 2**20
 MAX_MEMBERS, MAX_NAME, MAX_JSON = 5_000, 4096, 2**22
+MAX_LAYERS = 127  # as many as docker makes
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 AGAIN = "Send it again: docker save IMAGE | ssh HOST deploy APP -"
 
@@ -78,12 +81,13 @@ class Members:
 
 
 class Examined(NamedTuple):
-    """An image as its archive describes it. `port`: where it listens, 0 = it does not say. `layers`: their digests, unpacked. `size`: bytes of them all, unpacked where that could be told."""
+    """An image as its archive describes it. `port`: where it listens, 0 = it does not say. `layers`: their digests, unpacked. `workdir`: where its processes begin. `size`: bytes of them all, unpacked where that could be told."""
 
     id: str
     name: str
     port: int
     layers: tuple[str, ...]
+    workdir: str
     size: int
     files: Mapping[str, str]
 
@@ -116,6 +120,8 @@ def examined(file: IO[bytes], limits: Limits) -> Examined:
     diffs = config.get("rootfs", {}).get("diff_ids", []) if isinstance(config.get("rootfs"), dict) else []
     if not isinstance(diffs, list) or len(diffs) != len(layers):
         raise _bad("its description has another number of layers than the archive")
+    if len(layers) > MAX_LAYERS:
+        raise _bad(f"it has more than {MAX_LAYERS} layers")
     size, left_out = 0, set()
     for (layer, blob), diff in zip(layers, diffs, strict=True):
         if blob and diff == f"sha256:{blob}" and not archive.has(layer):
@@ -127,7 +133,9 @@ def examined(file: IO[bytes], limits: Limits) -> Examined:
             f"The archive leaves out {len(missing)} of {len(layers)} layers, which the server has not.",
             holds="Nothing was received.", hint=AGAIN,
         )  # fmt: skip
-    return Examined(f"sha256:{digest}", name, exposed(config), tuple(map(str, diffs)), size, labelled(config))
+    return Examined(
+        f"sha256:{digest}", name, exposed(config), tuple(map(str, diffs)), workdir(config), size, labelled(config)
+    )
 
 
 class Archive:
@@ -213,25 +221,26 @@ class Archive:
         member = self.member(name)
         head = os.pread(self._fd, 4, member.start)
         packed, unpacked = hashlib.sha256(), hashlib.sha256()
-        inflate = zlib.decompressobj(31) if head[:2] == GZIP else None
-        size, at = 0, member.start
-        try:
-            while at < member.start + member.size:
-                chunk = os.pread(self._fd, min(CHUNK, member.start + member.size - at), at)
-                at += len(chunk)
+        size = 0
+
+        def chunks() -> Iterator[bytes]:
+            for chunk in self.content(name):
                 packed.update(chunk)
-                for part in _inflated(inflate, chunk) if inflate else (chunk,):
-                    unpacked.update(part)
-                    size += len(part)
-                    if size > room:
-                        raise Rejected(
-                            "The image, unpacked, is larger than the room that the server's disk has for it.",
-                            holds="Nothing was received.", hint="See: shipit doctor",
-                        )  # fmt: skip
+                yield chunk
+
+        opener = _inflated if head[:2] == GZIP else _unpacked if head == ZSTD else iter
+        try:
+            for part in opener(chunks()):
+                unpacked.update(part)
+                size += len(part)
+                if size > room:
+                    raise Rejected(
+                        "The image, unpacked, is larger than the room that the server's disk has for it.",
+                        holds="Nothing was received.", hint="See: shipit doctor",
+                    )  # fmt: skip
         except zlib.error as error:
             raise _bad("a layer is damaged") from error
-        told = head != ZSTD
-        if (blob and packed.hexdigest() != blob) or (told and diff != f"sha256:{unpacked.hexdigest()}"):
+        if (blob and packed.hexdigest() != blob) or diff != f"sha256:{unpacked.hexdigest()}":
             raise _bad("a layer is not the one that its digest names")
         return size
 
@@ -256,6 +265,13 @@ def labelled(config: Mapping[str, Any]) -> dict[str, str]:
     return files | ({"shipit.yml": found["shipit.yml"] + "\n"} if found.get("shipit.yml") else {})
 
 
+def workdir(config: Mapping[str, Any]) -> str:
+    """Where an image's processes begin (WORKDIR), "" where it does not say."""
+    said = config.get("config")
+    told = said.get("WorkingDir") if isinstance(said, dict) else None
+    return printable(told)[:MAX_NAME] if isinstance(told, str) else ""
+
+
 def exposed(config: Mapping[str, Any]) -> int:
     """The lowest TCP port that an image says it listens on (EXPOSE), 0 for none."""
     said = config.get("config")
@@ -275,10 +291,54 @@ def _fits_here(config: Mapping[str, Any]) -> None:
         )  # fmt: skip
 
 
-def _inflated(inflate: Any, chunk: bytes) -> Iterator[bytes]:
-    while chunk:
-        yield inflate.decompress(chunk, CHUNK)
-        chunk = inflate.unconsumed_tail
+def _inflated(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """What gzip has packed, all of its members one after the other, as podman reads it."""
+    inflate = zlib.decompressobj(31)
+    for chunk in chunks:
+        rest = chunk
+        while rest:
+            if inflate.eof:
+                inflate = zlib.decompressobj(31)
+            yield inflate.decompress(rest, CHUNK)
+            rest = inflate.unconsumed_tail or inflate.unused_data
+    while not inflate.eof:
+        if not (part := inflate.decompress(b"", CHUNK)):
+            raise zlib.error("cut off")
+        yield part
+
+
+def _unpacked(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """What zstd has packed, by zstd(1), with a bound to its memory."""
+    import threading
+
+    if find("zstd") is None:
+        raise Rejected(
+            "A layer of the image is packed by zstd, which this server has not.", holds="Nothing was received.",
+            hint=f"On the server, once: {as_root('apt install zstd')}",
+        )  # fmt: skip
+    reader, writer = os.pipe()
+    program = start(["zstd", "-dcqq", "--memory=256MB"], stdin=reader, stdout=PIPE)
+    os.close(reader)
+    assert program.stdout is not None
+
+    def feed() -> None:
+        # Nobody reads any more when it is damaged, or larger than there is room for.
+        with suppress(BrokenPipeError), os.fdopen(writer, "wb") as pipe:
+            for chunk in chunks:
+                pipe.write(chunk)
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    try:
+        while part := program.stdout.read(CHUNK):
+            yield part
+        if program.wait():
+            raise zlib.error("zstd does not take it")
+    finally:
+        program.kill()
+        program.wait()
+        program.stdout.close()
+        feeder.join()
 
 
 def until_damage(members: Members) -> Iterator[Member]:

@@ -44,8 +44,8 @@ def images(server: Host) -> dict[str, bytes]:
     build(
         server, "web:two", "two",
         'LABEL shipit.process.worker="sleep 1000" shipit.release="echo $MARK > /data/released"',
-        'LABEL shipit.yml="{processes: {worker: {count: 1}, web: {drain: 20}}}"',
-        "ENV FIXED=80", "EXPOSE 80 9000/udp",
+        'LABEL shipit.yml="{processes: {worker: {count: 1}, web: {drain: 20}}, storage: [uploads, db.sqlite3]}"',
+        "WORKDIR /srv", "ENV FIXED=80", "EXPOSE 80 9000/udp",
     )  # fmt: skip
     build(server, "web:broken", "broken", 'CMD ["/bin/sh", "-c", "echo cannot; exit 3"]')
     return {
@@ -95,6 +95,10 @@ def test_an_image_is_a_release_like_any_other(server: Host, admin: Client, image
     ran = say(admin, "run", app, "echo $MARK; id -u; exit 7")
     assert (ran.code, ran.out) == (7, "two\n0\n"), str(ran)
     assert say(admin, "run", app, "cat", input="through\n").out == "through\n"
+    assert say(admin, "run", app, "echo kept > /srv/uploads/file; echo too > db.sqlite3").code == 0
+    assert (
+        server.sh(f"cd /var/lib/shipit/apps/{app}/data; cat uploads/file db.sqlite3", check=True).out == "kept\ntoo\n"
+    )
     assert "serves two" in say(admin, "logs", app, "-n", "50").out
     # What is replaced is told to end, and has its time for it.
     assert "ended well" in say(admin, "logs", app, "-n", "200").out
