@@ -2,41 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from importlib import import_module
 from typing import IO
 
 from receiver.errors import HostFault, Rejected
 from receiver.model import Origin, Release
 from receiver.names import Branch
 from receiver.paths import AppPaths
-from receiver.sources.archive import ArchiveSource
 from receiver.sources.base import Sent, Source
-from receiver.sources.disk import DiskSource
-from receiver.sources.files import FilesSource
 from receiver.sources.git import caches
 from receiver.sources.git.repository import Git
-from receiver.sources.git.source import GitSource
-from receiver.sources.image import ImageSource
-from receiver.sources.pull.source import PullSource
-from receiver.sources.rsync import RsyncSource
 
-ALL: tuple[Callable[[AppPaths], Source], ...] = (
-    GitSource,
-    FilesSource,
-    ImageSource,
-    DiskSource,
-    ArchiveSource,
-    PullSource,
-    RsyncSource,
-)
+# By the kind that a release's record names: the module and its class. A module is imported when somebody asks for its
+# kind: nearly all releases came by git, and a command waits for each import.
+ALL: Mapping[str, str] = {
+    "git": "receiver.sources.git.source:GitSource",
+    "files": "receiver.sources.files:FilesSource",
+    "image": "receiver.sources.image:ImageSource",
+    "disk": "receiver.sources.disk:DiskSource",
+    "archive": "receiver.sources.archive:ArchiveSource",
+    "pull": "receiver.sources.pull.source:PullSource",
+    "rsync": "receiver.sources.rsync:RsyncSource",
+}
+
+
+def _make(kind: str, paths: AppPaths) -> Source:
+    module, _, name = ALL[kind].partition(":")
+    make: Callable[[AppPaths], Source] = getattr(import_module(module), name)
+    return make(paths)
 
 
 def source_of(paths: AppPaths, origin: Origin) -> Source:
     """The source that a release of the app came from; raises HostFault for one that this shipit does not know."""
-    for make in ALL:
-        source = make(paths)
-        if source.kind == origin.kind:
-            return source
+    if origin.kind in ALL:
+        return _make(origin.kind, paths)
     raise HostFault(
         f"The release came by {origin.kind!a}, which this shipit does not know.",
         hint="A newer shipit made it: install that one again, or put another release live.",
@@ -55,12 +55,14 @@ def trim(paths: AppPaths, limit: int) -> None:
 
 def named(paths: AppPaths, what: str, deployed: Branch | None) -> Origin:
     """What a branch, a tag or a commit's id stands for; `deployed` is the deploy branch. Raises Rejected."""
+    from receiver.sources.git.source import GitSource
+
     return GitSource(paths).named(what, deployed)
 
 
 def sent(paths: AppPaths, file: IO[bytes]) -> Sent:
     """The source that takes what was sent; an archive is asked last, and tells what there is."""
-    found = [source for make in ALL if isinstance(source := make(paths), Sent)]
+    found = [source for kind in ALL if isinstance(source := _make(kind, paths), Sent)]
     return next((source for source in found if source.takes(file)), found[-1])
 
 

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from receiver.errors import as_root
 from receiver.model import Release
 from receiver.names import AppName
-from receiver.runtimes.all import RUNTIMES
 
 _READ_ONLY = re.compile(
     r"Read-only file system|\bEROFS\b|read-only file system|unable to open database file|"
@@ -100,6 +99,8 @@ _INSIDE = {
 
 def build_advice(release: Release, lines: Iterable[str]) -> str:
     """What to write or to install after a build that failed, by the newest line that we know; "" for none."""
+    from receiver.runtimes.all import RUNTIMES
+
     app = release.app
     for line in reversed([*lines]):
         if found := _MISSING.search(line):

@@ -18,7 +18,6 @@ from receiver.model import Release
 from receiver.names import TypeName
 from receiver.paths import app_user
 from receiver.story import verdict
-from receiver.story.advice import advice
 from receiver.story.context import AppContext
 from receiver.system import disk
 
@@ -50,6 +49,8 @@ def watch_on(context: AppContext, release: Release) -> None:
 
 def trouble(engine: engines.Engines, release: Release, process: ProcessStatus) -> list[str]:
     """Why a process ends again and again: its last words, and what to write where we know it."""
+    from receiver.story.advice import advice
+
     lines = engine.last_lines(release, process.process, process.index, LAST_LINES)
     said = [line for line in lines if line.strip() and not line.startswith("shipit: ")]
     told = f"{process.process}.{process.index} ended {process.restarts} times and is started again and again"

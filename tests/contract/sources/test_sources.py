@@ -205,7 +205,7 @@ WAYS: list[type[Way]] = [ByGit, ByArchive, ByRsync, ByPull, ByList, ByWheel, ByD
 def server(shared_host: Host) -> Host:
     """It knows the toy, too: one more file and one more row."""
     shared_host.write("/tmp/toy.py", (HERE / "toy.py").read_text())
-    row = "s/^ALL: .*= (/&ListSource, /; s/^from receiver.sources.git.source/from receiver.sources.toy import ListSource\\n&/"
+    row = 's/^ALL: .*= {/&"list": "receiver.sources.toy:ListSource", /'
     shared_host.sh(
         f"cp /tmp/toy.py {SITE}/ && sed -i {shlex.quote(row)} {SITE}/all.py && systemctl stop shipit-gateway",
         check=True,
