@@ -92,11 +92,18 @@ def read_files(tree: Tree, sections: Sequence[Section] = ()) -> Pushed:
 
 
 def complete(
-    pushed: Pushed, lines: Procfile, static: str, knows: Knows, problems: Problems, notices: Sequence[str]
+    pushed: Pushed,
+    lines: Procfile,
+    static: str,
+    knows: Knows,
+    problems: Problems,
+    notices: Sequence[str],
+    sections: Sequence[Section] = (),
 ) -> Manifest:
     """The manifest of an app that runs `lines`, of its Procfile or suggested; what the runtimes know is not in it yet.
 
-    Raises Rejected with every mistake, those in `problems` too. `notices` are there besides those of app.json.
+    Raises Rejected with every mistake, those in `problems` too. `notices` are there besides those of app.json; `sections`
+    are those that the files were read with.
     """
     said, dokku = pushed.settings, pushed.app_json
     _check_types(lines, said, dokku, problems)
@@ -105,6 +112,7 @@ def complete(
                      "Keep one: the line of web, or `static` in shipit.yml.")  # fmt: skip
     processes = tuple(_process(kind, line, said, dokku, knows, problems) for kind, line in lines.processes.items())
     processes += tuple(_crons(lines, dokku, problems))
+    asked = tuple(_of_sections(sections, said, [process.type for process in processes], problems))
     problems.check()
     formation = tuple((one.type, _count(one.type, said, dokku)) for one in processes if not one.schedule)
     told = [*dokku.notices, *notices]
@@ -112,8 +120,8 @@ def complete(
     if formation and not static and not any(count for _, count in formation):
         told.append(f"No process runs until you scale one: {formation[0][0]}=1 (only web starts by itself).")
     return Manifest(
-        processes=processes,
-        formation=formation,
+        processes=(*processes, *asked),
+        formation=(*formation, *((one.type, 1) for one in asked if not one.schedule)),
         release_command=_release_command(lines.release, said, dokku),
         domains=said.domains,
         build_config=said.build_config,
@@ -180,6 +188,18 @@ def _crons(lines: Procfile, dokku: AppJson, problems: Problems) -> Iterator[Proc
         if kind in lines.processes:
             problems.add(where, f"it would be {kind}, which the Procfile has, too.")
         yield ProcessType(kind, line, Listen.NONE, Check(CheckKind.UPTIME), schedule=when)
+
+
+def _of_sections(
+    sections: Sequence[Section], said: ShipitYml, own: Sequence[TypeName], problems: Problems
+) -> Iterator[ProcessType]:
+    """What further sections of shipit.yml have run."""
+    for section in sections:
+        for process in section.processes(said.sections[section.key]) if section.key in said.sections else ():
+            if process.type in own:
+                problems.add(f"{shipit_yml.NAME}: {section.key}", f"{process.type} would run, which the app has, too.",
+                             f"Give your own {process.type} another name.")  # fmt: skip
+            yield process
 
 
 def _check(

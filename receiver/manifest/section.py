@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from receiver.manifest.document import Document
 from receiver.manifest.problems import Problems
+from receiver.model import ProcessType
 
 
 @dataclass(frozen=True)
@@ -43,3 +44,6 @@ class Section(Protocol):
 
     def read(self, said: Said) -> Any:
         """What the release's record keeps (JSON, an object), or None. Pure."""
+
+    def processes(self, kept: Any) -> tuple[ProcessType, ...]:
+        """What has to run for what is kept, besides the app's own process types: one of each, or by the clock. Pure."""

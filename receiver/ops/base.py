@@ -7,13 +7,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from receiver.ledger.ledger import Ledger
 from receiver.manifest.section import Said
-from receiver.model import Release
+from receiver.model import ProcessType, Release
 from receiver.names import TypeName
-from receiver.records import Record, plain, read_record, rows
+from receiver.records import FORMAT, Record, plain, read_record, rows
 
 
 class What(str, Enum):
@@ -73,6 +73,19 @@ class Capability(Protocol):
         Whatever happens here, the release's verdict stands."""
 
 
+@runtime_checkable
+class Runs(Protocol):
+    """A capability that has something run in each release, asked for by isinstance.
+
+    It names process types and nothing else. So an engine makes the units, with the app's user, sandbox, limits and config
+    vars; they start, change and end with the release; and `logs`, `ps`, `run`, pruning and doctor know them already.
+    """
+
+    def processes(self, kept: Any) -> tuple[ProcessType, ...]:
+        """For what the release keeps of its section: one process of each type, or runs by the clock where it has a
+        `schedule`. Pure; not called `web`."""
+
+
 @dataclass(frozen=True)
 class SectionOf:
     """A capability's section as the manifest reads it (manifest.section.Section)."""
@@ -90,6 +103,11 @@ class SectionOf:
     def read(self, said: Said) -> Any:
         kept = self.capability.read(said)
         return None if kept is None else plain(kept)
+
+    def processes(self, kept: Any) -> tuple[ProcessType, ...]:
+        if not isinstance(self.capability, Runs):
+            return ()
+        return self.capability.processes(read_record(self.capability.kept, kept, FORMAT, self.key))
 
 
 R = TypeVar("R", bound=Record)

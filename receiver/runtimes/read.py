@@ -55,7 +55,7 @@ def read_manifest(tree: Tree, sections: Sequence[Section] = (), runtimes: Sequen
         if file:
             notices.append(f"{file}: {what}, which nothing builds here; write `build: {{command: …}}` into shipit.yml.")
     lines, static = _lines(pushed, found, runtimes, notices)
-    manifest = complete(pushed, lines, static, _knows(pushed, runtimes), problems, notices)
+    manifest = complete(pushed, lines, static, _knows(pushed, runtimes), problems, notices, sections)
     versions = ((runtime.name, runtime.version(pushed)) for runtime, _ in found)
     places = {place for _, place in manifest.storage}
     own = [pair for runtime, _ in found for pair in runtime.storage(pushed) if not _meets(pair[1], places)]

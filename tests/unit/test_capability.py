@@ -15,12 +15,13 @@ from trees import FakeTree
 from receiver.errors import Rejected
 from receiver.ledger.ledger import Ledger
 from receiver.manifest.section import Said
-from receiver.model import Change, Release, Status, decode_release
+from receiver.model import Change, Check, CheckKind, Listen, ProcessType, Release, Status, decode_release
 from receiver.names import TypeName
 from receiver.ops import all as ops
 from receiver.ops.base import Event, What, section
 from receiver.records import Corrupt, Record, encode, own, taken_over, text, whole
 from receiver.runtimes.read import read_manifest
+from receiver.schedule import schedule
 from receiver.story import verdict
 
 
@@ -193,3 +194,29 @@ def test_the_next_one_is_told_when_one_fails(
     monkeypatch.setattr(ops, "ALL", (Bad(lambda: 1 / 0), bell))
     verdict.live(ledger, opened(ledger))
     assert rung(ledger, 1) == ["live v1"]
+
+
+class StrikingCapability(BellCapability):
+    """It has something run, too."""
+
+    def processes(self, kept: Bell) -> tuple[ProcessType, ...]:
+        check = Check(CheckKind.UPTIME)
+        return (
+            ProcessType(TypeName("strike"), f"strike {kept.times}", Listen.NONE, check),
+            ProcessType(TypeName("hours"), f"say {kept.sound}", Listen.NONE, check, schedule=schedule("@hourly")),
+        )
+
+
+def test_what_it_has_run_are_process_types_of_the_release_beside_the_apps_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ops, "ALL", (StrikingCapability(),))
+    files = {"Procfile": "web: x\nworker: y\n", "shipit.yml": "bell: {sound: ding, times: 2}\n"}
+    manifest = read_manifest(FakeTree(files), ops.sections())
+    assert {process.type: process.command for process in manifest.processes} == {
+        "web": "x", "worker": "y", "strike": "strike 2", "hours": "say ding"
+    }  # fmt: skip
+    assert dict(manifest.formation) == {"web": 1, "worker": 0, "strike": 1}
+    with pytest.raises(Rejected, match=r"shipit.yml: bell: strike would run, which the app has, too"):
+        read_manifest(FakeTree({**files, "Procfile": "web: x\nstrike: y\n"}), ops.sections())
+    assert {
+        process.type for process in read_manifest(FakeTree({"Procfile": "web: x\n"}), ops.sections()).processes
+    } == {"web"}
