@@ -1,4 +1,4 @@
-"""Requests, one after another, until told to stop: every answer is counted, and every one that did not come."""
+"""Sends requests one after another until it is told to stop. Counts the answers, and the requests that got none."""
 
 from __future__ import annotations
 

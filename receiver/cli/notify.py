@@ -1,4 +1,4 @@
-"""`notify:test`: whether those who want to be told are reached."""
+"""`notify:test`: sends a test message to each address in the app's section `notify`, and says which were reached."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What to type instead of a word that is no command. Nobody who wants to look is led to what changes something."""
+"""Suggests a command for a word that is none. For a word that asks to see something, never a command that changes something."""
 
 from __future__ import annotations
 

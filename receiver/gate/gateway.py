@@ -1,7 +1,7 @@
-"""The forced command of every key: `libexec/gateway NAME FINGERPRINT`. Who asks its arguments say, what for is in
-SSH_ORIGINAL_COMMAND; nothing else of what the client says is believed.
+"""The forced command of every key: `libexec/gateway NAME FINGERPRINT`. Its arguments say
+whose key logged in, SSH_ORIGINAL_COMMAND says what that person wants. Nothing else that a client sends is believed.
 
-Written so that little is imported before the request is known: the user waits for every millisecond.
+It imports little before it knows the request: the user waits for every millisecond.
 """
 
 from __future__ import annotations

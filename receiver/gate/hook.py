@@ -1,8 +1,8 @@
 """What happens when a push has arrived: pre-receive refuses, post-receive has the commit made a release.
 
-git runs `hooks/*`, three lines of shell that ask the gateway, which answers from here: it waits for git anyway and has
-imported all this meanwhile, so a push pays for no further start of Python. What is written to the hook's standard
-error the client shows with `remote: ` before it. The release itself is made by the worker: killing a hook, git, the
+git runs `hooks/*`, three lines of shell that ask the gateway, and the gateway answers with this module. It waits for git
+anyway, and has imported all this meanwhile, so a push pays for no further start of Python. The client shows what is written
+to the hook's standard error, with `remote: ` before each line. The worker makes the release, so killing a hook, git, the
 gateway or the client stops nothing.
 """
 

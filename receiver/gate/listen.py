@@ -1,7 +1,7 @@
 """The gateway that is up: has imported everything, and serves each login (ask.py) in a fork of its own.
 
-As the user `shipit`, in the sandbox of shipit-gateway.service. Who may connect is that user (the socket's mode), who
-could as well start a gateway of its own; whose login it is, is what sshd's forced command says.
+It runs as the user `shipit`, in the sandbox of shipit-gateway.service. Only that user may connect (the socket's mode), and
+it could start a gateway of its own just as well. sshd's forced command says whose login it is.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Why git did not take what was pushed, in shipit's words: git ends before any hook is asked, and says it in its own.
+"""Why git refused what was pushed, in shipit's words. git does so before it runs a hook, so no hook can say it.
 
-What git and its children say as errors is read from a trace (git's api-trace2, "error" events) in a file without a name.
+The errors of git and its children are read from a trace (git's api-trace2, "error" events) in a file without a name.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The process above a command that a shell stays before (`./start.sh`, `a; b`, `a | b`): it brings SIGTERM to the programs.
+"""The process above a shell that runs an app's programs (`./start.sh`, `a; b`, `a | b`): it passes SIGTERM on to them.
 
-A shell does not pass SIGTERM on: it ends, or waits until its program does. Where bash replaces itself by the program,
-none of this is needed, and the launcher does not stay. Only the standard library's fast parts, as in launch.py.
+A shell does not pass SIGTERM on. It ends, or waits until its program has ended. Where bash replaces itself by the program,
+nothing has to be passed on, and the launcher does not stay. Only the standard library's fast parts, as in launch.py.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What was installed for a release: runs as its builder, in the slug, and prints a line of JSON for each part.
 
-All of it is what a build has written, so it is read as hostile data: no link is followed but one that a build of shipit's
-made, no more than so much of a file is read, and of no more than so many.
+A build has written all of it, so it is read as hostile data. The only links that are followed are those that shipit's own
+build makes. How many files are read, and how much of each, has a limit.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Which of nginx's pools of kept connections the requests to a release go through.
 
-nginx keeps connections to an app for its next requests. So that no request meets a release that was replaced, each
-switch moves on to another of a few pools, told by a file in the live release's directory: `current/pool.1`. A pool that
-was left is clean after CLEAN seconds, whatever its requests still do (docs/proxy.md). Pool 0 is where a release comes
-to rest: with one web process, a single look at a file (`current/one`) then tells nginx all it must know.
+nginx keeps connections to an app for its next requests. Each switch moves on to another of a few pools, so that no request
+meets a release that was replaced. A file in the live release's directory names the pool: `current/pool.1`. CLEAN seconds
+after a switch, no connection of the pool before it is left, whatever its requests still do (docs/proxy.md). A release ends
+up in pool 0. If it has one web process, nginx then needs a single look at a file (`current/one`).
 """
 
 from __future__ import annotations

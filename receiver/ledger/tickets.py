@@ -1,6 +1,6 @@
-"""Standing in line: tickets in a file, each held by a lock on one byte of it.
+"""A queue of processes: each holds a ticket, which is a lock on one byte of a file.
 
-Whether somebody before or after still waits is a question to the kernel, and who was killed has left the line.
+The kernel says whether those before or behind still wait. It drops the lock of a process that was killed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whether visitors are answered: asked of the sockets of what is live, by whoever is about to say that it serves."""
+"""Whether the live release answers its visitors. Nobody says "it still serves" without asking its sockets first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a tree shows that a push does nothing with: each is said, so that nobody waits for it."""
+"""Files of a tree that shipit does nothing with. The push names each, so that nobody waits for it to have an effect."""
 
 from __future__ import annotations
 

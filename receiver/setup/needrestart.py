@@ -1,6 +1,7 @@
-"""What needrestart(1), Ubuntu's default, is told: a restart of apps or nginx for new libraries would lose requests.
+"""Settings for needrestart(1), which Ubuntu has by default: it must not restart apps or nginx for new libraries, since that
+would lose requests.
 
-The files are there before needrestart is, which may come later.
+The files are written even where needrestart is missing: it may be installed later.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Before a commit is made a release: refuse early, with nothing changed, what the build would fail on."""
+"""Refuses a push whose build could only fail, before a release is made of it and before anything is changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The examination behind `shipit doctor`: every promise about a host that can be looked at, looked at.
+"""What `shipit doctor` looks at: every promise about a host that can be checked by looking.
 
 `host_findings` needs root (it asks sshd and nginx); `app_findings` runs as `shipit`. Both only look; what mends is
 the agent's RECONCILE, and it is the same that runs at boot.

@@ -1,4 +1,4 @@
-"""What takes an app away from its visitors has to be asked for: no slip of the pen does that."""
+"""Refuses a change that would leave an app without a web process, unless whoever makes it says that this is meant."""
 
 from __future__ import annotations
 

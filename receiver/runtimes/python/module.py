@@ -1,4 +1,4 @@
-"""Modules of shipit's own that a build runs, for other runtimes: where their interpreter lies is nobody else's matter."""
+"""How a build runs one of shipit's own modules. Other runtimes ask here, and so need not know where Python lies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a project asks to be installed, one text for each thing: who compares two of these sees what has left."""
+"""What a project wants installed, as a list of texts. Comparing two such lists shows what is no longer wanted."""
 
 from __future__ import annotations
 

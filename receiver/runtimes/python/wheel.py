@@ -1,4 +1,4 @@
-"""Programs that PyPI has as wheels, for other runtimes: no language but Python knows how they are fetched."""
+"""Programs that PyPI has as wheels (such as Node.js). Other runtimes get them here, and know nothing of PyPI."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The other side: what it has, and a commit of it. By git as `shipit`, with nothing but what the app itself was given."""
+"""The repository that an app follows: which commits it has, and fetching one. git runs as `shipit`, with the app's own
+credentials and no others."""
 
 from __future__ import annotations
 
