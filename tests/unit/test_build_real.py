@@ -383,3 +383,37 @@ def test_what_cannot_start_from_a_copy_is_made_of_nothing(
 def test_a_lock_that_cannot_be_installed_fails_from_a_copy_too(shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     shop.build({"requirements.txt": "tiny==1.0\n"})
     assert shop.build_from(shop.next_release(), {"requirements.txt": "tiny==9.9\n"}, monkeypatch) != 0
+
+
+def packed(shop: Workshop, version: str, requires: str) -> None:
+    """What a release is of to which this wheel was sent: the file, and beside it what it says."""
+    wheel(shop.index, "served", version, requires, script="served")
+    name = f"served-{version}-py3-none-any.whl"
+    content = (shop.index / "served" / name).read_bytes()
+    (shop.slug / name).write_bytes(content)
+    told = shop.slug / ".package" / name / "METADATA"
+    told.parent.mkdir(parents=True)
+    told.write_bytes(zipfile.ZipFile(shop.slug / name).read(f"served-{version}.dist-info/METADATA"))
+
+
+def test_another_version_of_a_wheel_that_asks_for_the_same_asks_nobody(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    packed(shop, "1.0", "tiny<2")
+    assert shop.build({}).returncode == 0
+    assert shop.says(VERSION) == "1.0"
+    away = shop.index.rename(shop.index.with_name("away"))
+    shutil.rmtree(shop.cache)
+    seed = shop.next_release()
+    shop.index.mkdir()
+    packed(shop, "1.1", "tiny<2")
+    shutil.rmtree(shop.index)
+    assert shop.build_from(seed, {}, monkeypatch) == 0
+    assert "from nothing" not in capfd.readouterr().out
+    assert (shop.says(VERSION), shop.says("import served; print(served.VERSION)")) == ("1.0", "1.1")
+    # What asks for something else is resolved as ever.
+    seed = shop.next_release()
+    away.rename(shop.index)
+    packed(shop, "1.2", "tiny>=2")
+    assert shop.build_from(seed, {}, monkeypatch) == 0
+    assert (shop.says(VERSION), shop.says("import served; print(served.VERSION)")) == ("2.0", "1.2")

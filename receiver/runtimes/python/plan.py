@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from receiver.errors import Rejected
 from receiver.manifest import toml
+from receiver.runtimes import packed
 from receiver.runtimes.base import BuildPlan, Made, Project, Step
 from receiver.runtimes.python import brought, django, requirements, scm
 from receiver.runtimes.python import project as said
@@ -39,6 +40,17 @@ fi
 echo "Python on this server:" >&2; "$1" python list --only-installed >&2; exit $code
 """
 
+# Of a copied environment with another version of the wheel $1 in it, called $2: if that asks for the same as $3 says, only
+# the wheel is new, and nobody has to be asked what there is. Else the command.
+_SAME_NEEDS = """
+wheel=$1; old=$(echo .venv/lib/python3*/site-packages/"$2"-*.dist-info/METADATA); new=$3; shift 3
+needs() { sed '/^$/q' "$1" | grep '^Requires-' | LC_ALL=C sort; }
+if [ -f "$new" ] && [ -f "$old" ] && [ "$(needs "$new")" = "$(needs "$old")" ]; then
+    exec "$1" pip install --no-index --no-deps "./$wheel"
+fi
+exec "$@"
+"""
+
 Steps = tuple[Step, ...]
 ENVIRONMENT = ".venv"
 COPIER = "receiver.runtimes.python.copied"
@@ -61,7 +73,7 @@ def plan(project: Project) -> BuildPlan:
         key=_key(project, kind, decides, added) if decides else "",
         steps=(*makes, *fills),
         seed_key=_key(project, kind, (), added) if decides else "",
-        seeded=fills,
+        seeded=_with_same_needs(project, fills) if kind is Kind.WHEEL else fills,
         copier=COPIER,
         requires=(*(tuple(dict.fromkeys(lines)) or packages(project.tree, kind, decides)), *(added if decides else ())),
         adds=_uv(project, "Installing what requirements.txt adds", "pip", "install") if lines else None,
@@ -248,6 +260,16 @@ def _wheel(project: Project) -> Planned:
         more = ("-r", "requirements.txt") if listed else ()
         fills = (_uv(project, title, *install, f"./{wheel}", *more),)
     return decides, (_make_venv(project),), fills
+
+
+def _with_same_needs(project: Project, fills: Steps) -> Steps:
+    """What completes a copy of an environment for a wheel: only the wheel, where nothing else could have changed."""
+    wheel = said.source(project.tree, Kind.WHEEL)
+    if "requirements.txt" in project.tree.files() or any(path.startswith("wheels/") for path in project.tree.files()):
+        return fills
+    told = f"{packed.BESIDE}/{wheel}/METADATA"
+    argv = ("/bin/sh", "-c", _SAME_NEEDS, "sh", wheel, wheel.partition("-")[0], told, *fills[0].argv)
+    return (replace(fills[0], argv=argv), *fills[1:])
 
 
 def _nothing(project: Project) -> Planned:

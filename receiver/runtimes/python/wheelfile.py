@@ -18,6 +18,8 @@ from receiver.runtimes.python import requirements
 _DIST = re.compile(r"([^/]+)\.dist-info/WHEEL")
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]{0,200}\.whl", re.ASCII)
 _SCRIPT = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,99})\s*=\s*\S.*", re.ASCII)
+# A program that can be called as a process is; `release` would be more than a process.
+_TYPE = re.compile(r"(?!(?:web|release)$)(?=.{1,40}$)[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*", re.ASCII)
 _NEEDS = re.compile(r"^Requires-Dist: ([^\n;]+)", re.MULTILINE)
 
 
@@ -63,11 +65,14 @@ def needs(tree: Tree, file: str) -> set[str]:
 
 
 def suggestion(tree: Tree, file: str) -> Suggestion | None:
-    """The program that a wheel brings, as `web`; raises Rejected that names them when it brings several."""
+    """The program that a wheel brings, as `web`, and its other programs as processes to be scaled; raises Rejected that
+    names them when it brings several and none is called as the project."""
     found = scripts(_texts(tree, file).get("entry_points.txt", b""))
     own = [name for name in found if requirements.normal(name) == project(file)] or found
     if len(own) == 1:
-        return Suggestion(f"No Procfile: {file} brings the program {own[0]}, so `web: {own[0]}`.", web=own[0])
+        told = f"No Procfile: {file} brings the program {own[0]}, so `web: {own[0]}`."
+        others = tuple((name, name) for name in found if name != own[0] and _TYPE.fullmatch(name))
+        return Suggestion(told, web=own[0], others=others)
     if own:
         raise Rejected(
             f"There is no Procfile, and {file} brings several programs: {', '.join(own[:8])}.",
