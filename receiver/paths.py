@@ -272,6 +272,11 @@ class AppPaths:
         return self.releases / "settled"
 
     @property
+    def told_certificates(self) -> Path:
+        """Of which troubles with certificates people know already (story/certificates.py)."""
+        return self.releases / "told-certificates"
+
+    @property
     def has_hook(self) -> Path:
         """An empty file: nginx passes the app's webhook on (sources/pull/hook.py). That it is there is all that is read."""
         return self.releases / "hook"

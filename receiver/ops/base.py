@@ -22,7 +22,8 @@ class What(str, Enum):
     `OPENED`: it has its number and its worker. `LIVE`, `FAILED`, `CANCELLED`: its verdict, one of them and once.
     `RETIRED`: a newer one replaced it, and its processes were told to end. `CRASHED`: one of its processes ends
     again and again. `UNREACHED`: it is live, and what the app follows (`git:sync`) cannot be fetched, or is refused.
-    `RUN_FAILED`: a run by the clock did not end with 0.
+    `RUN_FAILED`: a run by the clock did not end with 0. `CERTIFICATE`: one of its names has no certificate, or one that ends
+    soon.
     """
 
     OPENED = "opened"
@@ -33,12 +34,13 @@ class What(str, Enum):
     CRASHED = "crashed"
     UNREACHED = "unreached"
     RUN_FAILED = "run-failed"
+    CERTIFICATE = "certificate"
 
 
 @dataclass(frozen=True)
 class Event:
     """`release` is its record as it is now (`reason` says why it failed); `process` and `index` are of CRASHED and
-    RUN_FAILED only, `reason` of UNREACHED and RUN_FAILED."""
+    RUN_FAILED only, `reason` of UNREACHED, RUN_FAILED and CERTIFICATE."""
 
     what: What
     release: Release

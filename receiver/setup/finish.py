@@ -27,10 +27,10 @@ def tell(layout: Layout, known: Settings, taken: Sequence[Key], *, seconds: floa
     blocked = ssh.locked_out()
     if blocked:
         print(f" !     {blocked}")
-    opening = firewall.blocks(known.http_port, layout.root)
-    if opening:
-        print(f" !     A firewall of this machine keeps requests from port {known.http_port}.")
-        print(f" !     (Let them in: {as_root(opening)})")
+    for port in (known.http_port, *((known.https_port,) if known.auto_tls else ())):
+        if opening := firewall.blocks(port, layout.root):
+            print(f" !     A firewall of this machine keeps requests from port {port}.")
+            print(f" !     (Let them in: {as_root(opening)})")
 
 
 def follow_settings(layout: Layout, step: Step) -> None:

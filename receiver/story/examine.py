@@ -94,11 +94,13 @@ def host_findings(layout: Layout) -> Iterator[Finding]:
         f"Pushes are refused below {settings.min_free} MiB. Free some: shipit apps:list, du -sh {layout.apps}/*",
     )  # fmt: skip
     yield from (_takes_files(path) for path in (layout.state, layout.run, layout.etc))
-    opening = firewall.blocks(settings.http_port, layout.root)
-    yield Finding(
-        "host", f"{'a' if opening else 'no'} firewall of this machine keeps requests from port {settings.http_port}",
-        not opening, f"Let them in: {as_root(opening)}",
-    )  # fmt: skip
+    secure = settings.auto_tls or any(layout.apps.glob("*/tls/keys"))
+    for port in (settings.http_port, *((settings.https_port,) if secure else ())):
+        opening = firewall.blocks(port, layout.root)
+        yield Finding(
+            "host", f"{'a' if opening else 'no'} firewall of this machine keeps requests from port {port}",
+            not opening, f"Let them in: {as_root(opening)}",
+        )  # fmt: skip
     yield from _hoarders()
     links = Path("/proc/sys/fs/protected_hardlinks")
     yield Finding(

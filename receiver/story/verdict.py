@@ -16,6 +16,7 @@ from receiver.ledger.ledger import Ledger
 from receiver.model import Release, Status
 from receiver.names import TypeName
 from receiver.ops import all as ops
+from receiver.ops import tls
 from receiver.ops.base import Capability, Event, What
 from receiver.root.client import Agent
 from receiver.system.audit import Audit
@@ -71,6 +72,15 @@ def run_failed(ledger: Ledger, number: int, process: TypeName, how: str) -> None
         tell_each(hearers, Event(What.RUN_FAILED, ledger.release(number), ledger, process, 1, how))
 
 
+def certificates(ledger: Ledger) -> None:
+    """Tell of names of the app's without a certificate, or with one that ends soon, as far as nobody knows. For a process
+    that has nothing else to do: it waits for the capabilities."""
+    release, hearers = ledger.current(), _hearers(What.CERTIFICATE)
+    if release is not None and hearers:
+        for reason in tls.news(ledger):
+            tell_each(hearers, Event(What.CERTIFICATE, release, ledger, reason=reason))
+
+
 def _ended(ledger: Ledger, release: Release, status: Status, what: What, reason: str = "") -> Release:
     release = ledger.finish(release, status, reason)
     tell(Event(what, release, ledger))
@@ -95,6 +105,9 @@ def tell_each(hearers: Sequence[Capability], event: Event) -> None:
             capability.on(event)
         except Exception as error:  # noqa: BLE001 - the next one is told all the same; an administrator finds it
             Audit(capability.key).bug(error)
+    if event.what is What.LIVE and event.ledger.paths.tls.is_dir():
+        # What it brought of names has been asked for by now.
+        certificates(event.ledger)
 
 
 def aside(work: Callable[[], None], apart: Event | None = None) -> None:

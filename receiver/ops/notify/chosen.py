@@ -17,6 +17,7 @@ from receiver.ops.notify.message import Message, message
 from receiver.ops.notify.section import KEY, TOLD, Notify, address, event
 from receiver.ops.notify.ways import Apprise, Command, Email, Program, Way, Webhook, in_app, send_all, web_address
 from receiver.paths import SHIPIT_USER
+from receiver.proxy.endpoint import address as address_of_app
 from receiver.root.client import Agent
 from receiver.settings import Settings
 from receiver.system.audit import Audit
@@ -36,7 +37,7 @@ def tell(what: str, ledger: Ledger, release: Release, process: str, how: str) ->
 def about(
     what: str, ledger: Ledger, release: Release, known: Settings, *, process: str = "", how: str = "", by: str = ""
 ) -> Message:
-    url = settings.url(release.app, ledger.state().domains, known)
+    url = address_of_app(ledger.paths.layout, ledger.state(), ledger.current(), known)
     return message(what, release, url, id=secrets.token_hex(8), time=time.time(), process=process, how=how, by=by)
 
 

@@ -42,6 +42,8 @@ class Message:
             return f"{about}: {self.process} failed: {self.reason}"
         if self.event == What.UNREACHED.value:
             return f"{about}: what it follows is not reached: {self.reason}"
+        if self.event == What.CERTIFICATE.value:
+            return f"{about}: {self.reason}"
         if self.event == "test":
             return f"{about}: a test, asked for by {self.by}"
         told = f"{about} {'is live' if self.event == What.LIVE.value else self.event}"
