@@ -272,6 +272,11 @@ class AppPaths:
         return self.releases / "settled"
 
     @property
+    def snippet(self) -> Path:
+        """The app's own lines for nginx (proxy/snippet.py)."""
+        return self.releases / "nginx.json"
+
+    @property
     def told_certificates(self) -> Path:
         """Of which troubles with certificates people know already (story/certificates.py)."""
         return self.releases / "told-certificates"

@@ -112,6 +112,10 @@ def parse(data: Any, where: str) -> Settings:
     for key, value in data.items():
         if key not in known:
             raise Rejected(f"{where}: unknown key {key!r}.", hint="Known keys: " + ", ".join(sorted(known)))
+        if isinstance(value, dict) and True in value:
+            # YAML 1.1 takes the word `on` for a truth.
+            value = {"on" if name is True else name: said for name, said in value.items()}
+            data = {**data, key: value}
         wanted = type(getattr(default, key))
         if wanted is tuple:
             data = {**data, key: _proxies(value, where)}

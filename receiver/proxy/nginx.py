@@ -19,7 +19,7 @@ from receiver.ledger.ledger import Ledger
 from receiver.model import AppState, Release
 from receiver.names import AppName
 from receiver.paths import PREFIX, Layout, share
-from receiver.proxy import certificates
+from receiver.proxy import certificates, snippet
 from receiver.proxy.certificates import Secure
 from receiver.proxy.vhost import domains, server_conf, tls_conf, vhost
 from receiver.settings import Settings
@@ -114,6 +114,7 @@ def text(
         secure=tls(layout, settings, state, release) if secure is None else secure,
         hook=layout.hook_socket if layout.app(state.app).has_hook.exists() else None,
         version=version(),
+        snippet=snippet.of(layout.app(state.app)),
     )
 
 

@@ -14,13 +14,14 @@ from receiver.paths import ASSETS, OLDER, ONE, POOLS, PUBLIC, Layout, pool, web_
 from receiver.proxy import forwarded
 from receiver.proxy.certificates import PLAIN, Secure
 from receiver.proxy.forwarded import DROPPED, networks
+from receiver.proxy.snippet import Snippet
 from receiver.serving import Serving, twin
 from receiver.settings import Settings, default_domain, https_port
 from receiver.system.render import render
 
 TEMPLATES = (
     "proxy/app.conf.j2", "proxy/serve.j2", "proxy/server.conf.j2", "proxy/static.j2", "proxy/pass.j2", "proxy/headers.j2",
-    "proxy/files.j2", "proxy/assets.j2",
+    "proxy/files.j2", "proxy/assets.j2", "proxy/way.j2",
 )  # fmt: skip
 # Mozilla's intermediate configuration (5.7); without a file for them, nginx offers none of its finite-field ciphers.
 CIPHERS = ":".join(
@@ -75,6 +76,7 @@ def vhost(
     secure: Secure = PLAIN,
     hook: Path | None = None,
     version: tuple[int, ...] = (),
+    snippet: Snippet | None = None,
 ) -> str:
     """The vhost of `app`, or "" for an app that takes no requests (its release has no web process type).
 
@@ -82,7 +84,7 @@ def vhost(
     pages, or that nothing was shipped yet (None, or a release that only holds config vars): so no scale or first push needs a
     reload, which would close the connections that clients of all apps keep open. A stopped app answers 503. `pages`
     are the error pages by status, `capacity` is how many connections a worker of nginx may have, `secure` how HTTPS is
-    spoken, `hook` where its webhook is taken to, if it has one, `version` nginx's own. Raises Rejected when the server's own
+    spoken, `hook` where its webhook is taken to, if it has one, `version` nginx's own, `snippet` what an admin added. Raises Rejected when the server's own
     domain is not one.
     """
     shipped = release if release is not None and release.slug else None
@@ -95,6 +97,8 @@ def vhost(
     answers_at = domains(app, state, release, settings)
     told = {name.lower() for name, _ in serving.headers}
     hsts = secure.hsts if secure.servers and HSTS.lower() not in told else 0
+    if snippet:
+        serving = replace(serving, headers=(*serving.headers, *snippet.headers()))
     if hsts:
         serving = replace(serving, headers=(*serving.headers, (HSTS, "$shipit_hsts")))
     return render(
@@ -115,6 +119,8 @@ def vhost(
         ciphers=CIPHERS,
         hsts=hsts,
         serving=serving,
+        snippet=snippet or Snippet(),
+        places=places(snippet, serving) if snippet else [],
         connections=most_connections(serving, settings, capacity),
         trusted=networks(settings.trusted_proxies),
         proxy_protocol=settings.proxy_protocol,
@@ -134,6 +140,13 @@ def vhost(
 def most_connections(serving: Serving, settings: Settings, capacity: int) -> int:
     """How many requests and websockets may be open at once to an app, where each worker of nginx has `capacity`."""
     return min(serving.connections or settings.connections, int(capacity * SHARE))
+
+
+def places(snippet: Snippet, serving: Serving) -> list[str]:
+    """The locations of the snippet; nginx knows each path once, and what the release says of one counts."""
+    taken = {f"{prefix}/" for prefix, _ in serving.assets}
+    taken |= {source[:-1] if source.endswith("*") else f"= {source}" for source, _ in serving.redirects}
+    return [place for place in snippet.places() if place not in taken]
 
 
 def _twin(names: tuple[Domain, ...], serving: Serving) -> str:

@@ -11,7 +11,7 @@ import pytest
 from lab.client import Client
 from lab.host import Host
 
-from host.apps import asked, files, say, unwell
+from host.apps import asked, files, pushed, say, unwell
 
 # As many as nginx's default, on two workers, would not have let in.
 WEBSOCKETS = 900
@@ -154,3 +154,43 @@ def test_a_password_is_asked_for_and_the_app_does_not_know_it(shared_host: Host,
     assert unwell(shared_host) == []
     assert say(laptop, "auth:remove", "guarded", "alice").code == 0
     assert laptop.get("guarded").body == "one"
+
+
+LINES = """
+add_header X-Own "a, b";
+location /status/204 { expires 1h; add_header X-More yes; }
+location = /gone { return 410; }
+"""
+
+
+def test_an_admin_gives_an_app_lines_of_nginxs_own_language(shared_host: Host, laptop: Client) -> None:
+    repo = pushed(laptop, "lines", "one")
+    assert say(laptop, "nginx:set", "lines", input=LINES).ok
+    assert say(laptop, "nginx:show", "lines").out.splitlines()[0] == 'add_header X-Own "a, b";'
+    plain, below = laptop.get("lines"), laptop.get("lines", "/status/204")
+    assert (plain.status, plain.headers["X-Own"], "X-More" in plain.headers) == (200, "a, b", False)
+    assert (below.headers["X-Own"], below.headers["X-More"], below.headers["Cache-Control"]) == (
+        "a, b",
+        "yes",
+        "max-age=3600",
+    )
+    assert laptop.get("lines", "/gone").status == 410
+    # A push, and a file of the ledger that somebody has bent, change nothing.
+    vhost = shared_host.read("/etc/nginx/shipit/lines.conf")
+    for wrong in (
+        "include /etc/shadow;",
+        "location /a { proxy_pass http://127.0.0.1; }",
+        "gzip on; } server { listen 81;",
+    ):
+        refused = say(laptop, "nginx:set", "lines", input=wrong)
+        assert not refused.ok and "line 1: " in refused.err and "Nothing was changed." in refused.err, refused
+    kept = "/var/lib/shipit/apps/lines/releases/nginx.json"
+    bent = """sed -i '/"sum"/d; s/"1h"/"1h; } include x; {"/'"""
+    shared_host.sh(f"cp -p {kept} /root/kept; {bent} {kept}; grep -q include {kept}")
+    assert not say(laptop, "domains:add", "lines", "lines.example").ok
+    assert shared_host.read("/etc/nginx/shipit/lines.conf") == vhost
+    shared_host.sh(f"cp -p /root/kept {kept}")
+    repo.commit({"mark": "two\n"})
+    assert repo.push().ok and laptop.get("lines", "/gone").status == 410
+    assert say(laptop, "nginx:unset", "lines").ok and laptop.get("lines", "/gone").status == 200
+    assert not [one for one in unwell(shared_host) if one.startswith("lines:")]

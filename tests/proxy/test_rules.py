@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -14,7 +14,8 @@ from receiver.errors import Rejected
 from receiver.ledger.ledger import Ledger
 from receiver.model import AppState, Release
 from receiver.names import Domain
-from receiver.proxy import nginx, passwords
+from receiver.proxy import nginx, passwords, snippet
+from receiver.records import encode
 from receiver.serving import Serving
 
 from .site import APP, Site, local, release, until
@@ -138,6 +139,31 @@ def test_a_guarded_app_is_shown_to_who_has_a_password_and_a_changed_one_counts_a
     assert shown("alice:second") == shown("alice:") == shown("carol:first ü") == "401"
     passwords.save(ledger, {"alice": passwords.hashed("second")})
     assert shown("alice:second") == "200" and shown("alice:first ü") == "401"
+
+
+def test_lines_of_nginxs_own_language_are_what_nginx_takes(site: Site) -> None:
+    """Each directive of the list, in each of its places: what is written of it is valid, and does what it says."""
+    words = {"gzip_types": "text/css text/plain", "gzip_comp_level": "5", "gzip_min_length": "100", "auth_basic": "off",
+             "add_header": 'X-Own "a; b"', "proxy_hide_header": "X-Secret", "expires": "max", "return": "410"}  # fmt: skip
+
+    def all_of(known: Iterable[str]) -> str:
+        kinds = {"limit": "10m", "client_max": "1m", "gzip": "on", "proxy_b": "off", "proxy_request": "off"}
+        found = []
+        for name in known:
+            usual = next((word for kind, word in kinds.items() if name.startswith(kind)), "30s")
+            found.append(f"{name} {words.get(name, usual)};")
+        return " ".join(found)
+
+    inner = [name for name in snippet.LOCATION if name != "return"]
+    given = (
+        f"{all_of(snippet.SERVER)} location /a/b {{ {all_of(inner)} }} location = /c {{ {all_of(snippet.LOCATION)} }}"
+    )
+    made = put_live(site, 1, Serving(headers=(("X-App", "1"),)), {})
+    site.layout.app(APP).snippet.write_bytes(encode(snippet.parse(given)))
+    write_vhost(site, made)
+    site.start_nginx()
+    assert ask(site, "GET /a/b/c") == ask(site) == ("200", "v1")
+    assert ask(site, "GET /c")[0] == "410" and ask(site, "GET /cc")[0] == "200"
 
 
 @pytest.mark.parametrize("bad", ["", "a\nb", "a\0b", "x" * (passwords.LONGEST + 1)])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from receiver.errors import Rejected
 from receiver.manifest import schema
-from receiver.settings import LONGEST_WARM, Settings, parse
+from receiver.settings import LONGEST_WARM, Settings, load, parse
 
 
 @pytest.mark.parametrize(
@@ -35,3 +36,18 @@ def test_what_is_not_said_has_its_default() -> None:
 
 def test_no_manifest_may_ask_for_what_a_record_cannot_hold() -> None:
     assert json.loads(schema.FILE.read_text())["properties"]["warm"]["maximum"] == LONGEST_WARM
+
+
+def test_on_is_a_word_as_the_manual_writes_it(tmp_path: Path) -> None:
+    path = tmp_path / "shipit.yml"
+    path.write_text("notify:\n  on: failed crashed\n  command: /usr/local/bin/tell\n")
+    assert load(path).notify == {"on": "failed crashed", "command": "/usr/local/bin/tell"}
+
+
+def test_the_proxy_protocol_needs_somebody_who_is_trusted(tmp_path: Path) -> None:
+    path = tmp_path / "shipit.yml"
+    path.write_text("proxy_protocol: true\n")
+    with pytest.raises(Rejected, match="no proxy is trusted"):
+        load(path)
+    path.write_text("proxy_protocol: true\ntrusted_proxies: [10.0.0.2, cloudflare]\n")
+    assert load(path).proxy_protocol
