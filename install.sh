@@ -148,7 +148,7 @@ trap 'failed $?' ERR
 system=$(. /etc/os-release && printf '%s %s' "${ID:-}" "${VERSION_ID:-}")
 case $system in
     'debian 12' | 'debian 13' | 'ubuntu 24.04') nginx_package=nginx ;;
-    'ubuntu 22.04') nginx_package=nginx-light ;;
+    'ubuntu 22.04') nginx_package=nginx-core ;; # nginx-light knows no `geo`
     *) die "shipit runs on Debian 12 and 13 and on Ubuntu 22.04 and 24.04; this is ${system:-unknown}." ;;
 esac
 if [ -d /run/systemd/system ]; then manager=systemd; else manager=embedded; fi

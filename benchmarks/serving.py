@@ -1,6 +1,7 @@
 """`python -m benchmarks.serving`: requests/s through shipit's vhost and through one that was written by hand, in turn.
 
-Both are on the same nginx and lead to the same process; wrk asks from outside. Needs wrk (Debian's package).
+Both are on the same nginx and lead to the same process; wrk asks from outside, and h2load by HTTPS. Needs wrk and
+nghttp2-client (Debian's packages).
 """
 
 from __future__ import annotations
@@ -56,7 +57,14 @@ APPS = {
         "app.py",
         WSGI,
     ),
+    "secure": ("uvicorn", "web: uvicorn app:app --log-level warning\n", "app.py", ASGI),
 }
+# What is measured: the row's name, its app, and how it is asked: by wrk, or with these words by h2load.
+ROWS = (
+    *((APPS[app][0], app, ()) for app in ("sync", "gthread", "uvicorn", "node", "port")),
+    (f"{APPS['secure'][0]}, by HTTPS (HTTP/1.1)", "secure", ("--h1", f"-c{CONNECTIONS}")),
+    (f"{APPS['secure'][0]}, by HTTPS, HTTP/2", "secure", (f"-c{CONNECTIONS}", "-m4")),
+)
 # What an operator writes who knows nginx.
 HAND = """
 upstream hand-{app} {{ server {to}; keepalive 16; }}
@@ -73,6 +81,17 @@ server {{
         proxy_set_header X-Forwarded-Proto $scheme;
     }}
 }}
+"""
+
+
+# The same for HTTPS, with Mozilla's intermediate settings.
+HAND_TLS = """
+    listen 443 ssl http2;
+    ssl_certificate /etc/ssl/hand.pem;
+    ssl_certificate_key /etc/ssl/hand.pem;
+    ssl_protocols TLSv1.2 TLSv1.3;
+    ssl_session_cache shared:hand:10m;
+    ssl_session_tickets off;
 """
 
 
@@ -94,6 +113,7 @@ def main() -> int:
     words.add_argument("--output", type=Path, default=HERE, help="where serving.md goes")
     chosen = words.parse_args()
     facts = {**machine(), "date": time.strftime("%Y-%m-%d %H:%M"), "load before": f"{os.getloadavg()[0]:.1f}"}
+    rows = [row for row in ROWS if row[1] in chosen.apps]
     found: dict[str, tuple[Series, Series]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         shipit = Shipit.install(Client(snapshot.admin_key(), Path(scratch)))
@@ -103,13 +123,16 @@ def main() -> int:
             for app in chosen.apps:
                 push(shipit, app, Path(scratch) / app).must()
             by_hand(shipit, chosen.apps)
-            for app in chosen.apps:
-                say(APPS[app][0])
-                found[app] = Series(), Series()
+            for name, app, secure in rows:
+                say(name)
+                found[name] = Series(), Series()
+                sides = (f"{app}.hand.test", host_name(app))
                 for number in range(chosen.rounds):
-                    sides = (f"{app}.hand.test", host_name(app))
                     for side in (0, 1) if number % 2 else (1, 0):
-                        ask(shipit.server.ip, sides[side], chosen.seconds, found[app][side])
+                        if secure:
+                            ask_safely(shipit.server.ip, sides[side], chosen.seconds, secure, found[name][side])
+                        else:
+                            ask(shipit.server.ip, sides[side], chosen.seconds, found[name][side])
         finally:
             shipit.server.close()
     text = report(found, {**facts, "load after": f"{os.getloadavg()[0]:.1f}"})
@@ -126,7 +149,7 @@ def push(shipit: Shipit, app: str, where: Path) -> Outcome:
     (where / "Procfile").write_text(procfile)
     (where / name).write_text(code)
     if name == "app.py":
-        (where / "requirements.txt").write_text("uvicorn==0.34.0\n" if app == "uvicorn" else "gunicorn==23.0.0\n")
+        (where / "requirements.txt").write_text("uvicorn==0.34.0\n" if code == ASGI else "gunicorn==23.0.0\n")
     else:
         (where / "package.json").write_text('{"name": "hello", "private": true}\n')
     for line in ("init -qb main", "add -A", "commit -qm hello"):
@@ -143,9 +166,40 @@ def by_hand(shipit: Shipit, apps: list[str]) -> None:
         if app == "port":
             # The link's target is the port (inside/front.py).
             to = f"127.0.0.1:{shipit.server.sh(f'readlink {directory}/web.1.port').out.strip()}"
-        text += HAND.format(app=app, to=to)
+        mine = HAND.format(app=app, to=to)
+        if app == "secure":
+            certify(shipit, app)
+            mine = mine.replace("    listen 80;\n", HAND_TLS.lstrip("\n"))
+        text += mine
     shipit.server.write("/etc/nginx/conf.d/hand.conf", text)
     shipit.server.sh("nginx -t -q && systemctl reload nginx && sleep 1")
+
+
+def certify(shipit: Shipit, app: str) -> None:
+    """A certificate for both names, which both sides use."""
+    made = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=x -days 30 -keyout /root/k -out /root/c"
+    names = f"subjectAltName=DNS:{app}.hand.test,DNS:{host_name(app)}"
+    shipit.server.sh(f"{made} -addext {names} 2>/dev/null; cat /root/c /root/k >/etc/ssl/hand.pem")
+    shipit.server.sh(f"shipit certs:add {app} /root/c /root/k")
+
+
+def ask_safely(ip: str, host: str, seconds: int, words: tuple[str, ...], into: Series) -> None:
+    """The same by HTTPS, by h2load."""
+    with tempfile.NamedTemporaryFile("r") as log:
+        # It does not write over a file that is there.
+        Path(log.name).unlink()
+        asked = [
+            "h2load", "-t2", f"-D{seconds}", *words, f"--connect-to={ip}:443", f"--log-file={log.name}", f"https://{host}/",
+        ]  # fmt: skip
+        out = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=seconds + 60).stdout
+        lines = [line.split("\t") for line in Path(log.name).read_text().splitlines()]
+        Path(log.name).touch()
+    rate, bad = re.search(r", ([\d.]+) req/s", out), re.search(r"(\d+) failed, (\d+) errored", out)
+    if rate is None or bad is None or bad.groups() != ("0", "0") or {line[1] for line in lines} != {"200"}:
+        raise RuntimeError(f"{host}:\n{out}")
+    times = sorted(int(line[2]) for line in lines)
+    into.rates.append(float(rate[1]))
+    into.p99.append(times[len(times) * 99 // 100] / 1000)
 
 
 def ask(ip: str, host: str, seconds: int, into: Series) -> None:
@@ -169,11 +223,11 @@ def report(found: dict[str, tuple[Series, Series]], facts: dict[str, str]) -> st
         "| app | by hand | shipit | ratio | goal | met | p99 by hand | shipit | ratio | goal | met |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for app, (hand, ours) in found.items():
+    for name, (hand, ours) in found.items():
         rate = statistics.median(b / a for a, b in zip(hand.rates, ours.rates, strict=True))
         p99 = statistics.median(b / a for a, b in zip(hand.p99, ours.p99, strict=True))
         cells = (
-            APPS[app][0], spread(hand.rates, 0), spread(ours.rates, 0), f"{rate:.2f}", "≥ 0.95", told(rate >= 0.95),
+            name, spread(hand.rates, 0), spread(ours.rates, 0), f"{rate:.2f}", "≥ 0.95", told(rate >= 0.95),
             spread(hand.p99, 1), spread(ours.p99, 1), f"{p99:.2f}", "≤ 1.1", told(p99 <= 1.1),
         )  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")

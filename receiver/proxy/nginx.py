@@ -34,8 +34,10 @@ PAGES = (429, 502, 503, 504)
 SERVER = "_server"
 # It is read first, whatever an app is called: nginx takes the first server of a port for unknown names.
 TLS = "+tls"
-# The versions from which on nginx has the directives ssl_reject_handshake and http2.
-REJECTS, HTTP2 = (1, 19, 4), (1, 25, 1)
+# What an nginx that cannot reject a handshake shows a client that asks for an unknown name: a certificate of nobody's.
+NOBODY = "_nobody.pem"
+# The versions from which on nginx has the directives ssl_reject_handshake, keepalive_time and http2.
+REJECTS, KEEPS, HTTP2 = (1, 19, 4), (1, 19, 10), (1, 25, 1)
 # What nginx takes when its configuration does not say (ngx_core_module, worker_connections).
 CONNECTIONS = 512
 
@@ -46,8 +48,21 @@ def apply(layout: Layout, settings: Settings, app: AppName) -> bool:
     When it returns, every new connection meets the new configuration. Raises HostFault with nginx's words, the old
     file being back in place; or when nginx does not run, the new file then being read at its start.
     """
+    _make_nobody(layout)
     changed = [_put(layout, path, text, whose) for path, text, whose in _files(layout, settings, app)]
     return any(changed)
+
+
+def _make_nobody(layout: Layout) -> None:
+    """The certificate NOBODY, where this nginx needs it and it is not there."""
+    path = layout.nginx / NOBODY
+    if version() >= REJECTS or path.exists():
+        return
+    made = run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "36500",
+         "-subj", "/CN=shipit.invalid", "-keyout", "-", "-out", "-"],
+    )  # fmt: skip
+    disk.write_atomically(path, made.out.encode(), 0o600)
 
 
 def is_right(layout: Layout, settings: Settings, app: AppName) -> bool:
@@ -65,8 +80,10 @@ def _files(layout: Layout, settings: Settings, app: AppName) -> list[tuple[Path,
     secure, ipv6 = tls(layout, settings, state, release), has_ipv6()
     own = text(layout, settings, state, release, secure).encode()
     found = [(server_path(layout), server(layout, settings), "all apps")]
-    if own and secure.servers and version() >= REJECTS:
-        found.append((layout.nginx / f"{TLS}.conf", tls_conf(settings, secure, ipv6=ipv6).encode(), "all apps"))
+    if own and secure.servers:
+        nobody = None if version() >= REJECTS else layout.nginx / NOBODY
+        text_of = tls_conf(settings, secure, ipv6=ipv6, nobody=nobody)
+        found.append((layout.nginx / f"{TLS}.conf", text_of.encode(), "all apps"))
     return [*found, (layout.app(app).vhost, own, app)]
 
 
@@ -102,6 +119,9 @@ def text(
     layout: Layout, settings: Settings, state: AppState, release: Release | None, secure: Secure | None = None
 ) -> str:
     """The vhost of an app with this state and live release on this machine."""
+    if release is not None and () < version() < KEEPS:
+        # Without the directive, a connection could be kept until it leads to a release that was replaced.
+        release = replace(release, serving=replace(release.serving, keep=False))
     return vhost(
         state.app,
         state,

@@ -198,12 +198,13 @@ def ports(port: int, words: str, *, ipv6: bool) -> tuple[str, ...]:
     return (f"{port}{words}", *((f"[::]:{port}{words}",) if ipv6 else ()))
 
 
-def tls_conf(settings: Settings, secure: Secure, *, ipv6: bool = True) -> str:
-    """What all vhosts with HTTPS share. Unknown names get no app, and no certificate."""
+def tls_conf(settings: Settings, secure: Secure, *, ipv6: bool = True, nobody: Path | None = None) -> str:
+    """What all vhosts with HTTPS share. Unknown names get no app, and no certificate but `nobody`'s."""
     return render(
         "proxy/tls.conf.j2",
         listens=ports(settings.https_port, words(settings, secure), ipv6=ipv6),
         ciphers=CIPHERS,
+        nobody=nobody,
     )
 
 

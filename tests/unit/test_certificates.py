@@ -11,7 +11,7 @@ from test_vhost import BLOG, SETTINGS, STATE, release, same_as_golden
 from receiver.model import Https
 from receiver.names import Domain
 from receiver.paths import Layout
-from receiver.proxy import certificates
+from receiver.proxy import certificates, nginx
 from receiver.proxy.certificates import Certificates, Installed, Origin, Secure, Served, Try
 from receiver.proxy.vhost import tls_conf, vhost
 from receiver.records import encode
@@ -103,3 +103,23 @@ def test_a_url_says_https_only_where_it_is_served() -> None:
     assert url(BLOG, (NAME, OTHER), SETTINGS, {NAME}) == "https://www.example.org"
     assert url(BLOG, (NAME, OTHER), SETTINGS, {OTHER}) == "http://www.example.org"
     assert url(BLOG, (NAME,), replace(SETTINGS, https_port=8443), {NAME}) == "https://www.example.org:8443"
+
+
+def test_an_old_nginx_is_told_nothing_that_it_does_not_know(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ubuntu 22.04 has 1.18: no ssl_reject_handshake, no keepalive_time."""
+    layout = Layout(tmp_path)
+    (tmp_path / "etc/nginx").mkdir(parents=True)
+    (tmp_path / "etc/nginx/nginx.conf").write_text("worker_connections 768;\n")
+    old, new = (1, 18, 0), (1, 22, 1)
+    texts = {}
+    for version in (old, new):
+        monkeypatch.setattr(nginx, "version", lambda version=version: version)
+        texts[version] = nginx.text(layout, SETTINGS, STATE, release(), Secure())
+    assert "keepalive_time " in texts[new] and "keepalive_time " not in texts[old]
+    nobody = tls_conf(SETTINGS, Secure(http2=False), nobody=Path("/etc/nginx/shipit/_nobody.pem"))
+    assert "ssl_reject_handshake" not in nobody and "return 444;" in nobody
+    layout.nginx.mkdir()
+    monkeypatch.setattr(nginx, "version", lambda: old)
+    nginx._make_nobody(layout)
+    pem = layout.nginx / nginx.NOBODY
+    assert pem.stat().st_mode & 0o777 == 0o600 and "PRIVATE KEY" in pem.read_text() and "CERTIFICATE" in pem.read_text()
