@@ -11,9 +11,9 @@ from receiver.paths import SHIPIT_USER, Layout
 from receiver.root.client import Agent
 from receiver.settings import Settings
 from receiver.setup import ssh
-from receiver.setup.places import primary_address
 from receiver.setup.report import Step
 from receiver.system import firewall
+from receiver.system.address import moved, primary_address
 
 
 def tell(layout: Layout, known: Settings, taken: Sequence[Key], *, seconds: float, demo: bool) -> None:
@@ -27,6 +27,12 @@ def tell(layout: Layout, known: Settings, taken: Sequence[Key], *, seconds: floa
     blocked = ssh.locked_out()
     if blocked:
         print(f" !     {blocked}")
+    leads, now = moved(known.domain)
+    if leads:
+        print(
+            f" !     Apps answer below {known.domain}, which leads to {leads}: not an address of this machine any more."
+        )
+        print(f" !     (Have them answer here: ./install.sh --domain {now})")
     for port in (known.http_port, *((known.https_port,) if known.auto_tls else ())):
         if opening := firewall.blocks(port, layout.root):
             print(f" !     A firewall of this machine keeps requests from port {port}.")

@@ -15,6 +15,7 @@ from receiver.errors import Rejected
 from receiver.paths import ACME_USER, SHIPIT_USER, Layout
 from receiver.setup.report import Step
 from receiver.system import disk
+from receiver.system.address import primary_address
 
 COMMAND_LINKS = {
     "usr/local/bin/shipit": "/usr/lib/shipit/current/bin/shipit",
@@ -145,16 +146,6 @@ def default_domain() -> str:
         pass  # a host name that is no DNS name: use the address
     address = primary_address()
     return f"{address.replace('.', '-')}.sslip.io" if address else "localhost"
-
-
-def primary_address() -> str:
-    """The IPv4 address that packets to the world leave from, "" without a route. Nothing is sent."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))
-            return str(probe.getsockname()[0])
-        except OSError:
-            return ""
 
 
 def current_version(layout: Layout) -> str:

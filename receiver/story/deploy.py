@@ -25,6 +25,7 @@ from receiver.story.recover import recover
 from receiver.story.release_command import run_release_command
 from receiver.story.retire import prune
 from receiver.system import disk
+from receiver.system.address import moved
 
 
 def deploy(context: AppContext, release: Release) -> Release:
@@ -201,6 +202,12 @@ def announce(context: AppContext, release: Release) -> Release:
     else:
         where = address(context.layout, context.ledger.state(), release, context.settings)
         context.say.step(f"{release.name} is live at {where} ({took:.1f} s)")
+        leads, now = moved(context.settings.domain)
+        if leads:
+            context.say.warn(
+                f"Names below {context.settings.domain} lead to {leads}, which is not an address of the server any more. "
+                f"There, as root: ./install.sh --domain {now}"
+            )
         if context.paths.maintenance.exists():
             context.say.line(f"Visitors see the maintenance page. To end it: shipit maintenance:disable {release.app}")
     return verdict.live(context.ledger, replace(release, seconds=tuple(context.say.seconds)))

@@ -37,6 +37,7 @@ from receiver.settings import Settings, load
 from receiver.sources.all import source_of
 from receiver.story import verdict
 from receiver.system import firewall, sshd
+from receiver.system.address import moved
 from receiver.system.run import run
 
 SYSTEM_PYTHON = Path("/usr/bin/python3")
@@ -94,6 +95,11 @@ def host_findings(layout: Layout) -> Iterator[Finding]:
         f"Pushes are refused below {settings.min_free} MiB. Free some: shipit apps:list, du -sh {layout.apps}/*",
     )  # fmt: skip
     yield from (_takes_files(path) for path in (layout.state, layout.run, layout.etc))
+    leads, now = moved(settings.domain)
+    yield Finding(
+        "host", f"apps answer below {settings.domain}" + (f", which leads to {leads}: not this machine" if leads else ""),
+        not leads, f"Have them answer here: ./install.sh --domain {now}",
+    )  # fmt: skip
     secure = settings.auto_tls or any(layout.apps.glob("*/tls/keys"))
     for port in (settings.http_port, *((settings.https_port,) if secure else ())):
         opening = firewall.blocks(port, layout.root)
