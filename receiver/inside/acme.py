@@ -192,6 +192,8 @@ def why(said: str, wish: dict[str, Any]) -> str:
             f"certbot's plugin dns-{plugin} is not installed on the server. "
             f"As root: apt-get install python3-certbot-dns-{plugin}"
         )
+    if "requires external account binding" in said:
+        return "The authority wants an external account: its key id and HMAC key in /etc/shipit/acme-eab (docs/tls.md)."
     if "rejectedIdentifier" in said or "Cannot issue for" in said:
         authority = wish["directory"].split("/")[2]
         return f"{authority} gives no certificates for this name, whoever asks; another name, or certs:add."

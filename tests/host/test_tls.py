@@ -16,7 +16,10 @@ from lab.host import Host
 
 from host.apps import asked, pushed, say, unwell
 from host.authority import (
+    BOUND,
+    BOUND_KEY,
     CREDENTIALS,
+    bound,
     certificate,
     connected,
     found,
@@ -312,3 +315,27 @@ def test_https_can_be_taken_away_again(shared_host: Host, laptop: Client, shop: 
     assert laptop.get("shop").status == 301
     say(laptop, "apps:destroy", "--force", "shop", check=True)
     assert not shared_host.exists("/var/lib/shipit/apps/shop")
+
+
+def test_an_authority_that_wants_an_account_and_one_that_has_had_enough(shared_host: Host, laptop: Client) -> None:
+    """External account binding (RFC 8555, 7.3.4), and `rateLimited`."""
+    bound(shared_host)
+    pushed(laptop, "bound", "one")
+    shared_host.sh(
+        "echo 127.0.0.1 bound.apps.test >>/etc/hosts; sed -i /^acme_/d /etc/shipit/shipit.yml; "
+        f"printf 'acme_directory: {BOUND}\\nacme_email: ops@example.org\\nacme_ca_bundle: /etc/ssl/bound.pem\\n' "
+        ">>/etc/shipit/shipit.yml"
+    )
+    without = enabled(laptop, "bound")
+    assert not without.ok and "/etc/shipit/acme-eab" in without.err, without
+    shared_host.write("/etc/shipit/acme-eab", "kid-1 d3Jvbmc\n", 0o600)
+    wrong = enabled(laptop, "bound")
+    assert not wrong.ok and "invalid eab credentials" in wrong.err, wrong
+    shared_host.write("/etc/shipit/acme-eab", f"kid-1 {BOUND_KEY}\n", 0o600)
+    assert enabled(laptop, "bound").ok
+    assert "Bound CA" in report(laptop, "bound")["bound.apps.test"]["issuer"]
+    shared_host.sh("touch /etc/a2c/limited")
+    limited = say(laptop, "tls:renew", "bound", timeout=300)
+    assert not limited.ok and "too many" in limited.err and "The old one serves" in limited.err, limited
+    assert report(laptop, "bound")["bound.apps.test"]["next try"] > time.time() + 6 * 3600 - 60
+    assert https(shared_host, "bound.apps.test", None).status == 200
