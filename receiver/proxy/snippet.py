@@ -236,6 +236,8 @@ def parse(given: str) -> Snippet:
         except Rejected as wrong:
             raise Rejected(f"line {line}: {wrong.message}", hint=wrong.hint) from wrong
         words = []
+    if len(rows) > MOST:
+        raise Rejected(f"It has more than {MOST} directives.")
     if words or where:
         raise Rejected(f"line {line}: {'a semicolon' if words else 'a }'} is missing at the end.")
     return Snippet(checked(rows))
@@ -244,7 +246,9 @@ def parse(given: str) -> Snippet:
 def tokens(given: str) -> Iterator[tuple[int, str, bool]]:
     """The words of nginx's language with their line, and whether each was in quotes. Raises Rejected for a backslash, a
     control character and what no quote ends: nobody needs them here."""
-    for number, text in enumerate(given.splitlines() if given.isascii() else [], 1):
+    if not given.isascii():
+        raise Rejected("It holds letters beyond ASCII.")
+    for number, text in enumerate(given.replace("\r\n", "\n").split("\n"), 1):
         at = 0
         while at < len(text):
             found = _TOKEN.match(text, at)
@@ -258,8 +262,6 @@ def tokens(given: str) -> Iterator[tuple[int, str, bool]]:
                 yield number, found["word"], False
             elif found["quoted"] is not None:
                 yield number, found["quoted"][1:-1], True
-    if not given.isascii():
-        raise Rejected("It holds letters beyond ASCII.")
 
 
 _TOKEN = re.compile(

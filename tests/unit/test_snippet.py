@@ -45,7 +45,7 @@ HOSTILE = (
     "location /.shipit/hook/ { return 403; }", "location /.well-known/acme-challenge/x { return 403; }",
     "location /a/../b { return 403; }", "location /a { return 403; } location /a { return 404; }", "location /a {",
     "client_max_body_size 1m;", "proxy_set_header Host x;", "deny all;", "add_header Date x;", "x" * 20000, "gzip on;\0",
-    "gzip \x1b[0m;", "proxy_hide_header é;", "limit_rate 99999999999m;", "expires $x;", "keepalive_timeout 1h 2h;",
+    "gzip \x1b[0m;", "gzip on;\x0b", "add_header X y;" * 101, "proxy_hide_header é;", "limit_rate 99999999999m;", "expires $x;", "keepalive_timeout 1h 2h;",
 )  # fmt: skip
 
 
