@@ -78,8 +78,8 @@ def certificate(wish: dict[str, Any]) -> str:
         if dns:
             os.close(secret)
     if done.code:
-        said = done.out + done.err
-        raise Refused(why(said, wish), limited="rateLimited" in said)
+        said, problem = done.out + done.err, answered()
+        raise Refused(why(said, problem, wish), limited=problem == "rateLimited" or "rateLimited" in said)
     return text(live)
 
 
@@ -184,7 +184,18 @@ def ask(name: str, address: str, path: str, hops: int = 3) -> str | None:
         connection.close()
 
 
-def why(said: str, wish: dict[str, Any]) -> str:
+def answered() -> str:
+    """The kind of error that the authority answered last (RFC 8555, 6.7), by certbot's log of this run; "" if none. Some
+    kinds certbot itself stumbles over, and says so instead."""
+    try:
+        log = (HOME / "logs/letsencrypt.log").read_text(errors="replace")
+    except OSError:
+        return ""
+    kinds = re.findall(r"\burn:ietf:params:acme:error:([A-Za-z]+)", log)
+    return str(kinds[-1]) if kinds else ""
+
+
+def why(said: str, problem: str, wish: dict[str, Any]) -> str:
     """Of what certbot says, the authority's words."""
     if wish["dns"] and ("unrecognized arguments: --dns" in said or "does not appear to be installed" in said):
         plugin = wish["dns"]["plugin"]
@@ -192,9 +203,9 @@ def why(said: str, wish: dict[str, Any]) -> str:
             f"certbot's plugin dns-{plugin} is not installed on the server. "
             f"As root: apt-get install python3-certbot-dns-{plugin}"
         )
-    if "requires external account binding" in said:
+    if problem == "externalAccountRequired" or "requires external account binding" in said:
         return "The authority wants an external account: its key id and HMAC key in /etc/shipit/acme-eab (docs/tls.md)."
-    if "rejectedIdentifier" in said or "Cannot issue for" in said:
+    if problem == "rejectedIdentifier":
         authority = wish["directory"].split("/")[2]
         return f"{authority} gives no certificates for this name, whoever asks; another name, or certs:add."
     details = re.findall(r"^\s*(?:Detail|Type):\s*(.+)$", said, re.MULTILINE)
