@@ -185,13 +185,13 @@ def ask(name: str, address: str, path: str, hops: int = 3) -> str | None:
 
 
 def answered() -> str:
-    """The kind of error that the authority answered last (RFC 8555, 6.7), by certbot's log of this run; "" if none. Some
-    kinds certbot itself stumbles over, and says so instead."""
+    """The kind of error that the authority answered last (RFC 8555, 6.7), by what certbot has written to its log in this
+    run; "" if none. Some kinds certbot itself stumbles over, and says so instead."""
     try:
         log = (HOME / "logs/letsencrypt.log").read_text(errors="replace")
     except OSError:
         return ""
-    kinds = re.findall(r"\burn:ietf:params:acme:error:([A-Za-z]+)", log)
+    kinds = re.findall(r"\burn:ietf:params:acme:error:([A-Za-z]+)", log.rpartition("certbot version: ")[2])
     return str(kinds[-1]) if kinds else ""
 
 
