@@ -162,7 +162,7 @@ def test_lines_of_nginxs_own_language_are_what_nginx_takes(site: Site) -> None:
     site.layout.app(APP).snippet.write_bytes(encode(snippet.parse(given)))
     write_vhost(site, made)
     site.start_nginx()
-    assert ask(site, "GET /a/b/c") == ask(site) == ("200", "v1")
+    assert ask(site, "GET /a/b/c") == ask(site, "POST /a/b/c") == ask(site) == ("200", "v1")
     assert ask(site, "GET /c")[0] == "410" and ask(site, "GET /cc")[0] == "200"
 
 
