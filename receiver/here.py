@@ -13,7 +13,7 @@ import re
 HOST = "SHIPIT_HOST"
 # Set when the reader is not on the server: `shipit …` is then `ssh HOST …`. But for what only root does, on the server.
 REMOTE = "SHIPIT_REMOTE"
-_COMMAND = re.compile(r"(^|: +|\n)shipit (?!doctor)(?=[a-z])")
+_COMMAND = re.compile(r"(^|: +|\n)shipit (?!doctor|apt:allow)(?=[a-z])")
 _URL = re.compile(r"\bHOST:(?=\w)")
 
 

@@ -222,6 +222,7 @@ class Release(Record):
     storage: tuple[tuple[str, str], ...] = field(default=(), metadata=carried(STORAGE, since=Format(1, 3)))
     image: bool = field(default=False, metadata=carried(flag, since=Format(1, 3)))
     machine: bool = field(default=False, metadata=carried(flag, since=Format(1, 3)))
+    apt: tuple[str, ...] = field(default=(), metadata=carried(many(parsed(names.package)), since=Format(1, 4)))
     previous: int = field(default=0, metadata=own(NUMBER))
     release_command: str = field(default="", metadata=carried(text))
     processes: tuple[ProcessType, ...] = field(default=(), metadata=carried(many(nested(ProcessType))))

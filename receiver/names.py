@@ -35,6 +35,7 @@ _BRANCH = re.compile(r"(?!.*(?:\.\.|//|/\.|\.lock(?:/|$)))[A-Za-z0-9_][A-Za-z0-9
 _SLUG_PATH = re.compile(r"(?!\.{1,2}(?:/|$))[A-Za-z0-9._-]+(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._-]+)*", re.ASCII)
 _URL_SEGMENT = r"(?:\.well-known|[A-Za-z0-9_~-][A-Za-z0-9._~-]*)"
 _URL_PATH = re.compile(rf"/|(?:/{_URL_SEGMENT})+/?", re.ASCII)
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{1,99}", re.ASCII)
 _RELEASE = re.compile(r"v?([1-9][0-9]{0,8})", re.ASCII)
 
 # Words that shipit or the system sets, or that would change how a shell reads the app's command. LD_PRELOAD and its
@@ -211,6 +212,19 @@ def branch(text: str) -> Branch:
     if not _BRANCH.fullmatch(text):
         raise Rejected(f"{_shown(text)} is not a branch name that shipit deploys.")
     return Branch(text)
+
+
+def package(text: str) -> str:
+    """Parse the name of a package of Debian (policy 5.6.1). apt takes a dash at its end for "remove"."""
+    if not _PACKAGE.fullmatch(text) or text.endswith("-"):
+        raise Rejected(f"{_shown(text)} is not the name of a package of Debian.")
+    return text
+
+
+def package_pattern(text: str) -> str:
+    """Parse such a name in which `*` stands for any letters: php-*."""
+    package(text.replace("*", "x"))
+    return text
 
 
 def slug_path(text: str) -> str:

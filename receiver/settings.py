@@ -26,7 +26,8 @@ LONGEST_WARM = 86400  # as in shipit.schema.json
 class Settings:
     """`domain`: apps without a domain of their own answer at APP.domain. `builds`: how many run at once, 0 for as many as
     there are. `allow_domains`: the names that shipit.yml may ask for without an admin, by app (`*`: any), blanks between
-    them; `*.example.org` stands for all below it. `trusted_proxies`:
+    them; `*.example.org` stands for all below it. `apt_allow`: the packages of Debian that an app may have installed, blanks
+    between them, `php-*` for all that begin so. `trusted_proxies`:
     addresses, networks or `cloudflare`, whose word about a client counts; `proxy_protocol`: they give it by
     the PROXY protocol, which is all that the server's ports speak then. `connections`: how many requests and websockets
     an app may have open at once. `auto_tls`: certificates are asked for the names of every app, and not only of those with
@@ -65,6 +66,14 @@ class Settings:
     build_environment: dict[str, str] = field(default_factory=dict)
     allow_domains: dict[str, str] = field(default_factory=dict)
     notify: dict[str, str] = field(default_factory=dict)
+    apt_allow: str = ""
+
+
+def with_line(text: str, name: str, value: str | int) -> str:
+    """The text of the settings with one top-level line replaced, or added; everything else stays as it is."""
+    line = f"{name}: {value}"
+    changed, count = re.subn(rf"^{re.escape(name)}\s*:.*$", line, text, count=1, flags=re.MULTILINE)
+    return changed if count else text.rstrip("\n") + f"\n{line}\n"
 
 
 def default_domain(app: AppName, settings: Settings) -> Domain:
@@ -128,6 +137,9 @@ def parse(data: Any, where: str) -> Settings:
             raise Rejected(f"{where}: warm must be {LONGEST_WARM} at most (a day).")
         if wanted is dict and not all(isinstance(k, str) and isinstance(v, str) for k, v in value.items()):
             raise Rejected(f"{where}: {key} must map names to strings.")
+        if key == "apt_allow":
+            for pattern in value.split():
+                names.package_pattern(pattern)
         if key == "allow_domains":
             for app, patterns in value.items():
                 _ = app == "*" or names.app_name(app)

@@ -33,6 +33,8 @@ class Verb(str, Enum):
     READ_CONFIG = "read_config"
     BUILD = "build"
     LIST_PARTS = "list_parts"
+    MOUNT = "mount"
+    INSTALL_PACKAGES = "install_packages"
     CLEAR_CACHE = "clear_cache"
     RELEASE_COMMAND = "release_command"
     CHECK_FILES = "check_files"
@@ -60,7 +62,7 @@ class Verb(str, Enum):
 
 APP, RELEASE, PROCESS, INDEX, BASE = "app", "release", "process", "index", "base"
 SET, UNSET, RELEASES, RUN_ID, WAIT, TTY, NOW = "set", "unset", "releases", "run", "wait", "tty", "now"
-SECONDS, PLUGIN = "seconds", "plugin"
+SECONDS, PLUGIN, PACKAGES = "seconds", "plugin", "packages"
 
 FIELDS: Mapping[Verb, frozenset[str]] = {
     Verb.PING: frozenset(),
@@ -78,6 +80,12 @@ FIELDS: Mapping[Verb, frozenset[str]] = {
     Verb.BUILD: frozenset({APP, RELEASE}),
     # What was installed for vN, as a program of its builder's reads it in the slug (inside/parts.py). fds: output. {"code": int}
     Verb.LIST_PARTS: frozenset({APP, RELEASE}),
+    # Links what of the app's data build.json of vN names now into slugs/vN, where nothing is in the way.
+    # fds: output. {"code": int, "digest": str}
+    Verb.MOUNT: frozenset({APP, RELEASE}),
+    # Has apt install these packages of Debian, all of which the server's settings allow (apt_allow), in a unit of its
+    # own. fds: output. {"code": int}
+    Verb.INSTALL_PACKAGES: frozenset({APP, PACKAGES}),
     # Empties what the app's builds keep for later builds. {}
     Verb.CLEAR_CACHE: frozenset({APP}),
     # Runs the release command in the new slug with the new config. fds: output. {"code": int}
@@ -135,7 +143,8 @@ FIELDS: Mapping[Verb, frozenset[str]] = {
 }
 
 FDS: Mapping[Verb, int] = {
-    Verb.BUILD: 2, Verb.LIST_PARTS: 1, Verb.RELEASE_COMMAND: 1, Verb.CHECK_COMMAND: 1, Verb.RUN: 3,
+    Verb.BUILD: 2, Verb.LIST_PARTS: 1, Verb.MOUNT: 1, Verb.INSTALL_PACKAGES: 1, Verb.RELEASE_COMMAND: 1,
+    Verb.CHECK_COMMAND: 1, Verb.RUN: 3,
     Verb.CERTIFY: 1, Verb.ADD_CERTIFICATE: 1, Verb.PROVE_BY_DNS: 1,
 }  # fmt: skip
 
@@ -164,6 +173,7 @@ class Request:
     now: bool = False
     seconds: int = 0
     plugin: str = ""
+    packages: tuple[str, ...] = ()
     sender: int = 0
 
 
@@ -211,6 +221,8 @@ def _field(name: str, value: Any) -> Any:
         return {names.config_key(k): v for k, v in value.items()}
     if name == UNSET and type(value) is list:
         return tuple(names.config_key(k) for k in value)
+    if name == PACKAGES and type(value) is list and 1 <= len(value) <= 100 and all(type(n) is str for n in value):
+        return tuple(names.package(n) for n in value)
     if name == RELEASES and type(value) is list and all(type(n) is int and 1 <= n <= 10**9 for n in value):
         return tuple(value)
     raise Rejected(f"{name}: bad value.")

@@ -15,13 +15,16 @@ from receiver.manifest import Tree
 
 @click.command()
 @click.argument("directory", default=".")
+@click.option("--from", "source", metavar="WHAT", help="Convert sailor.yml, app.json, kamal, or the path of one.")
 @click.option("--dry-run", is_flag=True, help="Only show what would be written.")
 @click.pass_obj
-def init(ctx: Context, directory: str, dry_run: bool) -> None:
+def init(ctx: Context, directory: str, source: str | None, dry_run: bool) -> None:
     """Write Procfile and shipit.yml for the project in a directory (default: this one); files that are there stay.
 
     \b
-    Example: shipit init
+    Examples:
+      shipit init
+      shipit init --from config/deploy.yml
     """
     from receiver.client.directory import Directory
 
@@ -33,7 +36,17 @@ def init(ctx: Context, directory: str, dry_run: bool) -> None:
         )
     top = Path(directory)
     tree = Directory(top)
-    written = {name: text for name, text in files_for(tree).items() if name not in tree.files()}
+    if source:
+        from receiver.cli.init_from import convert
+
+        made = convert(tree, source)
+        files, told = made.files(), made.told
+    else:
+        files, told = files_for(tree), []
+    written = {name: text for name, text in files.items() if name not in tree.files()}
+    for name in sorted(files.keys() - written.keys()):
+        told.append(f"{name} is there already and stays as it is; it would have been:")
+        told += [f"    {line}" for line in files[name].splitlines()]
     for name, text in written.items():
         if not dry_run:
             # Not through a link, and over nothing that is there.
@@ -42,6 +55,8 @@ def init(ctx: Context, directory: str, dry_run: bool) -> None:
         out.say(f"{'Would write' if dry_run else 'Wrote'} {name}:")
         for line in text.splitlines():
             out.say(f"    {line}")
+    for line in told:
+        out.say(line)
     if not written:
         out.say("Nothing to write: what a push needs is there. See what it makes of it: shipit check")
     elif not dry_run:

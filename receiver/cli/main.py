@@ -73,6 +73,8 @@ COMMANDS: dict[str, tuple[str, str, Role]] = {
     "storage:mount": ("storage", "mount", Role.DEPLOY),
     "storage:unmount": ("storage", "unmount", Role.DEPLOY),
     "storage:list": ("storage", "list_mounts", Role.VIEW),
+    "apt:allow": ("apt", "allow", Role.ADMIN),
+    "apt:report": ("apt", "report", Role.VIEW),
     "cron:list": ("cron", "list_cron", Role.VIEW),
     "cron:run": ("cron", "run_now", Role.DEPLOY),
     "cron:suspend": ("cron", "suspend", Role.DEPLOY),
@@ -116,7 +118,7 @@ ALIASES = {
 }  # fmt: skip
 # These need no server, or need to be root on it.
 ANYWHERE = frozenset({"check", "init", "version"})
-AS_ROOT = frozenset({"doctor", "certs:add"})
+AS_ROOT = frozenset({"doctor", "certs:add", "apt:allow"})
 PR_SET_DUMPABLE = 4  # prctl(2)
 
 

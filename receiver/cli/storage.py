@@ -36,7 +36,8 @@ Mounts = tuple[tuple[str, str], ...]
 def mount(ctx: Context, app: AppName, what: tuple[str, str]) -> int:
     """Have a path of the app's data seen at a place of its releases; the live commit is built again with it.
 
-    What ends in .db, .sqlite or .sqlite3 is a file, anything else a directory, which is made.
+    What ends in .db, .sqlite, .sqlite3, .json, .yml, .yaml, .ini, .log or .txt is a file, anything else a directory,
+    which is made.
 
     \b
     Examples:

@@ -16,6 +16,7 @@ from receiver.engines.base import (
     Early,
     Engine,
     Hints,
+    Installs,
     Job,
     Logs,
     Machine,
@@ -30,7 +31,7 @@ from receiver.engines.base import (
     Wanted,
     Warm,
 )
-from receiver.errors import HostFault, Rejected
+from receiver.errors import HostFault, Rejected, as_root
 from receiver.model import ProcessType, Release
 from receiver.names import AppName, TypeName
 from receiver.paths import Layout
@@ -183,6 +184,14 @@ class Engines:
             engine.look_every(app, seconds)
         elif seconds:
             raise Rejected("This machine has no timers.")
+
+    def install_packages(self, app: AppName, packages: Sequence[str], output: int) -> int:
+        engine = self._machine()
+        if not isinstance(engine, Installs):
+            raise Rejected(
+                "Nothing installs packages on this machine.", hint=as_root(f"apt install {' '.join(packages)}")
+            )
+        return engine.install_packages(app, packages, output)
 
     def services(self) -> Sequence[Service]:
         return self._machine().services()

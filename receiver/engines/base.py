@@ -217,6 +217,14 @@ class Timed(Protocol):
         0: no more. Repeatable; `forget` ends it."""
 
 
+@runtime_checkable
+class Installs(Protocol):
+    """It can have apt change the system, which the agent itself cannot."""
+
+    def install_packages(self, app: AppName, packages: Sequence[str], output: int) -> int:
+        """Install packages of Debian by names that were parsed; what apt says goes to `output`. Its exit code."""
+
+
 @dataclass(frozen=True)
 class Wanted:
     """What `shipit logs` was asked for."""

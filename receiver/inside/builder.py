@@ -18,6 +18,7 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 if False:  # typing is slow to import
@@ -32,7 +33,8 @@ PROXY_GROUP = "shipit-proxy"
 INDEX = "index.html"
 # Files at the top of a slug that tell of the app and are no pages.
 OURS = ("Procfile", "shipit.yml", "app.json")
-FILES = (".db", ".sqlite", ".sqlite3")  # of storage: no directories
+FILES = (".db", ".sqlite", ".sqlite3", ".json", ".yml", ".yaml", ".ini", ".log", ".txt")  # of storage: no directories
+KEEPERS = (".gitkeep", ".keep", ".gitignore", ".htaccess", "index.html", "web.config", "README.md", ".dummy", "_dummy")
 FIRST = ".storage"  # what of a slug an app's data begins with, by its place
 TELL_FROM = 0.5  # seconds; shorter steps need no timing
 
@@ -47,6 +49,8 @@ def main(argv: list[str]) -> None:
     for asked in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(asked, give_up)
     plan = json.loads((home / f"releases/v{number}/build.json").read_bytes())
+    if "--data" in argv:
+        raise SystemExit(mount(plan["storage"]))
     base = {"PATH": PATH, "LANG": "C.UTF-8", "HOME": str(home / "cache"), **plan["environment"], **wanted_config()}
     code = unpack(plan["root"])
     # The app's own data is not a build's to read or write: settings that look for their directory find an empty one.
@@ -137,6 +141,28 @@ def make_up(place: str) -> None:
     """A directory for what a build's steps write where the app's data will be seen; it goes when they are done."""
     with contextlib.suppress(OSError):
         os.makedirs(os.path.dirname(place) or "." if place.endswith(FILES) else place, exist_ok=True)  # noqa: PTH103, PTH120
+
+
+def mount(storage: Sequence[Sequence[str]]) -> int:
+    """Link more of the app's data into a slug that is built; 1 when something is in the way that is not there only to
+    keep a directory."""
+    for data, place in storage:
+        if os.path.islink(place):  # noqa: PTH114
+            continue
+        if os.path.lexists(place) and not is_kept_place(place):
+            print(f"{place} is in the commit.", flush=True)
+            return 1
+        link_to_data(data, place)
+    make_readable()
+    return 0
+
+
+def is_kept_place(place: str) -> bool:
+    """Whether a directory has nothing in it but what keeps it in a commit, or from visitors."""
+    if not os.path.isdir(place):  # noqa: PTH112
+        return False
+    names = [name for _, _, files in os.walk(place) for name in files]
+    return len(names) < 50 and all(name in KEEPERS for name in names)
 
 
 def link_to_data(data: str, place: str) -> None:

@@ -33,7 +33,7 @@ PASSED_ON = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "TERM")
 PR_SET_NO_NEW_PRIVS = 38
 GOES_ON = 199  # how a one-off run ends that is not started beside another (cli/cron.py)
 # Of storage: these are files, and whoever opens one makes it.
-FILES = (".db", ".sqlite", ".sqlite3")
+FILES = (".db", ".sqlite", ".sqlite3", ".json", ".yml", ".yaml", ".ini", ".log", ".txt")
 # What an image has an own idea of.
 OF_THE_MACHINE = ("PATH", "HOME", "USER", "LOGNAME", "LANG")
 # The front's range of ports (front.py).

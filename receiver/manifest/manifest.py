@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from receiver.errors import Rejected
-from receiver.manifest import app_json, command, env_file, procfile, shipit_yml
+from receiver.manifest import app_json, aptfile, checks_file, command, env_example, env_file, procfile, shipit_yml
 from receiver.manifest.app_json import AppJson
 from receiver.manifest.command import Knows
 from receiver.manifest.problems import Problems, nearest
@@ -28,7 +28,7 @@ class Manifest:
     release, and there is no web process ("" = none, "." = all of it). `formation`: what runs before anybody scales,
     every process type is in it that does not run by the clock. `keep`: 0 = the server's, `warm`: None = the server's. `env`: defaults of config vars;
     `required`: those that must be set, with the place that says so; `secrets`: those that are made if they are not.
-    `storage`: which paths of the app's data are seen at which paths of the release. `apt`: packages of Debian
+    `example`: the file and the config vars that its authors want set. `storage`: which paths of the app's data are seen at which paths of the release. `apt`: packages of Debian
     that it needs on the server. `serving`: how nginx serves it.
     `sections`: what each further section keeps. `notices`: lines the pusher should see."""
 
@@ -47,6 +47,7 @@ class Manifest:
     secrets: tuple[ConfigKey, ...] = ()
     storage: tuple[tuple[str, str], ...] = ()
     apt: tuple[str, ...] = ()
+    example: tuple[str, tuple[ConfigKey, ...]] = ("", ())
     keep: int = 0
     warm: int | None = None
     sections: Mapping[str, Any] = field(default_factory=dict)
@@ -61,13 +62,16 @@ class Manifest:
 @dataclass(frozen=True)
 class Pushed:
     """What the files of an app say, before any runtime was asked. `tree` is the app's own, below `build.root`.
-    `defaults` are those of config vars that Piku's file ENV has."""
+    `defaults` are those of config vars that Piku's file ENV has, `apt` the packages of an Aptfile; `notices` tell what
+    of these files does nothing."""
 
     tree: Tree
     settings: ShipitYml
     procfile: Procfile | None
     app_json: AppJson
     defaults: tuple[tuple[ConfigKey, str], ...] = ()
+    apt: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
 
 
 def read_files(tree: Tree, sections: Sequence[Section] = ()) -> Pushed:
@@ -87,8 +91,12 @@ def read_files(tree: Tree, sections: Sequence[Section] = ()) -> Pushed:
     lines = lines or said_here
     dokku = app_json.read(app, problems)
     defaults = env_file.read(app, problems)
+    packages, told = aptfile.read(app, problems)
     problems.check()
-    return Pushed(app, said, lines, dokku, defaults)
+    check, more = checks_file.read(app)
+    if check and WEB not in dokku.checks and not said.static and (lines is None or WEB in lines.processes):
+        dokku = replace(dokku, checks={**dokku.checks, WEB: (check, checks_file.NAME)})
+    return Pushed(app, said, lines, dokku, defaults, packages, (*told, *more))
 
 
 def complete(
@@ -115,7 +123,7 @@ def complete(
     asked = tuple(_of_sections(sections, said, [process.type for process in processes], problems))
     problems.check()
     formation = tuple((one.type, _count(one.type, said, dokku)) for one in processes if not one.schedule)
-    told = [*dokku.notices, *notices]
+    told = [*pushed.notices, *dokku.notices, *notices]
     env = tuple({**dict(pushed.defaults), **dict(dokku.env), **dict(said.env)}.items())
     if formation and not static and not any(count for _, count in formation):
         told.append(f"No process runs until you scale one: {formation[0][0]}=1 (only web starts by itself).")
@@ -132,7 +140,8 @@ def complete(
         required=tuple((key, where) for key, where in dokku.required if key not in dict(env)),
         secrets=dokku.secrets,
         storage=said.storage,
-        apt=said.apt,
+        apt=tuple(dict.fromkeys((*said.apt, *pushed.apt))),
+        example=env_example.read(pushed.tree),
         keep=said.keep,
         warm=said.warm,
         sections=said.sections,

@@ -121,6 +121,15 @@ class Agent:
         """Have what was installed for vN written to `output`, a line of JSON each; returns the exit code."""
         return int(self._call(Request(Verb.LIST_PARTS, app, release), (output,))["code"])
 
+    def mount(self, app: AppName, release: int, output: int) -> BuildResult:
+        """Have more of the app's data seen in the slug of vN, which is built and not live; build.json names it."""
+        answer = self._call(Request(Verb.MOUNT, app, release), (output,))
+        return BuildResult(int(answer["code"]), str(answer["digest"]))
+
+    def install_packages(self, app: AppName, packages: Sequence[str], output: int) -> int:
+        """Have apt install packages of Debian; raises Rejected when the settings do not allow one. Returns its exit code."""
+        return int(self._call(Request(Verb.INSTALL_PACKAGES, app, packages=tuple(packages)), (output,))["code"])
+
     def clear_cache(self, app: AppName) -> None:
         """Remove all that the app's builds have kept for later builds. Not while one runs."""
         self._call(Request(Verb.CLEAR_CACHE, app))

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 from receiver import settings
@@ -167,6 +168,34 @@ class Verbs:
             return self._run(job, None, output)
         finally:
             disk.remove_tree(build.cwd / HANDED_IMAGE)
+
+    def do_mount(self, request: Request, fds: Sequence[int]) -> Answer:
+        release = self._known(request)
+        paths = self._app(request.app)
+        slug = paths.release(release.number).slug
+        if not release.builds or release.image or self._ledger(request.app).current_number() == release.number:
+            raise Rejected(f"The slug of {release.name} is as it is.")
+        name, user = job_name("build", release.app, release.number), build_user(release.app)
+        argv = (str(PYTHON), "-IS", str(BUILDER), release.app, str(release.number), "--data")
+        timeout = settings.load(self.layout.settings).build_timeout
+        job = Job(
+            name=name, app=release.app, user=user, argv=argv, cwd=slug, writable=(slug,), timeout=timeout, build=True
+        )
+        if code := self._run(job, None, fds[0]):
+            return {"code": code, "digest": ""}
+        self._note_ran(release.app, [release.number])
+        return {"code": code, "digest": disk.digest_tree(slug, MAX_TREE)}
+
+    def do_install_packages(self, request: Request, fds: Sequence[int]) -> Answer:
+        self._app(request.app)
+        allowed = settings.load(self.layout.settings).apt_allow.split()
+        if refused := [name for name in request.packages if not any(fnmatchcase(name, one) for one in allowed)]:
+            raise Rejected(
+                f"The server's settings do not let an app have {', '.join(refused)} installed (apt_allow).",
+                holds="Nothing was installed.",
+                hint=f"An administrator allows it, once, on the server: shipit apt:allow {' '.join(refused)}",
+            )
+        return {"code": self.engines.install_packages(request.app, request.packages, fds[0])}
 
     def do_clear_cache(self, request: Request, fds: Sequence[int]) -> Answer:
         paths = self._app(request.app)

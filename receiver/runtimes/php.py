@@ -15,7 +15,7 @@ from receiver.model import ProcessEnv
 from receiver.runtimes.base import BuildPlan, Evidence, Made, Part, Project, Runtime, Slug, Step, Suggestion
 
 NAME, LOCK, HOME = "composer.json", "composer.lock", ".php"
-RECIPE = 1
+RECIPE = 2
 ROOTS = ("public", "web", "html", "htdocs", "")
 SERVE = "serve-php"
 # Heroku's two, with the options that name configuration for its own servers.
@@ -24,10 +24,12 @@ _HEROKU = re.compile(
 )
 _RUNS = re.compile(rf"(?:^|[\s;&|/])(?:php|{SERVE}|artisan|heroku-php-\w+)\b")
 
-# Starts php-fpm and nginx in the foreground and ends when either does. $1: the directory that is served.
+# Starts php-fpm and nginx in the foreground and ends when either does. $1: the directory that is served; $2: what answers
+# there, index.php.
 _SERVER = r"""#!/bin/bash
 set -eu
 root=$(realpath -e -- "${1:-.}")
+index=${2:-index.php}; case $index in *[!A-Za-z0-9._-]*) echo "serve-php: $index is no name of a file" >&2; exit 2;; esac
 fpm=$(ls -1 /usr/sbin/php-fpm?.? 2>/dev/null | sort -V | tail -n 1)
 place=$(mktemp -d); trap 'rm -rf "$place"' EXIT
 cat >"$place/fpm.conf" <<END
@@ -67,9 +69,9 @@ http {
     server {
         listen unix:$SOCKET;
         root $root;
-        index index.php index.html;
+        index $index index.html;
         absolute_redirect off;
-        location / { try_files \$uri \$uri/ /index.php\$is_args\$args; }
+        location / { try_files \$uri \$uri/ /$index\$is_args\$args; }
         location ~ /\. { return 404; }
         $shut
         location ~ \.php\$ {
@@ -105,6 +107,12 @@ fpm=$(ls -1 /usr/sbin/php-fpm?.? 2>/dev/null | sort -V | tail -n 1)
 mkdir -p .php/bin && printf %s "$1" >.php/bin/serve-php && chmod +x .php/bin/serve-php
 echo "PHP $(php -r 'echo PHP_VERSION;')"
 """
+_EXTENSIONS = """
+for name; do
+    php -m | grep -qix -- "$name" || { echo "PHP extension ext-$name is missing" >&2; code=1; }
+done
+exit ${code:-0}
+"""
 _INSTALL = """
 command -v composer >/dev/null || {
     echo "composer is not on this server. Its administrator types:  apt install composer unzip" >&2; exit 1; }
@@ -125,7 +133,7 @@ class PHP(Runtime):
         lines = pushed.procfile.processes.values() if pushed.procfile else ()
         runs = any(_RUNS.search(line.command) for line in lines)
         if NAME not in tree.files() and root is None and not runs:
-            return None
+            return Evidence(_alone(tree), weak=True) if _alone(tree) else None
         what = NAME if NAME in tree.files() else f"{root}/index.php".lstrip("/") if root is not None else "the Procfile"
         return Evidence(what, weak=not runs and (root is None or bool(pushed.procfile)))
 
@@ -135,13 +143,22 @@ class PHP(Runtime):
         made = Made(HOME, hashlib.sha256(f"{RECIPE} {_SERVER}".encode()).hexdigest(), (step,))
         files = project.tree.files()
         steps: tuple[Step, ...] = ()
-        if NAME in files and "vendor/autoload.php" not in files and composer(project.tree).get("require"):
+        wanted = composer(project.tree).get("require")
+        names = [name for name in wanted if isinstance(name, str)] if isinstance(wanted, dict) else []
+        if NAME in files and "vendor/autoload.php" not in files and any("/" in name for name in names):
             environment = {
                 "COMPOSER_HOME": str(project.cache / "composer"),
                 "COMPOSER_CACHE_DIR": str(project.cache / "composer/cache"),
             }
             told = f"Installing from {LOCK if LOCK in files else NAME + ', which no lock file pins'}"
             steps = (Step(told, ("/bin/sh", "-c", _INSTALL), environment),)
+        elif extensions := [name[4:] for name in names if re.fullmatch(r"ext-\w+", name)]:
+            steps = (Step("Looking for PHP's extensions", ("/bin/sh", "-c", _EXTENSIONS, "sh", *extensions)),)
+        if "artisan" in files and "vendor/autoload.php" in files:
+            # What composer has done where it installs: Laravel finds its packages by a file, and a release is read-only.
+            # One that wants its database for that goes without.
+            words = ("/bin/sh", "-c", "php artisan package:discover || echo 'It did not: going on.'")
+            steps += (Step("Having Laravel find its packages", words),)
         return BuildPlan(f"php {wish}".rstrip(), {}, (made,), steps)
 
     def version(self, pushed: Pushed) -> str:
@@ -165,6 +182,9 @@ class PHP(Runtime):
 
     def suggests(self, pushed: Pushed) -> Suggestion | None:
         root = served(pushed.tree)
+        if root is None and (file := _alone(pushed.tree)):
+            command = f"{SERVE} . {file}"
+            return Suggestion(f"No Procfile: {file} is the only PHP file at the top, so `web: {command}`.", web=command)
         if root is None:
             return None
         command = f"{SERVE} {root or '.'}"
@@ -206,6 +226,15 @@ def served(tree: Tree) -> str | None:
     """The directory whose index.php answers; None if there is none."""
     files = tree.files()
     return next((root for root in ROOTS if f"{root}/index.php".lstrip("/") in files), None)
+
+
+def _alone(tree: Tree) -> str:
+    """The one PHP file at the top of a project that has no other, "" if there is none: a program in a file."""
+    top = [
+        path for path in tree.files() if path.endswith(".php") and "/" not in path and re.fullmatch(r"[\w.-]+", path)
+    ]
+    named = [path for path in top if not re.search(r"config|sample|example|test", path)]
+    return named[0] if len(named) == 1 else ""
 
 
 def composer(tree: Tree) -> dict[str, Any]:

@@ -18,9 +18,7 @@ LANGUAGES = {
 # Files of other receivers, and what is done about them here.
 OTHERS = {
     ".buildpacks": "buildpacks are not used here; what an app is of is found in its files.",
-    "Aptfile": "it is not read; packages of Debian that the app needs, in shipit.yml:  apt: [ffmpeg]",
     "nginx.conf.sigil": "the proxy has one template for all apps; it is not read.",
-    "CHECKS": "it is not read; in shipit.yml:  processes: {web: {healthcheck: {path: /, content: …}}}",
     "DOKKU_SCALE": "it is not read; in shipit.yml:  processes: {web: {count: 2}}",
     "fly.toml": "it is not read.", "render.yaml": "it is not read.", "railway.json": "it is not read.",
 }  # fmt: skip

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pwd
-import re
 import socket
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -108,7 +107,7 @@ def write_settings(
         text = fresh_settings(given, {name: os.environ[name] for name in SITE_VARIABLES if os.environ.get(name)})
     else:
         for name, value in asked.items():
-            text = with_line(text, name, value)
+            text = settings.with_line(text, name, value)
     if text != old:
         import yaml
 
@@ -127,13 +126,6 @@ def fresh_settings(values: dict[str, str | int], site: dict[str, str]) -> str:
         lines[-1] = "build_environment:"
         lines += [f"  {name}: {json.dumps(value)}" for name, value in site.items()]
     return "\n".join(lines) + "\n"
-
-
-def with_line(text: str, name: str, value: str | int) -> str:
-    """The settings with one top-level line replaced, or added; everything else stays as it is."""
-    line = f"{name}: {value}"
-    changed, count = re.subn(rf"^{re.escape(name)}\s*:.*$", line, text, count=1, flags=re.MULTILINE)
-    return changed if count else text.rstrip("\n") + f"\n{line}\n"
 
 
 def default_domain() -> str:

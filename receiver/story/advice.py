@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os.path
 import re
 from collections.abc import Iterable
 
-from receiver.errors import as_root
 from receiver.model import Release
 from receiver.names import AppName
 
@@ -16,8 +16,14 @@ _READ_ONLY = re.compile(
 )
 # Python names the file behind, Node before the code; SQLite names none.
 _FILE = re.compile(
-    r"(?:Read-only file system|Permission denied):? '([^']+)'|(?:mkdir|open|unlink|scandir|copyfile) '([^']+)'"
+    r"(?:Read-only file system|Permission denied):? '[^']+' -> '([^']+)'|"
+    r"(?:Read-only file system|Permission denied):? '([^']+)'|(?:mkdir|open|unlink|scandir|copyfile) '([^']+)'|"
+    # Go, and Ruby.
+    r"(?:mkdir|open|create|unlinkat) ([\w./-]+): (?:read-only file system|permission denied)|"
+    r"(?:Read-only file system|Permission denied) @ \w+ - (\S+)"
 )
+# Nothing is read-only where a directory above is missing; these want to write there all the same.
+_ABOVE = re.compile(r"ENOENT.*\bmkdir '([^']+)'|No such file or directory:? '([^']+\.log)'")
 _DATABASE = re.compile(r"([\w./-]*\w\.(?:db|sqlite3?))\b")
 _IN_SLUG = re.compile(r"/var/lib/shipit/apps/[^/]+/slugs/v[0-9]+/(.+)")
 _HOSTS = re.compile(r"Invalid HTTP_HOST header: '([^']+)'|add '?([^' ]+)'? to ALLOWED_HOSTS|DisallowedHost")
@@ -29,34 +35,67 @@ def advice(app: AppName, lines: Iterable[str]) -> str:
     # Node tells the code once more, without the file, below the line that has both.
     for line in (*(line for line in said[::-1] if _FILE.search(line)), *said[::-1]):
         if _READ_ONLY.search(line):
-            # SQLite names no file; a line of the traceback may.
-            database = next(filter(None, map(_DATABASE.search, said)), None)
-            found = _FILE.search(line) or ("database" in line and database) or None
-            name = (next(filter(None, found.groups()))).rstrip("/").rpartition("/")[2] if found else "the file"
-            place = _place(next(filter(None, found.groups()))) if found else ""
+            file = _file_of(line, said)
+            name = file.rstrip("/").rpartition("/")[2] if file else "the file"
+            place = _place(file) if file else ""
             mount = f"\nOr have the app write beside itself, in shipit.yml:  storage: [{place}]" if place else ""
             return (
                 f"A release is read-only. Write below $DATA_DIR (/var/lib/shipit/apps/{app}/data), which stays over releases: "
-                f"$DATA_DIR/{name}{'' if found else ' instead of beside the code'}{mount}"
+                f"$DATA_DIR/{name}{'' if file else ' instead of beside the code'}{mount}"
             )
         if found := _HOSTS.search(line):
             return f"Add {found[1] or found[2] or 'the app’s domain'} to ALLOWED_HOSTS of Django's settings."
     return ""
 
 
+def beside(lines: Iterable[str], database: str = "") -> str:
+    """Where in its release a process wanted to write, as `storage` has it, by the newest line that tells; "" if none
+    does. SQLite names no file: `database` is what the sources call it."""
+    said = [*lines]
+    for line in (*(line for line in said[::-1] if _FILE.search(line) or _ABOVE.search(line)), *said[::-1]):
+        if _READ_ONLY.search(line):
+            found = _file_of(line, said) or (database if "database" in line else "")
+            return _place(found) if found else ""
+        if above := _ABOVE.search(line):
+            place = _place(next(filter(None, above.groups())))
+            return place.split("/")[0] if above[1] else place
+    return ""
+
+
+def _file_of(line: str, said: Iterable[str]) -> str:
+    """The file that a line is about; SQLite names none, a line of the traceback may."""
+    if found := _FILE.search(line):
+        return str(next(filter(None, found.groups())))
+    database = next(filter(None, map(_DATABASE.search, said)), None) if "database" in line else None
+    return database[1] if database else ""
+
+
 def _place(path: str) -> str:
     """The path of a file in a release as `storage` has it: of a file that is no database its directory; "" if there
     is none."""
     match = _IN_SLUG.fullmatch(path)
-    inside = match[1] if match else path.removeprefix("./")
-    if inside.startswith("/") or not _NAME.fullmatch(inside):
+    inside = os.path.normpath(match[1] if match else path)
+    if inside.startswith(("/", "..")) or not _NAME.fullmatch(inside):
         return ""
     directory, _, name = inside.rpartition("/")
-    return directory if directory and "." in name and not name.endswith(_DATABASES) else inside
+    return directory if directory and "." in name[1:] and not name.endswith(_DATABASES) else inside
 
 
-_NAME = re.compile(r"(?!\.)[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)*")
+def file_beside(lines: Iterable[str]) -> str:
+    """The file itself that `beside` found the directory of; "" if it is none that `storage` takes for a file."""
+    for line in [*lines][::-1]:
+        if _READ_ONLY.search(line) and (found := _FILE.search(line)):
+            path = next(filter(None, found.groups()))
+            match = _IN_SLUG.fullmatch(path)
+            inside = os.path.normpath(match[1] if match else path)
+            return inside if inside.endswith(FILES) and not inside.startswith(("/", "..")) else ""
+    return ""
+
+
+_NAME = re.compile(r"[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)*")
 _DATABASES = (".db", ".sqlite", ".sqlite3")
+# What is a file in `storage`, by its name (inside/builder.py, inside/launch.py).
+FILES = (*_DATABASES, ".json", ".yml", ".yaml", ".ini", ".log", ".txt")
 # What a settings file says of a variable that it does not find.
 _MISSING = re.compile(
     r"KeyError: '([A-Za-z_][A-Za-z0-9_]*)'|Set the ([A-Z][A-Z0-9_]*) environment variable|"
@@ -115,9 +154,10 @@ def build_advice(release: Release, lines: Iterable[str]) -> str:
         for pattern, package in _SYSTEM:
             if needs := [match.expand(package) for match in re.finditer(pattern, line)]:
                 needed = sorted({_INSIDE.get(name, name) for name in needs})
-                words, named = as_root(f"apt install {' '.join(needed)}"), ", ".join(" ".join(needed).split())
+                packages = " ".join(needed).split()
+                words = f"shipit apt:allow {' '.join(packages)}"
                 return (
-                    f"The server lacks a package of Debian. Its administrator types: {words}\n"
-                    f"In shipit.yml, so that the next server is asked for it at once:  apt: [{named}]"
+                    f"The server lacks a package of Debian. Write into shipit.yml:  apt: [{', '.join(packages)}]\n"
+                    f"An administrator allows it once, on the server: {words}"
                 )
     return ""

@@ -10,6 +10,7 @@ from receiver.engines import all as engines
 from receiver.errors import BuildFailed, Rejected, as_root
 from receiver.manifest import Manifest
 from receiver.model import Listen, Origin, ProcessEnv, Release
+from receiver.names import AppName
 from receiver.ops.all import sections
 from receiver.ops.limits import limited
 from receiver.ops.vm import VMCapability
@@ -24,8 +25,7 @@ from receiver.story.build_queue import turn_to_build
 from receiver.story.context import AppContext
 from receiver.story.domains import settle
 from receiver.story.inherit import clear_left_behind
-from receiver.system import disk
-from receiver.system.run import run
+from receiver.system import apt, disk
 
 
 def build(context: AppContext, release: Release, origin: Origin) -> Release:
@@ -39,7 +39,7 @@ def build(context: AppContext, release: Release, origin: Origin) -> Release:
         for notice in manifest.notices:
             context.say.line(notice)
         paths = context.paths.release(release.number)
-        for_packages(context, manifest)
+        for_packages(context, manifest, release.app)
         release = with_config(context, release, manifest)
         plan, process = build_plan(
             manifest,
@@ -80,26 +80,36 @@ def build(context: AppContext, release: Release, origin: Origin) -> Release:
     return release
 
 
-def for_packages(context: AppContext, manifest: Manifest) -> None:
-    """Raises Rejected, with what an administrator types, when the server lacks a package of Debian that is asked for."""
-    if not manifest.apt:
+def for_packages(context: AppContext, manifest: Manifest, app: AppName) -> None:
+    """Have the packages of Debian that are asked for installed; raises Rejected, with what an administrator types, when
+    one is not allowed."""
+    missing = apt.missing(manifest.apt)
+    if not missing:
         return
-    form = "${Package} ${db:Status-Status}\n"
-    told = run(["dpkg-query", "--show", f"--showformat={form}", *manifest.apt], check=False).out.split("\n")
-    there = {line.partition(" ")[0] for line in told if line.endswith(" installed")}
-    if missing := [name for name in manifest.apt if name not in there]:
+    context.say.step(f"Installing {', '.join(missing)} on the server (apt)")
+    with context.say.output() as output:
+        code = context.agent.install_packages(app, missing, output)
+    if left := apt.missing(missing):
+        failed = f"apt ended with {code}" if code else "apt says that all is well"
         raise Rejected(
-            f"The server has no {', '.join(missing)}, which shipit.yml asks for (apt).",
-            hint=f"Its administrator types: {as_root('apt install ' + ' '.join(missing))}\nThen push again.",
+            f"The server has no {', '.join(left)}, which the app asks for (apt): {failed}.",
+            hint=f"Its administrator types: {as_root('apt install ' + ' '.join(left))}\nThen push again.",
         )
 
 
 def with_config(context: AppContext, release: Release, manifest: Manifest) -> Release:
     """The release, with the secrets that its commit wants made; raises Rejected when a config var is missing that it
     cannot do without."""
-    if not (manifest.required or manifest.secrets):
+    file, wished = manifest.example
+    # Once: who has left one out has done so on purpose.
+    wished = wished if not context.ledger.current_number() else ()
+    if not (manifest.required or manifest.secrets or wished):
         return release
     known = context.agent.read_config(release.app, release.config_base)
+    said = {*known, *dict(manifest.env), *(key for key, _ in manifest.required), *manifest.secrets}
+    if unset := [key for key in wished if key not in said]:
+        context.say.line(f"{file} names config vars that are not set: {', '.join(unset)}. Those that the app needs:")
+        context.say.line(f"    shipit config:set {release.app} {unset[0]}=…")
     if missing := [(key, where) for key, where in manifest.required if key not in known]:
         told = "\n".join(f"{where}: the app needs the config var {key}, which is not set." for key, where in missing)
         words = " ".join(f"{key}=…" for key, _ in missing)
@@ -155,6 +165,7 @@ def filled(
         storage=mounts(context, manifest),
         image=plan.image,
         machine=plan.machine,
+        apt=manifest.apt,
     )
 
 

@@ -18,6 +18,7 @@ from receiver.proxy.endpoint import address, takes_requests
 from receiver.root.client import Agent
 from receiver.sources.all import origin_of, source_of
 from receiver.story import checkpoint, verdict
+from receiver.story.beside import Again, Beside
 from receiver.story.check import wait_until_healthy
 from receiver.story.context import AppContext
 from receiver.story.domains import claimed, settle
@@ -42,18 +43,31 @@ def deploy(context: AppContext, release: Release) -> Release:
         # A new slug is durable before the ledger names it; the disk works while the new processes come up.
         with disk.synced(context.paths.slugs) if release.builds else nullcontext():
             snapshot_config(context, release)
-            run_release_command(context, release)
-            release = start(context, release)
-            if not release.builds:
-                # Not before: the user waits for the start, and nothing is left to do while the processes load.
-                settle_in(context, release)
-            wait_until_healthy(context, release)
+            beside = Beside(context, release)
+            release = started(context, release, beside)
         checkpoint.reach("healthy")
         commit(context, release)
+        beside.keep()
     release = announce(context, release)
     context.ledger.keep_copy(release)
     prune(context)
     return release
+
+
+def started(context: AppContext, release: Release, beside: Beside) -> Release:
+    """The release with all of its processes up and healthy; started again when it lacked only a place to write."""
+    while True:
+        try:
+            with beside.watched():
+                run_release_command(context, release)
+                release = start(context, release)
+                if not release.builds and not beside.given:
+                    # Not before: the user waits for the start, and nothing is left to do while the processes load.
+                    settle_in(context, release)
+                wait_until_healthy(context, release)
+                return release
+        except Again:
+            release = context.ledger.release(release.number)
 
 
 def settle_in(context: AppContext, release: Release) -> None:

@@ -42,11 +42,9 @@ def test_code_that_writes_beside_itself_finds_its_data_there_release_after_relea
     refused = repo.push()
     assert refused.code != 0 and "app.json:1: the app needs the config var NEEDED" in refused.remote, str(refused)
     assert say(laptop, "config:set", "beside", "NEEDED=1").code == 0
-    told = repo.push()
-    assert told.code != 0 and "storage: [app.sqlite3]" in told.remote, str(told)
-    assert say(laptop, "storage:mount", "beside", "app.sqlite3").code == 0
     first = repo.push()
     assert first.code == 0 and "build has low" in first.remote and "Made a secret for KEY" in first.remote, str(first)
+    assert "beside writes to app.sqlite3 beside its code: that is of its data from now on" in first.remote, str(first)
     key = laptop.get("beside").body.split()[2]
     repo.commit({"more": "code"})
     assert repo.push().code == 0

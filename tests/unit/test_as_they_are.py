@@ -182,10 +182,10 @@ def test_the_lock_of_a_workspace_counts_or_the_push_is_refused() -> None:
         ("KeyError: 'SECRET_KEY'", "build: {config: [SECRET_KEY]}"),
         ("django.core.exceptions.ImproperlyConfigured: Set the DATABASE_URL environment variable", "config: [DATABASE_URL]"),
         ("decouple.UndefinedValueError: API_KEY not found. Declare it", "config: [API_KEY]"),
-        ("Error: pg_config executable not found.", "apt install libpq-dev"),
-        ("fatal error: ffi.h: No such file or directory", "apt install libffi-dev"),
-        ("error: command 'x86_64-linux-gnu-gcc' failed: No such file or directory", "apt install build-essential"),
-        ("run Composer with `--ignore-platform-req=ext-curl --ignore-platform-req=ext-dom`", "apt install php-curl php-xml"),
+        ("Error: pg_config executable not found.", "apt:allow libpq-dev"),
+        ("fatal error: ffi.h: No such file or directory", "apt:allow libffi-dev"),
+        ("error: command 'x86_64-linux-gnu-gcc' failed: No such file or directory", "apt:allow build-essential"),
+        ("run Composer with `--ignore-platform-req=ext-curl --ignore-platform-req=ext-dom`", "apt:allow php-curl php-xml"),
         ("Because the current Python version (3.11.2) does not satisfy Python>=3.12 and you", "python: 3.12"),
         ("make: *** No rule", ""),
     ],
@@ -257,6 +257,16 @@ def test_packages_of_debian_are_named_as_such() -> None:
         read({"shipit.yml": "apt: ['ffmpeg; reboot']\n"})
 
 
+def test_an_aptfile_is_read_and_what_is_no_package_of_debian_in_it_is_told() -> None:
+    text = "# media\nffmpeg  libpq5:amd64\n:repo:deb http://x.test/ stable main\nhttps://x.test/a.deb\n"
+    manifest = read({"Aptfile": text, "shipit.yml": "apt: [ffmpeg, g++]\n"})
+    assert manifest.apt == ("ffmpeg", "g++", "libpq5")
+    assert [line.split(": ")[0] for line in manifest.notices] == ["Aptfile:3", "Aptfile:4"]
+    for name in ("ffmpeg-", "-y", "x;y", "A"):
+        with pytest.raises(Rejected, match="Aptfile:1"):
+            read({"Aptfile": f"{name}\n"})
+
+
 def test_pages_that_a_build_makes_are_served_without_a_line() -> None:
     package = {"scripts": {"start": "npx @11ty/eleventy --serve", "build": "npx @11ty/eleventy"}}
     found = read_manifest(FakeTree({"package.json": json.dumps(package)}))
@@ -292,3 +302,19 @@ def test_init_writes_what_the_project_needs_and_touches_nothing_that_is_there(
 def test_the_server_that_a_project_requires_is_the_one_that_starts_it(server: str, line: str) -> None:
     files = {"app.py": "from flask import Flask\napp = Flask(__name__)\n", "requirements.txt": f"flask\n{server}\n"}
     assert read_manifest(FakeTree(files)).processes[0].command == line
+
+
+def test_dokkus_checks_is_the_healthcheck_of_web() -> None:
+    text = "WAIT=2\nTIMEOUT=10 \nATTEMPTS=3\n\n# a page\nhttp://x.test/health  all well\n/other\nnonsense\n"
+    manifest = read({"CHECKS": text})
+    check = manifest.processes[0].check
+    assert (check.path, check.content, check.timeout) == ("/health", "all well", 38)
+    assert [line.split(" ")[0] for line in manifest.notices] == ["CHECKS:8:", "CHECKS:"]
+    mine = read({"CHECKS": text, "shipit.yml": "processes: {web: {healthcheck: {path: /up, timeout: 5}}}\n"})
+    assert (mine.processes[0].check.path, mine.processes[0].check.timeout) == ("/up", 5)
+
+
+def test_an_example_of_an_environment_names_config_vars() -> None:
+    text = "# what it needs\nSECRET_KEY=change-me\nexport MAIL_SERVER=\n#OPTIONAL=1\nPORT=8000\nlower=1\n"
+    assert read({".env.example": text}).example == (".env.example", ("SECRET_KEY", "MAIL_SERVER"))
+    assert read({}).example == ("", ())

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from receiver.errors import BuildFailed, Cancelled, Failure, HostFault
+from receiver.errors import BuildFailed, Cancelled, Failure, HostFault, Unhealthy
 from receiver.ledger.ledger import Ledger
 from receiver.model import Change, Check, CheckKind, Listen, Origin, ProcessType, Release, Status
 from receiver.names import TypeName
-from receiver.root.client import Agent
+from receiver.root.client import Agent, BuildResult
 from receiver.settings import Settings
 from receiver.sources.git.repository import Git
 from receiver.story import build as building
@@ -34,6 +34,7 @@ class Recorder:
         self.said: list[str] = []
         self.fails: dict[str, BaseException] = {}
         self.seconds: list[tuple[str, float]] = []
+        self.last: list[str] = []
 
     def do(self, what: str) -> None:
         self.done.append(what)
@@ -44,7 +45,7 @@ class Recorder:
     def __getattr__(self, verb: str) -> Callable[..., Any]:
         answers: dict[str, Any] = {"read_config": {}, "release_command": 0, "processes": [], "in_use": set()}
 
-        def call(*given: object) -> Any:
+        def call(*given: object, **more: object) -> Any:
             self.do(verb)
             return answers.get(verb)
 
@@ -211,3 +212,27 @@ def test_a_killed_worker_s_release_is_put_away_before_the_next(context: AppConte
     done = deployed(context, recorder, pushed(context, "b" * 40))
     assert done[0] == "take_away" and context.ledger.release(left.number).status is Status.FAILED
     assert context.ledger.current_number() == 2
+
+
+def test_a_release_that_lacks_only_a_place_to_write_is_given_it_and_started_again(
+    context: AppContext, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failure = Unhealthy("no", details=["OSError: [Errno 30] Read-only file system: 'data'"])
+    recorder.fails["check"] = failure
+    monkeypatch.setattr(Recorder, "output", lambda recorder: nullcontext(0), raising=False)
+
+    def mount(made: Recorder, app: str, number: int, output: int) -> BuildResult:
+        made.do("mount")
+        del made.fails["check"]
+        return BuildResult(0, "new")
+
+    monkeypatch.setattr(Recorder, "mount", mount, raising=False)
+    release = pushed(context)
+    context.ledger.paths.release(release.number).build_plan.write_text('{"storage": []}')
+    done = deployed(context, recorder, release)
+    assert [what for what in done if what in ("start", "check", "mount", "commit")] == [
+        "start", "check", "mount", "start", "check", "commit",
+    ]  # fmt: skip
+    live = context.ledger.current()
+    assert live is not None and (live.storage, live.digest) == ((("data", "data"),), "new")
+    assert context.ledger.state().storage == (("data", "data"),)

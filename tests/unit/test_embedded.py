@@ -142,10 +142,10 @@ def test_what_runs_with_a_mark_in_its_environment_is_found() -> None:
 
 def test_one_line_of_the_settings_changes_and_nothing_else() -> None:
     text = "# mine\ndomain: a.example  # old\nkeep: 9\nbuild_environment:\n  domain: x\n"
-    assert places.with_line(text, "domain", "b.example") == text.replace(
+    assert settings.with_line(text, "domain", "b.example") == text.replace(
         "domain: a.example  # old", "domain: b.example"
     )
-    assert places.with_line(text, "http_port", 8080) == text + "http_port: 8080\n"
+    assert settings.with_line(text, "http_port", 8080) == text + "http_port: 8080\n"
 
 
 def test_the_first_settings_are_read_back_as_they_were_meant() -> None:

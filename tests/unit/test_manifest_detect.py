@@ -199,7 +199,7 @@ def test_a_dockerfile_that_cannot_be_built_as_it_is_said_is_told_before_anything
 def test_files_of_other_receivers_are_said_to_do_nothing() -> None:
     files = {"Procfile": "web: x", "Dockerfile": "", "Aptfile": "", ".buildpacks": "", "Cargo.toml": ""}
     notices = read_manifest(FakeTree(files)).notices
-    assert [told.split(":")[0] for told in notices] == ["Dockerfile", ".buildpacks", "Aptfile", "Cargo.toml"]
+    assert [told.split(":")[0] for told in notices] == ["Dockerfile", ".buildpacks", "Cargo.toml"]
 
 
 def test_poetry_without_its_lock_is_told_what_to_type() -> None:

@@ -170,7 +170,7 @@ def test_what_every_record_of_its_format_has_may_not_be_missing(value: Release |
 CARRIED = {
     "slug", "environment", "environment_key", "origin", "runtime", "release_command",
     "processes", "formation", "build_config", "env", "digest", "warm", "serving",
-    "domains", "capabilities", "process_env", "shares", "static", "storage", "image", "machine",
+    "domains", "capabilities", "process_env", "shares", "static", "storage", "image", "machine", "apt",
 }  # fmt: skip
 OWN = {
     "app", "number", "format", "change", "status", "by", "created", "config_base", "target", "took_over", "fresh",

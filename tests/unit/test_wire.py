@@ -24,6 +24,8 @@ REQUESTS = [
     Request(Verb.READ_CONFIG, BLOG, 0),
     Request(Verb.BUILD, BLOG, 8),
     Request(Verb.LIST_PARTS, BLOG, 8),
+    Request(Verb.MOUNT, BLOG, 8),
+    Request(Verb.INSTALL_PACKAGES, BLOG, packages=("g++", "libpq-dev")),
     Request(Verb.CLEAR_CACHE, AppName("blog")),
     Request(Verb.RELEASE_COMMAND, BLOG, 8),
     Request(Verb.CHECK_FILES, BLOG, releases=(5, 8)),

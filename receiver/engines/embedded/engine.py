@@ -26,7 +26,8 @@ from receiver.errors import HostFault, Rejected, as_root
 from receiver.model import Listen, Release
 from receiver.names import AppName, TypeName
 from receiver.paths import SHIPIT_USER, Layout, app_user, build_user
-from receiver.system import disk, family
+from receiver.system import apt, disk, family
+from receiver.system.run import start
 
 KEPT_LOGS = 10  # releases of an app whose logs stay
 STATES: Mapping[int, ProcessState] = {
@@ -153,6 +154,9 @@ class EmbeddedEngine(LogFiles):
         known = settings.load(self._layout.settings)
         memory, tasks = job.limits.memory or known.build_memory, job.limits.tasks or known.build_tasks
         return jobs.run(self._layout, job, stdin, stdout, stderr, tty=tty, memory=memory, tasks=tasks)
+
+    def install_packages(self, app: AppName, packages: Sequence[str], output: int) -> int:
+        return start(apt.install(packages), env=apt.ENVIRONMENT, stdout=output, stderr=output).wait()
 
     def stop_job(self, name: str) -> None:
         jobs.stop(self._layout, name)

@@ -86,8 +86,8 @@ def notices(pushed: Pushed) -> list[str]:
     if beside := loose(pushed):
         what = " and ".join(f"{'the database' if path == found.database else 'MEDIA_ROOT'} ({path})" for path in beside)
         told.append(
-            f"Settings put {what} beside the code, where nothing can be written and nothing stays. If the server's "
-            f"do too, write into shipit.yml:  storage: [{', '.join(beside)}]"
+            f"Settings put {what} beside the code, which is read-only and does not stay: of the app's data that is, as with "
+            f"storage: [{', '.join(beside)}] in shipit.yml."
         )
     needed = {name.partition("[")[0] for name in packages(pushed.tree)}
     served = pushed.settings.serving.assets

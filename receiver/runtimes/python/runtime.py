@@ -81,6 +81,11 @@ class Python(Runtime):
     def above(self, tree: Tree, root: str, problems: Problems) -> None:
         nearly.check_lock_above(tree, root, problems)
 
+    def storage(self, pushed: Pushed) -> tuple[tuple[str, str], ...]:
+        from receiver.runtimes.python import django
+
+        return tuple((path, path) for path in django.loose(pushed))
+
     def writes(self, pushed: Pushed) -> list[tuple[str, str]]:
         from receiver.runtimes.python import django
 

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from host.apps import asked
+from lab import snapshot
 from lab.client import Client
 from lab.host import Host
 
 from contract.runtimes.samples import BOTH, SAMPLES, Sample
 
 HERE = Path(__file__).parent
+APT = "apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends"
+# Of no runtime: a build command, and a program that Debian's base runs.
+RUN = {
+    "shipit.yml": "build: {command: cp mark made}\nrun: perl server.pl $PORT\n",
+    "server.pl": (
+        "use IO::Socket::INET; my $s = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $ARGV[0],\n"
+        "    Listen => 9, ReuseAddr => 1) or die; open(my $f, '<', 'made'); my $m = <$f>;\n"
+        "while (my $c = $s->accept) { while (<$c>) { last if /^\\r?$/ }\n"
+        '    print $c "HTTP/1.0 200 OK\\r\\nContent-Length: " . length($m) . "\\r\\n\\r\\n$m"; close $c }\n'
+    ),
+}
 SITE = "/usr/lib/shipit/current/lib/python3*/site-packages/receiver/runtimes"
 
 
@@ -28,13 +41,39 @@ def server(shared_host: Host) -> Host:
     return shared_host
 
 
+@pytest.fixture(scope="module")
+def newer() -> Iterator[Host]:
+    with Host.boot(snapshot.installed_tree("trixie"), "runtimes") as machine:
+        yield machine
+
+
+@pytest.mark.slow
+def test_each_runtime_s_sample_is_live_on_trixie(newer: Host, tmp_path: Path) -> None:
+    laptop = Client(newer, tmp_path / "laptop", key=snapshot.admin_key())
+    samples = {name: sample for name, sample in SAMPLES.items() if name != "toy"}
+    newer.sh(f"{APT} {' '.join(sample.apt for sample in samples.values())}", check=True, timeout=400)
+    wrong = {}
+    for name, files in [*((name, {**one.files, one.answers: "one"}) for name, one in samples.items()), ("run", RUN)]:
+        pushed = laptop.repo(f"on-{name}", {"mark": "one", **files}).push()
+        if pushed.code or laptop.get(f"on-{name}").body.strip() != "one":
+            wrong[name] = str(pushed)
+    assert not wrong, "\n\n".join(wrong.values())
+
+
+@pytest.mark.slow
+def test_what_no_runtime_finds_is_built_and_run_by_its_own_words(server: Host, laptop: Client) -> None:
+    repo = laptop.repo("own-words", {**RUN, "mark": "one"})
+    assert repo.push(check=True).ok and laptop.get("own-words").body == "one"
+    repo.commit({"mark": "two"})
+    assert repo.push(check=True).ok and laptop.get("own-words").body == "two"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLES)
 def test_a_sample_is_live_and_code_alone_makes_nothing_again(server: Host, laptop: Client, name: str) -> None:
     sample: Sample = SAMPLES[name]
     if sample.apt:
-        install = f"apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends {sample.apt}"
-        server.sh(install, check=True, timeout=400)
+        server.sh(f"{APT} {sample.apt}", check=True, timeout=400)
     repo = laptop.repo(f"app-{name}", {**sample.files, sample.answers or "README.md": "one"})
     first = repo.push()
     assert first.code == 0, str(first)

@@ -1,0 +1,65 @@
+"""`apt:*`: which packages of Debian apps may have installed. The list is the server's settings'; root alone writes them."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from receiver import names, settings
+from receiver.cli import out
+from receiver.cli.args import Name, json_option
+from receiver.cli.main import Context
+from receiver.errors import Rejected
+from receiver.here import typed
+from receiver.ledger.ledger import Ledger, apps
+from receiver.system import apt, disk
+
+PATTERN = Name("package", names.package_pattern)
+
+
+@click.command()
+@click.argument("packages", type=PATTERN, nargs=-1, required=True)
+@click.pass_obj
+def allow(ctx: Context, packages: tuple[str, ...]) -> None:
+    """Let apps have these packages of Debian installed (`apt` of shipit.yml, Aptfile). On the server, by root.
+
+    What a package does when it is installed, it does as root. `*` stands for any letters.
+
+    \b
+    Examples:
+      shipit apt:allow libpq-dev ffmpeg
+      shipit apt:allow "php-*"
+    """
+    if os.geteuid():
+        words = f"shipit apt:allow {' '.join(packages)}"
+        raise Rejected("Packages are allowed on the server itself, by root.", hint=f"On the server: {words}")
+    known = settings.load(ctx.layout.settings).apt_allow.split()
+    if new := [name for name in packages if name not in known]:
+        text = ctx.layout.settings.read_text(encoding="utf-8") if ctx.layout.settings.exists() else ""
+        text = settings.with_line(text, "apt_allow", " ".join([*known, *new]).join('""'))
+        disk.write_atomically(ctx.layout.settings, text.encode(), 0o644)
+    out.say(f"Apps may have installed: {' '.join([*known, *new])}. The next push asks for it.")
+
+
+@click.command()
+@json_option
+@click.pass_obj
+def report(ctx: Context, form: str) -> None:
+    """Show which packages the live releases ask for, whether they are there, and what is allowed."""
+    wanted: dict[str, list[str]] = {}
+    for app in apps(ctx.layout):
+        live = Ledger(ctx.layout.app(app)).current() if ctx.caller.sees(app) else None
+        for name in live.apt if live else ():
+            wanted.setdefault(name, []).append(app)
+    gone = apt.missing(sorted(wanted))
+    rows = [{"package": name, "apps": ", ".join(used), "there": "no" if name in gone else "yes"}
+            for name, used in sorted(wanted.items())]  # fmt: skip
+    allowed = settings.load(ctx.layout.settings).apt_allow
+    if form == "json":
+        out.show_json({"allowed": allowed.split(), "packages": rows})
+        return
+    out.table(
+        rows, {"package": "PACKAGE", "apps": "APPS", "there": "THERE"}, empty="No live release asks for a package."
+    )
+    out.say(f"Allowed: {allowed}" if allowed else typed("Nothing is allowed yet: shipit apt:allow PACKAGE"))

@@ -1,0 +1,133 @@
+"""An app that writes beside its code, where a release is read-only: the place becomes one of its data, and it is started again.
+
+Only where the commit has nothing: what it has would never change again by a push.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+
+from receiver import names
+from receiver.errors import BuildFailed, Failure, Unhealthy
+from receiver.manifest import Tree
+from receiver.model import Change, Release
+from receiver.runtimes.all import RUNTIMES
+from receiver.sources.all import origin_of, source_of
+from receiver.story.advice import beside, file_beside
+from receiver.story.context import AppContext
+from receiver.system import disk
+
+PLACES = 5  # that one release may be given
+MAX_SOURCES = 300
+_DATABASE = re.compile(
+    rb"(?:sqlite:/{3}|dirname|basedir|BASE_DIR|connect\(|filename|storage|database)[^\n]{0,100}?"
+    rb"[\"'/]((?:[\w.-]+/)?[\w-]+\.(?:db|sqlite3?))[\"']",
+    re.IGNORECASE,
+)
+_ASIDE = re.compile(r"(?:^|/)(?:tests?|docs?|examples?|migrations|node_modules)/|(?:^|/)(?:test_|conftest)")
+
+
+class Beside:
+    """What one release is given. `start` tries; `keep` is for when it is live."""
+
+    def __init__(self, context: AppContext, release: Release) -> None:
+        self.context, self.release = context, release
+        self.given: list[tuple[str, str]] = []
+
+    @contextmanager
+    def watched(self) -> Iterator[None]:
+        """Raises Again in place of a failure that ends when the release is started once more."""
+        try:
+            yield
+        except (Unhealthy, BuildFailed) as failure:
+            if not self._give(failure):
+                raise
+            raise Again from failure
+
+    def keep(self) -> None:
+        """The places are the app's from now on."""
+        if self.given:
+            mounted = {place: data for data, place in self.context.ledger.state().storage}
+            mounted |= {place: data for data, place in self.given}
+            storage = tuple(sorted((data, place) for place, data in mounted.items()))
+            self.context.ledger.change_state(lambda state: replace(state, storage=storage))
+
+    def _give(self, failure: Failure) -> bool:
+        context, release = self.context, self.context.ledger.release(self.release.number)
+        # Who has taken a place away by a command is not given it again.
+        pushed = release.builds and release.change is Change.DEPLOY
+        if not pushed or release.image or not release.digest or len(self.given) >= PLACES:
+            return False
+        lines = [*(failure.details or context.say.last)]
+        database = ""
+        if any("database" in line for line in lines):
+            with suppress(Failure):
+                database = _database(source_of(context.paths, origin_of(release)).tree(origin_of(release)))
+        places = [
+            place for place in (beside(lines, database), file_beside(lines)) if place and _is_free(release, place)
+        ]
+        if not places:
+            return False
+        context.agent.stop(release.app, release.number, wait=True)
+        given, place = next(
+            ((given, place) for place in places if (given := self._mounted(release, place))), (None, "")
+        )
+        if not given:
+            return False
+        self.given.append((place, place))
+        context.ledger.save(given)
+        context.say.step(
+            f"{release.app} writes to {place} beside its code: that is of its data from now on ($DATA_DIR/{place})"
+        )
+        context.say.line(
+            f"The same in shipit.yml, for another server:  storage: [{', '.join(at for _, at in given.storage)}]"
+        )
+        return True
+
+    def _mounted(self, release: Release, place: str) -> Release | None:
+        """The release with one more place in its slug; None when the commit has something there."""
+        context = self.context
+        storage = tuple(sorted((*release.storage, (place, place)), key=lambda pair: pair[1]))
+        path = context.paths.release(release.number).build_plan
+        plan = json.loads(path.read_bytes())
+        plan["storage"] = [[str(context.paths.data / data), at] for data, at in storage]
+        disk.write_atomically(path, json.dumps(plan, indent=1).encode() + b"\n", 0o640, lasts=disk.Lasts.LATER)
+        with suppress(Failure), context.say.output() as output:
+            result = context.agent.mount(release.app, release.number, output)
+            if not result.code:
+                return replace(release, storage=storage, digest=result.digest)
+        return None
+
+
+class Again(Exception):
+    """The release can be started once more."""
+
+
+def _is_free(release: Release, place: str) -> bool:
+    try:
+        names.slug_path(place)
+    except Failure:
+        return False
+    taken = [*(at for _, at in release.storage), *(made for runtime in RUNTIMES for made in runtime.makes)]
+    return not any(f"{place}/".startswith(f"{other}/") or other.startswith(f"{place}/") for other in taken)
+
+
+def _database(tree: Tree) -> str:
+    """Where the sources have their SQLite database, if all of them say the same; "" if they do not."""
+    paths = [
+        p
+        for p in tree.files()
+        if p.endswith((".py", ".js", ".ts", ".cjs", ".mjs", ".rb", ".go")) and not _ASIDE.search(p)
+    ]
+    found = {}
+    for path in sorted(paths, key=len)[:MAX_SOURCES]:
+        for match in _DATABASE.finditer(tree.read(path) or b""):
+            # Beside the source that says so, or above it.
+            ups = match[0].lower().count(b"dirname") or match[0].lower().count(b"basedir")
+            where = "/".join(path.split("/")[:-ups]) if ups else ""
+            found[f"{where}/{match[1].decode()}".lstrip("/")] = path
+    return min(found) if len(found) == 1 else ""

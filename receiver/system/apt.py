@@ -1,0 +1,34 @@
+"""How apt is asked to install packages, and which of some are there. Pure, but for `missing`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from receiver.system.run import PATH, run
+
+ENVIRONMENT = {"PATH": PATH, "LANG": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive", "APT_LISTCHANGES_FRONTEND": "none"}
+# The words of a command are arguments of this, never shell text. Another apt may be at work: it is waited for.
+_INSTALL = """
+apt-get -q -q update || echo "The lists of packages could not be renewed; going on with those that are there."
+for name; do
+    # Exactly this: apt takes a name that it does not know for a pattern, and its last letter for an order.
+    apt-cache pkgnames "$name" | grep -qxF -- "$name" || { echo "There is no package $name in this Debian." >&2; exit 100; }
+done
+exec apt-get -q -y --no-remove --no-install-recommends -o DPkg::Lock::Timeout=600 -o Dpkg::Use-Pty=0 \
+    -o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold install "$@"
+"""
+
+
+def install(packages: Sequence[str]) -> tuple[str, ...]:
+    """The command that installs packages, which must be names that were parsed."""
+    return ("/bin/sh", "-c", _INSTALL, "sh", *packages)
+
+
+def missing(packages: Sequence[str]) -> list[str]:
+    """Those that are not installed."""
+    if not packages:
+        return []
+    form = "${Package} ${db:Status-Status}\n"
+    told = run(["dpkg-query", "--show", f"--showformat={form}", *packages], check=False).out.split("\n")
+    there = {line.partition(" ")[0] for line in told if line.endswith(" installed")}
+    return [name for name in packages if name not in there]

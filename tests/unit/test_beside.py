@@ -1,0 +1,56 @@
+"""An app that writes beside its code: which place its trouble names, and what is in the way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from trees import FakeTree
+
+from receiver.inside import builder
+from receiver.story.advice import beside
+from receiver.story.beside import _database
+
+SLUG = "/var/lib/shipit/apps/blog/slugs/v3"
+
+
+@pytest.mark.parametrize(
+    ("line", "place"),
+    [
+        (f"OSError: [Errno 30] Read-only file system: '{SLUG}/app/static/config'", "app/static/config"),
+        (f"OSError: [Errno 30] Read-only file system: '{SLUG}/blog/../.data'", ".data"),
+        ("OSError: [Errno 30] Read-only file system: 'logs/app.log'", "logs"),
+        ("Error: EROFS: read-only file system, mkdir './data/'", "data"),
+        ("Error: ENOENT: no such file or directory, mkdir 'data/uploads'", "data"),
+        (f"FileNotFoundError: [Errno 2] No such file or directory: '{SLUG}/logs/x.log'", "logs"),
+        (f"OSError: [Errno 30] Read-only file system: '{SLUG}/css/a.css' -> '{SLUG}/build/a.1.css'", "build"),
+        ("panic: mkdir data/db: read-only file system", "data/db"),
+        ("Errno::EROFS: Read-only file system @ dir_s_mkdir - uploads", "uploads"),
+        ("sqlite3.OperationalError: unable to open database file", "var/app.db"),
+        ("OSError: [Errno 30] Read-only file system: '/etc/x'", ""),
+        (f"OSError: [Errno 30] Read-only file system: '{SLUG}/../../x'", ""),
+        ("ModuleNotFoundError: No module named 'x'", ""),
+        ("FileNotFoundError: [Errno 2] No such file or directory: 'config.yml'", ""),
+    ],
+)
+def test_the_place_that_an_app_wants_to_write_to_is_found(line: str, place: str) -> None:
+    assert beside(["something", line, "Worker exiting"], "var/app.db") == place
+
+
+def test_the_database_is_what_all_sources_call_it() -> None:
+    source = 'URI = os.environ.get("URI") or "sqlite:///" + os.path.join(basedir, "app.db")\n'
+    assert _database(FakeTree({"config.py": source})) == "app.db"
+    assert _database(FakeTree({"config.py": source, "x.js": "new Database({filename: './other.sqlite3'})"})) == ""
+
+
+def test_only_what_keeps_a_directory_in_a_commit_gives_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in ("kept/.gitkeep", "kept/below/.gitignore", "code/app.py", "file"):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).touch()
+    assert builder.mount([["/data/kept", "kept"], ["/data/new", "new/x"]]) == 0
+    assert (str(Path("kept").readlink()), str(Path("new/x").readlink())) == ("/data/kept", "/data/new")
+    assert Path(".storage/kept/.gitkeep").exists()
+    assert builder.mount([["/data/kept", "kept"], ["/data/code", "code"]]) == 1
+    assert builder.mount([["/data/file", "file"]]) == 1
+    assert Path("code/app.py").exists()
