@@ -49,6 +49,9 @@ END
 shut=
 while IFS= read -r -d '' file; do
     below=${file%/.htaccess}; below=${below#"$root"}
+    # Not one that shuts some files alone.
+    awk '{ l = tolower($0) } l ~ /^[ \t]*<(files|limit)/ { d++ } l ~ /^[ \t]*<\/(files|limit)/ { d-- }
+        !d && l ~ /^[ \t]*(deny from all|require all denied)/ { shuts = 1 } END { exit !shuts }' "$file" || continue
     if [ "$below" ]; then shut="$shut location ^~ \"$below/\" { return 404; }"; fi
 done < <(grep -RlisZE --include=.htaccess '^[[:space:]]*(deny from all|require all denied)' "$root" || true)
 cat >"$place/nginx.conf" <<END

@@ -15,9 +15,6 @@ from receiver import names
 from receiver.errors import BuildFailed, Failure, Unhealthy
 from receiver.manifest import Tree
 from receiver.model import Change, Release
-from receiver.runtimes.all import RUNTIMES
-from receiver.sources.all import origin_of, source_of
-from receiver.story.advice import beside, file_beside
 from receiver.story.context import AppContext
 from receiver.system import disk
 
@@ -57,6 +54,10 @@ class Beside:
             self.context.ledger.change_state(lambda state: replace(state, storage=storage))
 
     def _give(self, failure: Failure) -> bool:
+        # What knows every source and runtime is slow to import, and only a failure needs it.
+        from receiver.sources.all import origin_of, source_of
+        from receiver.story.advice import beside, file_beside
+
         context, release = self.context, self.context.ledger.release(self.release.number)
         # Who has taken a place away by a command is not given it again.
         pushed = release.builds and release.change is Change.DEPLOY
@@ -108,6 +109,8 @@ class Again(Exception):
 
 
 def _is_free(release: Release, place: str) -> bool:
+    from receiver.runtimes.all import RUNTIMES
+
     try:
         names.slug_path(place)
     except Failure:
