@@ -69,7 +69,9 @@ def build(slug: Path, file: str, limit: int) -> None:
             os.utime(f"{top}/{name}", (0, 0), follow_symlinks=False)
     words = ["build", "--isolation=chroot", "--format=docker", "--layers", f"--file={file}", f"--tag={NAME}"]
     words += arguments(Path(file).read_text(errors="replace"), store)
-    if code := store.call(*words, ".", also=wanted(os.environ)):
+    # podman 5 goes into the image's root by pivot_root(2), and cannot leave the old one where the cage has mounts of its
+    # own; chroot(2), as podman 4 does it, is enough: what a build is kept in is the cage.
+    if code := store.call(*words, ".", also={**wanted(os.environ), "BUILDAH_NOPIVOT": "1"}):
         raise SystemExit(code)
     told = json.loads(store.lines("image", "inspect", "--format={{json .Config}}", NAME)[0]) or {}
     about = {"port": exposed(told), "workdir": told.get("WorkingDir") or ""}

@@ -93,8 +93,12 @@ class ImageSource(Stored):
 
         oid = received(self.paths.repo, fill, check)
         self._lay_down(file, image.id)
+        unheeded = (
+            "Its HEALTHCHECK is not run; what shipit checks: the label shipit.yml, processes: {web: {healthcheck: …}}"
+        )
         return Origin(self.kind, oid, title=title, author=by, ref=image.id[:19]), [
-            f"{image.name or 'An image'}, {len(image.layers)} layers, {image.size / 2**20:.1f} MiB"
+            *([unheeded] if image.healthcheck else []),
+            f"{image.name or 'An image'}, {len(image.layers)} layers, {image.size / 2**20:.1f} MiB",
         ]
 
     def _lay_down(self, file: IO[bytes], image: str) -> None:

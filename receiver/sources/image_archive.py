@@ -81,13 +81,14 @@ class Members:
 
 
 class Examined(NamedTuple):
-    """An image as its archive describes it. `port`: where it listens, 0 = it does not say. `layers`: their digests, unpacked. `workdir`: where its processes begin. `size`: bytes of them all, unpacked where that could be told."""
+    """An image as its archive describes it. `port`: where it listens, 0 = it does not say. `layers`: their digests, unpacked. `workdir`: where its processes begin. `healthcheck`: it says how it wants to be checked. `size`: bytes of them all, unpacked where that could be told."""
 
     id: str
     name: str
     port: int
     layers: tuple[str, ...]
     workdir: str
+    healthcheck: bool
     size: int
     files: Mapping[str, str]
 
@@ -134,7 +135,14 @@ def examined(file: IO[bytes], limits: Limits) -> Examined:
             holds="Nothing was received.", hint=AGAIN,
         )  # fmt: skip
     return Examined(
-        f"sha256:{digest}", name, exposed(config), tuple(map(str, diffs)), workdir(config), size, labelled(config)
+        f"sha256:{digest}",
+        name,
+        exposed(config),
+        tuple(map(str, diffs)),
+        workdir(config),
+        _checks(config),
+        size,
+        labelled(config),
     )
 
 
@@ -270,6 +278,12 @@ def workdir(config: Mapping[str, Any]) -> str:
     said = config.get("config")
     told = said.get("WorkingDir") if isinstance(said, dict) else None
     return printable(told)[:MAX_NAME] if isinstance(told, str) else ""
+
+
+def _checks(config: Mapping[str, Any]) -> bool:
+    said = config.get("config")
+    told = said.get("Healthcheck") if isinstance(said, dict) else None
+    return isinstance(told, dict) and told.get("Test") not in (None, [], ["NONE"])
 
 
 def exposed(config: Mapping[str, Any]) -> int:

@@ -189,6 +189,11 @@ def test_an_image_that_nobody_would_build_is_refused_with_one_sentence(tmp_path:
     assert len(caught.value.message) < 300 and caught.value.message.isprintable()
 
 
+def test_a_healthcheck_that_will_not_run_is_noticed(tmp_path: Path) -> None:
+    for told, noticed in (({"Test": ["CMD", "true"]}, True), ({"Test": ["NONE"]}, False), ("x", False), (None, False)):
+        assert looked_at(tmp_path, config_of(config={"Healthcheck": told})).healthcheck is noticed
+
+
 def test_an_image_that_is_cut_anywhere_is_refused(tmp_path: Path) -> None:
     noise = random.Random(7).randbytes(600_000)
     for files in (image(layer("a", noise), layer("b", noise[:1000])), oci(layer("a", noise), layer("b", noise[:1000]))):

@@ -18,8 +18,9 @@ from lab import snapshot
 from lab.background import wait_for
 from lab.client import Client
 from lab.host import Host
+from security.test_images import entry
 
-from contract.sources.images import PLACE, build, podman, saved, server_with_podman
+from contract.sources.images import PLACE, SERVE, build, podman, saved, server_with_podman
 from receiver.client.image import without
 from receiver.sources.image_archive import opened
 
@@ -243,6 +244,67 @@ def test_a_bad_image_is_refused_with_one_clear_message_and_nothing_is_changed(
     assert after == before and live(admin, app) == "v1"
 
 
+def hostile(*entries: tarfile.TarInfo) -> bytes:
+    """A layer of these; a file holds its own name."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for info in entries:
+            content = info.name.encode() if info.isreg() else b""
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return out.getvalue()
+
+
+def under(image: bytes, top: bytes) -> bytes:
+    """The image with one more layer on top of its own."""
+
+    def change(files: dict[str, bytes]) -> None:
+        told = json.loads(files["manifest.json"])
+        config = json.loads(files[told[0]["Config"]])
+        digest = hashlib.sha256(top).hexdigest()
+        files[f"{digest}.tar"] = top
+        told[0]["Layers"].append(f"{digest}.tar")
+        files["manifest.json"] = json.dumps(told).encode()
+        history = [*config.get("history", []), {"created_by": "nobody"}]
+        diffs = [*config["rootfs"]["diff_ids"], f"sha256:{digest}"]
+        rewritten(files, rootfs={"type": "layers", "diff_ids": diffs}, history=history)
+
+    return edited(image, change)
+
+
+CLIMBS = {
+    "by its name": [entry("../../../../../../../../../../mnt/evil")],
+    "from the root": [entry("/mnt/evil")],
+    "by a link": [entry("out", tarfile.SYMTYPE, "/mnt"), entry("out/evil")],
+    "by a link up": [entry("a/out", tarfile.SYMTYPE, "../../../../../../../../mnt"), entry("a/out/evil")],
+    "by a hard link": [entry("evil", tarfile.LNKTYPE, "../../../../../../../../etc/hostname"), entry("evil")],
+    "by a hard link from the root": [entry("evil", tarfile.LNKTYPE, "/etc/hostname"), entry("evil")],
+    "to remove": [entry("../../../../../../../../etc/.wh.hostname"), entry("etc", tarfile.SYMTYPE, "/etc"), entry("etc/.wh.hostname")],
+}  # fmt: skip
+
+
+def test_what_a_layer_holds_stays_in_the_image_or_is_refused(
+    server: Host, admin: Client, images: dict[str, bytes], app: str
+) -> None:
+    server.sh("ln -f /etc/hostname /mnt/plain/witness 2>/dev/null || cp /etc/hostname /mnt/plain/witness", check=True)
+    for name, entries in CLIMBS.items():
+        sent = admin.ssh(f"deploy {app} -", input=under(images["one"], hostile(*entries)))
+        assert sent.code in (0, 1, 2) and "Traceback" not in sent.err, f"{name}: {sent}"
+        assert admin.get(app).body.strip() == "one", name
+        outside = server.sh(
+            "ls /mnt/evil; cmp /etc/hostname /mnt/plain/witness; ls -d /etc/passwd /mnt/plain", check=False
+        )
+        assert outside.out == "/etc/passwd\n/mnt/plain\n", f"{name}: {outside}"
+    device, disk, root = entry("kmem", tarfile.CHRTYPE), entry("sda", tarfile.BLKTYPE), entry("root-shell")
+    device.devmajor, device.devminor, disk.devmajor, disk.devminor, root.mode = 1, 2, 254, 0, 0o6755
+    whiteouts = [entry("bin/.wh.nc"), entry("home/.wh..wh..opq")]
+    sent = admin.ssh(f"deploy {app} -", input=under(images["one"], hostile(device, disk, root, *whiteouts)))
+    assert sent.code == 0 and admin.get(app).body.strip() == "one", str(sent)
+    # What podman makes of them: no device that opens, and a bit that does nothing (NoNewPrivileges).
+    seen = say(admin, "run", app, "cat /kmem /sda | wc -c; ls /bin/nc; grep NoNewPrivs /proc/self/status")
+    assert seen.out.split() == ["0", "NoNewPrivs:", "1"], str(seen)
+
+
 @pytest.fixture(scope="module")
 def registry(server: Host) -> str:
     """Debian's docker-registry on the server itself, for `ann` alone."""
@@ -356,5 +418,18 @@ def test_with_podman_5_one_image_follows_another(tmp_path: Path) -> None:
             sent = admin.ssh("deploy shop -", input=saved(host, f"web:{mark}"))
             assert sent.code == 0 and admin.get("shop").body.strip() == mark, str(sent)
         assert say(admin, "run", "shop", "echo $MARK; exit 7").code == 7
+        # A Dockerfile with podman 5, too.
+        lines = ["FROM scratch", "COPY root /", "RUN chown 7:7 /serve", "ENV MARK=built FIXED=80", "EXPOSE 80"]
+        files = {"Dockerfile": "\n".join([*lines, 'CMD ["/bin/sh", "/serve"]', ""]), "root/serve": SERVE}
+        made = admin.repo(
+            "made", {**files, "root/bin/sh": (host.directory / "plain/build/root/bin/busybox").read_bytes()}
+        )
+        for tool in ("mkdir", "echo", "id", "cat", "touch", "ls", "sleep", "httpd", "kill", "chown"):
+            (made.path / "root/bin" / tool).symlink_to("sh")
+        (made.path / "root/bin/sh").chmod(0o755)
+        made.commit()
+        say(admin, "apps:create", "made", check=True)
+        pushed = made.push()
+        assert pushed.ok and admin.get("made").body.strip() == "built", str(pushed)
         back = say(admin, "rollback", "shop")
         assert back.code == 0 and admin.get("shop").body.strip() == "one", str(back)
