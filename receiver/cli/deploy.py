@@ -10,7 +10,7 @@ import click
 from receiver.caller import Role
 from receiver.cli.args import DROP_WEB, app_argument, ledger_of
 from receiver.cli.main import Context
-from receiver.errors import Denied, Rejected
+from receiver.errors import Denied, Rejected, as_root
 from receiver.ledger.ledger import Ledger
 from receiver.model import Change, Origin
 from receiver.names import AppName, is_release, release_number
@@ -18,7 +18,7 @@ from receiver.story.submit import Submission, tell
 
 archive_type = click.option(
     "--archive-type", "kind", default="", metavar="TYPE",
-    help="Refuse any other than this: tar, tar.gz, tar.xz, tar.bz2, tar.zst, zip, deb.",
+    help="Refuse any other than this: tar, tar.gz, tar.xz, tar.bz2, tar.zst, zip, deb, rpm.",
 )  # fmt: skip
 
 
@@ -44,6 +44,9 @@ drop_web = click.option("--drop-web", is_flag=True, help=DROP_WEB)
 )
 @click.option("--image", default="", metavar="REF", help="Fetch this container image from its registry.")
 @signature
+@click.option(
+    "--system", is_flag=True, help="Refused: says how a package is installed into the machine, and why not so."
+)
 @drop_web
 @click.pass_obj
 def deploy(
@@ -57,6 +60,7 @@ def deploy(
     pypi: str,
     image: str,
     signature: str,
+    system: bool,
     drop_web: bool,
 ) -> int:
     """Build and put live as a new release: the live commit again, a stored one, or an archive.
@@ -67,12 +71,19 @@ def deploy(
       shipit deploy blog v7                  what v7 was built from
       shipit deploy blog main                what was pushed there, a tag, or a commit's id
       shipit deploy blog - < tree.tar.gz     tar (gz, xz, bz2, zst) or zip from standard input
-      shipit deploy blog - < blog-1.2.whl    a wheel, a Debian package
+      shipit deploy blog - < blog-1.2.whl    a wheel, a deb, an rpm
       shipit deploy blog --url https://example.org/blog-1.2.tar.gz --sha256 DIGEST
       shipit deploy blog --pypi blog==1.2
       shipit deploy blog --image registry.example.org/blog:1.2
     """
     ledger = ledger_of(ctx, app)
+    if system:
+        raise Rejected(
+            "shipit installs nothing into the system: a package's scripts would run as root, and there would be no way back.",
+            holds="Nothing was received.",
+            hint=f"As a release, unpacked beside others: shipit deploy {app} - < FILE\n"
+            f"For the machine, by its administrator: {as_root('apt install ./FILE.deb')}",
+        )
     if image:
         if url or what or pypi or kind or signature:
             raise Rejected("An image of a registry, or something else: not both.", hint=f"deploy {app} --image REF")

@@ -20,7 +20,9 @@ from receiver.paths import Layout
 from receiver.proxy.endpoint import address
 from receiver.sources.pull import access, hook
 from receiver.sources.pull.remote import checked_pattern, checked_ref
-from receiver.sources.pull.wish import OFTEN, SELDOM, Follow, Place
+from receiver.sources.pull.status import checked_url as checked_status
+from receiver.sources.pull.status import is_url, told
+from receiver.sources.pull.wish import OFTEN, SELDOM, WAIT, Follow, Place
 from receiver.story.submit import tell
 from receiver.system import disk
 from receiver.system.audit import Audit
@@ -40,6 +42,8 @@ _UNITS = {"": 60, "s": 1, "m": 60, "h": 3600, "d": 86400}
     "--verify-signatures/--no-verify-signatures", "signed", default=None, help="Only what a signer has signed."
 )
 @click.option("--webhook/--no-webhook", default=None, help="Look when a webhook comes, and print what to enter for it.")
+@click.option("--wait-for", metavar="URL|COMMAND", help="Take a commit only when this speaks well of it; off: at once.")
+@click.option("--wait-most", metavar="1h", help="For how long it may say nothing (60s to 7d; default 1h).")
 @click.option("--off", is_flag=True, help="Follow nothing any more; keys and passwords stay.")
 @click.pass_obj
 def sync(
@@ -51,6 +55,8 @@ def sync(
     tags: str | None,
     signed: bool | None,
     webhook: bool | None,
+    wait_for: str | None,
+    wait_most: str | None,
     off: bool,
 ) -> int:
     """Follow a repository elsewhere: fetch a branch or tag, and put it live when it has moved.
@@ -59,6 +65,8 @@ def sync(
     Examples:
       shipit git:sync blog https://github.com/ann/blog main --every 5m
       shipit git:sync blog git@github.com:ann/blog --tags 'v*'
+      shipit git:sync blog --wait-for 'https://api.github.com/repos/ann/blog/commits/{commit}/status'
+      shipit git:sync blog --wait-for './may-go $COMMIT'
       shipit git:sync blog                    look now
       shipit git:sync blog --off
     """
@@ -90,6 +98,10 @@ def sync(
         now = replace(now, signed=signed)
     if every is not None:
         now = replace(now, every=seconds(every))
+    if wait_for is not None:
+        now = replace(now, wait_for=waited(wait_for), waiting=0.0, waits_on="")
+    if wait_most is not None:
+        now = replace(now, wait_most=seconds(wait_most) or WAIT)
     place.save(now)
     if url or every is not None:
         timed(ctx, app, now)
@@ -145,6 +157,17 @@ def seconds(text: str) -> int:
     return found
 
 
+def waited(text: str) -> str:
+    """What is waited for, as it is kept: a URL, a command of one line; "" for `off`."""
+    if text == "off":
+        return ""
+    if is_url(text):
+        return checked_status(text)
+    if not text.strip() or not text.isprintable() or len(text) > 1000:
+        raise Rejected("What is waited for is a URL or a command of one line.", hint="--wait-for './may-go $COMMIT'")
+    return text
+
+
 def words(every: int) -> str:
     return next(
         f"{every // size}{unit}" for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)) if not every % size
@@ -176,6 +199,8 @@ def fields(follow: Follow | None) -> dict[str, str]:
         "follows": follow.what,
         "every": words(follow.every) if follow.every else "when asked",
         "signatures": "checked" if follow.signed else "",
+        "waits for": told(follow.wait_for),
+        "waiting since": out.when(follow.waiting),
         "looked": out.when(follow.looked) if follow.looked else "",
         "at": f"{follow.name} {follow.seen[:8]}".strip(),
         "refused": follow.refused,

@@ -39,6 +39,8 @@ def row(ledger: Ledger, release: Release, current: int, pinned: tuple[int, ...])
         "release": release.name,
         "status": status,
         "source": came_by(release),
+        "kind": release.origin.kind if release.origin else "",
+        "id": release.origin.id if release.origin else "",
         "commit": (release.commit or "")[:8],
         "what": describe(release),
         "by": release.by,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from receiver.manifest import Problems, Pushed
@@ -11,7 +12,7 @@ from receiver.manifest.command import Server
 from receiver.model import WEB, CheckKind
 from receiver.names import is_digest
 from receiver.paths import DISK, PYTHON
-from receiver.runtimes.base import BuildPlan, Evidence, Made, Project, Runtime, Step, Trouble
+from receiver.runtimes.base import BuildPlan, Evidence, Made, Part, Project, Runtime, Slug, Step, Trouble
 
 POINTER = "shipit-disk.json"  # in the commit: which disk it is
 QEMU = Path("/usr/bin/qemu-system-x86_64")
@@ -51,6 +52,10 @@ class Disk(Runtime):
         if QEMU.exists() or not os.path.lexists(slug / ".disk"):
             return None
         return Trouble(f"needs {QEMU}, which is not there", dead=True)
+
+    def parts(self, slug: Slug) -> Iterator[Part]:
+        if found := _pointer(slug.read(POINTER, 2**16)):
+            yield Part("generic", "disk", found[0])
 
     def plan(self, project: Project) -> BuildPlan:
         digest, format = _pointer(project.tree.read(POINTER)) or ("", "")

@@ -15,6 +15,7 @@ from typing import IO, Any
 from receiver.errors import Failure, Rejected, printable
 from receiver.model import Origin
 from receiver.names import Oid
+from receiver.runtimes.package.plain import ZSTD
 from receiver.runtimes.packed import ENDINGS
 from receiver.sources import about
 from receiver.sources.base import Stored
@@ -27,7 +28,7 @@ from receiver.system.run import PIPE, Program, find, start
 # What an archive begins with (tar: at 257).
 MAGIC = {
     b"\x1f\x8b": "tar.gz", b"\xfd7zXZ\0": "tar.xz", b"BZh": "tar.bz2", b"\x28\xb5\x2f\xfd": "tar.zst", b"PK\3\4": "zip",
-    b"!<arch>\ndebian-binary": "deb",
+    b"!<arch>\ndebian-binary": "deb", b"\xed\xab\xee\xdb": "rpm",
 }  # fmt: skip
 KINDS = ("tar", *MAGIC.values())
 USTAR = slice(257, 262)
@@ -167,7 +168,7 @@ def jailed(content: int, out: int, report: int, what: tuple[Any, ...]) -> None:
         signal.signal(signal.SIGPIPE, signal.SIG_IGN)
         from receiver.sources import unpack
 
-        modules = ("gzip", "lzma", "bz2", "encodings.idna", "encodings.cp437")
+        modules = ("gzip", "lzma", "bz2", ZSTD, "encodings.idna", "encodings.cp437")
         for name in modules:
             __import__(name)
         for kind, most in (

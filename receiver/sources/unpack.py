@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import stat
 import tarfile
 import unicodedata
@@ -18,8 +17,9 @@ from dataclasses import dataclass, field
 from typing import IO, Any, NamedTuple, cast
 
 from receiver.errors import Rejected
-from receiver.runtimes.package import deb
-from receiver.runtimes.packed import BESIDE, Packed
+from receiver.runtimes.package import deb, rpm
+from receiver.runtimes.package.plain import FOREIGN
+from receiver.runtimes.packed import BESIDE, Packed, called
 from receiver.runtimes.python import wheelfile
 from receiver.sources.git.receive import REF
 from receiver.sources.limits import Limits
@@ -33,7 +33,7 @@ FREE_RATIO = 64 * 2**20
 
 
 # What looks whether an archive of a kind is a package.
-PACKAGES: Mapping[str, Callable[[IO[bytes]], Packed | None]] = {"zip": wheelfile.look, "deb": deb.look}
+PACKAGES: Mapping[str, Callable[[IO[bytes]], Packed | None]] = {"zip": wheelfile.look, "deb": deb.look, "rpm": rpm.look}
 
 
 class Entry(NamedTuple):
@@ -321,8 +321,7 @@ def write(
             raise
         raise Rejected(f"The archive is damaged or cut off ({error}).", hint="Send it again.") from error
     except Exception as error:
-        # zlib.error and lzma.LZMAError are nobody's children.
-        if type(error).__name__ not in ("error", "LZMAError"):
+        if type(error).__name__ not in FOREIGN:
             raise
         raise Rejected(f"The archive is damaged or cut off ({error}).", hint="Send it again.") from error
     return writer.commit(title, when, parent)
@@ -351,7 +350,7 @@ def write_package(
     writer.file(found.file, 0o644, size, file)
     for path, raw in found.beside.items():
         writer.file(f"{BESIDE}/{found.file}/{path}", 0o644, len(raw), io.BytesIO(raw))
-    same = [old for old in replaced if re.split("[-_]", old)[0].lower() == re.split("[-_]", found.file)[0].lower()]
+    same = [old for old in replaced if called(old) == called(found.file)]
     entries = dict(writer.found.entries)
     report = writer.commit(title, when, parent, gone=[*same, *(f"{BESIDE}/{old}" for old in same)])
     return {**report, "files": len(entries), "package": found.file, "kept": len(same)}

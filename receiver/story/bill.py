@@ -6,8 +6,6 @@ The list comes from a program of the builder's, which reads what a build has lef
 from __future__ import annotations
 
 import json
-import os
-import threading
 import time
 import uuid
 from collections.abc import Iterable, Mapping
@@ -20,6 +18,7 @@ from receiver.ledger.ledger import Ledger
 from receiver.model import Release
 from receiver.root.client import Agent
 from receiver.runtimes.base import Part
+from receiver.system.drain import drained
 
 # Bytes of the list; a part has some hundred.
 MOST = 2**25
@@ -44,25 +43,9 @@ def parts_of(ledger: Ledger, agent: Agent, release: Release) -> list[Part]:
         raise NotFound(f"{release.name} of {ledger.app} has no files.")
     if not ledger.is_whole(release):
         raise NotFound(f"The files of {release.name} are not kept any more.")
-    reader, writer = os.pipe()
-    chunks: list[bytes] = []
-
-    def drain() -> None:
-        size = 0
-        while chunk := os.read(reader, 65536):
-            size += len(chunk)
-            if size <= MOST:
-                chunks.append(chunk)
-
-    thread = threading.Thread(target=drain, daemon=True)
-    thread.start()
-    try:
-        code = agent.list_parts(release.app, release.number, writer)
-    finally:
-        os.close(writer)
-        thread.join()
-        os.close(reader)
-    raw = b"".join(chunks)
+    with drained(MOST) as said:
+        code = agent.list_parts(release.app, release.number, said.fd)
+    raw = said.text
     if code:
         raise HostFault(
             f"What was installed for {release.name} cannot be listed (exit code {code}).",

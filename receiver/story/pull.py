@@ -17,13 +17,16 @@ from receiver.ledger.ledger import Ledger
 from receiver.model import Change
 from receiver.names import Oid
 from receiver.paths import Layout
+from receiver.root.client import Agent
 from receiver.settings import Settings
 from receiver.sources.pull import remote
 from receiver.sources.pull.source import PullSource
+from receiver.sources.pull.status import Verdict, told
 from receiver.sources.pull.wish import Follow, Place
 from receiver.story import verdict
 from receiver.story.admit import Admission, approve_for
 from receiver.story.submit import Submission, tell
+from receiver.story.waits import verdict_on
 from receiver.system import disk
 
 REASON_MAX = 500
@@ -74,6 +77,9 @@ class Pull:
             tell(f"{seen.ref} of {follow.url} is at {seen.oid[:8]}, which is live.")
             return 0
         try:
+            # Of a tag it is known which commit it is when it is here.
+            if not seen.ref.startswith("refs/tags/") and not self._may(follow, seen, seen.oid):
+                return 0
             return self._bring(follow, seen)
         except (Busy, Cancelled):
             raise
@@ -91,6 +97,8 @@ class Pull:
         with remote.fetched(self._place, follow, seen, self.settings.max_push * 2**20) as (git, oid):
             if follow.signed:
                 tell(f"{oid[:8]} is signed by {remote.check_signature(self._place, git, seen, oid)}")
+            if seen.ref.startswith("refs/tags/") and not self._may(follow, seen, oid):
+                return 0
             last = Oid(follow.commit)
             if last and last != oid and not self.ledger.state().allow_force_push:
                 # What is not kept here any more is there, if they have it.
@@ -107,6 +115,40 @@ class Pull:
         if code:
             self._save(lambda now: replace(now, refused=f"{release.name}: {release.reason}"[:REASON_MAX]))
         return code
+
+    def _may(self, follow: Follow, seen: remote.Seen, commit: Oid) -> bool:
+        """Whether what has to speak well of the commit does; False while it says nothing, and nobody asked.
+
+        Raises Rejected when it says that it is not well, or has said nothing for too long; Busy when somebody asked, and it
+        says nothing yet.
+        """
+        if not follow.wait_for:
+            return True
+        found, why = verdict_on(
+            self.ledger, lambda: Agent.connect(self.layout.agent_socket), self._place, follow.wait_for, commit, seen.ref
+        )
+        now = time.time()
+        since = follow.waiting if follow.waits_on == seen.oid and follow.waiting else now
+        pending = found is Verdict.PENDING
+        self._save(lambda f: replace(f, waiting=since if pending else 0.0, waits_on=seen.oid if pending else ""))
+        if found is Verdict.SUCCESS:
+            tell(f"{commit[:8]} went well: {told(follow.wait_for)}")
+            return True
+        if found is Verdict.FAILURE:
+            raise Rejected(
+                f"{commit[:8]} of {seen.ref} did not go well: {why} ({told(follow.wait_for)}).",
+                hint=f"When it has, by itself or after all: shipit git:sync {self.ledger.app}",
+            )
+        if now - since > follow.wait_most:
+            self._save(lambda f: replace(f, waiting=0.0, waits_on=""))
+            raise Rejected(
+                f"Nothing was said of {commit[:8]} of {seen.ref} for {(now - since) / 60:.0f} minutes: {why}.",
+                hint=f"When it has gone well: shipit git:sync {self.ledger.app}",
+            )
+        if not self.asked:
+            return False
+        then = "The timer asks again." if follow.every else f"Ask again: shipit git:sync {self.ledger.app}"
+        raise Busy(f"Nobody has said yet whether {commit[:8]} of {seen.ref} goes well: {why}.", hint=then)
 
     def _serves(self, follow: Follow, seen: remote.Seen) -> bool:
         """Whether just this was taken before, and is live."""

@@ -7,8 +7,10 @@ with and what is repeated to look for superlinear time.
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
+import struct
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -27,10 +29,14 @@ from receiver.names import AppName
 from receiver.ops.all import sections
 from receiver.proxy import probe
 from receiver.records import encode
+from receiver.runtimes import go
 from receiver.runtimes.build import build_plan
+from receiver.runtimes.package import rpm
 from receiver.runtimes.python import lockfile
 from receiver.runtimes.read import read_manifest
 from receiver.sources.git import commits, submodules
+from receiver.sources.pull import status
+from receiver.story import bill
 
 Target = Callable[[bytes], object]
 TARGETS: dict[str, Target] = {}
@@ -370,6 +376,55 @@ def answer(end: object, data: bytes) -> None:
     with suppress(OSError):
         end.sendall(data)
         end.shutdown(socket.SHUT_WR)
+
+
+def rpm_seed() -> bytes:
+    """The least that is an RPM package: a lead, an empty header of signatures, a header, one file without compression."""
+    texts = {1000: b"hello", 1001: b"1.0", 1002: b"1", 1022: b"noarch", 1049: b"python3", 1125: b"gzip"}
+    store, index = b"", b""
+    for tag, text in texts.items():
+        index += struct.pack(">IIII", tag, 6 if tag != 1049 else 8, len(store), 1)
+        store += text + b"\0"
+    name = b"usr/lib/systemd/system/hello.service\0"
+    content = b"[Service]\nExecStart=/usr/bin/hello\n"
+    fields = (1, 0o100644, 0, 0, 1, 0, len(content), 8, 1, 0, 0, len(name), 0)
+    head = b"070701" + b"".join(b"%08x" % field for field in fields) + name
+    cpio = head + b"\0" * (-len(head) % 4) + content + b"\0" * (-len(content) % 4)
+    cpio += b"070701" + b"0" * 88 + b"0000000b" + b"0" * 8 + b"TRAILER!!!\0\0\0\0"
+    signatures = b"\x8e\xad\xe8\x01" + b"\0" * 12
+    header = b"\x8e\xad\xe8\x01\0\0\0\0" + struct.pack(">II", len(texts), len(store)) + index + store
+    return rpm.MAGIC + b"\x03\0\0\0" + b"\0" * 88 + signatures + header + gzip.compress(cpio, mtime=0)
+
+
+@target(rpm_seed(), words=(b"\0", b"\xff\xff\xff\xff", b"zstd\0", b"xz\0", b"070701", b"\0\0\0\x08"), limit=2**20)
+def rpm_package(data: bytes) -> object:
+    return rpm.of_bytes(data)
+
+
+@target(
+    b"\x7fELF" + go.BUILT + b"\x08\x02" + b"\0" * 16 + b"\x06go1.22" + b"\x30" + b"0" * 16 + b"dep\tx.org/a\tv1.0\n" + b"1" * 16,
+    words=(go.BUILT, b"\xff\xff\xff\xff\x7f", b"dep\t", b"=>\t", b"\n"), limit=2**20,
+)  # fmt: skip
+def go_program(data: bytes) -> object:
+    return list(go.built(data))
+
+
+@target(
+    b'{"state": "success", "sha": "%s"}' % (b"a" * 40), b'[{"name": "a", "status": "failed"}]', b"success",
+    b'{"check_runs": [{"name": "t", "status": "completed", "conclusion": "success"}]}',
+    words=(b'"', b"[", b"{", b"null", b'"state":', b'"status":', b'{"check_runs": ['), limit=status.MOST,
+    floods=(numbered, lambda size: nested(1000, size)),
+)  # fmt: skip
+def ci_status(data: bytes) -> object:
+    return status.understood(data, names.oid("a" * 40))
+
+
+@target(
+    b'{"kind": "npm", "name": "a", "version": "1", "license": "", "tool": false, "more": [["a", "b"]]}\n',
+    words=(b'"', b"[", b"{", b"\n", b"null", b'"more": [[', b"[]"), limit=2**20,
+)  # fmt: skip
+def listed_parts(data: bytes) -> object:
+    return [bill.purl(part) for part in bill.parsed(data)]
 
 
 @target(

@@ -144,6 +144,9 @@ def test_provenance_says_who_when_from_what_and_with_what_and_the_server_signs_i
     assert built["resolvedDependencies"][0]["digest"] == {"gitCommit": head}
     assert built["buildType"] and said["predicate"]["runDetails"]["builder"]["id"].startswith("ssh://shipit@")
     assert asked(laptop, "releases:info", "blog", "v3")["key"] == mine
+    # Of each release the list says from where its files came, whatever it changed.
+    rows = {row["release"]: (row["kind"], row["id"], row["source"]) for row in asked(laptop, "releases", "blog")}
+    assert rows["v4"] == ("git", head, "config") and rows["v3"] == ("git", head, "git"), rows
     # Signed by a key that whoever is shipit has, and nobody else.
     place = laptop.home / "provenance"
     place.mkdir()

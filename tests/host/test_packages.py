@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from lab.client import Client
 from lab.host import Host
 
 from host.apps import asked, newest, pushed, say
+from host.rpms import rpm, ubuntu_deb
 from host.test_laptop import shipit
 from host.wheels import wheel
 
@@ -44,6 +46,25 @@ def test_a_push_a_wheel_and_a_deb_of_one_app_and_back(shared_host: Host, laptop:
     # A wheel once more: the same environment was kept for it.
     again = say(laptop, "deploy", "mixed", "v2")
     assert again.code == 0 and "Installing" not in again.out and laptop.get("mixed").body == "by wheel", str(again)
+
+
+def test_an_rpm_and_a_deb_of_ubuntu_are_releases_as_any_other_and_none_of_their_scripts_runs(
+    shared_host: Host, laptop: Client, tmp_path: Path
+) -> None:
+    say(laptop, "apps:create", "redhat", check=True)
+    sent = send(laptop, "redhat", rpm(tmp_path, serve=SERVE.replace("open('mark', 'rb').read()", "b'by rpm'")))
+    assert sent.code == 0 and "hello-1.0-1.noarch.rpm" in sent.err, str(sent)
+    assert "needs it: " in sent.out and "no-such-lib" in sent.out and "libnone.so.7" in sent.out
+    assert laptop.get("redhat").body == "by rpm" and not shared_host.exists("/ran")
+    broken = send(laptop, "redhat", rpm(tmp_path, "1.1", "raise SystemExit(3)\n", payload="w6.xzdio"))
+    assert broken.code == 1 and laptop.get("redhat").body == "by rpm", str(broken)
+    sent = send(laptop, "redhat", ubuntu_deb(tmp_path, serve=SERVE.replace("open('mark', 'rb').read()", "b'by zstd'")))
+    assert sent.code == 0 and laptop.get("redhat").body == "by zstd", str(sent)
+    assert say(laptop, "rollback", "redhat", "v1").code == 0 and laptop.get("redhat").body == "by rpm"
+    found = {
+        one["purl"] for one in json.loads(say(laptop, "releases:sbom", "redhat", "v1", check=True).out)["components"]
+    }
+    assert found == {"pkg:rpm/rpm/hello@1.0-1?arch=noarch"}, found
 
 
 def test_a_wheel_in_a_pushed_tree_has_its_procfile_and_its_wheelhouse_and_the_next_one_is_only_sent(

@@ -81,6 +81,7 @@ def test_a_key_for_one_app_cannot_even_look_at_another(layout: Layout, capsys: p
         (["git:set", "blog", "deploy-branch", "a..b"], 2, "not a branch"),
         (["git:set", "blog", "force-push", "maybe"], 2, "on or off"),
         (["status"], 2, "Missing argument"),
+        (["deploy", "blog", "-", "--system"], 2, "installs nothing into the system"),
     ],
 )  # fmt: skip
 def test_bad_input_gets_one_clear_error_and_changes_nothing(

@@ -9,9 +9,12 @@ from io import BytesIO
 from typing import IO, Any, cast
 
 from receiver.errors import Rejected
+from receiver.runtimes.package.plain import FOREIGN, plain
 from receiver.runtimes.packed import LONGEST, Packed
 
 MAGIC = b"!<arch>\n"
+# How a part of it ends, and by what that is compressed (deb(5)).
+KINDS = {"": "", ".gz": "gzip", ".xz": "xz", ".zst": "zstd", ".bz2": "bzip2", ".lzma": "lzma"}
 UNITS = re.compile(r"(?:usr/)?lib/systemd/system/([A-Za-z0-9][A-Za-z0-9@:._-]{0,99}\.service)", re.ASCII)
 # Bytes that the files of a package may unpack to while it is looked at, and how many files it may have.
 MOST, MOST_FILES = 2**32, 200_000
@@ -94,36 +97,14 @@ class Window:
         return raw
 
 
-class Bounded:
-    """A stream that ends with a refusal after so many bytes."""
-
-    def __init__(self, file: IO[bytes], most: int) -> None:
-        self._file, self._left = file, most
-
-    def read(self, size: int = -1) -> bytes:
-        raw = self._file.read(size)
-        self._left -= len(raw)
-        if self._left < 0:
-            raise Rejected("The Debian package unpacks to more than it may.")
-        return raw
-
-
 def _tar(name: str, part: IO[bytes], most: int) -> tarfile.TarFile:
-    plain: Any = part
-    if name.endswith(".gz"):
-        import gzip
-
-        plain = gzip.GzipFile(fileobj=part)
-    elif name.endswith(".xz"):
-        import lzma
-
-        plain = lzma.LZMAFile(part)  # noqa: SIM115 - read to its end, and the part is the caller's
-    elif not name.endswith(".tar"):
+    kind = KINDS.get(name.partition(".tar")[2])
+    if kind is None:
         raise Rejected(
-            f"The Debian package has a {name[:20]!a}, and only gzip, xz and none are known here.",
+            f"The Debian package has a {name[:20]!a}, which is not known here.",
             hint="Pack it again: dpkg-deb -R FILE.deb tree && dpkg-deb --root-owner-group -Zxz -b tree FILE.deb",
         )
-    return tarfile.open(fileobj=cast(IO[bytes], Bounded(plain, most)), mode="r|")
+    return tarfile.open(fileobj=plain(kind, part, most), mode="r|")
 
 
 def _files(archive: tarfile.TarFile, wanted: Any) -> Iterator[tuple[str, bool, bytes]]:
@@ -150,7 +131,6 @@ def of_bytes(raw: bytes) -> Packed | None:
     except (Rejected, tarfile.TarError, OSError, EOFError, ValueError, OverflowError, MemoryError):
         return None
     except Exception as error:
-        # zlib.error and lzma.LZMAError are nobody's children.
-        if type(error).__name__ not in ("error", "LZMAError"):
+        if type(error).__name__ not in FOREIGN:
             raise
         return None

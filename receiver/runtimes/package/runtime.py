@@ -1,10 +1,10 @@
-"""A Debian package as an app: unpacked into the release, installed nowhere, its maintainer's scripts never run."""
+"""A Debian or RPM package as an app: unpacked into the release, installed nowhere, its maintainer's scripts never run."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from receiver.errors import Rejected
 from receiver.manifest import Problems, Pushed, Tree
@@ -12,7 +12,7 @@ from receiver.model import WEB, ProcessEnv
 from receiver.names import type_name
 from receiver.runtimes import packed
 from receiver.runtimes.base import BuildPlan, Evidence, Made, Part, Project, Runtime, Slug, Step, Suggestion
-from receiver.runtimes.package import deb, unit
+from receiver.runtimes.package import deb, rpm, unit
 from receiver.runtimes.python import module
 
 DIRECTORY = "package"
@@ -26,29 +26,42 @@ code=$?; rm -f .unpacked.tar; exit $code
 """
 
 
+FORMATS: Mapping[str, Callable[[bytes], packed.Packed | None]] = {".deb": deb.of_bytes, ".rpm": rpm.of_bytes}
+
+
+def at_top(tree: Tree) -> list[str]:
+    """The packages at the top of a tree."""
+    return sorted(path for ending in FORMATS for path in packed.at_top(tree, ending))
+
+
 class Package(Runtime):
-    """A tree with one .deb at its top."""
+    """A tree with one .deb or .rpm at its top."""
 
     name = "deb"
     makes = (DIRECTORY,)
 
     def finds(self, pushed: Pushed) -> Evidence | None:
-        found = packed.at_top(pushed.tree, ".deb")
+        found = at_top(pushed.tree)
         return Evidence(found[0]) if found else None
 
     def check(self, pushed: Pushed, problems: Problems) -> None:
-        if len(found := packed.at_top(pushed.tree, ".deb")) > 1:
+        if len(found := at_top(pushed.tree)) > 1:
             problems.add(
                 found[1], f"There are several packages at the top: {', '.join(found[:4])}.", "Keep one of them."
             )
 
     def plan(self, project: Project) -> BuildPlan:
-        file = packed.at_top(project.tree, ".deb")[0]
+        file = at_top(project.tree)[0]
         facts = f"{RECIPE} {project.tree.files()[file]}"
         unpack = Step(f"Unpacking {file}", ("/bin/sh", "-c", _UNPACK, "sh", file, DIRECTORY))
+        kind = "deb"
+        if file.endswith(".rpm"):
+            kind = "rpm"
+            argv = module.argv(project, "receiver.runtimes.package.unpack", file, DIRECTORY)
+            unpack = Step(f"Unpacking {file}", argv)
         made = Made(DIRECTORY, hashlib.sha256(facts.encode()).hexdigest(), (unpack,))
         argv = module.argv(project, "receiver.runtimes.package.missing", file)
-        return BuildPlan(f"deb {file}", {}, (made,), (Step(f"Looking for what {file} needs", argv),))
+        return BuildPlan(f"{kind} {file}", {}, (made,), (Step(f"Looking for what {file} needs", argv),))
 
     def process(self, project: Project) -> ProcessEnv:
         path = tuple(
@@ -57,10 +70,10 @@ class Package(Runtime):
         return ProcessEnv(path=path, variables=(("PACKAGE", f"$SLUG/{DIRECTORY}"),))
 
     def suggests(self, pushed: Pushed) -> Suggestion | None:
-        file = packed.at_top(pushed.tree, ".deb")[0]
+        file = at_top(pushed.tree)[0]
         texts = _texts(pushed.tree, file)
         files = frozenset(texts.get("files", b"").decode(errors="replace").splitlines())
-        name = file.partition("_")[0]
+        name = packed.called(file)
         found = {}
         for path, raw in sorted(texts.items()):
             kind = _process_type(path, name)
@@ -85,6 +98,12 @@ class Package(Runtime):
                 fields = deb.fields(slug.read(f"{packed.BESIDE}/{file}/control", packed.LONGEST))
                 if fields:
                     yield Part("deb", fields["Package"], fields["Version"], more=(("arch", fields["Architecture"]),))
+            elif file.endswith(".rpm"):
+                said = slug.read(f"{packed.BESIDE}/{file}/header", packed.LONGEST).decode(errors="replace")
+                found = dict(re.findall(r"^(Name|Version|Architecture|License): (\S.*)$", said, re.MULTILINE))
+                if {"Name", "Version", "Architecture"} <= found.keys():
+                    arch = (("arch", found["Architecture"]),)
+                    yield Part("rpm", found["Name"], found["Version"], found.get("License", ""), more=arch)
 
     def example(self, pushed: Pushed) -> str:
         return "web: a-program-of-the-package --port $PORT"
@@ -107,5 +126,5 @@ def _texts(tree: Tree, file: str) -> Mapping[str, bytes]:
     if found := packed.beside(tree, file):
         return found
     raw = tree.read(file)
-    said = deb.of_bytes(raw) if raw else None
+    said = FORMATS[file[-4:]](raw) if raw else None
     return said.beside if said else {}

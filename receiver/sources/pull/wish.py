@@ -11,6 +11,7 @@ from receiver.system import disk
 
 # Seconds between two looks.
 OFTEN, SELDOM = 60, 7 * 86400
+WAIT = 3600  # for what others say of a commit, if nothing else is said
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,11 @@ class Follow(Record):
 
     `seen` is what the ref `name` was at when that was last tried, `refused` why it did not go live ("": it did), `commit`
     the last commit that was taken. `looked` is when the other side was last asked; `failing` since when it cannot be
-    reached (0.0: it can), `reason` why, `times` how often."""
+    reached (0.0: it can), `reason` why, `times` how often.
+
+    `wait_for` is the URL or the command that has to speak well of a commit before it is taken ("": nothing has to),
+    `wait_most` for how long (s) it may say nothing; `waiting` since when that is so of what the ref is at (`waits_on`),
+    0.0: of nothing."""
 
     url: str = field(metadata=own(text))
     format: Format = field(default=FORMAT, metadata=own(format_number))
@@ -36,6 +41,10 @@ class Follow(Record):
     failing: float = field(default=0.0, metadata=own(real))
     reason: str = field(default="", metadata=own(text))
     times: int = field(default=0, metadata=own(whole()))
+    wait_for: str = field(default="", metadata=own(text, since=Format(1, 4)))
+    wait_most: int = field(default=WAIT, metadata=own(whole(SELDOM, low=OFTEN), since=Format(1, 4)))
+    waiting: float = field(default=0.0, metadata=own(real, since=Format(1, 4)))
+    waits_on: str = field(default="", metadata=own(text, since=Format(1, 4)))
 
     @property
     def what(self) -> str:

@@ -1,0 +1,55 @@
+"""Waiting for what others say of a commit before it is deployed: a status at a URL, or a command of the app's own.
+
+Nothing waits here: each look asks once, and what is not known yet is asked again by the next.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import threading
+from collections.abc import Callable
+
+from receiver.errors import HostFault, Rejected
+from receiver.ledger.ledger import Ledger
+from receiver.names import Oid
+from receiver.root.client import Agent
+from receiver.root.oneoff import written
+from receiver.sources.pull.status import Verdict, asked, is_url
+from receiver.sources.pull.wish import Place
+from receiver.system.drain import drained
+
+PENDING = 75  # of a command (sysexits EX_TEMPFAIL)
+LONGEST = 120.0  # seconds that a command may take
+MOST = 2**14
+
+
+def verdict_on(
+    ledger: Ledger, connect: Callable[[], Agent], place: Place, wait_for: str, commit: Oid, ref: str
+) -> tuple[Verdict, str]:
+    """What the URL or the command says of a commit. Raises HostFault, and Rejected where no command can run."""
+    if is_url(wait_for):
+        return asked(place, wait_for, commit)
+    current = ledger.current()
+    if current is None or not current.slug:
+        raise Rejected(
+            f"{ledger.app} has no live release yet, in which the command of --wait-for would run.",
+            hint=f"Without waiting, once: shipit git:sync {ledger.app} --wait-for off",
+        )
+    line = f"export COMMIT={shlex.quote(commit)} REF={shlex.quote(ref)}\n{wait_for}"
+    with written(ledger.paths, line) as run_id, connect() as agent:
+        late = threading.Timer(LONGEST, agent.hang_up)
+        late.daemon = True
+        null = os.open(os.devnull, os.O_RDONLY)
+        late.start()
+        try:
+            with drained(MOST) as said:
+                code = agent.run(ledger.app, current.number, run_id, (null, said.fd, said.fd), tty=False)
+        except HostFault as error:
+            raise HostFault(f"The command of --wait-for did not end within {LONGEST:.0f} s.") from error
+        finally:
+            late.cancel()
+            os.close(null)
+    lines = said.text.decode(errors="replace").strip().splitlines()
+    why = (lines[-1][:200] if lines else "") or f"exit code {code}"
+    return {0: Verdict.SUCCESS, PENDING: Verdict.PENDING}.get(code, Verdict.FAILURE), why
