@@ -79,10 +79,18 @@ def _is(path: str, usual: tuple[str, ...]) -> bool:
 def _read(tree: Tree, path: str) -> Mapping[str, Any]:
     import yaml
 
+    class Plain(yaml.SafeLoader):
+        """Without fractions and dates: 3.10 is a text."""
+
+    left_out = {f"tag:yaml.org,2002:{kind}" for kind in ("float", "timestamp")}
+    Plain.yaml_implicit_resolvers = {
+        first: [(tag, form) for tag, form in known if tag not in left_out]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
     raw = tree.read(path)
     try:
         # JSON is YAML, too. What ERB makes in a deploy.yml is text here.
-        data = yaml.safe_load(decode(path, raw or b"", MAX_BYTES))
+        data = yaml.load(decode(path, raw or b"", MAX_BYTES), Plain)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise reject(path, f"This is not YAML or JSON: {ascii(str(error))[1:200]}") from error
     if not isinstance(data, dict):
@@ -100,6 +108,9 @@ def _list(value: Any) -> list[Any]:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, (dict, list)):
+        # Aliases can make a few lines of it larger than any memory.
+        return ""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

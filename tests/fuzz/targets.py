@@ -19,6 +19,7 @@ from pathlib import Path
 from security.qcow2 import MBR, qcow2
 
 from receiver import names, settings, wire
+from receiver.cli.init_from import convert
 from receiver.errors import Failure
 from receiver.gate import keys, pubkey, push, refs, request
 from receiver.inside import diskimage
@@ -222,6 +223,30 @@ def shipit_yml(data: bytes) -> object:
 )  # fmt: skip
 def app_json(data: bytes) -> object:
     return planned({"Procfile": PROCFILE, "app.json": data})
+
+
+@target(
+    b"# x\nffmpeg libpq5:amd64\n:repo:deb http://x y\n", words=(b"a\n", b"-", b"+", b"#", b":repo:", b"://"), limit=64 * 1024,
+)  # fmt: skip
+def aptfile(data: bytes) -> object:
+    return planned({"Procfile": PROCFILE, "Aptfile": data})
+
+
+@target(
+    b"WAIT=2\nATTEMPTS=3\n/up  all well\nhttp://x/y z\n", words=(b"WAIT=9\n", b"/", b"//", b" ", b"{{", b"\n", b"#"),
+    limit=64 * 1024,
+)  # fmt: skip
+def checks(data: bytes) -> object:
+    return planned({"Procfile": PROCFILE, "CHECKS": data, ".env.example": data})
+
+
+@target(
+    b"apps:\n- process:\n    web: {cmd: a:b, workers: 2, server_name: x}\n    cron: ['* * * * * x']\n  env: {A: 1}\n",
+    b"servers: {web: {hosts: [a, b], cmd: x}}\nproxy: {host: a, healthcheck: {path: /}}\nenv: {clear: {A: 1}, secret: [B]}\n",
+    words=(b"a: 1\n", b"[", b"{", b"&a [", b"*a,", b"!!x ", b"- ", b"\n", b"'"), limit=256 * 1024,
+)  # fmt: skip
+def others_manifest(data: bytes) -> object:
+    return [convert(OneFile({path: data}), path).files() for path in ("sailor.yml", "config/deploy.yml", "app.json")]
 
 
 @target(

@@ -18,7 +18,7 @@ SAILOR = """\
 apps:
   - name: shop.example.org
     runtime: python
-    runtime_version: 3.11
+    runtime_version: 3.10
     static_paths: ["/assets:public/assets"]
     ssl: true
     env: {LEVEL: 3, DEBUG: false}
@@ -64,7 +64,7 @@ def test_sailors_manifest_becomes_ours() -> None:
     assert dict(manifest.formation) == {"web": 2, "worker": 3, "mail": 0}
     assert dict(manifest.env) == {"LEVEL": "3", "DEBUG": "false"}
     assert manifest.release_command == "python manage.py migrate && make pages"
-    assert manifest.domains == ("shop.example.org", "www.example.org") and manifest.version("python") == "3.11"
+    assert manifest.domains == ("shop.example.org", "www.example.org") and manifest.version("python") == "3.10"
     assert manifest.serving.assets == (("/assets", "public/assets"),)
     assert "postdeploy runs nowhere" in told and "tls:enable" in told
 
