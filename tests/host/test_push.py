@@ -218,7 +218,7 @@ def test_a_mistake_in_the_manifest_refuses_the_push_with_its_place_and_makes_no_
 
 def test_a_first_push_that_is_refused_leaves_no_app(laptop: Client, shared_host: Host) -> None:
     refused = laptop.repo("mistyped", files("x", procfile="web python main.py\n")).push()
-    assert refused.code != 0 and "mistyped is not there again" in refused.remote, str(refused)
+    assert refused.code != 0 and "mistyped is not there again" in refused.text, str(refused)
     assert "mistyped" not in say(laptop, "apps:list").out
     assert "mistyped" not in shared_host.sh("getent passwd; ls /var/lib/shipit/apps /etc/systemd/system").out
     assert laptop.repo("mistyped", files("two"), name="again").push().code == 0
