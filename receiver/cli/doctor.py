@@ -43,12 +43,14 @@ def doctor(ctx: Context, fix: bool, form: str) -> int:
     findings: list[Finding] = []
     mended: list[str] = []
     if os.geteuid() == 0:
+        from receiver.story.elsewhere import names_elsewhere
         from receiver.story.outdated import outdated_apps, outdated_proxy
 
         proxy = outdated_proxy(ctx.layout)
         if fix and not proxy.well and proxy.outdated and renewed(ctx, mended):
             proxy = outdated_proxy(ctx.layout)
         findings += [*host_findings(ctx.layout), proxy, *python_findings(ctx.layout)]
+        findings += names_elsewhere(ctx.layout, ctx.settings)
         with suppress(HostFault):  # another finding says that the agent does not answer
             findings += outdated_apps(ctx.layout)
         become_shipit()

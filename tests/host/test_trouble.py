@@ -60,6 +60,23 @@ def test_doctor_names_a_bus_that_is_stopped(laptop: Client, shared_host: Host) -
     assert not [line for line in unwell(shared_host) if "dbus" in line]
 
 
+def test_doctor_names_a_domain_that_leads_to_another_machine(laptop: Client, shared_host: Host) -> None:
+    pushed(laptop, "moved", "moved")
+    say(laptop, "domains:add", "moved", "here.example", "gone.example", check=True)
+    # A machine with an address of the world's own.
+    shared_host.sh(
+        "cp /etc/hosts /etc/hosts.before; printf '8.8.4.4 here.example\n192.0.2.77 gone.example\n' >> /etc/hosts"
+    )
+    shared_host.sh("ip address add 8.8.4.4/32 dev lo")
+    shared_host.sh("ip route add 192.0.2.1 $(ip -o route show default | sed 's/^default//') src 8.8.4.4")
+    try:
+        told = [line for line in unwell(shared_host) if " leads to " in line]
+    finally:
+        shared_host.sh("ip route del 192.0.2.1; ip address del 8.8.4.4/32 dev lo; mv /etc/hosts.before /etc/hosts")
+    assert told == ["moved: gone.example leads to 192.0.2.77, which is not this machine"]
+    assert not [line for line in unwell(shared_host) if " leads to " in line]
+
+
 def test_systemd_that_executes_itself_anew_fails_no_push(laptop: Client, shared_host: Host) -> None:
     repo = pushed(laptop, "anew", "one", shipit_yml=build("sleep 1"))
     again = shared_host.start("for i in 1 2 3 4 5 6 7 8; do systemctl daemon-reexec; sleep 0.4; done")

@@ -1,0 +1,82 @@
+"""Names of apps that lead to another machine, by DNS. Only where that can be known: a machine with an address of the
+world's own, and no proxy before it, to which names lead on purpose."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from receiver.errors import Failure
+from receiver.ledger.ledger import Ledger, apps
+from receiver.names import AppName
+from receiver.paths import Layout
+from receiver.proxy.vhost import domains
+from receiver.settings import Settings
+from receiver.story.examine import Finding
+
+Address = IPv4Address | IPv6Address
+# An address of each family to which nothing is sent: only the way there is asked for.
+TOWARDS = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
+PATIENCE = 5.0  # seconds for all answers of DNS together
+
+
+def names_elsewhere(layout: Layout, settings: Settings) -> Iterator[Finding]:
+    """A finding for each name that leads to other machines only. One without an address is no mistake yet."""
+    own = [one for family in TOWARDS if (one := own_address(family)) and one.is_global]
+    if not own or settings.trusted_proxies:
+        return
+    names: dict[str, AppName] = {}
+    for app in apps(layout):
+        with suppress(Failure):
+            ledger = Ledger(layout.app(app))
+            found = domains(app, ledger.state(), ledger.current(), settings)
+            names.update({name: app for name in found if not name.startswith("*")})
+    for name, addresses in resolved([*names]).items():
+        if leads_elsewhere(addresses, own):
+            there, here = (", ".join(sorted(map(str, some))) for some in (addresses, own))
+            hint = f"Have its DNS lead here ({here}), or take it away: shipit domains:remove {names[name]} {name}"
+            yield Finding(names[name], f"{name} leads to {there}, which is not this machine", False, hint)
+
+
+def leads_elsewhere(addresses: Sequence[Address], own: Sequence[Address]) -> bool:
+    """Whether none of a name's addresses is this machine's. Of a family that this machine has no address of its own of,
+    it may be the one of a router before it."""
+    known = {one.version for one in own}
+    return bool(addresses) and all(one.version in known and not is_mine(one) for one in addresses)
+
+
+def own_address(family: socket.AddressFamily) -> Address | None:
+    """The address that packets to the world leave from."""
+    with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect((TOWARDS[family], 9))
+        return ip_address(probe.getsockname()[0])
+    return None
+
+
+def is_mine(address: Address) -> bool:
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.bind((str(address), 0))
+        return True
+    return False
+
+
+def resolved(names: Sequence[str]) -> dict[str, list[Address]]:
+    """What DNS says of each name within PATIENCE; nothing of one that it does not know."""
+    found: dict[str, list[Address]] = {}
+
+    def ask(name: str) -> None:
+        with suppress(OSError, ValueError):
+            entries = socket.getaddrinfo(name, 80, type=socket.SOCK_STREAM)
+            found[name] = [ip_address(entry[4][0]) for entry in entries]
+
+    # Daemons: nobody waits for a name server that does not answer.
+    asking = [threading.Thread(target=ask, args=(name,), daemon=True) for name in names[:200]]
+    for thread in asking:
+        thread.start()
+    for number, thread in enumerate(asking):
+        thread.join(PATIENCE if number == 0 else max(0.01, PATIENCE / len(asking)))
+    return dict(found)
