@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import sys
 import tempfile
@@ -257,6 +258,9 @@ def test_what_the_page_of_the_client_says_can_be_typed(newcomer: Newcomer) -> No
 
     def migrate(command: str) -> None:
         assert newcomer.type(command).out == "migrated\n"
+        asked = "shipit run python -c 'import os; print(os.isatty(0), os.get_terminal_size().columns)'"
+        on_terminal = newcomer.type(f"script -qec {shlex.quote(f'stty cols 91; {asked}')} /dev/null").out
+        assert "True 91" in on_terminal, on_terminal
 
     def configure(command: str) -> None:
         newcomer.type(command)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -62,7 +63,7 @@ def build(
     host: Host, tag: str, mark: str, *lines: str, env: Mapping[str, str] | None = None, base: str = "scratch", copy: str = "root /"
 ) -> str:  # fmt: skip
     """Build an image whose web answers with `mark`; returns its id."""
-    text = [f"FROM {base}", f"COPY {copy}", f"ENV MARK={mark}", 'CMD ["/bin/sh", "/serve"]', *lines]
+    text = [f"FROM {base}", f"COPY {copy}", f"ENV MARK={json.dumps(mark)}", 'CMD ["/bin/sh", "/serve"]', *lines]
     text += [f"ENV {key}={value}" for key, value in (env or {}).items()]
     host.write(f"{PLACE}/Dockerfile", "\n".join(text) + "\n")
     return podman(host, f"build -q -t {shlex.quote(tag)} .").split()[-1]
