@@ -19,7 +19,7 @@ JOURNALD = "systemd-journald.service systemd-journald.socket systemd-journald-de
 def test_doctor_leaves_a_release_alone_that_still_finishes_a_request(laptop: Client, shared_host: Host) -> None:
     repo = pushed(laptop, "slow", "old", shipit_yml=SHIPIT_YML)
     with ThreadPoolExecutor(1) as pool:
-        asking = pool.submit(laptop.get, "slow", "/slow/9", timeout=30)
+        asking = pool.submit(laptop.get, "slow", "/slow/25", timeout=60)
         time.sleep(0.5)
         repo.commit({"mark": "new\n"})
         assert repo.push().ok
