@@ -33,6 +33,7 @@ def main() -> int:
     words.add_argument("--rounds", type=int, default=10, help="how often each thing is timed (default: 10)")
     words.add_argument("--pushes", type=int, default=50, help="pushes under each kind of load (default: 50)")
     words.add_argument("--apps", type=int, default=0, help="measure alone and among so many other apps that run, too")
+    words.add_argument("--serving", action="store_true", help="requests/s against a vhost by hand, too; needs wrk")
     words.add_argument("--only", choices=("hook", "shipit"), help="leave the other out; no ratios then")
     words.add_argument("--output", type=Path, default=HERE, help="where results.md and results.json go")
     chosen = words.parse_args()
@@ -46,8 +47,10 @@ def main() -> int:
         "load before": f"{os.getloadavg()[0]:.1f}",
     }
 
+    served: list[str] = []
+
     def save() -> None:
-        write(chosen.output, figures, {**facts, "load after": f"{os.getloadavg()[0]:.1f}"})
+        write(chosen.output, figures, {**facts, "load after": f"{os.getloadavg()[0]:.1f}"}, *served)
 
     with tempfile.TemporaryDirectory() as scratch:
         client = Client(snapshot.admin_key(), Path(scratch))
@@ -64,6 +67,14 @@ def main() -> int:
             close(runs)
         if chosen.apps and chosen.only != "hook":
             measure_among(chosen.apps, figures, Path(scratch) / AMONG, chosen.rounds)
+            save()
+        if chosen.serving and chosen.only != "hook":
+            # It needs this module.
+            from . import serving
+
+            say("serving")
+            found = serving.measure(list(serving.APPS), chosen.rounds)
+            served.append(f"## Serving\n{serving.ABOUT}\n\n{serving.table(found)}")
             save()
     print(table(figures))
     return 0
@@ -160,15 +171,16 @@ def machine() -> dict[str, str]:
     }
 
 
-def write(where: Path, figures: Figures, facts: dict[str, str]) -> None:
+def write(where: Path, figures: Figures, facts: dict[str, str], *served: str) -> None:
     where.mkdir(parents=True, exist_ok=True)
     whole = {"facts": facts, **asdict(figures)}
     (where / "results.json").write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
     among = f"\n\nAmong {facts.get(OTHERS)} other apps that run:\n\n{table(figures, AMONG_OTHERS, ALONE, AMONG)}"
+    behind = "".join(f"\n\n{text}" for text in served)
     told = "\n".join(f"- {name}: {value}" for name, value in {**facts, **figures.notes}.items())
     (where / "results.md").write_text(
         "# Results\nWritten by `benchmarks/run`; how it measures: README.md. Medians, in brackets the smallest and the"
-        f" largest.\n\n{table(figures)}{among if figures.of('code', AMONG) else ''}\n\n{told}\n\n# Where the time goes\n"
+        f" largest.\n\n{table(figures)}{among if figures.of('code', AMONG) else ''}{behind}\n\n{told}\n\n# Where the time goes\n"
         + "\n\n".join(f"## {name}\n{text}" for name, text in figures.traces.items())
         + "\n"
     )

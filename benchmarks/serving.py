@@ -40,6 +40,11 @@ require("http").createServer((request, response) => {
   response.end("Hello, world\\n");
 }).listen(process.argv[2]);
 """
+ABOUT = (
+    "Requests/s through a vhost written by hand, with connections that are kept, and through shipit's; on the same nginx, to"
+    " the same process, in turn. p99 in ms. Medians, in brackets the smallest and the largest. A ratio is the median of those"
+    " of each round."
+)
 # By app: what it is, its files, and what of the machine it needs.
 APPS = {
     "sync": ("gunicorn, two sync workers", "web: gunicorn app:app --workers 2\n", "app.py", WSGI),
@@ -103,6 +108,9 @@ class Series:
     p99: list[float] = field(default_factory=list)
 
 
+Found = dict[str, tuple[Series, Series]]
+
+
 def main() -> int:
     words = argparse.ArgumentParser(
         prog="python -m benchmarks.serving", description="Requests/s against a vhost by hand."
@@ -113,32 +121,38 @@ def main() -> int:
     words.add_argument("--output", type=Path, default=HERE, help="where serving.md goes")
     chosen = words.parse_args()
     facts = {**machine(), "date": time.strftime("%Y-%m-%d %H:%M"), "load before": f"{os.getloadavg()[0]:.1f}"}
-    rows = [row for row in ROWS if row[1] in chosen.apps]
-    found: dict[str, tuple[Series, Series]] = {}
-    with tempfile.TemporaryDirectory() as scratch:
-        shipit = Shipit.install(Client(snapshot.admin_key(), Path(scratch)))
-        try:
-            if "node" in chosen.apps:
-                shipit.server.sh("apt-get -qq update && apt-get -qq install -y nodejs >/dev/null", timeout=300)
-            for app in chosen.apps:
-                push(shipit, app, Path(scratch) / app).must()
-            by_hand(shipit, chosen.apps)
-            for name, app, secure in rows:
-                say(name)
-                found[name] = Series(), Series()
-                sides = (f"{app}.hand.test", host_name(app))
-                for number in range(chosen.rounds):
-                    for side in (0, 1) if number % 2 else (1, 0):
-                        if secure:
-                            ask_safely(shipit.server.ip, sides[side], chosen.seconds, secure, found[name][side])
-                        else:
-                            ask(shipit.server.ip, sides[side], chosen.seconds, found[name][side])
-        finally:
-            shipit.server.close()
+    found = measure(chosen.apps, chosen.rounds, chosen.seconds)
     text = report(found, {**facts, "load after": f"{os.getloadavg()[0]:.1f}"})
     (chosen.output / "serving.md").write_text(text)
     print(text)
     return 0
+
+
+def measure(apps: list[str], rounds: int, seconds: int = 5) -> Found:
+    """By row, the series through the vhost by hand and through shipit's; on a machine of its own."""
+    rows = [row for row in ROWS if row[1] in apps]
+    found: Found = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        shipit = Shipit.install(Client(snapshot.admin_key(), Path(scratch)))
+        try:
+            if "node" in apps:
+                shipit.server.sh("apt-get -qq update && apt-get -qq install -y nodejs >/dev/null", timeout=300)
+            for app in apps:
+                push(shipit, app, Path(scratch) / app).must()
+            by_hand(shipit, apps)
+            for name, app, secure in rows:
+                say(name)
+                found[name] = Series(), Series()
+                sides = (f"{app}.hand.test", host_name(app))
+                for number in range(rounds):
+                    for side in (0, 1) if number % 2 else (1, 0):
+                        if secure:
+                            ask_safely(shipit.server.ip, sides[side], seconds, secure, found[name][side])
+                        else:
+                            ask(shipit.server.ip, sides[side], seconds, found[name][side])
+        finally:
+            shipit.server.close()
+    return found
 
 
 def push(shipit: Shipit, app: str, where: Path) -> Outcome:
@@ -213,13 +227,13 @@ def ask(ip: str, host: str, seconds: int, into: Series) -> None:
     into.p99.append(float(p99[1]) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[p99[2]])
 
 
-def report(found: dict[str, tuple[Series, Series]], facts: dict[str, str]) -> str:
+def report(found: Found, facts: dict[str, str]) -> str:
+    told = "\n".join(f"- {name}: {value}" for name, value in facts.items())
+    return f"# Serving\nWritten by `python -m benchmarks.serving`. {ABOUT}\n\n{table(found)}\n\n{told}\n"
+
+
+def table(found: Found) -> str:
     lines = [
-        "# Serving",
-        "Written by `python -m benchmarks.serving`. Requests/s through a vhost written by hand, with connections that are"
-        " kept, and through shipit's; on the same nginx, to the same process, in turn. Medians, in brackets the smallest and"
-        " the largest. The ratio is the median of those of each round.",
-        "",
         "| app | by hand | shipit | ratio | goal | met | p99 by hand | shipit | ratio | goal | met |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
@@ -231,7 +245,6 @@ def report(found: dict[str, tuple[Series, Series]], facts: dict[str, str]) -> st
             spread(hand.p99, 1), spread(ours.p99, 1), f"{p99:.2f}", "≤ 1.1", told(p99 <= 1.1),
         )  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", *(f"- {name}: {value}" for name, value in facts.items()), ""]
     return "\n".join(lines)
 
 

@@ -16,6 +16,7 @@ from receiver.paths import Layout
 from receiver.proxy.vhost import domains
 from receiver.settings import Settings
 from receiver.story.examine import Finding
+from receiver.system.address import is_own
 
 Address = IPv4Address | IPv6Address
 # An address of each family to which nothing is sent: only the way there is asked for.
@@ -45,7 +46,7 @@ def leads_elsewhere(addresses: Sequence[Address], own: Sequence[Address]) -> boo
     """Whether none of a name's addresses is this machine's. Of a family that this machine has no address of its own of,
     it may be the one of a router before it."""
     known = {one.version for one in own}
-    return bool(addresses) and all(one.version in known and not is_mine(one) for one in addresses)
+    return bool(addresses) and all(one.version in known and not is_own(str(one)) for one in addresses)
 
 
 def own_address(family: socket.AddressFamily) -> Address | None:
@@ -54,14 +55,6 @@ def own_address(family: socket.AddressFamily) -> Address | None:
         probe.connect((TOWARDS[family], 9))
         return ip_address(probe.getsockname()[0])
     return None
-
-
-def is_mine(address: Address) -> bool:
-    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
-        probe.bind((str(address), 0))
-        return True
-    return False
 
 
 def resolved(names: Sequence[str]) -> dict[str, list[Address]]:

@@ -6,7 +6,7 @@ from lab.background import wait_for
 from lab.client import Client
 from lab.host import Host
 
-from host.apps import asked, files, live, pushed, say
+from host.apps import asked, files, live, pushed, say, unwell
 
 # Finishes the job in hand at SIGTERM, and writes down that it did.
 WORKER = """\
@@ -212,3 +212,28 @@ def test_an_agent_that_could_not_start_for_a_while_is_back_with_the_next_login(
     shared_host.sh(f"mv {program}.away {program}")
     # systemd counts starts for ten seconds.
     wait_for("a login to bring it back", lambda: say(laptop, "apps:create", "later").code == 0, timeout=25)
+
+
+def test_who_takes_webhooks_and_could_not_start_for_a_while_is_told_and_back_with_a_login(
+    laptop: Client, shared_host: Host
+) -> None:
+    program, listens = "/usr/lib/shipit/current/share/shipit/libexec/look", "systemctl is-active shipit-hook.socket"
+    call = "import socket; s = socket.socket(socket.AF_UNIX); s.connect('/run/shipit/hook.sock')"
+    shared_host.sh(f"systemctl stop shipit-hook.service; mv {program} {program}.away")
+    try:
+        wait_for(
+            "systemd to give it up",
+            lambda: (
+                shared_host.sh(f'python3 -c "{call}" 2>&1 || true')
+                and shared_host.sh(listens, check=False).out != "active\n"
+            ),
+        )
+        assert "host: shipit-hook.socket is failed" in unwell(shared_host)
+    finally:
+        shared_host.sh(f"mv {program}.away {program}")
+    uid = shared_host.sh("id -u shipit").out.strip()
+    # A login while logind still keeps the last one's slice wakes nobody.
+    wait_for("its end", lambda: shared_host.sh(f"systemctl is-active user-{uid}.slice", check=False).code, timeout=60)
+    assert say(laptop, "version").code == 0
+    wait_for("a login to bring it back", lambda: shared_host.sh(listens, check=False).out == "active\n")
+    assert "hook" not in " ".join(unwell(shared_host))

@@ -61,7 +61,14 @@ class SystemdEngine(Journal, Clock):
         states = {
             name: run(["systemctl", "is-active", name], check=False).out.strip()
             # Without the bus no login gets its session, and no build is started.
-            for name in ("shipit-agent.socket", "shipit-gateway.socket", "dbus.service", "systemd-journald.service")
+            for name in (
+                "shipit-agent.socket",
+                "shipit-gateway.socket",
+                "shipit-hook.socket",
+                "shipit-certificates.timer",
+                "dbus.service",
+                "systemd-journald.service",
+            )
         }
         return [
             Service(f"{name} is {state}", state == "active", as_root(f"systemctl start {name}"))

@@ -84,7 +84,7 @@ for mark in {" ".join(MARKS)}; do
   mformat -i $disk@@1M -T $((23 * 2048)) -h 2 -s 32 ::
   mcopy -i $disk@@1M kernel/boot/vmlinuz-$version ::vmlinuz
   mcopy -i $disk@@1M initrd ::initrd
-  printf 'DEFAULT linux\\nPROMPT 0\\nLABEL linux\\nLINUX vmlinuz\\nINITRD initrd\\nAPPEND console=ttyS0 quiet mitigations=off nokaslr cryptomgr.notests nowatchdog tsc=reliable no_timer_check mark=%s\\n' $mark > config
+  printf 'DEFAULT linux\\nPROMPT 0\\nLABEL linux\\nLINUX vmlinuz\\nINITRD initrd\\nAPPEND console=ttyS0 quiet mitigations=off nokaslr cryptomgr.notests nowatchdog mark=%s\\n' $mark > config
   mcopy -i $disk@@1M config ::syslinux.cfg
   syslinux -t 1048576 -i $disk
   qemu-img convert -O qcow2 $disk disks/$mark.qcow2
@@ -110,7 +110,9 @@ def disks() -> Path:
 def broken() -> bytes:
     """A disk whose machine ends at once: its boot code makes the processor give up (a triple fault)."""
     code = b"\xfa\x0f\x01\x1e\x20\x7c\xcc".ljust(446, b"\0")
-    return code + bytes([0x80, 0, 0, 0, 6, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0]).ljust(64, b"\0") + b"\x55\xaa" + bytes(512)
+    return (
+        code + bytes([0x80, 0, 0, 0, 6, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0]).ljust(64, b"\0") + b"\x55\xaa" + bytes(2**20)
+    )
 
 
 @contextmanager
