@@ -151,6 +151,20 @@ def test_a_deb_of_pack_lints_clean_installs_upgrades_and_leaves_without_shipit(b
     ).out
     assert left == "", left
     assert "shipit" not in bare_host.sh("ls /usr/lib /etc").out
+    # The rpm by rpm alone: what it makes is the same. (Debian's rpm knows nothing of dpkg's packages: --nodeps.)
+    for number, version in enumerate(("1.0", "1.1")):
+        bare_host.put(root / f"dist/hello-web-{version}-1.noarch.rpm", f"/tmp/{number}.rpm")
+    bare_host.sh("apt-get install -y -q --no-install-recommends rpm", check=True)
+    rpm_alone = "rpm --force-debian --nodeps"
+    bare_host.sh(f"{rpm_alone} -i /tmp/0.rpm && systemctl start hello-web", check=True)
+    assert bare_host.sh(ask, check=True).out.strip() == "1.0"
+    bare_host.sh(f"{rpm_alone} -U /tmp/1.rpm", check=True)
+    asked_again = f'for i in $(seq 50); do [ "$({ask})" = 1.1 ] && exit; sleep .2; done; exit 1'
+    bare_host.sh(asked_again, check=True)
+    bare_host.sh(f"{rpm_alone} -e hello-web", check=True)
+    assert bare_host.sh("systemctl is-active hello-web", check=False).out.strip() != "active"
+    left = bare_host.sh("ls -d /usr/share/hello-web /usr/lib/systemd/system/hello-web.service", check=False).out
+    assert left == "", left
 
 
 def test_a_deb_of_pack_and_a_source_distribution_are_releases_too(

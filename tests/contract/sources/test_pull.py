@@ -335,3 +335,78 @@ def test_an_archive_is_fetched_by_https_or_with_its_digest(laptop: Client, share
         refused = say(laptop, "deploy", name, "--url", url, *(["--sha256", sha256] if sha256 else []))
         assert refused.code != 0 and why in refused.err and "Traceback" not in refused.err, (url, refused)
         assert live(laptop, name) == before
+
+
+def test_a_commit_waits_until_ci_says_that_it_went_well_and_a_failure_is_told_once(
+    upstream: Upstream, laptop: Client, shared_host: Host
+) -> None:
+    """By a status at a URL (the server of the test before), then by a command; nothing of ours runs between two looks."""
+    name, look = "waits", "systemctl start shipit-look@waits.service"
+    say(laptop, "apps:create", name, check=True)
+    key = shlex.quote(say(laptop, "git:generate-deploy-key", name, check=True).out)
+    shared_host.sh(
+        f"printf %s {key} >> /home/up/.ssh/authorized_keys && "
+        f"su up -c 'git init --quiet --bare --initial-branch=main /home/up/{name}.git'", check=True,
+    )  # fmt: skip
+    say(laptop, "git:allow-host", name, shared_host.ip, check=True)
+    other = Upstream(shared_host, laptop.repo(name, app("one"), name="waits-up"))
+
+    def ci(commit: str, said: object) -> None:
+        text = said if isinstance(said, str) else json.dumps(said)
+        shared_host.write(f"/srv/www/status-{commit}", text)
+
+    def said() -> dict[str, str]:
+        found: dict[str, str] = json.loads(say(laptop, "git:report", name, "--format", "json").out)
+        return found
+
+    url = f"https://{shared_host.ip}:8443/status-{{commit}}?token=s3cret"
+    for bad, why in (
+        (url.replace("{commit}", ""), "which commit"),
+        (url.replace("https", "http"), "By https"),
+        ("a\nb", "one line"),
+    ):
+        refused = say(laptop, "git:sync", name, other.url, "main", "--wait-for", bad)
+        assert refused.code == 2 and why in refused.err, refused
+    first = other.publish()
+    waiting = say(laptop, "git:sync", name, other.url, "main", "--every", "1h", "--wait-for", url)
+    assert waiting.code == 75 and "it answers 404" in waiting.err and "s3cret" not in waiting.err, waiting
+    assert "status-" in said()["waits for"] and "s3cret" not in said()["waits for"]
+    assert live(laptop, name) == "" and said()["waiting since"]
+    ci(first, {"state": "pending", "sha": first, "statuses": [], "total_count": 0})
+    shared_host.sh(look, check=True)
+    assert live(laptop, name) == "" and not said()["refused"]
+    ci(first, {"state": "success", "sha": first})
+    shared_host.sh(look, check=True)
+    until_body(laptop, name, "one")
+    assert not said()["waiting since"]
+    # It fails: told once, and not asked again by itself, also when it has changed its mind.
+    second = other.publish(mark="two\n")
+    ci(second, [{"name": "build", "status": "success"}, {"name": "test", "status": "failed"}])
+    for _ in range(3):
+        shared_host.sh(look, check=True)
+    assert "test: failed" in said()["refused"] and laptop.get(name).body.strip() == "one"
+    assert shared_host.journal("-t", "shipit-look").count(f"{second[:8]} of refs/heads/main did not go well") == 1
+    ci(second, "success\n")
+    assert say(laptop, "git:sync", name).code == 0 and laptop.get(name).body.strip() == "two"
+    # About another commit, or nothing that is a status: as what cannot be reached.
+    third = other.publish(mark="three\n")
+    for answer in ({"state": "success", "sha": first}, "<html>hello</html>", {"a": 1}):
+        ci(third, answer)
+        assert say(laptop, "git:sync", name).code == 71, answer
+    # For too long nothing: refused.
+    ci(third, {"status": "running"})
+    say(laptop, "git:sync", name, "--wait-most", "60s")
+    follow = "/var/lib/shipit/apps/waits/repo.git/pull/follow.json"
+    shared_host.sh(
+        f"python3 - <<'END'\nimport json, re\np = '{follow}'\nd = json.load(open(p))\nd.pop('sum'); d['waiting'] -= 90\n"
+        "json.dump(d, open(p, 'w'))\nEND", check=True,
+    )  # fmt: skip
+    shared_host.sh(look, check=True)
+    assert "Nothing was said of" in said()["refused"] and laptop.get(name).body.strip() == "two"
+    # A command of the app's, in what is live: as the app's own user, and bounded in what it says.
+    command = 'test "$(id -un)" = app-waits && test "$REF" = refs/heads/main && echo "$COMMIT looked at" && exit $CODE'
+    for code, ends in (("75", 75), ("1", 2), ("0", 0)):
+        done = say(laptop, "git:sync", name, "--wait-for", command.replace("$CODE", code))
+        assert done.code == ends and (code == "0" or f"{third} looked at" in done.err), done
+    assert laptop.get(name).body.strip() == "three"
+    assert shared_host.failed_units() == []
