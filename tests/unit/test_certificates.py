@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from test_vhost import BLOG, SETTINGS, STATE, release, same_as_golden
 
+from receiver.ledger.ledger import Ledger
 from receiver.model import Https
 from receiver.names import Domain
+from receiver.ops import tls
 from receiver.paths import Layout
 from receiver.proxy import certificates, nginx
 from receiver.proxy.certificates import Certificates, Installed, Origin, Secure, Served, Try
@@ -123,3 +126,30 @@ def test_an_old_nginx_is_told_nothing_that_it_does_not_know(tmp_path: Path, monk
     nginx._make_nobody(layout)
     pem = layout.nginx / nginx.NOBODY
     assert pem.stat().st_mode & 0o777 == 0o600 and "PRIVATE KEY" in pem.read_text() and "CERTIFICATE" in pem.read_text()
+
+
+def test_a_trouble_with_a_certificate_is_told_once_and_again_when_it_was_well_meanwhile(store: Certificates) -> None:
+    layout = store.paths.layout
+    layout.settings.parent.mkdir(parents=True)
+    layout.settings.write_text("domain: apps.example.org\nauto_tls: true\n")
+    ledger = Ledger(store.paths)
+    ledger.paths.releases.mkdir()
+    ledger.save_state(replace(STATE, domains=(NAME,), without_default=True))
+    assert tls.news(ledger) == []
+    store.try_record(NAME).write_bytes(encode(Try(1, 1.0, 2.0, "it leads elsewhere")))
+    assert tls.news(ledger) == [f"no certificate for {NAME}: it leads elsewhere"] and tls.news(ledger) == []
+    # An old one serves, and the next one is not there; then it has expired.
+    now = time.time()
+    store.record(NAME).write_bytes(encode(one(begin=now - 80 * DAY)))
+    [late] = tls.news(ledger)
+    assert late.startswith(f"the certificate for {NAME} expires on ") and "there is no next one: it leads" in late
+    store.record(NAME).write_bytes(encode(one(begin=now - 91 * DAY)))
+    [expired] = tls.news(ledger)
+    assert f"the certificate for {NAME} expired on " in expired and tls.news(ledger) == []
+    store.try_record(NAME).unlink()
+    store.record(NAME).write_bytes(encode(one(begin=now)))
+    assert tls.news(ledger) == []
+    store.record(NAME).write_bytes(encode(one(begin=now - 80 * DAY)))
+    assert len(tls.news(ledger)) == 1
+    ledger.save_state(replace(ledger.state(), https=Https.OFF))
+    assert tls.news(ledger) == []
