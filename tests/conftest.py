@@ -24,7 +24,7 @@ from lab.machine import Machine  # noqa: E402
 if TYPE_CHECKING:
     from types import FrameType
 
-HOSTS = {"host", "shared_host", "trixie_host", "bare_host"}
+HOSTS = {"host", "shared_host", "trixie_host", "bare_host", "bare_trixie"}
 BOXES = {"box", "bare_box"}
 NO_ROOT = "machines can be booted by root only; run it as root"
 
@@ -132,6 +132,14 @@ def bare_host(request: pytest.FixtureRequest) -> Iterator[Host]:
 
 
 @pytest.fixture
+def bare_trixie(request: pytest.FixtureRequest) -> Iterator[Host]:
+    """The same on trixie."""
+    with Host.boot(tree.base_tree("trixie"), request.node.name) as machine:
+        yield machine
+        machine.keep_archives()
+
+
+@pytest.fixture
 def bare_box(request: pytest.FixtureRequest) -> Iterator[Box]:
     """A tree without a running systemd and with nothing installed."""
     with Box.boot(tree.base_tree(tree.SUITE), request.node.name) as machine:
@@ -162,8 +170,7 @@ def client_of(tmp_path: Path) -> Callable[..., Client]:
 @pytest.fixture
 def client(request: pytest.FixtureRequest, client_of: Callable[..., Client]) -> Client:
     """The administrator's laptop, for whichever machine the test has asked for (`host` if for none)."""
-    used = [
-        name for name in ("trixie_host", "shared_host", "box", "bare_box", "bare_host") if name in request.fixturenames
-    ]
+    others = ("trixie_host", "bare_trixie", "shared_host", "box", "bare_box", "bare_host")
+    used = [name for name in others if name in request.fixturenames]
     machine: Machine = request.getfixturevalue(used[0] if used else "host")
     return client_of(machine, admin=True)

@@ -287,6 +287,25 @@ def test_it_runs_on_trixie(trixie_host: Host, client: Client) -> None:
 
 
 @pytest.mark.slow
+def test_who_may_sudo_types_the_same_and_their_key_is_the_first(bare_trixie: Host, client: Client) -> None:
+    """README's command in a clone in somebody's home, on a trixie with nothing on it; then the push of README."""
+    bare_trixie.sh("apt-get -q update && apt-get -q -y --no-install-recommends install sudo", timeout=300)
+    bare_trixie.sh(
+        "useradd --create-home --shell /bin/bash ann; echo 'ann ALL=(ALL) NOPASSWD: ALL' >/etc/sudoers.d/ann"
+    )
+    bare_trixie.put(snapshot.clone(), "/home/ann/shipit")
+    bare_trixie.write("/home/ann/.ssh/authorized_keys", snapshot.admin_key().with_suffix(".pub").read_text())
+    bare_trixie.sh("chown -R ann:ann /home/ann")
+    said = bare_trixie.sh("cd ~/shipit && ./install.sh --demo", user="ann", timeout=300)
+    assert "BROKEN" not in said.out and said.out.count("  ok ") == 8, said.out
+    keys = bare_trixie.sh("shipit ssh-keys:list", user="ann").out
+    assert fingerprint(snapshot.admin_key().with_suffix(".pub").read_text()) in keys
+    assert client.repo("blog", {"Procfile": "web: python3 -m http.server $PORT\n", "a": "one"}).push().ok
+    assert client.get("blog", "/a").body == "one"
+    assert bare_trixie.failed_units() == []
+
+
+@pytest.mark.slow
 def test_the_demo_holds_what_it_promises(host: Host, tmp_path: Path) -> None:
     for _ in range(2):
         said = host.sh("cd /root/shipit && ./install.sh --demo", timeout=300)
