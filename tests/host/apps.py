@@ -134,8 +134,10 @@ def doctor(host: Host) -> dict[str, Any]:
 
 
 def unwell(host: Host) -> list[str]:
-    """Everything that `shipit doctor` complains of."""
-    return [f"{one['subject']}: {one['what']}" for one in doctor(host)["findings"] if not one["well"]]
+    """Everything that `shipit doctor` complains of; but each machine here is a copy of one that was installed at another
+    address, which is no fault."""
+    found = [f"{one['subject']}: {one['what']}" for one in doctor(host)["findings"] if not one["well"]]
+    return [what for what in found if not what.endswith(": not this machine")]
 
 
 def build(command: str) -> str:
