@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 from pathlib import Path
 
+from contract.sources.ways import ByArchive, ByFiles, ByRsync, app
 from lab.background import wait_for
 from lab.client import Client
 from lab.host import Host
@@ -91,3 +92,15 @@ def said(host: Host, *headers: tuple[str, str]) -> tuple[int, str]:
     connection.endheaders()
     answer = connection.getresponse()
     return answer.status, answer.read().decode() if answer.status == 200 else ""
+
+
+def test_the_client_and_two_sources_on_trixie(trixie_host: Host, client: Client) -> None:
+    for kind in (ByFiles, ByRsync, ByArchive):
+        way = kind(client, kind.__name__.lower())
+        say(client, "apps:create", way.name, check=True)
+        for mark in ("one", "two"):
+            shipped = way.ship(app(mark))
+            assert shipped.code == 0 and client.get(way.name).body.strip() == mark, str(shipped)
+        assert way.ship(app("broken")).code != 0 and client.get(way.name).body.strip() == "two"
+        assert say(client, "rollback", way.name).code == 0 and client.get(way.name).body.strip() == "one"
+        assert {row["source"] for row in asked(client, "releases", way.name)} >= {way.kind}
