@@ -126,18 +126,19 @@ def until_body(client: Client, app: str, text: str, timeout: float = 30) -> None
 
 
 def doctor(host: Host) -> dict[str, Any]:
-    """What `shipit doctor` finds, as root."""
+    """What `shipit doctor` finds, as root; but each machine here is a copy of one that was installed at another address
+    of the lab, which is no fault."""
     result = host.run("shipit", "doctor", "--format", "json", check=False)
     assert result.out.startswith("{"), str(result)
     found: dict[str, Any] = json.loads(result.out)
+    lab = f"apps answer below {'-'.join(host.ip.split('.')[:3])}-"
+    found["findings"] = [one for one in found["findings"] if one["well"] or not one["what"].startswith(lab)]
     return found
 
 
 def unwell(host: Host) -> list[str]:
-    """Everything that `shipit doctor` complains of; but each machine here is a copy of one that was installed at another
-    address, which is no fault."""
-    found = [f"{one['subject']}: {one['what']}" for one in doctor(host)["findings"] if not one["well"]]
-    return [what for what in found if not what.endswith(": not this machine")]
+    """Everything that `shipit doctor` complains of."""
+    return [f"{one['subject']}: {one['what']}" for one in doctor(host)["findings"] if not one["well"]]
 
 
 def build(command: str) -> str:
