@@ -12,7 +12,7 @@ from lab.host import Host
 
 from contract.sources.disks import disks, server_with_qemu
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.host, pytest.mark.slow, pytest.mark.xdist_group("disks")]
 # A machine that nobody helps (no KVM) takes its time to start, beside other tests the more.
 BOOT = 240
 

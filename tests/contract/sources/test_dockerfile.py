@@ -12,7 +12,7 @@ from lab.host import Host
 
 from contract.sources.images import build, saved, server_with_podman
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.host, pytest.mark.slow, pytest.mark.xdist_group("dockerfile")]
 
 # `COPY --chown`, chown(1), a set-uid program and a USER: what images of Debian's do.
 DOCKERFILE = """\

@@ -24,7 +24,7 @@ from contract.sources.images import PLACE, SERVE, build, podman, saved, server_w
 from receiver.client.image import without
 from receiver.sources.image_archive import opened
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.host, pytest.mark.slow, pytest.mark.xdist_group("images")]
 
 
 @pytest.fixture(scope="module")
