@@ -133,7 +133,8 @@ def test_what_is_pruned_is_gone_and_with_it_what_it_came_from(way: Way, server: 
     gone = say(laptop, "rollback", way.name, "v2")
     assert gone.code == 2, str(gone)
     assert not server.exists(f"{place}/slugs/v2")
-    pinned = server.sh(f"cd {place}/repo.git && git for-each-ref --format='%(refname)' refs/shipit", check=True).out
+    asked_of_git = f"runuser -u shipit -- git -C {place}/repo.git for-each-ref --format='%(refname)' refs/shipit"
+    pinned = server.sh(asked_of_git, check=True).out
     assert "refs/shipit/v2" not in pinned.split()
 
 
