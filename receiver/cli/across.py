@@ -145,7 +145,7 @@ def export(ctx: Context, app: AppName, release: int, tree: bool) -> None:
     if os.isatty(1):
         raise Rejected("Standard output is a terminal.", hint=f"shipit releases:export {app} v{release} > FILE")
     with exported(ledger.paths, ledger.release(release), tree=tree) as found:
-        tell(f"{found.name}, {found.size / 2**20:.1f} MiB, sha256:{found.digest}")
+        tell(f"{printable(found.name)}, {found.size / 2**20:.1f} MiB, sha256:{found.digest}")
         sys.stdout.flush()
         while chunk := found.file.read(CHUNK):
             sys.stdout.buffer.write(chunk)

@@ -99,7 +99,10 @@ def opened(url: str, *, http: bool, accept: str = "*/*") -> tuple[HTTPConnection
         connection.close()
         if answer.status not in (301, 302, 303, 307, 308) or not place:
             raise HostFault(f"{shown(url)} could not be fetched: it answers {answer.status}.")
-        url = urljoin(url, place)
+        try:
+            url = urljoin(url, place)
+        except ValueError:
+            url = place  # no address, as `checked` says
     raise Rejected(f"The URL redirects more than {REDIRECTS} times.")
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from pathlib import Path
 from typing import IO, Any, NamedTuple
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from receiver.errors import Denied, HostFault, NotFound, Rejected, printable
 from receiver.sources.download import CHUNK, LONGEST, REDIRECTS, SILENCE
@@ -188,11 +188,12 @@ class Registry:
         scheme = "http" if NEAR.fullmatch(host) else "https"
         url = f"{scheme}://{host}/v2/{self.wanted.name}/{kind}/{what}"
         headers = {"Accept": ", ".join((*TYPES, *LIST_TYPES)) if kind == "manifests" else "*/*"}
-        connection, answer = self._ask(url, {**headers, **self._authority()})
+        connection, answer, own = self._ask(url, {**headers, **self._authority()})
         try:
-            if answer.status == 401 and self._logs_in(answer.getheader("WWW-Authenticate") or ""):
+            # Who is asked behind a redirect does not say where the registry's password is to go.
+            if answer.status == 401 and own and self._logs_in(answer.getheader("WWW-Authenticate") or ""):
                 connection.close()
-                connection, answer = self._ask(url, {**headers, **self._authority()})
+                connection, answer, own = self._ask(url, {**headers, **self._authority()})
             if answer.status in (401, 403):
                 raise Denied(
                     f"{self.wanted.host} does not give {self.wanted.name} to "
@@ -221,11 +222,11 @@ class Registry:
             said = dict(_PARAMETER.findall(told))
             realm = said.get("realm", "")
             near = NEAR.fullmatch(self.wanted.host)
-            if not realm.startswith("https://") and not (near and NEAR.fullmatch(urlsplit(realm).netloc)):
+            if not realm.startswith("https://") and not (near and NEAR.fullmatch(self._parts(realm).netloc)):
                 raise HostFault(f"{self.wanted.host} asks to log in where nothing is encrypted.")
             words = {"service": said.get("service", ""), "scope": f"repository:{self.wanted.name}:pull"}
             query = "&".join(f"{key}={quote(value)}" for key, value in words.items() if value)
-            connection, answer = self._ask(f"{realm}?{query}", {"Authorization": basic} if basic else {})
+            connection, answer, _ = self._ask(f"{realm}?{query}", {"Authorization": basic} if basic else {})
             try:
                 found = _json(answer.read(MAX_JSON), self.wanted.host) if answer.status == 200 else {}
             except (OSError, HTTPException) as error:
@@ -236,13 +237,22 @@ class Registry:
             self._token = f"Bearer {token}" if isinstance(token, str) and token.isprintable() else before
         return self._token != before
 
-    def _ask(self, url: str, headers: Mapping[str, str]) -> tuple[HTTPConnection, HTTPResponse]:
-        """The answer behind redirects; another host is told no secret."""
+    def _parts(self, url: str, base: str = "") -> SplitResult:
+        """Of a URL that the registry gave, beside `base`; raises HostFault for what is none."""
+        try:
+            parts = urlsplit(urljoin(base, url))
+            if parts.port != 0:
+                return parts
+        except ValueError:
+            pass
+        raise HostFault(f"{self.wanted.host} leads to what is no address.", holds="Nothing was changed.")
+
+    def _ask(self, url: str, headers: Mapping[str, str]) -> tuple[HTTPConnection, HTTPResponse, bool]:
+        """The answer behind redirects, and whether it is the first host's; another one is told no secret."""
         import ssl
 
-        first = urlsplit(url)
+        first = parts = self._parts(url)
         for _ in range(REDIRECTS + 1):
-            parts = urlsplit(url)
             if parts.scheme != first.scheme and parts.scheme != "https":
                 raise HostFault(f"{self.wanted.host} leads to where nothing is encrypted.")
             same = parts.netloc == first.netloc
@@ -264,9 +274,9 @@ class Registry:
                 ) from error
             place = answer.getheader("Location")
             if answer.status not in (301, 302, 303, 307, 308) or not place:
-                return connection, answer
+                return connection, answer, same
             connection.close()
-            url = urljoin(url, place)
+            parts = self._parts(place, parts.geturl())
         raise HostFault(f"{self.wanted.host} redirects more than {REDIRECTS} times.")
 
 

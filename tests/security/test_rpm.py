@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 import subprocess
 import sys
+import tracemalloc
 from io import BytesIO
 from pathlib import Path
 
@@ -93,6 +95,28 @@ def test_what_no_builder_makes_is_refused(good: bytes, tmp_path: Path) -> None:
             look(BytesIO(raw))
     with pytest.raises(Rejected, match="unpacks to more"):
         look(BytesIO(good), 300)
+
+
+def header(tags: list[tuple[int, int, int, int]], store: bytes) -> bytes:
+    index = b"".join(struct.pack(">IIII", *tag) for tag in tags)
+    return b"\x8e\xad\xe8\x01\0\0\0\0" + struct.pack(">II", len(tags), len(store)) + index + store
+
+
+def test_a_header_costs_what_it_holds_however_many_tags_say_that_all_of_it_is_theirs() -> None:
+    size, binary, texts = 2**20, 7, 8
+    names = b"\0" * size
+    lead = reader.MAGIC + bytes(92) + header([], b"")
+    unknown = lead + header([(tag, binary, tag, 1) for tag in range(300)], names)
+    again = lead + header([(reader.PROVIDES, texts, 0, 5), (reader.PROVIDES, texts, 0, 9)], names)
+    tracemalloc.start()
+    try:
+        assert reader.Rpm(BytesIO(unknown)).texts(7) == []
+        assert len(reader.Rpm(BytesIO(again)).texts(reader.PROVIDES)) == 5
+        assert tracemalloc.get_traced_memory()[1] < 20 * size
+    finally:
+        tracemalloc.stop()
+    with pytest.raises(Rejected, match="more than"):
+        reader.Rpm(BytesIO(lead + header([(reader.REQUIRES, texts, 0, size)], names)))
 
 
 class Stream(BytesIO):

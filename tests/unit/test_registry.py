@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from receiver.errors import Denied, Failure, HostFault, Rejected
+from receiver.sources.download import opened
 from receiver.sources.image_archive import examined
 from receiver.sources.limits import Limits
 from receiver.sources.oci import CONFIG, LAYER, MANIFEST, PROCESSORS
@@ -72,7 +73,7 @@ class Registry(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.blobs: dict[str, bytes] = {}
         self.asked: list[tuple[str, str]] = []
-        self.elsewhere, self.realm = "", ""
+        self.elsewhere, self.realm, self.place = "", "", ""
         layer, other = b"one" * 1000, b"two" * 1000
         packed = gzip.compress(layer), gzip.compress(other)
         self.diffs = [digest(layer), digest(other)]
@@ -100,7 +101,11 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         kind, what = self.path.split("/")[-2:]
         self.server.asked.append((self.path, self.headers.get("Authorization", "")))
+        if self.server.place:
+            return self._answer(307, b"", {"Location": self.server.place})
         if self.path.startswith("/elsewhere/"):
+            if self.server.realm:
+                return self._answer(401, b"", {"WWW-Authenticate": f'Bearer realm="{self.server.realm}"'})
             return self._answer(200, self.server.blobs[what])
         if self.path.startswith("/token?"):
             return self._answer(200, b'{"token": "t1"}' if self.headers.get("Authorization") else b"{}")
@@ -168,6 +173,31 @@ def test_a_password_goes_to_the_registry_alone(registry: Registry, tmp_path: Pat
         fetched(registry, tmp_path, login=None)
     with pytest.raises(Denied, match="to bob"):
         fetched(registry, tmp_path, login=Login("bob", "x"))
+
+
+def test_who_is_asked_behind_a_redirect_does_not_say_where_the_password_goes(
+    registry: Registry, tmp_path: Path
+) -> None:
+    with Registry() as other:
+        threading.Thread(target=other.serve_forever, args=(0.02,), daemon=True).start()
+        other.blobs, other.realm = registry.blobs, f"http://{other.host}/token"
+        registry.elsewhere = other.host
+        with pytest.raises(Denied, match="does not give team/shop"):
+            fetched(registry, tmp_path)
+        other.shutdown()
+    assert other.asked and not any(authority for _, authority in other.asked)
+
+
+@pytest.mark.parametrize("url", ["http://[", "http://127.0.0.1:99999/", "http://127.0.0.1:0/", "http://127.0.0.1:x/"])
+def test_a_registry_that_leads_to_no_address_is_told(registry: Registry, tmp_path: Path, url: str) -> None:
+    registry.place = url
+    with pytest.raises(HostFault, match="leads to what is no address"):
+        fetched(registry, tmp_path)
+    with pytest.raises(Rejected, match="does not fetch"):
+        opened(f"http://{registry.host}/x.tar", http=True)
+    registry.place, registry.realm = "", url
+    with pytest.raises(HostFault, match="leads to what is no address"):
+        fetched(registry, tmp_path)
 
 
 def test_a_registry_that_gives_out_tokens_is_asked_with_one(registry: Registry, tmp_path: Path) -> None:

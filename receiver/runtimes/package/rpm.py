@@ -21,7 +21,7 @@ from receiver.runtimes.packed import LONGEST, Packed
 MAGIC = b"\xed\xab\xee\xdb"
 LEAD, SOURCE = 96, 1
 _HEADER = b"\x8e\xad\xe8\x01"
-MOST_HEADER, MOST_TAGS = 2**25, 2**14
+MOST_HEADER, MOST_TAGS, MOST_TEXTS = 2**25, 2**14, 2**18
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]{0,99}", re.ASCII)
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~^_]{0,60}", re.ASCII)
 _ARCHITECTURE = re.compile(r"[a-z0-9][a-z0-9_]{0,30}", re.ASCII)
@@ -29,6 +29,8 @@ _PAYLOADS = ("gzip", "xz", "lzma", "bzip2", "zstd")
 # Numbers of the tags, and of their types.
 NAME, VERSION, RELEASE, EPOCH, LICENSE, ARCH, PROVIDES, REQUIRES = 1000, 1001, 1002, 1003, 1014, 1022, 1047, 1049
 _FORMAT, _COMPRESSOR = 1124, 1125
+# No other is looked at, and each once: a header may say that all of its tags are all of what it holds.
+_READ = (NAME, VERSION, RELEASE, EPOCH, LICENSE, ARCH, PROVIDES, REQUIRES, _FORMAT, _COMPRESSOR)
 _INT32, _STRING, _STRINGS, _TEXT = 4, 6, 8, 9
 
 
@@ -92,25 +94,29 @@ class Rpm:
 
 
 def _header(file: IO[bytes]) -> tuple[dict[int, tuple[int, bytes]], int]:
-    """The tags of a header, each with its type and bytes, and how long what it holds is."""
+    """The tags of a header that are read, each with its type and bytes, and how long what it holds is."""
     head = _whole(file, 16)
     count, size = struct.unpack(">II", head[8:])
     if head[:4] != _HEADER or count > MOST_TAGS or size > MOST_HEADER:
         raise Rejected("The RPM package is damaged: it has a header that is none.")
     index = [struct.unpack(">IIII", _whole(file, 16)) for _ in range(count)]
     store = _whole(file, size)
-    found = {}
+    found: dict[int, tuple[int, bytes]] = {}
     for tag, kind, offset, number in index:
         if offset > size:
             raise Rejected("The RPM package is damaged: its header points out of itself.")
-        end = size
+        if tag not in _READ or tag in found:
+            continue
+        end = offset + 4
         if kind in (_STRING, _STRINGS, _TEXT):
+            if number > MOST_TEXTS:
+                raise Rejected(f"The RPM package provides, or requires, more than {MOST_TEXTS} others.")
             end = offset
             for _ in range(1 if kind == _STRING else number):
                 end = store.find(b"\0", end) + 1
                 if not end:
                     raise Rejected("The RPM package is damaged: a text in its header has no end.")
-        found[tag] = kind, store[offset : end if kind != _INT32 else offset + 4]
+        found[tag] = kind, store[offset:end]
     return found, size
 
 
