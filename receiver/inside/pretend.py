@@ -17,6 +17,8 @@ CALLS = {
     "x86_64": (92, 93, 94, 105, 106, 113, 114, 116, 117, 119, 122, 123, 260),
     "aarch64": (54, 55, 143, 144, 145, 146, 147, 149, 151, 152, 159),
 }
+# Whose numbers these are (AUDIT_ARCH_…, linux/audit.h): for a program of 32 bits they are those of other calls.
+ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
 LOAD, JUMP_IF_EQUAL, RETURN = 0x20, 0x15, 0x06  # BPF_LD|BPF_W|BPF_ABS, BPF_JMP|BPF_JEQ|BPF_K, BPF_RET|BPF_K
 ALLOW, DONE = 0x7FFF0000, 0x00050000  # SECCOMP_RET_ALLOW; SECCOMP_RET_ERRNO with 0, which is success
@@ -26,10 +28,15 @@ def one_user() -> None:
     """From now on, nobody changes owner or user, and every try succeeds. Does nothing on a processor without a table."""
     import ctypes
 
-    calls = CALLS.get(os.uname().machine)
+    machine = os.uname().machine
+    calls = CALLS.get(machine)
     if not calls:
         return
-    program = struct.pack("=HBBI", LOAD, 0, 0, 0)  # the number is the first field of struct seccomp_data
+    # The number is the first field of struct seccomp_data, whose numbers the second.
+    program = struct.pack("=HBBI", LOAD, 0, 0, 4)
+    program += struct.pack("=HBBI", JUMP_IF_EQUAL, 1, 0, ARCHITECTURES[machine])
+    program += struct.pack("=HBBI", RETURN, 0, 0, ALLOW)
+    program += struct.pack("=HBBI", LOAD, 0, 0, 0)
     for at, number in enumerate(calls):
         program += struct.pack("=HBBI", JUMP_IF_EQUAL, len(calls) - at, 0, number)
     program += struct.pack("=HBBI", RETURN, 0, 0, ALLOW) + struct.pack("=HBBI", RETURN, 0, 0, DONE)
