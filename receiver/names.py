@@ -36,6 +36,9 @@ _SLUG_PATH = re.compile(r"(?!\.{1,2}(?:/|$))[A-Za-z0-9._-]+(?:/(?!\.{1,2}(?:/|$)
 _URL_SEGMENT = r"(?:\.well-known|[A-Za-z0-9_~-][A-Za-z0-9._~-]*)"
 _URL_PATH = re.compile(rf"/|(?:/{_URL_SEGMENT})+/?", re.ASCII)
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{1,99}", re.ASCII)
+_AWS_LINE = re.compile(
+    r"[#;][ -~]*|\[default\]|aws_(?:access_key_id|secret_access_key|session_token)[ \t]*=[ -~\t]*|[ \t]*", re.ASCII
+)
 _RELEASE = re.compile(r"v?([1-9][0-9]{0,8})", re.ASCII)
 
 # Words that shipit or the system sets, or that would change how a shell reads the app's command. LD_PRELOAD and its
@@ -155,6 +158,18 @@ def dns_plugin(text: str) -> str:
             f"{_shown(text)} is not the name of a DNS plugin.",
             hint="As in python3-certbot-dns-NAME: cloudflare, route53, rfc2136 …",
         )
+    return text
+
+
+def aws_keys(text: str) -> str:
+    """Parse credentials for Amazon's library as a file of its own has them; raises Rejected. Only keys: what else it
+    knows there runs a program, reads a file, or asks a server that the file names."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if not _AWS_LINE.fullmatch(line):
+            raise Rejected(
+                f"Line {number} of the credentials is not taken.",
+                hint="For route53:  [default]  aws_access_key_id = …  aws_secret_access_key = …  (one a line)",
+            )
     return text
 
 

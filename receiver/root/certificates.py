@@ -22,7 +22,7 @@ from receiver.engines.all import Engines
 from receiver.engines.base import Job, job_name
 from receiver.errors import Failure, HostFault, Rejected
 from receiver.ledger.ledger import Ledger, apps
-from receiver.names import AppName, Domain
+from receiver.names import AppName, Domain, aws_keys
 from receiver.paths import ACME, ACME_USER, PYTHON, SHIPIT_USER, AppPaths, Layout
 from receiver.proxy import certificates, nginx
 from receiver.proxy.certificates import Certificates, Dns, Installed, Origin
@@ -120,7 +120,7 @@ def remove(layout: Layout, app: AppName) -> bool:
 
 def prove_by_dns(layout: Layout, app: AppName, plugin: str, wait: int, source: int) -> None:
     """From now on have the app's names proved by DNS, with the credentials that `source` gives to certbot's plugin; by
-    HTTP again, and without them, for the plugin "". Root keeps them and never reads what they say."""
+    HTTP again, and without them, for the plugin "". Root keeps them; raises Rejected for what would be more than keys."""
     paths = layout.app(app)
     store = Certificates(paths)
     if not plugin:
@@ -130,6 +130,8 @@ def prove_by_dns(layout: Layout, app: AppName, plugin: str, wait: int, source: i
     credentials = _read_all(source)
     if not credentials.strip() or len(credentials) > x509.MAX_SIZE:
         raise Rejected("There are no credentials, or more than anybody has.", holds="Nothing was changed.")
+    if plugin == "route53":
+        aws_keys(credentials.decode(errors="replace"))
     prepare(paths)
     disk.write_atomically(store.dns_credentials, credentials, 0o600)
     _write(store.dns_record, Dns(plugin, wait))

@@ -172,8 +172,9 @@ class Verbs:
     def do_mount(self, request: Request, fds: Sequence[int]) -> Answer:
         release = self._known(request)
         paths = self._app(request.app)
-        slug = paths.release(release.number).slug
-        if not release.builds or release.image or self._ledger(request.app).current_number() == release.number:
+        slug, live = paths.release(release.number).slug, self._ledger(request.app).current()
+        # A release of other config vars runs from the slug of the one before it.
+        if not release.builds or release.image or (live and release.number in live.needs):
             raise Rejected(f"The slug of {release.name} is as it is.")
         name, user = job_name("build", release.app, release.number), build_user(release.app)
         argv = (str(PYTHON), "-IS", str(BUILDER), release.app, str(release.number), "--data")

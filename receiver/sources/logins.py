@@ -46,8 +46,11 @@ class Logins:
         if login is None:
             known.pop(host, None)
         else:
-            if any(c < " " or c == "\x7f" for c in login.user + login.password) or ":" in login.user:
-                raise Rejected("A user's name or a password is one line, and a name has no colon.")
+            # What was no UTF-8 has come as half a letter, and could not be sent.
+            if any(c < " " or c == "\x7f" or "\ud800" <= c <= "\udfff" for c in login.user + login.password):
+                raise Rejected("A user's name and a password are one line of UTF-8.")
+            if ":" in login.user:
+                raise Rejected("A user's name has no colon.")
             known[host] = login
         disk.write_atomically(self._path, json.dumps(known, indent=1).encode() + b"\n", 0o600)
 

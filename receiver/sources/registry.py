@@ -70,7 +70,7 @@ def reference(text: str) -> Reference:
     else:
         host, rest = HUB, rest if slash else f"library/{rest}"
     name, _, tag = rest.partition(":")
-    fits = _HOST.fullmatch(host) and _NAME.fullmatch(name) and len(name) < 256 and (not tag or _TAG.fullmatch(tag))
+    fits = _is_host(host) and _NAME.fullmatch(name) and len(name) < 256 and (not tag or _TAG.fullmatch(tag))
     if not fits or (digest and not _DIGEST.fullmatch(digest)):
         raise Rejected(
             f"{text[:100]!a} is no image of a registry.",
@@ -81,9 +81,16 @@ def reference(text: str) -> Reference:
 
 def host_of(text: str) -> str:
     """`HOST` or `HOST:PORT` of a registry; raises Rejected."""
-    if not _HOST.fullmatch(text):
+    if not _is_host(text):
         raise Rejected(f"{text[:60]!a} is no registry.", hint="HOST or HOST:PORT, as an image's name begins")
     return HUB if text in ("index.docker.io", HUB_API) else text
+
+
+def _is_host(text: str) -> bool:
+    try:
+        return _HOST.fullmatch(text) is not None and urlsplit(f"https://{text}").port != 0
+    except ValueError:
+        return False
 
 
 @contextmanager

@@ -24,14 +24,20 @@ _FILE = re.compile(
 )
 # Nothing is read-only where a directory above is missing; these want to write there all the same.
 _ABOVE = re.compile(r"ENOENT.*\bmkdir '([^']+)'|No such file or directory:? '([^']+\.log)'")
-_DATABASE = re.compile(r"([\w./-]*\w\.(?:db|sqlite3?))\b")
+_DATABASE = re.compile(r"(?<![\w./-])([\w./-]*\w\.(?:db|sqlite3?))\b")
 _IN_SLUG = re.compile(r"/var/lib/shipit/apps/[^/]+/slugs/v[0-9]+/(.+)")
 _HOSTS = re.compile(r"Invalid HTTP_HOST header: '([^']+)'|add '?([^' ]+)'? to ALLOWED_HOSTS|DisallowedHost")
+# An app may print lines without end, and some of what is looked for takes the square of a line's length.
+_LONGEST = 2000
+
+
+def _short(lines: Iterable[str]) -> list[str]:
+    return [line[:_LONGEST] for line in lines]
 
 
 def advice(app: AppName, lines: Iterable[str]) -> str:
     """What to write, for the newest line that we know; "" for none."""
-    said = [*lines]
+    said = _short(lines)
     # Node tells the code once more, without the file, below the line that has both.
     for line in (*(line for line in said[::-1] if _FILE.search(line)), *said[::-1]):
         if _READ_ONLY.search(line):
@@ -51,7 +57,7 @@ def advice(app: AppName, lines: Iterable[str]) -> str:
 def beside(lines: Iterable[str], database: str = "") -> str:
     """Where in its release a process wanted to write, as `storage` has it, by the newest line that tells; "" if none
     does. SQLite names no file: `database` is what the sources call it."""
-    said = [*lines]
+    said = _short(lines)
     for line in (*(line for line in said[::-1] if _FILE.search(line) or _ABOVE.search(line)), *said[::-1]):
         if _READ_ONLY.search(line):
             found = _file_of(line, said) or (database if "database" in line else "")
@@ -83,7 +89,7 @@ def _place(path: str) -> str:
 
 def file_beside(lines: Iterable[str]) -> str:
     """The file itself that `beside` found the directory of; "" if it is none that `storage` takes for a file."""
-    for line in [*lines][::-1]:
+    for line in _short(lines)[::-1]:
         if _READ_ONLY.search(line) and (found := _FILE.search(line)):
             path = next(filter(None, found.groups()))
             match = _IN_SLUG.fullmatch(path)
@@ -141,7 +147,8 @@ def build_advice(release: Release, lines: Iterable[str]) -> str:
     from receiver.runtimes.all import RUNTIMES
 
     app = release.app
-    for line in reversed([*lines]):
+    said = _short(lines)
+    for line in reversed(said):
         if found := _MISSING.search(line):
             name = next(filter(None, found.groups()))
             return (
@@ -150,7 +157,7 @@ def build_advice(release: Release, lines: Iterable[str]) -> str:
             )
         if told := next(filter(None, (runtime.advice(line) for runtime in RUNTIMES)), ""):
             return told
-    for line in reversed([*lines]):
+    for line in reversed(said):
         for pattern, package in _SYSTEM:
             if needs := [match.expand(package) for match in re.finditer(pattern, line)]:
                 needed = sorted({_INSIDE.get(name, name) for name in needs})

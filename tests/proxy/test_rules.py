@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import base64
 import os
+import re
+import signal
+import socket
+import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
@@ -21,6 +25,7 @@ from receiver.serving import Serving
 from .site import APP, Site, local, release, until
 from .test_switch import ask
 
+STATE = AppState(app=APP, created=0.0)
 HASHED = "app-BxY3fgh1.js"
 ASSETS = (("/assets", "public/assets"), ("/img/static", "img"))
 
@@ -164,6 +169,55 @@ def test_lines_of_nginxs_own_language_are_what_nginx_takes(site: Site) -> None:
     site.start_nginx()
     assert ask(site, "GET /a/b/c") == ask(site, "POST /a/b/c") == ask(site) == ("200", "v1")
     assert ask(site, "GET /c")[0] == "410" and ask(site, "GET /cc")[0] == "200"
+
+
+def test_a_body_that_http2_told_nothing_of_is_the_last_on_its_connection(site: Site) -> None:
+    """An app that does not read it would take it for the next request, which may be another visitor's."""
+    made = put_live(site, 1, Serving(), {})
+    site.terminate(1, how=signal.SIGKILL).wait()
+    where = site.sockets(1, 1)[0]
+    where.unlink()
+    site.layout.app(APP).vhost.write_text(
+        re.sub(r"(listen 127\.0\.0\.1:[0-9]+)", r"\1 http2", local(nginx.text(site.layout, site.settings, STATE, made)))
+    )
+    heads: list[bytes] = []
+    with socket.socket(socket.AF_UNIX) as app:
+        app.bind(str(where))
+        app.listen()
+        app.settimeout(10)
+        site.start_nginx()
+        for method, body in (
+            (b"GET", b""),
+            (b"GET", b"GET /admin HTTP/1.1\r\n\r\n"),
+            (b"HEAD", b"x"),
+            (b"GET", b"x" * 30_000),
+        ):
+            with socket.create_connection(("127.0.0.1", site.port)) as client:
+                client.sendall(http2(method, f"{APP}.test".encode(), body))
+                connection, _ = app.accept()
+                with connection:
+                    connection.settimeout(10)
+                    said = b""
+                    while b"\r\n\r\n" not in said:
+                        said += connection.recv(65536)
+                    heads.append(said.partition(b"\r\n\r\n")[0].lower())
+    closes = [b"connection: close" in head for head in heads]
+    assert closes == [False, True, True, True], heads
+
+
+def http2(method: bytes, host: bytes, body: bytes) -> bytes:
+    """A request without a content-length (RFC 9113)."""
+
+    def frame(kind: int, flags: int, stream: int, content: bytes) -> bytes:
+        return struct.pack(">BHBBI", 0, len(content), kind, flags, stream) + content
+
+    # In the words of RFC 7541: `:method`, `:scheme http`, `:path /`, `:authority`.
+    head = b"\x42" + bytes([len(method)]) + method + b"\x86\x84\x41" + bytes([len(host)]) + host
+    parts = [body[at : at + 16_000] for at in range(0, len(body), 16_000)]
+    data = [frame(0, part is parts[-1], 1, part) for part in parts]
+    return b"".join(
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", frame(4, 0, 0, b""), frame(1, 4 | (not body), 1, head), *data)
+    )
 
 
 @pytest.mark.parametrize("bad", ["", "a\nb", "a\0b", "x" * (passwords.LONGEST + 1)])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 from trees import FakeTree
 
 from receiver.inside import builder
-from receiver.story.advice import beside
+from receiver.names import AppName
+from receiver.story.advice import advice, beside, file_beside
 from receiver.story.beside import _database
 
 SLUG = "/var/lib/shipit/apps/blog/slugs/v3"
@@ -54,3 +56,12 @@ def test_only_what_keeps_a_directory_in_a_commit_gives_way(tmp_path: Path, monke
     assert builder.mount([["/data/kept", "kept"], ["/data/code", "code"]]) == 1
     assert builder.mount([["/data/file", "file"]]) == 1
     assert Path("code/app.py").exists()
+
+
+@pytest.mark.parametrize("word", ["a", "EACCES", "ENOENT", "cmake", "database "])
+def test_a_line_without_end_costs_no_time(word: str) -> None:
+    lines = ["unable to open database file", *[(word * 48_000)[:48_000]] * 30]
+    began = time.thread_time()
+    assert (beside(lines), file_beside(lines)) == ("", "")
+    advice(AppName("blog"), lines)
+    assert time.thread_time() - began < 10

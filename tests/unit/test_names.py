@@ -89,3 +89,16 @@ def test_of_what_no_name_is_near_only_the_rule_is_told(written: str) -> None:
     with pytest.raises(Rejected) as refused:
         names.domain(written)
     assert "www.example.org" in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["credential_process = /bin/sh -c id", "web_identity_token_file = /etc/passwd", "endpoint_url = http://x", "[profile x]",
+     "aws_access_key_id: x", " credential_process = x", "aws_access_key_id = a\n\tb = c", "ca_bundle=/x", "[default]x",
+     "aws_access_key_id = a\rcredential_process = x"],
+)  # fmt: skip
+def test_credentials_for_amazon_are_keys_and_run_or_read_nothing(line: str) -> None:
+    good = "# ours\n[default]\naws_access_key_id = AKIA\naws_secret_access_key=a/b+c==\r\n\n"
+    assert names.aws_keys(good) == good
+    with pytest.raises(Rejected, match="Line"):
+        names.aws_keys(f"{good}{line}\n")

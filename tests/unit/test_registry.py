@@ -18,8 +18,9 @@ from receiver.errors import Denied, Failure, HostFault, Rejected
 from receiver.sources.download import opened
 from receiver.sources.image_archive import examined
 from receiver.sources.limits import Limits
+from receiver.sources.logins import Logins
 from receiver.sources.oci import CONFIG, LAYER, MANIFEST, PROCESSORS
-from receiver.sources.registry import Login, Reference, pulled, reference
+from receiver.sources.registry import Login, Reference, host_of, pulled, reference
 
 D = "sha256:" + "ab" * 32
 HERE = PROCESSORS.get(platform.machine(), platform.machine())
@@ -240,3 +241,17 @@ def test_an_archive_that_leaves_out_what_is_not_there_is_refused(registry: Regis
         examined(file, Limits(9, 2**20, 9))
     with pytest.raises(Rejected, match="larger than 0 MiB"), pulled(wanted, LOGIN, tmp_path, 10, ()):
         pass
+
+
+@pytest.mark.parametrize("port", ["99999", "0", "00000"])
+def test_a_port_that_is_none_is_refused(port: str) -> None:
+    for parse, text in ((reference, f"localhost:{port}/shop"), (host_of, f"localhost:{port}")):
+        with pytest.raises(Rejected):
+            parse(text)
+
+
+@pytest.mark.parametrize(("user", "password"), [("a:b", "x"), ("a", "x\n"), ("a", "\udcff"), ("\udcff", "x")])
+def test_what_no_registry_could_be_told_is_no_login(tmp_path: Path, user: str, password: str) -> None:
+    with pytest.raises(Rejected):
+        Logins(tmp_path / "logins").set("ghcr.io", Login(user, password))
+    assert not list(tmp_path.iterdir())

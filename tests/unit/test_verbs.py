@@ -84,6 +84,14 @@ def test_a_release_that_shares_a_slug_is_not_built(lab: Lab) -> None:
     assert (lab.paths.release(1).slug / "file").exists()
 
 
+def test_a_slug_that_the_live_release_runs_from_is_mounted_no_more_into(lab: Lab) -> None:
+    lab.live()
+    lab.live(slug=1, environment=1)
+    with pytest.raises(Failure, match="is as it is"):
+        lab.agent.mount(BLOG, 1, 1)
+    assert not lab.engine.jobs
+
+
 def test_a_release_command_runs_as_the_app_with_its_config_and_writes_its_data_only(lab: Lab) -> None:
     lab.release()
     lab.engine.job = lambda job: 3
