@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import subprocess
 import tarfile
@@ -145,6 +146,7 @@ def test_what_a_unit_says_is_words_and_nothing_of_it_is_run_by_another_shell() -
     assert line("-/usr/bin/app `id` $(id) 50%%") == "exec \"$PACKAGE\"/usr/bin/app '`id`' '$(id)' 50%"
     assert line('/bin/sh -c "exec app $$PORT"') == "exec /bin/sh -c 'exec app ''$'PORT"
     assert line("/usr/bin/app %i") == "" and line("") == ""
+    assert line("/usr/bin/app", "Environment=HOST=%H\n") == ""
     assert line("/usr/bin/app", "Environment=PORT=1 A=b PATH;x=1\nWorkingDirectory=/usr/share/app\n") == (
         'cd "$PACKAGE"/usr/share/app && exec env A=b "$PACKAGE"/usr/bin/app'
     )
@@ -170,6 +172,25 @@ def test_several_packages_or_programs_are_answered_by_name() -> None:
     tree: Tree = Files({"hello-1.0-py3-none-any.whl": one, "app.py": b"", "Procfile": b"web: x\n"})
     assert read_manifest(tree).runtimes[0][1] != "hello-1.0-py3-none-any.whl"
     assert wheelfile.scripts(b"[other]\na = b\n[console_scripts]\nx = y:z\n../x = y:z\n") == ["x"]
+
+
+@pytest.mark.parametrize("at", [6, 8])
+@pytest.mark.parametrize("bits", [1, 8, 12, 14, 99])
+def test_a_pushed_wheel_that_nobody_can_unpack_says_nothing_and_is_no_traceback(at: int, bits: int) -> None:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name in ("WHEEL", "METADATA", "RECORD"):
+            archive.writestr(f"a-1.dist-info/{name}", "Tag: py3-none-any\n" * 20)
+    raw = bytearray(out.getvalue())
+    # The flags (6) and the compression (8) of each member, and two bytes further in the directory.
+    for head, field in ((b"PK\3\4", at), (b"PK\1\2", at + 2)):
+        found = raw.find(head)
+        while found >= 0:
+            raw[found + field] = bits
+            found = raw.find(head, found + 4)
+    tree = Files({"a-1-py3-none-any.whl": bytes(raw), "Procfile": b"web: x\n"})
+    with contextlib.suppress(Rejected):
+        wheelfile.needs(tree, "a-1-py3-none-any.whl")
 
 
 def test_what_is_not_installed_is_named_and_an_alternative_suffices() -> None:

@@ -30,7 +30,9 @@ def command(unit: str, files: Collection[str]) -> str:
         for match in _WORD.finditer(assignment):
             name, equals, value = (match[1] or match[2] or match[3]).partition("=")
             if equals and name not in OURS and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-                settings.append(f"{name}={_in_package((value, False), files)}")
+                if (word := _in_package((value, False), files)) is None:
+                    return ""
+                settings.append(f"{name}={word}")
     if settings:
         line = " ".join(["exec env", *settings, line.removeprefix("exec ")])
     directory = (told.get("WorkingDirectory") or [""])[-1].lstrip("-").strip("/")

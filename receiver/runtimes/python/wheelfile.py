@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import lzma
 import re
 import zipfile
+import zlib
 from collections.abc import Mapping
 from io import BytesIO
 from typing import IO
@@ -20,6 +22,8 @@ _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]{0,200}\.whl", re.ASCII)
 _SCRIPT = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,99})\s*=\s*\S.*", re.ASCII)
 # A program that can be called as a process is; `release` would be more than a process.
 _TYPE = re.compile(r"(?!(?:web|release)$)(?=.{1,40}$)[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*", re.ASCII)
+# What zipfile and its decompressors raise; RuntimeError: a password is asked for.
+DAMAGED = (zipfile.BadZipFile, RuntimeError, OSError, EOFError, ValueError, MemoryError, zlib.error, lzma.LZMAError)
 _NEEDS = re.compile(r"^Requires-Dist: ([^\n;]+)", re.MULTILINE)
 
 
@@ -99,6 +103,6 @@ def _texts(tree: Tree, file: str) -> Mapping[str, bytes]:
     raw = tree.read(file)
     try:
         said = look(BytesIO(raw)) if raw else None
-    except (zipfile.BadZipFile, NotImplementedError, OSError, EOFError, ValueError):
+    except DAMAGED:
         said = None
     return said.beside if said else {}
