@@ -1,4 +1,4 @@
-"""Who gets in as `shipit`, as whom, for how long and how often (threat rows 8 and 67-69)."""
+"""Who gets in as `shipit`, as whom, for how long and how often (threat rows 8 and 9a-9c)."""
 
 from __future__ import annotations
 
