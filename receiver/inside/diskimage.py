@@ -20,6 +20,7 @@ DIRTY, CORRUPT, EXTERNAL, ZSTD, EXTENDED_L2 = 1, 2, 4, 8, 16
 FORBIDDEN = {0x44415441: "keeps its data in another file", 0xE2792ACA: "has a backing file", 0x0537BE77: "is encrypted"}
 END, EXTENSION_LIMIT = 0, 2**16
 MAX_SIZE = 2**46  # bytes of a disk; what the server has room for is less
+MOST_CLUSTERS = 2**24  # with content: 1 TiB as qemu makes them. More would take minutes to follow
 OFFSET = 0x00FFFFFFFFFFFE00
 COMPRESSED, ZERO = 1 << 62, 1
 GPT = b"EFI PART"
@@ -124,6 +125,7 @@ def _tables(image: _Part, size: int, cluster_bits: int, l1_at: int, l1_size: int
     each = cluster // entry  # entries of a table of the second level
     seen: set[int] = set()
     room = image.length // 32  # entries of all tables: whatever else they say, it would take hours to follow
+    follow = MOST_CLUSTERS
     wanted = -(-size // (each * cluster))
     # qemu's own limit is 32 MiB for the table.
     if l1_size < wanted or l1_size > 2**22:
@@ -136,7 +138,10 @@ def _tables(image: _Part, size: int, cluster_bits: int, l1_at: int, l1_size: int
             continue
         whole = struct.unpack(f">{cluster // 8}Q", image.whole(at, cluster))
         words = whole[:: entry // 8]
-        room -= sum(map(bool, words))
+        count = sum(map(bool, words))
+        room, follow = room - count, follow - count
+        if follow < 0:
+            raise Wrong(f"it has content in more than {MOST_CLUSTERS} clusters: qemu-img convert makes larger ones")
         # Without snapshots each table has one place in the disk.
         if at % cluster or at in seen or room < 0:
             raise Wrong("its tables are damaged")

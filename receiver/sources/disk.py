@@ -264,7 +264,10 @@ def _digest(file: IO[bytes], found: Found) -> str:
 
 
 def _copy_sparse(source: IO[bytes], target: IO[bytes], room: int, size: int | None = None) -> None:
-    """Copy so many bytes (None: all), zeros as holes; raises Rejected when what is no zero takes more than `room`."""
+    """Copy so many bytes (None: all), zeros as holes; raises Rejected when what is no zero takes more than `room`, or
+    all of it is larger than the server's disk: zeros without an end are packed into a few bytes."""
+    disk = os.fstatvfs(target.fileno())
+    most = min(diskimage.MAX_SIZE, disk.f_blocks * disk.f_frsize)
     at = taken = 0
     zeros = bytes(BLOCK)
     while size is None or at < size:
@@ -278,7 +281,7 @@ def _copy_sparse(source: IO[bytes], target: IO[bytes], room: int, size: int | No
                 target.write(block)
                 taken += len(block)
         at += len(chunk)
-        if taken > room or at > diskimage.MAX_SIZE:
+        if taken > room or at > most:
             raise Rejected(
                 "The disk, unpacked, is larger than the room that the server's disk has for it.",
                 holds="Nothing was received.", hint="See: shipit doctor",

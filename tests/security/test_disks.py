@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from receiver.errors import Rejected
+from receiver.inside import diskimage
 from receiver.ledger.ledger import Ledger
 from receiver.model import Origin
 from receiver.names import AppName, Oid
@@ -171,6 +172,29 @@ def test_what_grows_beyond_the_disks_room_when_it_is_unpacked_is_refused(place: 
     bomb = gzip.compress(MBR + b"\1" * 2**24)
     with pytest.raises(Rejected, match="larger than the room"):
         place.receive(bomb, Limits(2**30, 2**24, 10))
+
+
+def test_zeros_without_an_end_are_not_unpacked_beyond_the_servers_disk(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.fstatvfs(0)
+    small = os.statvfs_result((4096, 4096, 2**10, *tuple(real)[3:10]))
+    monkeypatch.setattr(os, "fstatvfs", lambda fd: small)
+    place.receive(gzip.compress(RAW))
+    with pytest.raises(Rejected, match="larger than the room"):
+        place.receive(gzip.compress(RAW + bytes(2**24)))
+
+
+def test_a_disk_with_more_clusters_than_can_be_followed_is_refused(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clusters = len(qcow2()) // CLUSTER
+    place.receive(qcow2())
+    monkeypatch.setattr(diskimage, "MOST_CLUSTERS", 0)
+    with pytest.raises(Rejected, match="content in more than 0 clusters"):
+        place.receive(qcow2())
+    monkeypatch.setattr(diskimage, "MOST_CLUSTERS", clusters)
+    place.receive(qcow2())
 
 
 @pytest.mark.parametrize(
