@@ -127,11 +127,10 @@ def provenance(ctx: Context, app: AppName, release: int, signature: bool, signer
 @click.command()
 @app_argument
 @click.argument("release", type=RELEASE)
-@click.option("--tree", is_flag=True, help="All files as an archive, also of a release that is one package.")
+@click.option("--tree", is_flag=True, help="Print all files as an archive, also if the release is one package.")
 @click.pass_obj
 def export(ctx: Context, app: AppName, release: int, tree: bool) -> None:
-    """Give the artifact of a release back, on standard output: its files as `shipit pack` packs them (tar.gz), or the
-    package that it is.
+    """Print the artifact of a release: its files as `shipit pack` packs them (tar.gz), or the package that was sent.
 
     \b
     Examples:

@@ -22,9 +22,9 @@ PATTERN = Name("package", names.package_pattern)
 @click.argument("packages", type=PATTERN, nargs=-1, required=True)
 @click.pass_obj
 def allow(ctx: Context, packages: tuple[str, ...]) -> None:
-    """Let apps have these packages of Debian installed (`apt` of shipit.yml, Aptfile). On the server, by root.
+    """Allow pushes to install these packages of Debian (`apt` of shipit.yml, Aptfile). On the server, as root.
 
-    What a package does when it is installed, it does as root. `*` stands for any letters.
+    The scripts of a package run as root when it is installed. `*` stands for any letters.
 
     \b
     Examples:

@@ -28,7 +28,7 @@ VISITOR = Name("visitor", names.visitor)
 @click.argument("_password", metavar="[-]", type=click.Choice(["-"]), required=False)
 @click.pass_obj
 def set_password(ctx: Context, app: AppName, visitor: str, _password: str) -> None:
-    """Ask visitors for a name and a password, which is read from standard input; the first one guards the app.
+    """Give a visitor a password (from standard input). From the first one on, nobody sees the app without one.
 
     \b
     Example: pass show blog | ssh prod shipit auth:set blog alice -
@@ -47,7 +47,7 @@ def set_password(ctx: Context, app: AppName, visitor: str, _password: str) -> No
 @click.argument("visitor", type=VISITOR)
 @click.pass_obj
 def remove(ctx: Context, app: AppName, visitor: str) -> None:
-    """Take a visitor's password away; without any, everybody may see the app."""
+    """Remove a visitor's password. When none is left, everybody may see the app."""
     known = passwords.visitors(ledger_of(ctx, app))
     if visitor not in known:
         raise NotFound(f"{visitor} has no password for {app}.", hint=f"Who has: shipit auth:list {app}")

@@ -28,7 +28,7 @@ _MATTER = ("Procfile", "shipit.yml", "app.json")
 @json_option
 @click.pass_obj
 def check(ctx: Context, directory: str, form: str) -> None:
-    """Check a project (default: this directory) as a push would; needs no server. Exit code 2: it would be refused.
+    """Check a project (default: this directory) as a push would; needs no server. Exit code 2: the push would be refused.
 
     \b
     Example: shipit check

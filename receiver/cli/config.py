@@ -30,7 +30,7 @@ def read(ctx: Context, app: AppName, release: int = 0) -> dict[ConfigKey, str]:
 @click.command()
 @app_argument
 @click.option("--reveal", is_flag=True, help="Show the values.")
-@click.option("--release", type=RELEASE, default=0, help="Of an earlier release: v7.")
+@click.option("--release", type=RELEASE, default=0, help="Show those of an earlier release: v7.")
 @json_option
 @click.pass_obj
 def show(ctx: Context, app: AppName, reveal: bool, release: int, form: str) -> None:

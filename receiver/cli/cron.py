@@ -28,7 +28,7 @@ GOES_ON = 199  # as in inside/launch.py
 @json_option
 @click.pass_obj
 def list_cron(ctx: Context, app: AppName, form: str) -> None:
-    """List what the live release runs by the clock: when, when next, how it ended last."""
+    """List what the live release runs by the clock: its times, the next one, and how the last run ended."""
     ledger = ledger_of(ctx, app)
     current, state = ledger.current(), ledger.state()
     timed = {one.process: one for one in engines.here(ctx.layout).timed(current)} if current else {}
@@ -59,7 +59,7 @@ def list_cron(ctx: Context, app: AppName, form: str) -> None:
 @click.argument("process", type=PROCESS)
 @click.pass_obj
 def run_now(ctx: Context, app: AppName, process: TypeName) -> int:
-    """Run one of them now, and see what it prints; its exit code is yours. Not while a run of it goes on."""
+    """Run a scheduled process now, show what it prints, exit with its exit code. Not while a run of it goes on."""
     ledger, current, overlap = _scheduled(ctx, app, process)
     command, alone = current.process(process).command, "" if overlap else process
     with written(ledger.paths, command, alone) as run_id, ctx.connect_agent() as agent:
@@ -76,7 +76,7 @@ def run_now(ctx: Context, app: AppName, process: TypeName) -> int:
 @click.argument("process", type=PROCESS)
 @click.pass_obj
 def suspend(ctx: Context, app: AppName, process: TypeName) -> None:
-    """Keep one of them from running, over deploys and reboots too, until `cron:resume`. A run under way goes on."""
+    """Stop running a scheduled process, over deploys and reboots too, until `cron:resume`. A run under way goes on."""
     _change(ctx, app, process, suspended=True)
     out.say(f"{process} of {app} does not run until: shipit cron:resume {app} {process}")
 
@@ -86,7 +86,7 @@ def suspend(ctx: Context, app: AppName, process: TypeName) -> None:
 @click.argument("process", type=PROCESS)
 @click.pass_obj
 def resume(ctx: Context, app: AppName, process: TypeName) -> None:
-    """Let one of them run by the clock again. What was missed meanwhile is not made up for."""
+    """Let a scheduled process run by the clock again. Runs missed meanwhile are not made up for."""
     _change(ctx, app, process, suspended=False)
     out.say(f"{process} of {app} runs by the clock again.")
 

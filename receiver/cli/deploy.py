@@ -37,16 +37,14 @@ drop_web = click.option("--drop-web", is_flag=True, help=DROP_WEB)
     "--fresh", is_flag=True, help="Build without the environment of an earlier release, and with an empty cache."
 )
 @archive_type
-@click.option("--url", default="", help="Fetch the archive from there (https; http with --sha256).")
+@click.option("--url", default="", help="Fetch the archive from this URL (https; http with --sha256).")
 @sha256_option
 @click.option(
-    "--pypi", default="", metavar="NAME==V", help="Fetch this package from PyPI, or the index that builds have."
+    "--pypi", default="", metavar="NAME==V", help="Fetch this package from PyPI, or from the index that builds use."
 )
 @click.option("--image", default="", metavar="REF", help="Fetch this container image from its registry.")
 @signature
-@click.option(
-    "--system", is_flag=True, help="Refused: says how a package is installed into the machine, and why not so."
-)
+@click.option("--system", is_flag=True, help="Refused, with the reason and with what an administrator types instead.")
 @drop_web
 @click.pass_obj
 def deploy(

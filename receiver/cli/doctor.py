@@ -29,13 +29,13 @@ PATIENCE = 10.0
 
 
 @click.command()
-@click.option("--fix", is_flag=True, help="Mend what can be mended.")
+@click.option("--fix", is_flag=True, help="Repair what can be repaired.")
 @json_option
 @click.pass_obj
 def doctor(ctx: Context, fix: bool, form: str) -> int:
     """Check the whole installation and every app; exit 1 when something is not well.
 
-    On the server, as root, the host is looked at too: sshd, nginx, users, sockets, disk.
+    On the server, as root, it also checks the host: sshd, nginx, users, sockets, disk.
 
     \b
     Example: shipit doctor --fix

@@ -29,7 +29,7 @@ MAX_INPUT = 64 * 1024
 @click.option("--app", "apps", multiple=True, type=Name("app", names.app_name), help="Only this app (repeat for more).")
 @click.pass_obj
 def add(ctx: Context, name: KeyName, role: str, apps: tuple[AppName, ...]) -> None:
-    """Let the public key on standard input log in; it says who did what from then on.
+    """Let the public key on standard input log in. Its name then says who did what.
 
     view reads, deploy changes its apps, admin does everything.
 

@@ -13,11 +13,11 @@ from receiver.names import AppName, TypeName
 
 @click.command()
 @app_argument
-@click.option("-t", "--tail", is_flag=True, help="Go on as lines come.")
+@click.option("-t", "--tail", is_flag=True, help="Go on, and print new lines as they come.")
 @click.option("-n", "--num", default=100, show_default=True, type=click.IntRange(1, 1_000_000), help="How many lines.")
-@click.option("-p", "--ps", "process", type=PROCESS, help="Of one process type.")
-@click.option("--release", type=RELEASE, help="Of one release: v7.")
-@click.option("--since", default="", help="From a time on, as journalctl takes it: '10 min ago'.")
+@click.option("-p", "--ps", "process", type=PROCESS, help="Only of one process type.")
+@click.option("--release", type=RELEASE, help="Only of one release: v7.")
+@click.option("--since", default="", help="Only from this time on, in journalctl's form: '10 min ago'.")
 @click.option("--grep", default="", help="Only lines that match.")
 @click.option("-q", "--quiet", is_flag=True, help="Only the text, without time and process.")
 @click.pass_obj

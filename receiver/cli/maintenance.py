@@ -17,7 +17,7 @@ from receiver.proxy import maintenance
 @click.option("--message", default="", help="What visitors are told, in one line.")
 @click.pass_obj
 def enable(ctx: Context, app: AppName, message: str) -> None:
-    """Show visitors a maintenance page (503); the app runs on behind it, and deploys go on.
+    """Show visitors a maintenance page (503); the app goes on running, and deploys go on.
 
     \b
     Example: shipit maintenance:enable blog --message "We move to a larger machine. Back at 14:00."

@@ -15,7 +15,7 @@ from receiver.names import AppName
 @app_argument
 @click.pass_obj
 def test(ctx: Context, app: AppName) -> int:
-    """Send a test by every way that the server and the live release's `notify:` name; exit 1 when one fails."""
+    """Send a test message by every way in `notify:` of the server and of the live release; exit 1 if one fails."""
     # Here, because they bring what talks to others.
     from receiver.ops.notify.chosen import about, ways_of
     from receiver.ops.notify.ways import send_all

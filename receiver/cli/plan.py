@@ -19,7 +19,7 @@ from receiver.names import AppName
 @json_option
 @click.pass_obj
 def plan(ctx: Context, app: AppName, release: int | None, form: str) -> None:
-    """Print the build steps, units and vhost of a release (default: the live one); nothing is done.
+    """Print the build steps, units and vhost of a release (default: the live one); change nothing.
 
     \b
     Example: shipit plan blog

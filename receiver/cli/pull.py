@@ -36,14 +36,19 @@ _UNITS = {"": 60, "s": 1, "m": 60, "h": 3600, "d": 86400}
 @app_argument
 @click.argument("url", required=False)
 @click.argument("ref", required=False)
-@click.option("--every", metavar="5m", help="Look by itself, so often (60s to 7d); off: only when asked.")
-@click.option("--tags", metavar="PATTERN", help="Follow the newest version among these tags, as 'v*'.")
+@click.option("--every", metavar="5m", help="Look by itself this often (60s to 7d); off: only when asked.")
+@click.option("--tags", metavar="PATTERN", help="Follow the newest version among these tags, such as 'v*'.")
 @click.option(
-    "--verify-signatures/--no-verify-signatures", "signed", default=None, help="Only what a signer has signed."
+    "--verify-signatures/--no-verify-signatures",
+    "signed",
+    default=None,
+    help="Take only what an allowed signer has signed.",
 )
 @click.option("--webhook/--no-webhook", default=None, help="Look when a webhook comes, and print what to enter for it.")
-@click.option("--wait-for", metavar="URL|COMMAND", help="Take a commit only when this speaks well of it; off: at once.")
-@click.option("--wait-most", metavar="1h", help="For how long it may say nothing (60s to 7d; default 1h).")
+@click.option(
+    "--wait-for", metavar="URL|COMMAND", help="Take a commit only when this says that it is good; off: at once."
+)
+@click.option("--wait-most", metavar="1h", help="How long --wait-for may say nothing (60s to 7d; default 1h).")
 @click.option("--off", is_flag=True, help="Follow nothing any more; keys and passwords stay.")
 @click.pass_obj
 def sync(
@@ -211,7 +216,7 @@ def fields(follow: Follow | None) -> dict[str, str]:
 
 @click.command()
 @app_argument
-@click.option("--force", is_flag=True, help="In place of the one there is.")
+@click.option("--force", is_flag=True, help="Replace the key that there is.")
 @click.pass_obj
 def generate_key(ctx: Context, app: AppName, force: bool) -> None:
     """Make the key that the app fetches with, and print its public half.
@@ -238,7 +243,7 @@ def public_key(ctx: Context, app: AppName) -> None:
 @click.argument("password", required=False, metavar="[PASSWORD|-]")
 @click.pass_obj
 def auth(ctx: Context, app: AppName, host: str, user: str | None, password: str | None) -> None:
-    """Say as whom the app fetches from a host by https; without a user, as nobody any more.
+    """Set the user and password with which the app fetches from a host by https; without a user, remove them.
 
     \b
     Example: shipit git:auth blog github.com ann - < TOKEN
@@ -281,7 +286,7 @@ def allow_host(ctx: Context, app: AppName, host: str) -> None:
 @click.argument("where", metavar="-")
 @click.pass_obj
 def allow_signers(ctx: Context, app: AppName, where: str) -> None:
-    """Say whose signatures count, as ssh-keygen's allowed signers on standard input, one a line.
+    """Set whose signatures count: lines of ssh-keygen's allowed signers, on standard input.
 
     \b
     Example: shipit git:allow-signers blog - < allowed_signers

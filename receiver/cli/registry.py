@@ -26,7 +26,7 @@ everywhere = click.option("--global", "everywhere", is_flag=True, help="For all 
 @click.argument("words", nargs=-1, metavar="APP|--global REGISTRY USER [-]")
 @click.pass_obj
 def login(ctx: Context, everywhere: bool, words: tuple[str, ...]) -> None:
-    """Say as whom an app, or every app, fetches images from a registry. The password or token comes on standard input.
+    """Log an app, or every app, in to a registry of images. The password or token comes on standard input.
 
     \b
     Examples:
@@ -59,7 +59,7 @@ def logout(ctx: Context, everywhere: bool, words: tuple[str, ...]) -> None:
 @app_argument
 @click.pass_obj
 def layers(ctx: Context, app: AppName) -> None:
-    """Print the layers of images that the server has of an app, by their digests unpacked, one a line."""
+    """Print the image layers that the server has of an app: the digests of the unpacked layers, one a line."""
     from receiver.story.layers import stored_layers
 
     for digest in sorted(stored_layers(ledger_of(ctx, app))):

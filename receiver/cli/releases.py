@@ -231,7 +231,7 @@ def cancel(ctx: Context, app: AppName) -> int:
 def cache_clear(ctx: Context, app: AppName) -> None:
     """Empty the app's build cache: the next build fetches and builds anew what it installs.
 
-    Environments of releases stay. A build that shares nothing with earlier ones: shipit deploy APP --fresh
+    Environments of releases stay. For a build that shares nothing with earlier ones: shipit deploy APP --fresh
     """
     ledger = ledger_of(ctx, app)
     with queued(ledger, ctx.caller.name, push=False, say=tell), ctx.connect_agent() as agent:

@@ -20,7 +20,7 @@ from receiver.story.submit import Submission
 
 @click.command()
 @app_argument
-@click.option("-p", "--process-type", "kind", type=PROCESS, help="Only of this process type; without, of all.")
+@click.option("-p", "--process-type", "kind", type=PROCESS, help="Only for this process type (default: for all).")
 @click.option("--memory", help="The most memory of one process: 512M, 2G, none.")
 @click.option("--cpu", help="The most CPU time of one process: 150% is one core and a half; none.")
 @click.option("--tasks", help="The most threads and processes of one process: 64; none.")

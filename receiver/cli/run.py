@@ -23,7 +23,7 @@ from receiver.root.oneoff import written
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.pass_obj
 def run_command(ctx: Context, app: AppName, command: tuple[str, ...]) -> int:
-    """Run a command as the app; its exit code is yours. With `ssh -t` it has a terminal.
+    """Run a command as the app, and exit with its exit code. With `ssh -t` it has a terminal.
 
     \b
     Examples:

@@ -24,10 +24,10 @@ from receiver.system import disk
 @app_argument
 @click.pass_obj
 def set_lines(ctx: Context, app: AppName) -> None:
-    """Have nginx serve an app with more than shipit.yml can say: lines of nginx's language, from standard input.
+    """Give an app lines of nginx's own language, from standard input, for what shipit.yml has no key.
 
-    Only what is on a list is taken (docs/proxy.md), and nothing that leaves the app's own server. The lines before are
-    replaced.
+    Only directives on a list are taken (docs/proxy.md), and none that reaches beyond the app. They replace the lines
+    that the app had.
 
     \b
     Example: ssh prod shipit nginx:set blog < blog.nginx
@@ -51,7 +51,7 @@ def set_lines(ctx: Context, app: AppName) -> None:
 @app_argument
 @click.pass_obj
 def unset_lines(ctx: Context, app: AppName) -> None:
-    """Take an app's own lines for nginx away."""
+    """Remove an app's own lines for nginx."""
     if not ledger_of(ctx, app).paths.snippet.exists():
         raise NotFound(f"{app} has no lines of its own for nginx.", hint=f"shipit nginx:show {app}")
     put(ctx, app, None)

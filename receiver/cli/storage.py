@@ -34,7 +34,7 @@ Mounts = tuple[tuple[str, str], ...]
 @click.argument("what", type=MOUNT, metavar="DATA[:PLACE]")
 @click.pass_obj
 def mount(ctx: Context, app: AppName, what: tuple[str, str]) -> int:
-    """Have a path of the app's data seen at a place of its releases; the live commit is built again with it.
+    """Link a place of the app's releases to a path of its data; the live commit is built again with the link.
 
     What ends in .db, .sqlite, .sqlite3, .json, .yml, .yaml, .ini, .log or .txt is a file, anything else a directory,
     which is made.
@@ -60,7 +60,7 @@ def mount(ctx: Context, app: AppName, what: tuple[str, str]) -> int:
 @click.argument("place", type=PLACE)
 @click.pass_obj
 def unmount(ctx: Context, app: AppName, place: str) -> int:
-    """Take a place out of the app's next releases; the data itself stays."""
+    """Remove such a link from the app's next releases; the data itself stays."""
     ledger = ledger_of(ctx, app)
     before = ledger.state().storage
     after = tuple(pair for pair in before if pair[1] != place)

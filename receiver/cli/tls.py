@@ -34,15 +34,16 @@ MAX_PEM = 256 * 1024
 )
 @click.option(
     "--dns-wait", type=click.IntRange(0, LONGEST_WAIT), default=0, metavar="SECONDS",
-    help="How long name servers take to know it, if not as long as the plugin waits by itself.",
+    help="How long the name servers need to know the record, if longer than the plugin waits.",
 )  # fmt: skip
 @click.pass_obj
 def enable(ctx: Context, app: AppName, plugin: str | None, dns_wait: int) -> None:
     """Serve an app by HTTPS: ask for a certificate for each of its names, now and before it expires.
 
-    By this you agree to the terms of the certificate authority; which one that is says `acme_directory` of the server's
-    settings. Names that the app gets later get theirs by themselves. With --dns also wildcards get one, and names that the
-    internet does not reach: the plugin's credentials, as its documentation has them, are read from standard input.
+    By this you agree to the terms of the certificate authority: Let's Encrypt, unless `acme_directory` of the server's
+    settings names another. A name that the app gets later gets a certificate by itself. With --dns, wildcards get one
+    too, and names that the internet does not reach: the credentials of the plugin, in the form of its documentation,
+    are read from standard input.
 
     \b
     Examples:
@@ -70,9 +71,9 @@ def disable(ctx: Context, app: AppName) -> None:
 @click.argument("app", type=APP, required=False)
 @click.pass_obj
 def renew(ctx: Context, app: AppName | None) -> None:
-    """Ask for new certificates now, for an app or for all. Not needed: a timer renews them.
+    """Ask for new certificates now, for an app or for all. Usually not needed: a timer renews them.
 
-    Authorities count: Let's Encrypt gives the same certificate five times a week.
+    Authorities limit this: Let's Encrypt gives the same certificate at most five times a week.
     """
     failed: list[str] = []
     for one in [app] if app else [a for a in apps(ctx.layout) if ctx.caller.sees(a)]:
@@ -114,10 +115,10 @@ def report(ctx: Context, app: AppName | None, form: str) -> None:
 @click.argument("files", type=click.Path(path_type=Path), nargs=-1)
 @click.pass_obj
 def add(ctx: Context, app: AppName, files: tuple[Path, ...]) -> None:
-    """Serve an app by a certificate of one's own: PEM files, the server's certificate first, its chain, and the key.
+    """Serve an app by a certificate of your own: PEM files, the server's certificate first, its chain, and the key.
 
-    On the server by their paths; over ssh on standard input, one after the other or as a tar. It is checked before it
-    counts; the one before it serves until then.
+    On the server, name the files; over ssh, send them on standard input, one after the other or as a tar. The
+    certificate is checked before it is used; until then the one before it serves.
 
     \b
     Examples:
@@ -173,7 +174,7 @@ def show(ctx: Context, app: AppName, form: str) -> None:
 @app_argument
 @click.pass_obj
 def remove(ctx: Context, app: AppName) -> None:
-    """Take an app's own certificate away; names for which certificates are asked get one of these."""
+    """Remove an app's own certificate. With `tls:enable`, its names get certificates of the authority instead."""
     ledger = ledger_of(ctx, app)
     with queued(ledger, ctx.caller.name, push=False, say=tell), ctx.connect_agent() as agent:
         gone = agent.remove_certificate(app)

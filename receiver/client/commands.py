@@ -77,16 +77,18 @@ def version() -> None:
 @click.option("--list", "list_", is_flag=True, help="Print the files that would be shipped, the largest first.")
 @click.option("--dry-run", is_flag=True, help="Say what would be shipped and where to; send nothing.")
 @click.option("-m", "--message", default="", help="What the release is called in `releases`.")
-@click.option("--image", default="", metavar="IMAGE", help="Of docker's or podman's here; else the server fetches it.")
-@click.option("--sha256", default="", metavar="DIGEST", help="What an image of a registry must be.")
-@click.option("--fresh", is_flag=True, help="Of an image: send all of it.")
+@click.option(
+    "--image", default="", metavar="IMAGE", help="An image of docker or podman here; else the server fetches it."
+)
+@click.option("--sha256", default="", metavar="DIGEST", help="The digest that an image of a registry must have.")
+@click.option("--fresh", is_flag=True, help="Send all layers of an image.")
 @click.option("--drop-web", is_flag=True, help=DROP_WEB)
 @json_option
 @click.pass_obj
 def deploy(options: Options, directory: Path, list_: bool, dry_run: bool, message: str, image: str, sha256: str, fresh: bool,
            drop_web: bool, form: str) -> int:  # fmt: skip
-    """Put what lies in a directory (default: this one) live, committed or not, and follow it to its verdict. Of an
-    archive or a package, such as `shipit pack` makes, that file is sent, with its signature if there is one.
+    """Put the files of a directory (default: this one) live, committed or not, and follow the deploy to its end. If you
+    name an archive or a package, such as `shipit pack` makes, that file is sent, with its signature if there is one.
 
     What is shipped: the files that git tracks or does not know yet, but none that it ignores; `artifact` in shipit.yml
     changes that. Only what the server lacks travels. The deploy branch stays where it is.
@@ -164,19 +166,24 @@ def _image(options: Options, image: str, sha256: str, more: list[str]) -> int:
 @click.option("--name", default="", help="What it is called (default: the project's own name, else the directory's).")
 @click.option("--version", "version_", default="", help="Its version (default: what `git describe` makes of the tags).")
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path, file_okay=False), help="Where to (default: dist/ there)."
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where to write it (default: dist/ in the directory).",
 )
-@click.option("--depends", multiple=True, metavar="PACKAGE", help="Of a deb or an rpm: what it needs. Repeat for more.")
+@click.option(
+    "--depends", multiple=True, metavar="PACKAGE", help="A package that a deb or rpm depends on. Repeat for more."
+)
 @click.option("--sign", is_flag=True, help="Sign it with an ssh key: FILE.sig, which `shipit deploy FILE` sends along.")
 @click.option("--key", default="", help="The key to sign with (default: git's user.signingkey, else the usual one).")
 @click.option("--json", "json_", is_flag=True, help="Print what was made as JSON.")
 @click.pass_obj
 def pack(options: Options, directory: Path, forms: tuple[str, ...], name: str, version_: str, output: Path | None,
          depends: tuple[str, ...], sign: bool, key: str, json_: bool) -> int:  # fmt: skip
-    """Make an artifact of what lies in a directory, and send nothing. The same files give the same bytes, on any machine.
+    """Make an artifact of the files of a directory, and send nothing. The same files give the same bytes, on any machine.
 
-    Which files: as `shipit deploy` has it. An archive and a package say which commit they come from, whether the files
-    differ from it, and the digest of each file.
+    The files are those that `shipit deploy` would ship. An archive and a package say which commit they come from,
+    whether the files differ from it, and the digest of each file.
 
     \b
     Examples:
