@@ -82,7 +82,7 @@ def build(slug: Path, file: str, limit: int) -> None:
 def arguments(text: str, store: container.Store) -> list[str]:
     """What podman is told beside: the config vars that the Dockerfile asks for with ARG, by name; and for apt, that it
     need not become another user to fetch (it looks whether it has)."""
-    asked = dict.fromkeys(re.findall(r"(?im)^\s*ARG\s+([A-Za-z_][A-Za-z0-9_]*)", text))
+    asked = dict.fromkeys(re.findall(r"(?im)^[ \t]*ARG\s+([A-Za-z_][A-Za-z0-9_]*)", text))
     words = [f"--build-arg={name}" for name in asked if name in os.environ and not container.STEERS.fullmatch(name)]
     if re.search(r"\bapt(-get)?\b", text):
         told = Path(store.scratch, "apt.conf")

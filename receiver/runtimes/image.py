@@ -74,7 +74,7 @@ class Dockerfile(Runtime):
         text = (pushed.tree.read(file) or b"").decode(errors="replace")
         why = "shipit.yml says so" if pushed.settings.dockerfile else "nothing else here says how the app runs"
         told = [f"{file}: built as a container image, because {why}."]
-        if re.search(r"(?im)^\s*HEALTHCHECK\s+(?!NONE)", text):
+        if re.search(r"(?im)^[ \t]*HEALTHCHECK\s+(?!NONE)", text):
             told.append(f"{file}: HEALTHCHECK is not run; what shipit checks: processes: {{web: {{healthcheck: …}}}}")
         return told
 

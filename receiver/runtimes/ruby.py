@@ -17,7 +17,7 @@ RUBY, GEMS = ".ruby", ".gems"
 SYSTEM = "/usr/bin/ruby"
 RECIPE = 1
 _RUNS = re.compile(r"(?:^|[\s;&|/])(?:bundle|rails|rake|puma|rackup|ruby|unicorn|sidekiq|thin|falcon)\b")
-_SAYS = re.compile(r"""^\s*ruby\s+(?:['"]\s*(?:~>|>=|=)?\s*)([0-9]+(?:\.[0-9]+){0,2})""", re.MULTILINE)
+_SAYS = re.compile(r"""^[ \t]*ruby\s+(?:['"]\s*(?:~>|>=|=)?\s*)([0-9]+(?:\.[0-9]+){0,2})""", re.MULTILINE)
 _LOCKED = re.compile(r"^RUBY VERSION\s+ruby ([0-9]+\.[0-9]+\.[0-9]+)", re.MULTILINE)
 
 # The first Ruby that is of the wanted version: the server's own, or one that an administrator has put into /opt/rubies.

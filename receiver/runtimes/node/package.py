@@ -104,7 +104,7 @@ def _knows(lock: str, raw: bytes, data: Mapping[str, Any]) -> bool:
     if LOCKS[lock] == "yarn":
         return all(f"{name}@" in text for name in wanted)
     if LOCKS[lock] == "pnpm":
-        return all(re.search(rf"^\s+['\"]?{re.escape(name)}['\"]?:", text, re.MULTILINE) for name in wanted)
+        return all(re.search(rf"^[ \t]+['\"]?{re.escape(name)}['\"]?:", text, re.MULTILINE) for name in wanted)
     try:
         top = json.loads(text)["packages"][""]
         known = {**top.get("dependencies", {}), **top.get("devDependencies", {})}

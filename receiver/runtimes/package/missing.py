@@ -51,7 +51,7 @@ def there(need: str, known: frozenset[str], libraries: str) -> bool:
     if need.startswith("/"):
         return Path(need).exists()
     if ".so" in plain:
-        return re.search(rf"^\s*{re.escape(plain)} ", libraries, re.MULTILINE) is not None
+        return re.search(rf"^[ \t]*{re.escape(plain)} ", libraries, re.MULTILINE) is not None
     return plain in known or find(plain) is not None
 
 

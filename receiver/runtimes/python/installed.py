@@ -12,7 +12,9 @@ from receiver.runtimes.base import Part, Slug
 
 # The fields stand first; a description of any length follows.
 HEAD = 2**16
-_FIELD = re.compile(r"^(Name|Version|License|License-Expression): *(.{1,200}?) *$", re.MULTILINE)
+LONGEST = 200
+# A value ends in nothing that could as well be a part of it: a long line is read once.
+_FIELD = re.compile(r"^(Name|Version|License|License-Expression): *(\S.*)$", re.MULTILINE)
 _VERSION = re.compile(r"^version(?:_info)? *= *([0-9]+\.[0-9]+(?:\.[0-9]+)?)", re.MULTILINE)
 _LIB = re.compile(r"python3\.[0-9]{1,3}")
 
@@ -32,7 +34,8 @@ def distributions(slug: Slug, directory: str, *, tool: bool = False) -> Iterator
         if not name.endswith(".dist-info"):
             continue
         head = slug.read(f"{directory}/{name}/METADATA", HEAD).decode(errors="replace").replace("\r\n", "\n")
-        fields = dict(reversed(_FIELD.findall(head.partition("\n\n")[0])))
+        said = [(key, value.rstrip(" ")) for key, value in reversed(_FIELD.findall(head.partition("\n\n")[0]))]
+        fields = {key: value for key, value in said if len(value) <= LONGEST}
         if fields.get("Name") and fields.get("Version"):
             known = re.sub(r"[-_.]+", "-", fields["Name"]).lower()
             license_ = fields.get("License-Expression") or fields.get("License", "")

@@ -24,10 +24,10 @@ _OWN = re.compile(rb"['\"]PORT['\"]")
 _STREAMLIT = "streamlit run {file} --server.port $PORT --server.address 127.0.0.1 --server.headless true"
 # By the package: what its program has in it, and how it is started where the address is.
 _KINDS = (
-    ("streamlit", re.compile(rb"^\s*(?:import|from)\s+streamlit\b", re.MULTILINE), _STREAMLIT),
+    ("streamlit", re.compile(rb"^[ \t]*(?:import|from)\s+streamlit\b", re.MULTILINE), _STREAMLIT),
     ("gradio", re.compile(rb"\.launch\("), "GRADIO_SERVER_PORT=$PORT GRADIO_SERVER_NAME=127.0.0.1 python {file}"),
     ("panel", re.compile(rb"\.servable\("), "panel serve {file} --address 127.0.0.1 --port $PORT --allow-websocket-origin '*'"),
-    ("chainlit", re.compile(rb"^\s*(?:import|from)\s+chainlit\b", re.MULTILINE), "chainlit run {file} --headless --host 127.0.0.1 --port $PORT"),
+    ("chainlit", re.compile(rb"^[ \t]*(?:import|from)\s+chainlit\b", re.MULTILINE), "chainlit run {file} --headless --host 127.0.0.1 --port $PORT"),
     # Dash's own `run` asks PORT and HOST by itself.
     ("dash", re.compile(rb"\b(?:dash\.)?Dash\("), "python {file}"),
 )  # fmt: skip

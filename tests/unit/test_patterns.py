@@ -1,0 +1,26 @@
+"""What is looked for in files of an app costs no more than their size, whatever is in them."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+from receiver.runtimes.python import installed
+
+ROOT = Path(__file__).parents[2] / "receiver"
+
+
+def test_no_pattern_takes_lines_for_the_blanks_before_a_word() -> None:
+    """`^\\s*` takes all empty lines that follow, at each of them: the square of their number."""
+    files = [*ROOT.glob("runtimes/**/*.py"), *ROOT.glob("manifest/**/*.py"), ROOT / "inside/image.py"]
+    found = [path.name for path in files if re.search(r"\^\\s[*+]", path.read_text())]
+    assert len(files) > 40 and not found
+
+
+def test_a_long_line_of_a_packages_metadata_is_read_once() -> None:
+    began = time.process_time()
+    for line in ("Name:" + " " * 8000 + "x" * 300, "Name: x" + " " * 8000 + "y" * 300, "Name: " + " x" * 4000):
+        assert not [value for _, value in installed._FIELD.findall(line) if len(value) <= installed.LONGEST]
+    assert installed._FIELD.findall("Name: a\nLicense:  MIT \nVersion: \n") == [("Name", "a"), ("License", "MIT ")]
+    assert time.process_time() - began < 5
