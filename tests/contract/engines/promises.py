@@ -6,6 +6,7 @@ engine keeps shows. The app is made as the agent makes it; its releases are made
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import pwd
@@ -363,6 +364,7 @@ def what_is_forgotten_leaves_nothing() -> None:
 
 def main() -> None:
     name = sys.argv[1]
+    faulthandler.dump_traceback_later(100, exit=True)  # what hangs says where
     os.umask(0o022)
     if not PATHS.dir.exists():
         accounts.create(PATHS)
