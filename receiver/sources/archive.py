@@ -8,7 +8,7 @@ import resource
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,9 +21,9 @@ from receiver.sources import about
 from receiver.sources.base import Stored
 from receiver.sources.git.receive import Check, received
 from receiver.sources.git.repository import Git
-from receiver.sources.limits import Limits
+from receiver.sources.limits import Limits, too_large
 from receiver.system.detach import detach
-from receiver.system.run import PIPE, Program, find, start
+from receiver.system.run import PIPE, Program, ended, find, start
 
 # What an archive begins with (tar: at 257).
 MAGIC = {
@@ -97,11 +97,7 @@ def spooled(source: int, folder: Path, limit: int) -> Iterator[tuple[IO[bytes], 
         while chunk := os.read(source, CHUNK):
             size += len(chunk)
             if size > limit:
-                raise Rejected(
-                    f"The archive is larger than {limit // 2**20} MiB.",
-                    holds="Nothing was received.",
-                    hint="The server's administrator raises max_push in /etc/shipit/shipit.yml.",
-                )
+                raise too_large("The archive", limit)
             file.write(chunk)
         file.flush()
         file.seek(0)
@@ -122,7 +118,7 @@ def imported(
     reader, writer = os.pipe()
     packed = os.fstat(file.fileno()).st_size
     content = unpacker.stdout.fileno() if unpacker and unpacker.stdout else file.fileno()
-    try:
+    with ended(child), ended(unpacker) if unpacker else nullcontext():
         pid = os.fork()
         if pid == 0:
             jailed(content, child.stdin.fileno(), writer, (kind, limits, packed, title, int(time.time()), parent, old))
@@ -136,11 +132,6 @@ def imported(
             unpacker.wait()
         said = child.stderr.read(2**16).decode(errors="replace")
         code = child.wait()
-    finally:
-        for program in (child, unpacker):
-            if program and program.poll() is None:
-                program.kill()
-                program.wait()
     report = answer(raw, status)
     if unpacker and unpacker.returncode:
         raise Rejected("The zstd archive is damaged or cut off.", hint="Send it again.")

@@ -30,7 +30,7 @@ from receiver.sources.git.repository import Git
 from receiver.sources.image import commit
 from receiver.sources.image_archive import Member, Members
 from receiver.sources.limits import Limits
-from receiver.system.run import PIPE, find, start
+from receiver.system.run import PIPE, ended, find, start
 
 YML = "shipit.yml"
 MAX_YML = 2**16
@@ -130,15 +130,10 @@ class DiskSource(Stored):
             file.seek(0)
             child = start(argv, stdin=file.fileno(), stdout=PIPE)
             assert child.stdout is not None
-            try:
+            with child.stdout, ended(child):
                 # The copy, and what the build makes of it.
                 _copy_sparse(child.stdout, plain, limits.size // 2)
                 code = child.wait()
-            finally:
-                if child.poll() is None:
-                    child.kill()
-                    child.wait()
-                child.stdout.close()
             if code:
                 raise Rejected("What packs the disk is damaged or cut off.", holds="Nothing was received.", hint=AGAIN)
             yield plain

@@ -13,6 +13,7 @@ from typing import IO
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from receiver.errors import HostFault, Rejected
+from receiver.sources.limits import too_large
 
 REDIRECTS = 5
 SILENCE, LONGEST = 60.0, 1800.0  # seconds: without a byte, and for all of it
@@ -40,11 +41,7 @@ def downloaded(url: str, sha256: str, folder: Path, limit: int) -> Iterator[tupl
             while chunk := answer.read(CHUNK):
                 size += len(chunk)
                 if size > limit:
-                    raise Rejected(
-                        f"The archive is larger than {limit // 2**20} MiB.",
-                        holds="Nothing was changed.",
-                        hint="The server's administrator raises max_push in /etc/shipit/shipit.yml.",
-                    )
+                    raise too_large("The archive", limit)
                 if time.monotonic() > ends:
                     raise HostFault(f"The archive took longer than {LONGEST / 60:.0f} minutes.")
                 found.update(chunk)

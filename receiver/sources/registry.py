@@ -22,6 +22,7 @@ from urllib.parse import SplitResult, quote, urljoin, urlsplit
 
 from receiver.errors import Denied, HostFault, NotFound, Rejected, printable
 from receiver.sources.download import CHUNK, LONGEST, REDIRECTS, SILENCE
+from receiver.sources.limits import too_large
 from receiver.sources.oci import CONFIG, LAYER, MANIFEST, PROCESSORS, Layout
 
 HUB, HUB_API = "docker.io", "registry-1.docker.io"
@@ -118,10 +119,7 @@ def pulled(
     ]
     bring = {one["digest"]: one["size"] for one in kept if one["digest"] not in there}
     if sum(bring.values()) > limit:
-        raise Rejected(
-            f"The image is larger than {limit // 2**20} MiB.", holds="Nothing was changed.",
-            hint="The server's administrator raises max_push in /etc/shipit/shipit.yml.",
-        )  # fmt: skip
+        raise too_large("The image", limit)
     with tempfile.TemporaryFile(dir=folder) as file:
         layout = Layout(file)
         for layer, size in bring.items():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import stat
 import tarfile
 import threading
@@ -30,7 +31,7 @@ from receiver.sources.limits import Limits
 from receiver.sources.unpack import Writer
 from receiver.system import disk
 from receiver.system.landlock import confined
-from receiver.system.run import PIPE, Program, run, start
+from receiver.system.run import PIPE, Program, ended, run, start
 
 MUNGED = "/rsyncd-munged/"  # before the target of each link (rsync(1), --munge-links)
 # A directory is often set so that what is made in it has its group; here that means nothing, and is not allowed.
@@ -103,11 +104,9 @@ class Staging:
         watch = Watch(child, self.work, Limits(0, room, settings.max_files))
         watch.start()
         try:
-            code = child.wait()
+            with ended(child, signal.SIGTERM):
+                code = child.wait()
         finally:
-            if child.poll() is None:
-                child.terminate()
-                child.wait()
             watch.over.set()
             watch.join()
         if watch.failure:
@@ -231,7 +230,7 @@ def imported(git: Git, top: Path, limits: Limits, title: str, parent: Oid | None
         stderr=PIPE,
     )
     assert child.stdin is not None and child.stderr is not None
-    try:
+    with ended(child):
         try:
             writer = TreeWriter(child.stdin, limits, limits.size)
             walk(str(top), "", writer)
@@ -243,10 +242,6 @@ def imported(git: Git, top: Path, limits: Limits, title: str, parent: Oid | None
         if child.wait():
             raise HostFault("git does not take the files that arrived.", details=said.splitlines()[-5:])
         return report
-    finally:
-        if child.poll() is None:
-            child.kill()
-            child.wait()
 
 
 def walk(folder: str, prefix: str, writer: TreeWriter) -> None:

@@ -10,7 +10,8 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -110,6 +111,17 @@ def start(
         )
     except OSError as error:
         raise HostFault(f"{words[0]} could not be started: {error.strerror}.") from error
+
+
+@contextmanager
+def ended(child: Program, by: int = signal.SIGKILL) -> Iterator[None]:
+    """The program does not outlive this, however it is left: if it still runs, it gets the signal and is waited for."""
+    try:
+        yield
+    finally:
+        if child.poll() is None:
+            child.send_signal(by)
+            child.wait()
 
 
 def passthrough(argv: Sequence[str | Path], *, matching: str = "", errors: list[str] | None = None) -> int:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,9 +17,10 @@ from receiver import names
 from receiver.errors import HostFault, Rejected
 from receiver.names import Oid
 from receiver.sources.git.repository import Git, environment
+from receiver.sources.limits import too_large
 from receiver.sources.pull.wish import Follow, Place
 from receiver.system.disk import remove_tree
-from receiver.system.run import Result, run, start
+from receiver.system.run import Result, ended, run, start
 
 ASK, FETCH = 60, 1800  # seconds
 SHARED = 20  # seconds
@@ -112,10 +114,7 @@ def fetched(place: Place, follow: Follow, seen: Seen, most: int) -> Iterator[tup
         said = _git(place, [*words, "--no-auto-gc", "--", follow.url, f"+{seen.ref}:{PULLED}"], FETCH, most)
         if said.code:
             if "signal 25" in said.err or "File too large" in said.err:
-                raise Rejected(
-                    f"{follow.url} sends more than {most // 2**20} MiB.",
-                    hint="The server's administrator raises max_push in /etc/shipit/shipit.yml.",
-                )
+                raise too_large(f"What {follow.url} sends", most)
             raise _unreached(follow, said)
         oid = git.commit_of(PULLED)
         if oid is None:
@@ -170,12 +169,8 @@ def _git(place: Place, words: list[str], timeout: int, most: int) -> Result:
     with tempfile.TemporaryFile(dir=place.dir) as out, tempfile.TemporaryFile(dir=place.dir) as err:
         child = start(["timeout", f"{timeout}", "prlimit", f"--fsize={most}", *words], env=env,
                       stdout=out.fileno(), stderr=err.fileno())  # fmt: skip
-        try:
+        with ended(child, signal.SIGTERM):
             code = child.wait()
-        finally:
-            if child.poll() is None:
-                child.terminate()
-                child.wait()
         if code == TIMED_OUT:
             raise Unreached(f"The other side took longer than {timeout} s.")
         said = [os.pread(file.fileno(), MAX_REFS, 0).decode(errors="replace") for file in (out, err)]
