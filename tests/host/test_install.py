@@ -147,7 +147,11 @@ def test_purging_leaves_nothing_but_the_packages(bare_host: Host, client: Client
     refused = bare_host.sh("cd /root/shipit && ./install.sh --purge </dev/null", check=False)
     assert refused.code != 0 and client.get("hello").status == 200, "it asks first"
     bare_host.sh("cd /root/shipit && ./install.sh --purge --yes")
+    # What openssh-server, which install.sh brought, has enabled: itself, and on Debian 13 what makes its keys.
+    of_ssh = bare_host.sh("cd /etc/systemd/system && find . -path './ssh*.wants/*'").out.split()
+    assert {path.rpartition("/")[2] for path in of_ssh} <= {"sshd-keygen.service"}
     after = set(bare_host.sh(look, check=False).out.split()) - {"sshd.service", "ssh.service"}
+    after -= {path.split("/")[1] for path in of_ssh}
     assert after - set(before.split()) == set()
     assert not [
         line for line in bare_host.sh("ps -eo user,args").out.splitlines() if "shipit" in line or "app-" in line
