@@ -111,19 +111,28 @@ def tell_each(hearers: Sequence[Capability], event: Event) -> None:
 
 
 def aside(work: Callable[[], None], apart: Event | None = None) -> None:
-    """Do it in a fork that has none of our descriptors, so that nobody waits for it, and that LIMIT ends; `apart`: in a
-    unit of its own, as the worker of this event's release."""
+    """Do it in a fork that has none of our descriptors, so that nobody waits for it, and that LIMIT ends.
+
+    `apart`: in a unit of its own, as the worker of this event's release. This returns when the fork is in there: the end of
+    our own unit, which may be next, would end it anywhere else.
+    """
+    moved, moves = os.pipe() if apart else (-1, -1)
     if os.fork():
+        if apart:
+            os.close(moves)
+            os.read(moved, 1)
+            os.close(moved)
         return
     try:
         for number in (signal.SIGTERM, signal.SIGALRM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         signal.alarm(LIMIT)
-        detach(set(), "shipit-event")
+        detach({moves}, "shipit-event")
         if apart:
             release = apart.release
             with suppress(Failure), Agent.connect(apart.ledger.paths.layout.agent_socket) as agent:
                 agent.adopt(release.app, release.number)
+            os.close(moves)
         work()
     finally:
         os._exit(0)

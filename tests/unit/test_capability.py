@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -186,6 +187,27 @@ def test_one_that_fails_changes_no_verdict_and_keeps_nobody_waiting(
     os.close(read)
     assert time.monotonic() - began < 0.9
     assert ledger.release(release.number).status is Status.LIVE
+
+
+def test_one_whose_teller_is_about_to_end_has_moved_into_a_unit_of_its_own_before_that(
+    bell: BellCapability, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """doctor at boot is a service: what it forked and left behind would be killed at its end, and tell nobody."""
+    moved = tmp_path / "moved"
+
+    class SlowAgent:
+        @staticmethod
+        def connect(socket: Path) -> Any:
+            return nullcontext(SlowAgent())
+
+        def adopt(self, app: str, number: int) -> None:
+            time.sleep(0.3)
+            moved.write_text(f"{app} {number} {os.getppid() != parent}")
+
+    release, parent = opened(ledger), os.getppid()
+    monkeypatch.setattr(verdict, "Agent", SlowAgent)
+    verdict.crashed(ledger, release.number, TypeName("web"), 1, apart=True)
+    assert moved.read_text() == f"{release.app} {release.number} True"
 
 
 def test_the_next_one_is_told_when_one_fails(
