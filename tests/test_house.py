@@ -247,3 +247,13 @@ def test_every_test_that_a_promise_names_exists() -> None:
             assert there.is_file() and re.search(rf"^def {name}\(", there.read_text(), re.MULTILINE), f"{file}::{name}"
             named += 1
     assert named > 50
+
+
+def test_no_table_of_promises_has_a_row_twice() -> None:
+    """Two rows about one thing would be changed one at a time. What is open to an app is named by the first column, a
+    promise by what it says."""
+    for page in (ROOT / "SECURITY.md", ROOT / "docs/reliability.md"):
+        rows = [line.split("|")[1:-1] for line in page.read_text().splitlines() if line.startswith("| ")]
+        names = [row[0].strip() if len(row[0].strip()) > 5 else row[1].strip() for row in rows]
+        told = [name for name in names if name and name not in ("promise", "---")]
+        assert not {name for name in told if told.count(name) > 1}, page.name
