@@ -401,9 +401,9 @@ class Verbs:
         ledger = self._ledger(release.app)
         live = None if ledger.state().stopped else ledger.current()
         # Of a slug whose environment alone is in use, the rest is not.
-        slug = release.slug if live is None or release.slug != live.slug else 0
-        environment = release.environment if live is None or release.environment != live.environment else 0
-        unseen = [n for n in {slug, environment} - {0} if not (self.layout.ran / release.app / f"v{n}").exists()]
+        slug = {release.slug} - {live.slug if live else 0}
+        links = _linked(release) - (_linked(live) if live else set())
+        unseen = [n for n in (slug | links) - {0} if not (self.layout.ran / release.app / f"v{n}").exists()]
         for number in sorted(unseen):
             if self._damaged(release.app, number):
                 return number
@@ -436,6 +436,11 @@ def read_config(paths: AppPaths, number: int) -> dict[ConfigKey, str]:
     except FileNotFoundError:
         raise NotFound(f"The config vars of {paths.name} v{number} are not kept any more.") from None
     return config
+
+
+def _linked(release: Release) -> set[int]:
+    """The releases whose environments it has: its slug has a link to each, if it did not make that one itself."""
+    return {release.environment, *release.shares}
 
 
 def needed_slugs(ledger: Ledger, gone: set[int]) -> set[int]:

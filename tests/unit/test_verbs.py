@@ -158,6 +158,8 @@ def test_files_that_have_not_run_since_the_boot_are_compared_before_they_start(l
     for release in (
         lab.ledger.open_release(Change.ROLLBACK, "alice", slug=1, environment=2),
         lab.ledger.open_release(Change.ROLLBACK, "alice", slug=2, environment=1),
+        # Of another runtime's environment beside the first: Django's, and npm's.
+        lab.ledger.open_release(Change.ROLLBACK, "alice", slug=2, environment=2, shares=(1,)),
     ):
         with pytest.raises(Failure, match=r"The files of v1, .* are not those that were built"):
             lab.agent.start(BLOG, release.number)
