@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import json
 import secrets
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from receiver.errors import HostFault
+from receiver.model import Release
 from receiver.paths import AppPaths
+from receiver.root.client import Agent
 from receiver.system import disk
+from receiver.system.drain import drained
+
+MOST = 2**14  # bytes that are kept of what an unwatched command prints
 
 
 @contextmanager
@@ -23,3 +30,31 @@ def written(paths: AppPaths, line: str, alone: str = "") -> Iterator[str]:
         yield run_id
     finally:
         path.unlink(missing_ok=True)
+
+
+def run_unwatched(
+    agent: Agent, paths: AppPaths, release: Release, line: str, *, stdin: int, seconds: float, what: str
+) -> tuple[int, list[str]]:
+    """Run this line in a release to its end, for somebody who needs only its exit code and the lines that it printed.
+
+    Ends it after so many seconds, and raises HostFault then; `what` is the subject of that sentence.
+    """
+    late = threading.Event()
+
+    def end() -> None:
+        late.set()
+        agent.hang_up()
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        with written(paths, line) as run_id, drained(MOST) as said:
+            code = agent.run(release.app, release.number, run_id, (stdin, said.fd, said.fd), tty=False)
+    except HostFault as fault:
+        if late.is_set():
+            raise HostFault(f"{what} did not end within {seconds:.0f} s.") from fault
+        raise
+    finally:
+        timer.cancel()
+    return code, said.text.decode(errors="replace").strip().splitlines()

@@ -7,21 +7,18 @@ from __future__ import annotations
 
 import os
 import shlex
-import threading
 from collections.abc import Callable
 
-from receiver.errors import HostFault, Rejected
+from receiver.errors import Rejected
 from receiver.ledger.ledger import Ledger
 from receiver.names import Oid
 from receiver.root.client import Agent
-from receiver.root.oneoff import written
+from receiver.root.oneoff import run_unwatched
 from receiver.sources.pull.status import Verdict, asked, is_url
 from receiver.sources.pull.wish import Place
-from receiver.system.drain import drained
 
 PENDING = 75  # of a command (sysexits EX_TEMPFAIL)
 LONGEST = 120.0  # seconds that a command may take
-MOST = 2**14
 
 
 def verdict_on(
@@ -37,19 +34,13 @@ def verdict_on(
             hint=f"Without waiting, once: shipit git:sync {ledger.app} --wait-for off",
         )
     line = f"export COMMIT={shlex.quote(commit)} REF={shlex.quote(ref)}\n{wait_for}"
-    with written(ledger.paths, line) as run_id, connect() as agent:
-        late = threading.Timer(LONGEST, agent.hang_up)
-        late.daemon = True
-        null = os.open(os.devnull, os.O_RDONLY)
-        late.start()
-        try:
-            with drained(MOST) as said:
-                code = agent.run(ledger.app, current.number, run_id, (null, said.fd, said.fd), tty=False)
-        except HostFault as error:
-            raise HostFault(f"The command of --wait-for did not end within {LONGEST:.0f} s.") from error
-        finally:
-            late.cancel()
-            os.close(null)
-    lines = said.text.decode(errors="replace").strip().splitlines()
+    null = os.open(os.devnull, os.O_RDONLY)
+    try:
+        with connect() as agent:
+            code, lines = run_unwatched(
+                agent, ledger.paths, current, line, stdin=null, seconds=LONGEST, what="The command of --wait-for"
+            )
+    finally:
+        os.close(null)
     why = (lines[-1][:200] if lines else "") or f"exit code {code}"
     return {0: Verdict.SUCCESS, PENDING: Verdict.PENDING}.get(code, Verdict.FAILURE), why

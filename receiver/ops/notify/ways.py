@@ -20,7 +20,7 @@ from receiver.errors import Failure, HostFault, Rejected
 from receiver.ledger.ledger import Ledger
 from receiver.ops.notify.message import Message, headers, mail
 from receiver.root.client import Agent
-from receiver.root.oneoff import written
+from receiver.root.oneoff import run_unwatched
 from receiver.system.run import find, run
 
 # Seconds for one request; the pauses before a second and a third one. All of it ends long before story/verdict.py's LIMIT.
@@ -145,28 +145,19 @@ class Command:
         live = self.ledger.current()
         if live is None or not live.slug:
             raise Rejected("No release is live that it could run in.")
-        given, said = (os.memfd_create(name, os.MFD_CLOEXEC) for name in ("message", "output"))
+        given = os.memfd_create("message", os.MFD_CLOEXEC)
         try:
             os.write(given, message.body)
             os.lseek(given, 0, os.SEEK_SET)
             line = self.line.replace("{text}", shlex.quote(message.text))
-            with (
-                written(self.ledger.paths, line) as run_id,
-                Agent.connect(self.ledger.paths.layout.agent_socket) as agent,
-            ):
-                end = threading.Timer(PROGRAM, agent.hang_up)
-                end.start()
-                try:
-                    code = agent.run(live.app, live.number, run_id, (given, said, said), tty=False)
-                finally:
-                    end.cancel()
-            if code:
-                last = os.pread(said, 4000, 0).decode(errors="replace").splitlines()
-                raise HostFault(f"It ended with exit code {code}.", details=last[-5:])
-            return "it ended with 0"
+            paths = self.ledger.paths
+            with Agent.connect(paths.layout.agent_socket) as agent:
+                code, lines = run_unwatched(agent, paths, live, line, stdin=given, seconds=PROGRAM, what="It")
         finally:
             os.close(given)
-            os.close(said)
+        if code:
+            raise HostFault(f"It ended with exit code {code}.", details=lines[-5:])
+        return "it ended with 0"
 
 
 @dataclass(frozen=True)
