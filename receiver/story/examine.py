@@ -179,7 +179,8 @@ def app_findings(layout: Layout, app: AppName, agent: Agent) -> Iterator[Finding
     yield Finding(
         app, f"{current.name} is live and whole", whole, f"Its files are gone; go back: shipit rollback {app}"
     )
-    kept = [release for release in releases if release.number in ledger.kept() and ledger.is_whole(release)]
+    numbers = ledger.kept()
+    kept = [release for release in releases if release.number in numbers and ledger.is_whole(release)]
     slugs = current.runs_from.union(*(release.runs_from for release in kept))
     damaged = agent.check_files(app, slugs) if whole else []
     hint = f"Build it anew: shipit deploy {app}" if current.runs_from & {*damaged} else "Push its commit again"
