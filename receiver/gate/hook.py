@@ -27,7 +27,6 @@ from receiver.paths import Layout
 from receiver.proxy.endpoint import still_holds
 from receiver.root.client import Agent
 from receiver.settings import Settings
-from receiver.sources.base import Source
 from receiver.sources.files import REF, FilesSource
 from receiver.sources.git.commits import Commits
 from receiver.sources.git.repository import quarantine
@@ -107,18 +106,18 @@ class Hooks:
                 commits.git.store(update.new)
                 side.tell(f"-----> Stored {update.new[:8]}, not deployed. Deploy it: git push")
                 return
-            self._deploy(side, wish, source, source.origin(update.new, branch))
+            self._deploy(side, wish, source.origin(update.new, branch))
 
     def _deploy_files(self, side: Sideband, wish: Options, oid: Oid) -> None:
         """The ref has done its work: the release keeps the commit."""
         source = FilesSource(self._ledger.paths)
         with source.commits as commits:
             try:
-                self._deploy(side, wish, source, source.origin(oid))
+                self._deploy(side, wish, source.origin(oid))
             finally:
                 commits.git.run("update-ref", "-d", REF)
 
-    def _deploy(self, side: Sideband, wish: Options, source: Source, origin: Origin) -> None:
+    def _deploy(self, side: Sideband, wish: Options, origin: Origin) -> None:
         """Open the release, start its worker, and show its log until the verdict."""
         approve_for(self._caller, self._ledger, self._domains)
         release = self.release = self._ledger.open_release(
@@ -130,7 +129,6 @@ class Hooks:
             message=wish.message,
             fresh=wish.force,
         )
-        source.keep(release.number, origin)
         ended = worker.begin(self._layout, self._ledger, release, self._agent)
         side.tell(typed(f"       Ctrl-C detaches. Watch: shipit releases:output {release.app} -f"))
         side.tell(typed(f"       Stop: shipit cancel {release.app}"))

@@ -146,7 +146,6 @@ def receive(layout: Layout, request: RsyncRequest, caller: Caller, settings: Set
             release = ledger.open_release(
                 Change.DEPLOY, caller.name, key=caller.fingerprint, builds=True, origin=origin
             )
-            source.keep(release.number, origin)
             ended = worker.begin(layout, ledger, release, agent)
             verdict = follow(
                 ledger, release.number, sys.stderr.fileno(), worker=ended, holds=partial(still_holds, ledger)

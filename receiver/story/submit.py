@@ -17,7 +17,6 @@ from receiver.names import ConfigKey, TypeName
 from receiver.paths import Layout
 from receiver.proxy.endpoint import still_holds
 from receiver.root.client import Agent
-from receiver.sources.all import source_of
 from receiver.story import verdict, worker
 
 
@@ -79,8 +78,6 @@ class Submission:
         release that is not built are written here, with `change`, and go to the agent and nowhere else.
         """
         release = self.ledger.open_release(what, self.by.name, base, key=self.by.fingerprint, **values)
-        if release.builds and release.origin:
-            source_of(self.ledger.paths, release.origin).keep(release.number, release.origin)
         if not release.builds:
             try:
                 self.agent.snapshot_config(release.app, release.number, release.config_base, change or {}, unset)

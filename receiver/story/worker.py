@@ -27,6 +27,7 @@ from receiver.paths import Layout
 from receiver.proxy.endpoint import still_holds
 from receiver.proxy.vhost import listens
 from receiver.root.client import Agent
+from receiver.sources.all import source_of
 from receiver.story import verdict
 from receiver.story.aftercare import watch_on
 from receiver.story.context import AppContext
@@ -42,25 +43,31 @@ AFTERWARDS = "shipit-watch"  # the same, when the release is live and the old on
 
 
 def begin(layout: Layout, ledger: Ledger, release: Release, agent: Agent) -> int:
-    """Start the worker that makes `release` live; returns a descriptor whose end of file is the worker's end.
+    """Keep what `release` came from, and start the worker that makes it live; returns a descriptor whose end of file is
+    the worker's end.
 
     The caller has the app's turn. The worker takes over `agent`, which is closed here, and holds `app.lock` and the
-    release's `alive` before this returns. Raises HostFault, with the release recorded as failed, if it cannot start.
+    release's `alive` before this returns. Raises Failure, with the release recorded as failed, if it cannot start.
     """
     reader, writer = os.pipe()
     held = [writer]
     try:
+        if release.builds and release.origin:
+            source_of(ledger.paths, release.origin).keep(release.number, release.origin)
         for path in (ledger.paths.app_lock, ledger.paths.release(release.number).alive):
             held.append(locked(path))
         sys.stdout.flush()
         sys.stderr.flush()
         if os.fork() == 0:
             leave(layout, ledger, release, agent, held)
-    except OSError as error:
+    except (OSError, Failure) as error:
         os.close(reader)
         # What it was to start is written already. If this fails, too, the next worker or a boot puts it away.
         with suppress(Failure):
             agent.take_away(release.app, release.number)
+        if isinstance(error, Failure):
+            verdict.failed(ledger, release, error.message)
+            raise
         verdict.failed(ledger, release, "The worker did not start.")
         raise HostFault(
             f"The worker that makes releases did not start ({error.strerror}).",

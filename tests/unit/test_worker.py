@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from receiver.errors import HostFault
+from receiver.errors import Failure, HostFault
 from receiver.ledger.ledger import Ledger
-from receiver.model import WEB, Change, Check, CheckKind, Listen, ProcessType, Status
+from receiver.model import WEB, Change, Check, CheckKind, Listen, Origin, ProcessType, Status
 from receiver.names import AppName
 from receiver.paths import Layout
 from receiver.story import deploy, worker
@@ -37,6 +37,17 @@ def test_a_release_without_a_worker_has_failed_and_leaves_nothing(
     assert told.value.holds and told.value.hint
     assert asked == [(BLOG, 1), "close"]
     assert ledger.release(1).status is Status.FAILED
+
+
+def test_a_release_whose_commit_cannot_be_kept_has_failed_and_is_not_left_open(ledger: Ledger, tmp_path: Path) -> None:
+    """Here there is no repository at all."""
+    release = ledger.open_release(Change.DEPLOY, "alice", builds=True, origin=Origin("git", "a" * 40))
+    asked: list[Any] = []
+    agent: Any = SimpleNamespace(take_away=lambda *what: asked.append(what), close=lambda: asked.append("close"))
+    with pytest.raises(Failure):
+        worker.begin(Layout(tmp_path), ledger, release, agent)
+    assert ledger.release(1).status is Status.FAILED and ledger.release(1).reason
+    assert asked == [(BLOG, 1), "close"] and not ledger.unfinished()
 
 
 def test_the_name_of_a_release_lasts_before_it_can_go_live_but_its_processes_do_not_wait_for_it(
