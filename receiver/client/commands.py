@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -101,14 +101,19 @@ def deploy(options: Options, directory: Path, list_: bool, dry_run: bool, messag
       shipit deploy dist/blog-1.2.0.tar.gz
       shipit deploy --image blog:7                 an image of this machine, or of a registry
     """
+    one_file = directory.is_file()
+    for option, given in {"--list": list_, "--dry-run": dry_run, "--message": bool(message)}.items():
+        if given and (image or one_file):
+            raise Rejected(f"{option} is for the files of a directory.", holds="Nothing was sent.",
+                           hint="What a directory would ship: shipit deploy --dry-run")  # fmt: skip
     if image:
         more = ["--fresh"] * fresh + ["--drop-web"] * drop_web
-        return _image(options, image, sha256, more)
+        return _image(options, "" if directory == Path() else str(directory), image, sha256, more)
     from receiver.client import deploy as story
     from receiver.client.files import select
     from receiver.client.remote import find
 
-    if directory.is_file():
+    if one_file:
         from receiver.client.send import send
 
         return send(directory, find(Path.cwd(), options.remote, options.app), drop_web=drop_web)
@@ -143,12 +148,19 @@ def deploy(options: Options, directory: Path, list_: bool, dry_run: bool, messag
         return story.push(at, server, story.commit(at, selection, base, message), drop_web=drop_web)
 
 
-def _image(options: Options, image: str, sha256: str, more: list[str]) -> int:
+def _image(options: Options, app: str, image: str, sha256: str, more: list[str]) -> int:
+    """`app` is the one that the command names, as on the server: `deploy APP --image IMAGE`; "" if it names none."""
     from receiver.client import image as sending
     from receiver.client.forward import forward
     from receiver.client.remote import find
 
     server = find(Path.cwd(), options.remote, options.app)
+    server = replace(server, app=server.app or app)
+    if app not in ("", server.app):
+        raise Rejected(
+            f"An image goes to the app {server.app} here, not to {app[:60]!a}.", holds="Nothing was sent.",
+            hint=f"To another app: shipit --app NAME deploy --image {image}",
+        )  # fmt: skip
     engine = "" if sha256 or "@sha256:" in image else sending.engine_of(image)
     if engine:
         return sending.deploy(server, engine, image, more)
@@ -156,7 +168,7 @@ def _image(options: Options, image: str, sha256: str, more: list[str]) -> int:
         f"-----> Neither docker nor podman has {image} here: the server fetches it\n" if not sha256 else ""
     )
     digest = ["--sha256", sha256] if sha256 else []
-    return forward(["deploy", server.app, "--image", image, *digest, *more], options.remote, options.app)
+    return forward(["deploy", server.app, "--image", image, *digest, *more], options.remote, server.app)
 
 
 @shipit.command()

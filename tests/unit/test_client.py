@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from receiver.cli.main import with_app
+from receiver.client import commands
 from receiver.client.files import select
 from receiver.client.main import local, options
 from receiver.client.remote import Remote, find, parse
@@ -90,6 +91,39 @@ def test_a_deploy_of_files_is_done_here_and_one_of_a_release_there(tmp_path: Pat
     assert local(["deploy", "-m", "try it", "--format", "json"])
     assert not local(["deploy", "v7"]) and not local(["deploy", "-"]) and not local(["deploy", "--fresh"])
     assert local(["check"]) and not local(["logs", "-t"])
+
+
+@pytest.mark.parametrize("words", [["--image", "blog:7"], ["blog-1.2.0.tar.gz"]])
+@pytest.mark.parametrize("option", [["--dry-run"], ["--list"], ["-m", "try it"]])
+def test_an_image_or_a_file_is_not_sent_with_an_option_that_would_not_count(
+    words: list[str],
+    option: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(checkout(tmp_path / "app", prod="shipit@127.0.0.1:blog"))
+    Path("blog-1.2.0.tar.gz").write_bytes(b"x")
+    sent: list[object] = []
+    for way in ("forward.forward", "send.send", "image.deploy"):
+        monkeypatch.setattr(f"receiver.client.{way}", lambda *what, **more: sent.append(what))
+    assert local(["deploy", *words, *option])
+    assert commands.run(["deploy", *words, *option], "", "") == 2
+    assert "Nothing was sent" in capsys.readouterr().err and not sent
+
+
+def test_an_image_goes_to_no_other_app_than_the_one_that_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setattr("receiver.client.image.engine_of", lambda image: "")
+    monkeypatch.setattr("receiver.client.forward.forward", lambda words, remote, app: asked.append(words))
+    monkeypatch.chdir(checkout(tmp_path / "app", prod="shipit@127.0.0.1:blog"))
+    assert commands.run(["deploy", "shop", "--image", "shop:7"], "", "") == 2
+    assert "shipit --app NAME" in capsys.readouterr().err and not asked
+    for words, app in ([], ""), (["blog"], ""), (["shop"], "shop"):
+        assert commands.run(["deploy", *words, "--image", "shop:7"], "", app) == 0
+    assert [words[:2] for words in asked] == [["deploy", "blog"]] * 2 + [["deploy", "shop"]]
 
 
 def test_the_app_is_put_where_the_command_takes_it() -> None:
