@@ -237,6 +237,37 @@ def test_every_setting_of_the_server_is_explained() -> None:
     assert not [name for name in Settings.__dataclass_fields__ if f"`{name}`" not in page]
 
 
+def test_every_command_and_option_that_a_page_names_exists() -> None:
+    """`shipit NAME … --option` and `ssh HOST NAME … --option`, on the server or on a laptop."""
+    import click
+
+    from receiver.cli.main import ALIASES, COMMANDS, shipit
+    from receiver.client.commands import shipit as laptop
+
+    seen = 0
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for name, words in re.findall(
+            r"\b(?:shipit|ssh [\w@.-]+)(?: shipit)? ([a-z-]+(?::[a-z-]+)?)\b([^`;|<$\n]*)", page.read_text()
+        ):
+            there = [shipit.get_command(click.Context(shipit), name), laptop.commands.get(name)]
+            known = [command for command in there if command]
+            assert known or name.partition(":")[0] not in {one.partition(":")[0] for one in COMMANDS | ALIASES}, name
+            taken = {
+                word for command in known for param in command.params for word in param.opts + param.secondary_opts
+            }
+            for option in re.findall(r" (--?[a-z][a-z0-9-]*)", words.partition("  ")[0]) if known else []:
+                assert option in taken, f"{page.name}: {name} {option}"
+                seen += 1
+    assert seen > 30
+
+
+def test_every_option_of_install_sh_is_explained() -> None:
+    page = (ROOT / "docs/installing.md").read_text()
+    rows = "".join(re.findall(r"^\| `--.*?\|", page, re.MULTILINE))
+    usage = (ROOT / "install.sh").read_text().partition("TEXT")[2].partition("TEXT")[0]
+    assert not [option for option in {*re.findall(r"--[a-z-]+", usage)} - {"--help"} if f"`{option}" not in rows]
+
+
 def test_every_test_that_a_promise_names_exists() -> None:
     """SECURITY.md and docs/reliability.md say which test shows what: `host/test_push.py::test_a_name`."""
     named = 0
