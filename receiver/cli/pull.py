@@ -15,6 +15,7 @@ from receiver.cli.args import app_argument, json_option, ledger_of
 from receiver.cli.main import Context, print_failure
 from receiver.engines import all as engines
 from receiver.errors import Failure, Rejected, printable
+from receiver.ledger.ledger import open_app
 from receiver.names import AppName
 from receiver.paths import Layout
 from receiver.proxy.endpoint import address
@@ -299,29 +300,31 @@ def allow_signers(ctx: Context, app: AppName, where: str) -> None:
 
 def main(word: str) -> int:
     """What the timer of an app starts (templates/systemd/look.timer.j2): `word` is the app's name as its unit has it."""
-    app = names.app_name(word.replace("_", "-"))
-    caller = Caller("git:sync", "", Role.DEPLOY, (app,))
-    layout = Layout()
-    audit = Audit("timer")
-    limit_memory(settings.load(layout.settings).push_memory)
-    code = 70
-    try:
-        code = by_itself(Context(caller, layout), app)
-    except Exception as error:  # noqa: BLE001 - nobody waits; an administrator finds it
-        audit.bug(error)
-    finally:
-        audit.end(caller, caller.name, "git:sync", code)
+    by_itself(Layout(), names.app_name(word.replace("_", "-")), "git:sync", "timer")
     return 0
 
 
-def by_itself(ctx: Context, app: AppName, *, waits: bool = False) -> int:
-    """Look, and put live what is new; returns the exit code of its verdict. A failure that was told is not told again."""
+def by_itself(layout: Layout, app: AppName, name: str, where: str = "", *, waits: bool = False) -> int:
+    """Look, and put live what is new, where nobody waits for it; returns the exit code of its verdict.
+
+    `name` is who the log says did it, and `where` from where. A failure that was told is not told again.
+    """
     from receiver.story.pull import Pull
 
-    pull = Pull(ctx.layout, ledger_of(ctx, app), ctx.settings, ctx.caller, asked=False)
+    caller, audit = Caller(name, "", Role.DEPLOY, (app,)), Audit(where or name)
+    pull, code = None, 70
     try:
-        return pull.look(waits=waits)
+        known = settings.load(layout.settings)
+        # What another machine sends may need as much memory as a push, and no more.
+        limit_memory(known.push_memory)
+        pull = Pull(layout, open_app(layout, app), known, caller, asked=False)
+        code = pull.look(waits=waits)
     except Failure as failure:
-        if not pull.told:
+        code = failure.exit_code
+        if pull is None or not pull.told:
             print_failure(failure)
-        return failure.exit_code
+    except Exception as error:  # noqa: BLE001 - an administrator finds it
+        audit.bug(error)
+    finally:
+        audit.end(caller, name, "git:sync", code)
+    return code

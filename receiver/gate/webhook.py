@@ -9,18 +9,13 @@ import gc
 import socket
 from http.server import BaseHTTPRequestHandler
 
-from receiver.caller import Caller, Role
-from receiver.cli.main import Context
 from receiver.cli.pull import by_itself
 from receiver.names import AppName
 from receiver.paths import Layout
 from receiver.sources.pull.hook import MAX_BODY, app_of, is_signed, secret_of
 from receiver.sources.pull.wish import Place
-from receiver.system.audit import Audit
 from receiver.system.journal import lines_may_be_lost
 from receiver.system.listener import FIRST_FD, IDLE, fork_for_each
-
-NAME = "webhook"
 
 
 def main() -> None:
@@ -37,7 +32,7 @@ def serve(connection: socket.socket, layout: Layout = Layout()) -> int:  # noqa:
     connection.settimeout(30)
     asked = Request(connection, layout)
     connection.close()
-    return look(layout, asked.app) if asked.app else 0
+    return by_itself(layout, asked.app, "webhook", waits=True) if asked.app else 0
 
 
 class Request(BaseHTTPRequestHandler):
@@ -76,17 +71,3 @@ class Request(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """nginx has a log of requests."""
-
-
-def look(layout: Layout, app: AppName) -> int:
-    """Look what is new; returns the exit code of the verdict."""
-    caller = Caller(NAME, "", Role.DEPLOY, (app,))
-    audit = Audit(NAME)
-    code = 70
-    try:
-        code = by_itself(Context(caller, layout), app, waits=True)
-    except Exception as error:  # noqa: BLE001 - nobody waits; an administrator finds it
-        audit.bug(error)
-    finally:
-        audit.end(caller, NAME, "git:sync", code)
-    return code

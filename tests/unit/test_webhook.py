@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from receiver.cli import pull
 from receiver.gate import webhook
 from receiver.ledger.ledger import Ledger
 from receiver.names import AppName
 from receiver.paths import Layout
 from receiver.sources.pull.hook import Secret, app_of, is_signed
 from receiver.sources.pull.wish import Place
+from receiver.story.pull import Pull
 
 # https://docs.github.com/en/webhooks/using-webhooks/validating-webhook-deliveries
 GITHUB = Secret("a" * 32, "It's a Secret to Everybody")
@@ -83,7 +85,7 @@ def test_what_is_no_hook_is_answered_and_starts_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, raw: bytes, status: bytes
 ) -> None:
     looked: list[str] = []
-    monkeypatch.setattr(webhook, "look", lambda layout, app: looked.append(app))
+    monkeypatch.setattr(webhook, "by_itself", lambda layout, app, *_, **__: looked.append(app))
     layout = Layout(tmp_path)
     place = Place(Ledger(layout.app(AppName("blog"))).paths)
     place.dir.mkdir(parents=True)
@@ -94,3 +96,35 @@ def test_what_is_no_hook_is_answered_and_starts_nothing(
         b"POST /.shipit/hook/blog/" + b"a" * 32 + b" HTTP/1.0\r\nContent-Length: 2\r\nX-Gitlab-Token: secret\r\n\r\n{}"
     )
     assert b" 202 " in answer(layout, good) and looked == ["blog"]
+
+
+@pytest.mark.parametrize("by", ["timer", "webhook"])
+def test_what_another_repository_sends_gets_no_more_memory_than_a_push(
+    by: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout, limits, looked = Layout(tmp_path), list[int](), list[tuple[str, bool, list[int]]]()
+    ledger = Ledger(layout.app(AppName("blog")))
+    ledger.paths.releases.mkdir(parents=True)
+    ledger.create()
+    layout.etc.mkdir(parents=True)
+    layout.settings.write_text("push_memory: 300\n")
+
+    def look(self: Pull, *, waits: bool) -> int:
+        looked.append((self.caller.name, waits, [*limits]))
+        return 1
+
+    monkeypatch.setattr(Pull, "look", look)
+    monkeypatch.setattr(pull, "limit_memory", limits.append)
+    monkeypatch.setattr(pull, "Layout", lambda: layout)
+    if by == "timer":
+        assert pull.main("blog") == 0
+        assert looked == [("git:sync", False, [300])]
+        return
+    place = Place(ledger.paths)
+    place.dir.mkdir(parents=True)
+    place.write(place.hook, f"{'a' * 32} secret\n")
+    answer(
+        layout,
+        b"POST /.shipit/hook/blog/" + b"a" * 32 + b" HTTP/1.0\r\nContent-Length: 2\r\nX-Gitlab-Token: secret\r\n\r\n{}",
+    )
+    assert looked == [("webhook", True, [300])]
