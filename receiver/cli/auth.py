@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
 import click
@@ -20,6 +20,7 @@ from receiver.proxy import passwords
 from receiver.story.submit import tell
 
 VISITOR = Name("visitor", names.visitor)
+Visitors = dict[str, str]  # name → hash of the password
 
 
 @click.command("set")
@@ -38,7 +39,7 @@ def set_password(ctx: Context, app: AppName, visitor: str, _password: str) -> No
     else:
         password = sys.stdin.read(passwords.LONGEST + 2).removesuffix("\n")
     hashed = passwords.hashed(password)
-    change(ctx, app, {**passwords.visitors(ledger_of(ctx, app)), visitor: hashed})
+    change(ctx, app, lambda known: {**known, visitor: hashed})
     out.say(typed(f"{visitor} may see {app}; who gives no password may not. Who may: shipit auth:list {app}"))
 
 
@@ -48,11 +49,13 @@ def set_password(ctx: Context, app: AppName, visitor: str, _password: str) -> No
 @click.pass_obj
 def remove(ctx: Context, app: AppName, visitor: str) -> None:
     """Remove a visitor's password. When none is left, everybody may see the app."""
-    known = passwords.visitors(ledger_of(ctx, app))
-    if visitor not in known:
-        raise NotFound(f"{visitor} has no password for {app}.", hint=f"Who has: shipit auth:list {app}")
-    left = {name: hashed for name, hashed in known.items() if name != visitor}
-    change(ctx, app, left)
+
+    def without(known: Visitors) -> Visitors:
+        if visitor not in known:
+            raise NotFound(f"{visitor} has no password for {app}.", hint=f"Who has: shipit auth:list {app}")
+        return {name: hashed for name, hashed in known.items() if name != visitor}
+
+    left = change(ctx, app, without)
     out.say(f"{visitor} may no longer see {app}." if left else f"Everybody may see {app}: nobody has a password now.")
 
 
@@ -70,15 +73,16 @@ def list_visitors(ctx: Context, app: AppName, form: str) -> None:
         out.say(name)
 
 
-def change(ctx: Context, app: AppName, known: Mapping[str, str]) -> None:
-    """Write who may see the app, and let the proxy follow if that makes it guarded, or no more."""
+def change(ctx: Context, app: AppName, new: Callable[[Visitors], Visitors]) -> Visitors:
+    """Write who may see the app, in its turn, and let the proxy follow if that makes it guarded, or no more."""
     ledger = ledger_of(ctx, app)
     with queued(ledger, ctx.caller.name, push=False, say=tell), ctx.connect_agent() as agent:
         before, was = passwords.visitors(ledger), ledger.state().guarded
+        known = new(before)
         if known:
-            passwords.save(ledger, dict(known))
+            passwords.save(ledger, known)
         if was == bool(known):
-            return
+            return known
         ledger.change_state(lambda state: replace(state, guarded=bool(known)))
         try:
             agent.proxy(app)
@@ -88,3 +92,4 @@ def change(ctx: Context, app: AppName, known: Mapping[str, str]) -> None:
             raise
         if not known:
             passwords.save(ledger, {})
+        return known

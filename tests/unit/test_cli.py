@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
 
 from receiver.caller import Caller, Role
-from receiver.cli import config, out
+from receiver.cli import auth, config, out
 from receiver.cli.config import parse_pairs
 from receiver.cli.main import COMMANDS, run
 from receiver.cli.ps import parse_count
@@ -18,6 +21,7 @@ from receiver.ledger.ledger import Ledger
 from receiver.model import Change, Origin, Status
 from receiver.names import AppName
 from receiver.paths import Layout
+from receiver.proxy import passwords
 
 BLOG, SHOP = AppName("blog"), AppName("shop")
 
@@ -55,6 +59,28 @@ def test_a_scale_before_the_first_push_is_kept_for_it(
     assert run(["ps:scale", "blog", "web=2", "worker=3"], LOCAL_ADMIN, layout) == 0
     assert "first push" in capsys.readouterr().out
     assert Ledger(layout.app(BLOG)).state().formation == (("web", 2), ("worker", 3))
+
+
+def test_two_who_set_passwords_at_once_are_both_heard(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    class NoAgent:
+        connect = classmethod(lambda cls, socket: nullcontext(cls()))
+
+        def proxy(self, app: AppName) -> None:
+            pass
+
+    @contextmanager
+    def after_another(ledger: Ledger, *words: object, **more: object) -> Iterator[None]:
+        passwords.save(ledger, {**passwords.visitors(ledger), "bob": "$6$x"})
+        yield
+
+    monkeypatch.setattr("receiver.root.client.Agent", NoAgent)
+    monkeypatch.setattr(passwords, "proxy_group", os.getgid)
+    monkeypatch.setattr(auth, "queued", after_another)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("s3cret\n"))
+    assert run(["auth:set", "blog", "alice", "-"], LOCAL_ADMIN, layout) == 0
+    assert set(passwords.visitors(Ledger(layout.app(BLOG)))) == {"alice", "bob"}
+    assert run(["auth:remove", "blog", "alice"], LOCAL_ADMIN, layout) == 0
+    assert set(passwords.visitors(Ledger(layout.app(BLOG)))) == {"bob"}
 
 
 def test_a_key_for_one_app_cannot_even_look_at_another(layout: Layout, capsys: pytest.CaptureFixture[str]) -> None:
