@@ -84,18 +84,24 @@ def deploy(
         )
     if image:
         if url or what or pypi or kind or signature:
-            raise Rejected("An image of a registry, or something else: not both.", hint=f"deploy {app} --image REF")
+            raise Rejected(
+                "An image of a registry, or something else: not both.", hint=f"shipit deploy {app} --image {image}"
+            )
         return pull_image(ctx, ledger, image, sha256, fresh=fresh, drop_web=drop_web)
+    if sha256 and not url:
+        raise Rejected("--sha256 is for an archive from a URL.", hint=f"shipit deploy {app} --url URL --sha256 DIGEST")
     if pypi:
         if url or what:
-            raise Rejected("A package of an index, or something else: not both.", hint=f"deploy {app} --pypi NAME==V")
+            raise Rejected(
+                "A package of an index, or something else: not both.", hint=f"shipit deploy {app} --pypi {pypi}"
+            )
         from receiver.sources.pypi import found
 
         url, sha256 = found(pypi, ctx.settings.build_environment)
     if url and what:
-        raise Rejected(f"An archive from a URL, or {what[:40]!a}: not both.")
-    if sha256 and not url:
-        raise Rejected("--sha256 is for an archive from a URL.", hint=f"shipit deploy {app} --url URL --sha256 DIGEST")
+        raise Rejected(
+            f"An archive from a URL, or {what[:40]!a}: not both.", hint=f"shipit deploy {app} --url URL --sha256 DIGEST"
+        )
     if what == "-" or url:
         return ship(ctx, ledger, kind, signature, url, sha256, fresh=fresh, drop_web=drop_web)
     if kind or signature:
@@ -145,7 +151,9 @@ def from_archive(ctx: Context, app: AppName, what: str, kind: str, sha256: str, 
     """
     url = "" if what == "-" else what
     if sha256 and not url:
-        raise Rejected("--sha256 is for an archive from a URL.", hint=f"shipit git:from-archive {app} URL")
+        raise Rejected(
+            "--sha256 is for an archive from a URL.", hint=f"shipit git:from-archive {app} URL --sha256 DIGEST"
+        )
     return ship(ctx, ledger_of(ctx, app), kind, signature, url, sha256, fresh=False, drop_web=drop_web)
 
 
@@ -174,7 +182,10 @@ def pull_image(ctx: Context, ledger: Ledger, image: str, sha256: str, *, fresh: 
     wanted, digest = reference(image), digest_of(sha256)
     if digest:
         if wanted.digest not in ("", f"sha256:{digest}"):
-            raise Rejected("--sha256 and the image's own digest differ.")
+            raise Rejected(
+                "--sha256 and the image's own digest differ.", holds="Nothing was fetched.",
+                hint=f"One of them is enough: shipit deploy {ledger.app} --image {image}",
+            )  # fmt: skip
         wanted = replace(wanted, digest=f"sha256:{digest}")
     need_podman()
     if ctx.settings.signed_only:

@@ -104,6 +104,7 @@ def test_a_key_for_one_app_cannot_even_look_at_another(layout: Layout, capsys: p
         (["config:set", "blog", "A"], 2, "NAME=value"),
         (["config:set", "blog", "SHIPIT_APP=x"], 2, "set by shipit"),
         (["domains:add", "blog", "a b"], 2, "not a domain"),
+        (["deploy", "blog", "--pypi", "hello==1", "--sha256", "0" * 64], 2, "--sha256 is for"),
         (["git:set", "blog", "deploy-branch", "a..b"], 2, "not a branch"),
         (["git:set", "blog", "force-push", "maybe"], 2, "on or off"),
         (["status"], 2, "Missing argument"),
