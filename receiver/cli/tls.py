@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from receiver.cli import out
 from receiver.cli.args import APP, app_argument, json_option, ledger_of
 from receiver.cli.main import Context, become_shipit
 from receiver.errors import Failure, HostFault, Rejected
-from receiver.ledger.ledger import apps
+from receiver.ledger.ledger import Ledger, apps
 from receiver.ledger.queue import queued
 from receiver.model import Https
 from receiver.names import AppName, Domain, dns_plugin
@@ -91,7 +92,11 @@ def renew(ctx: Context, app: AppName | None) -> None:
             out.say(failure.message)
             failed.append(one)
     if failed:
-        raise HostFault(f"Not all certificates were renewed: {', '.join(failed)}.", holds="The old ones serve on.")
+        raise HostFault(
+            f"Not all certificates were renewed: {', '.join(failed)}.",
+            holds="The old ones serve on.",
+            hint="Why: shipit tls:report",
+        )
 
 
 @click.command()
@@ -105,7 +110,7 @@ def report(ctx: Context, app: AppName | None, form: str) -> None:
     if form == "json":
         out.show_json(rows)
         return
-    shown = [{**row, "expires": day(row["expires"]), "next": day(row["next try"])} for row in rows]
+    shown = [{**row, "expires": day(row["expires"])} for row in rows]
     columns = {"app": "APP", "name": "NAME", "certificate": "CERTIFICATE", "expires": "EXPIRES", "why": "IN THE WAY"}
     out.table(shown, columns, empty="There are no apps yet.")
 
@@ -138,15 +143,9 @@ def add(ctx: Context, app: AppName, files: tuple[Path, ...]) -> None:
         become_shipit()
     ledger = ledger_of(ctx, app)
     with queued(ledger, ctx.caller.name, push=False, say=tell), ctx.connect_agent() as agent:
-        if ledger.state().https is Https.OFF:
-            ledger.change_state(lambda state: replace(state, https=Https.DEFAULT))
-        source = os.memfd_create("certificate", os.MFD_CLOEXEC)
-        try:
-            os.write(source, untarred(data))
-            os.lseek(source, 0, os.SEEK_SET)
+        now = ledger.state().https
+        with switched(ledger, Https.DEFAULT if now is Https.OFF else now), in_memory(untarred(data)) as source:
             names = agent.add_certificate(app, source)
-        finally:
-            os.close(source)
     missing = [name for name in names_of(ctx, app) if not served(ctx, app, name)]
     out.say(f"{app} is served by HTTPS with its own certificate, for {', '.join(names)}.")
     if missing:
@@ -195,27 +194,44 @@ def prove_by_dns(ctx: Context, app: AppName, plugin: str, wait: int) -> None:
             hint=f"ssh HOST tls:enable {app} --dns {name} < FILE",
         )  # fmt: skip
     ledger = ledger_of(ctx, app)
-    with queued(ledger, ctx.caller.name, push=False, say=tell), ctx.connect_agent() as agent:
-        source = os.memfd_create("credentials", os.MFD_CLOEXEC)
-        try:
-            os.write(source, data)
-            os.lseek(source, 0, os.SEEK_SET)
-            agent.prove_by_dns(app, name, wait, source)
-        finally:
-            os.close(source)
+    with (
+        queued(ledger, ctx.caller.name, push=False, say=tell),
+        ctx.connect_agent() as agent,
+        in_memory(data) as source,
+    ):
+        agent.prove_by_dns(app, name, wait, source)
+
+
+@contextmanager
+def in_memory(data: bytes) -> Iterator[int]:
+    """A descriptor from which the agent reads these bytes; no file has them."""
+    source = os.memfd_create("secret", os.MFD_CLOEXEC)
+    try:
+        with open(source, "wb", closefd=False) as file:
+            file.write(data)
+        os.lseek(source, 0, os.SEEK_SET)
+        yield source
+    finally:
+        os.close(source)
 
 
 def switch(ctx: Context, app: AppName, to: Https) -> None:
     """Write down whether HTTPS is wanted and let the proxy follow; put back when it refuses."""
     ledger = ledger_of(ctx, app)
-    with queued(ledger, ctx.caller.name, push=False, say=tell), ctx.connect_agent() as agent:
-        before = ledger.state()
-        ledger.change_state(lambda state: replace(state, https=to))
-        try:
-            agent.proxy(app)
-        except Failure:
-            ledger.change_state(lambda state: replace(state, https=before.https))
-            raise
+    with queued(ledger, ctx.caller.name, push=False, say=tell), ctx.connect_agent() as agent, switched(ledger, to):
+        agent.proxy(app)
+
+
+@contextmanager
+def switched(ledger: Ledger, to: Https) -> Iterator[None]:
+    """Write down whether HTTPS is wanted, for whoever has the app's turn; put back when the block fails."""
+    before = ledger.state()
+    ledger.change_state(lambda state: replace(state, https=to))
+    try:
+        yield
+    except Failure:
+        ledger.change_state(lambda state: replace(state, https=before.https))
+        raise
 
 
 def certify(ctx: Context, app: AppName, *, now: bool, missing: bool = False) -> None:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from receiver.cli.ps import parse_count
 from receiver.errors import Rejected
 from receiver.gate.keys import LOCAL_ADMIN
 from receiver.ledger.ledger import Ledger
-from receiver.model import Change, Origin, Status
+from receiver.model import Change, Https, Origin, Status
 from receiver.names import AppName
 from receiver.paths import Layout
 from receiver.proxy import passwords
@@ -59,6 +60,27 @@ def test_a_scale_before_the_first_push_is_kept_for_it(
     assert run(["ps:scale", "blog", "web=2", "worker=3"], LOCAL_ADMIN, layout) == 0
     assert "first push" in capsys.readouterr().out
     assert Ledger(layout.app(BLOG)).state().formation == (("web", 2), ("worker", 3))
+
+
+def test_a_certificate_that_is_refused_switches_no_https_on(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[bytes] = []
+
+    class Refuses:
+        connect = classmethod(lambda cls, socket: nullcontext(cls()))
+
+        def add_certificate(self, app: AppName, source: int) -> None:
+            given.append(os.read(source, 100))
+            raise Rejected("There is no certificate in it.")
+
+    ledger = Ledger(layout.app(BLOG))
+    monkeypatch.setattr("receiver.root.client.Agent", Refuses)
+    monkeypatch.setattr("receiver.cli.tls.become_shipit", lambda: None)
+    for before in (Https.OFF, Https.ON):
+        ledger.change_state(lambda state, https=before: replace(state, https=https))
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"nonsense")))
+        assert run(["certs:add", "blog"], LOCAL_ADMIN, layout) == 2
+        assert ledger.state().https is before
+    assert given == [b"nonsense"] * 2
 
 
 def test_two_who_set_passwords_at_once_are_both_heard(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
