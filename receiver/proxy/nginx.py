@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import time
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -24,7 +25,7 @@ from receiver.proxy.certificates import Secure
 from receiver.proxy.vhost import domains, server_conf, tls_conf, vhost
 from receiver.settings import Settings
 from receiver.system import disk, family
-from receiver.system.run import run
+from receiver.system.run import PATH, run
 
 # How long nginx may take to read its configuration and start new workers (s).
 RELOAD_TIMEOUT = 10.0
@@ -46,11 +47,11 @@ def apply(layout: Layout, settings: Settings, app: AppName) -> bool:
     """Make nginx serve `app` as its ledger says; True if that took a reload. Repeatable; needs root.
 
     When it returns, every new connection meets the new configuration. Raises HostFault with nginx's words, the old
-    file being back in place; or when nginx does not run, the new file then being read at its start.
+    file being back in place; or when nginx does not run, the new files then being read at its start.
     """
     _make_nobody(layout)
-    changed = [_put(layout, path, text, whose) for path, text, whose in _files(layout, settings, app)]
-    return any(changed)
+    changed = [_put(layout, path, text) for path, text in _files(layout, settings, app)]
+    return _is_read(layout, app, changed=any(changed))
 
 
 def _make_nobody(layout: Layout) -> None:
@@ -69,22 +70,22 @@ def is_right(layout: Layout, settings: Settings, app: AppName) -> bool:
     """Whether nginx's files for `app` are what its ledger says, and were confirmed. Changes nothing."""
     return all(
         _content(path) == text and not path.with_suffix(".undo").exists()
-        for path, text, _ in _files(layout, settings, app)
+        for path, text in _files(layout, settings, app)
     )
 
 
-def _files(layout: Layout, settings: Settings, app: AppName) -> list[tuple[Path, bytes, str]]:
-    """The files that `app` is served by, in the order in which nginx needs them: path, content, whose it is."""
+def _files(layout: Layout, settings: Settings, app: AppName) -> list[tuple[Path, bytes]]:
+    """The files that `app` is served by, in the order in which nginx needs them: path and content."""
     ledger = Ledger(layout.app(app))
     state, release = ledger.state(), ledger.current()
     secure, ipv6 = tls(layout, settings, state, release), has_ipv6()
     own = text(layout, settings, state, release, secure).encode()
-    found = [(server_path(layout), server(layout, settings), "all apps")]
+    found = [(server_path(layout), server(layout, settings))]
     if own and secure.servers:
         nobody = None if version() >= REJECTS else layout.nginx / NOBODY
         text_of = tls_conf(settings, secure, ipv6=ipv6, nobody=nobody)
-        found.append((layout.nginx / f"{TLS}.conf", text_of.encode(), "all apps"))
-    return [*found, (layout.app(app).vhost, own, app)]
+        found.append((layout.nginx / f"{TLS}.conf", text_of.encode()))
+    return [*found, (layout.app(app).vhost, own)]
 
 
 def tls(layout: Layout, settings: Settings, state: AppState, release: Release | None) -> Secure:
@@ -98,9 +99,18 @@ def has_ipv6() -> bool:
     return Path("/proc/net/if_inet6").exists()
 
 
-@lru_cache(maxsize=1)
 def version() -> tuple[int, ...]:
-    """nginx's own; () if it does not say."""
+    """nginx's own; () if it does not say. A process asks it once, and again when its program was replaced: each push
+    wants to know, so the agent asks when nobody waits."""
+    for place in PATH.split(":"):
+        with suppress(OSError):
+            return _version(Path(place, "nginx").stat().st_ctime_ns)
+    return _version(0)
+
+
+@lru_cache(maxsize=1)
+def _version(changed: int) -> tuple[int, ...]:
+    """`changed`: when the program was put there."""
     found = re.search(r"nginx/(\d+)\.(\d+)\.(\d+)", run(["nginx", "-v"], check=False).err)
     return tuple(map(int, found.groups())) if found else ()
 
@@ -140,7 +150,7 @@ def text(
 
 def remove(layout: Layout, app: AppName) -> bool:
     """Take the app's vhost away; True if that took a reload. Raises as `apply` does."""
-    return _put(layout, layout.app(app).vhost, b"", app)
+    return _is_read(layout, app, changed=_put(layout, layout.app(app).vhost, b""))
 
 
 def pages(layout: Layout, *, stopped: bool = False) -> dict[int, Path]:
@@ -168,8 +178,8 @@ def capacity(layout: Layout) -> int:
     return int(found[1]) if found else CONNECTIONS
 
 
-def _put(layout: Layout, path: Path, new: bytes, whose: str) -> bool:
-    """Replace one of nginx's files (b"": none); `whose` it is, for the failure.
+def _put(layout: Layout, path: Path, new: bytes) -> bool:
+    """Replace one of nginx's files (b"": none) and have nginx read it, if it runs; True if the file was another.
 
     Beside it lies `APP.undo`, the last configuration that nginx confirmed, from before the replacement until
     the reload is confirmed. Whoever finds it knows that a crash came between, and does not trust the file.
@@ -183,21 +193,25 @@ def _put(layout: Layout, path: Path, new: bytes, whose: str) -> bool:
         try:
             _replace(path, new)
             validate(layout)
-            running = master(layout)
-            if running:
+            if running := master(layout):
                 _reload(layout, running)
         except BaseException:
             _replace(path, undo.read_bytes())
             disk.remove_file(undo)
             raise
         disk.remove_file(undo)
-        if not running:
-            raise HostFault(
-                "nginx does not run.",
-                holds=f"The configuration of {whose} is valid and is read when nginx starts.",
-                hint=engines.hints().start_proxy,
-            )
     return True
+
+
+def _is_read(layout: Layout, app: AppName, *, changed: bool) -> bool:
+    """Whether nginx has read something new; raises HostFault when it would have, and does not run."""
+    if changed and not master(layout):
+        raise HostFault(
+            "nginx does not run.",
+            holds=f"The configuration of {app} is valid and is read when nginx starts.",
+            hint=engines.hints().start_proxy,
+        )
+    return changed
 
 
 def _content(path: Path) -> bytes:

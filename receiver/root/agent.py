@@ -134,10 +134,16 @@ def asked(connection: socket.socket, seconds: float = 0) -> bool:
 
 
 def imports() -> Iterator[None]:
-    """Import what most requests need, a part a step."""
+    """Import what most requests need, and ask nginx for its version, a part a step."""
     for name in ("hashlib", "receiver.proxy.nginx", "yaml"):
         importlib.import_module(name)
         yield
+    from receiver.proxy import nginx
+
+    # Where there is none, whoever needs it is told.
+    with suppress(HostFault):
+        nginx.version()
+    yield
 
 
 def receive(connection: socket.socket) -> tuple[bytes, list[int], int] | None:

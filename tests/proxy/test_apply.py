@@ -20,6 +20,7 @@ from receiver.names import AppName, Domain, TypeName
 from receiver.proxy import nginx
 from receiver.proxy.forwarded import DROPPED
 from receiver.proxy.vhost import PREPARED, vhost
+from receiver.root import agent
 from receiver.serving import Serving
 
 from .load import Load
@@ -83,6 +84,10 @@ def test_an_app_serves_once_applied_and_a_second_time_nothing_is_done(
     live(site)
     assert apply(site)
     assert get(site) == (200, "v1")
+    # As in a fork of the agent, which has done ahead what it can.
+    nginx._version.cache_clear()
+    for _ in agent.imports():
+        pass
     monkeypatch.setattr(nginx, "run", lambda *a, **k: pytest.fail("a program was started"))
     monkeypatch.setattr(nginx, "_reload", lambda *a: pytest.fail("nginx was reloaded"))
     assert not apply(site)
@@ -168,6 +173,20 @@ def test_a_stopped_nginx_is_told_and_has_the_file_when_it_starts(site: Site) -> 
     site.start_nginx()
     assert get(site) == (200, "v1")
     assert not apply(site)
+
+
+def test_a_stopped_nginx_has_all_files_of_a_change_when_it_starts(site: Site) -> None:
+    live(site)
+    server = nginx.server_path(site.layout)
+    right = server.read_bytes()
+    server.write_bytes(b"# an older one\n")
+    site.stop_nginx()
+    with pytest.raises(HostFault, match="does not run") as told:
+        apply(site)
+    assert "of blog is valid" in told.value.holds
+    assert server.read_bytes() == right and site.layout.app(APP).vhost.exists()
+    site.start_nginx()
+    assert get(site) == (200, "v1")
 
 
 def test_a_removed_app_is_an_unknown_name(site: Site) -> None:
