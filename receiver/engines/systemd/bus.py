@@ -95,9 +95,9 @@ class Bus:
         beside = [(f"{unit.name.rpartition('.')[0]}.service", service)] if service else []
         self._ask("StartTransientUnit", "ssa(sv)a(sa(sv))", (unit.name, "fail", known, beside))
 
-    def active(self, pattern: str) -> list[str]:
-        """The names of the active units that a glob matches."""
-        found = self._ask("ListUnitsByPatterns", "asas", (["active"], [pattern])).body[0]
+    def active(self, pattern: str, states: Collection[str] = ("active",)) -> list[str]:
+        """The names of the units in one of these states that a glob matches."""
+        found = self._ask("ListUnitsByPatterns", "asas", ([*states], [pattern])).body[0]
         return [str(name) for name, *_ in found]
 
     def _ask(self, method: str, signature: str, body: tuple[object, ...]) -> Message:

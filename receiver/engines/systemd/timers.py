@@ -18,7 +18,8 @@ from receiver.paths import Layout
 from receiver.system import disk
 from receiver.system.run import run
 
-SHOWN = ("Id", "ActiveState", "NextElapseUSecRealtime", "LastTriggerUSec", "Result", "ExecMainStatus")
+SHOWN = ("NextElapseUSecRealtime", "LastTriggerUSec", "Result", "ExecMainStatus")
+# The states of a run that goes on: one that was told to end still needs its files.
 BUSY = ("active", "activating", "deactivating")
 
 
@@ -46,15 +47,15 @@ class Clock:
         for name in gone:
             disk.remove_file(wants / name)
 
-        def switch(systemd: bus.Bus) -> dict[str, str]:
+        def switch(systemd: bus.Bus) -> tuple[dict[str, str], list[str]]:
             systemd.stop_units([*gone])
-            return systemd.start_units([*timers], until_done=timers)
+            failed = systemd.start_units([*timers], until_done=timers)
+            return failed, systemd.active(units.run_pattern(app), BUSY)
 
-        failed = bus.talk(switch)
+        failed, busy = bus.talk(switch)
         # Of a timer that comes back with another release nothing is made up for.
         _forget_last(gone)
-        busy = {name for name in there if name in bus.talk(lambda systemd: systemd.active(_runs(app)))}
-        for name in there - files.keys() - busy:
+        for name in there - files.keys() - {*busy}:
             disk.remove_file(self._layout.units / name)
         disk.fsync_dir(wants)
         disk.fsync_dir(self._layout.units)
@@ -75,29 +76,32 @@ class Clock:
         # Asked at each pruning, and most apps have none.
         if not self._timed_files(app):
             return set()
-        return {int(name.rpartition("-v")[2].partition("@")[0]) for name in bus.talk(lambda b: b.active(_runs(app)))}
+        busy = bus.talk(lambda systemd: systemd.active(units.run_pattern(app), BUSY))
+        return {int(name.rpartition("-v")[2].partition("@")[0]) for name in busy}
 
     def timed(self, release: Release) -> list[TimedType]:
         found = []
-        for process, _ in release.scheduled:
+        for process, schedule in release.scheduled:
             timer = self._shown(units.timer_name(release.app, process.type, release.runs_as))
-            service = self._shown(units.timer_name(release.app, process.type, release.runs_as, "service"))
-            code = service["ExecMainStatus"]
-            result = "" if not timer["LastTriggerUSec"] else service["Result"]
-            running = _goes_on(release.app, process.type)
+            result = ""
+            # Of runs that may overlap each has a unit of its own, which goes with it.
+            if timer["LastTriggerUSec"] and not schedule.overlap:
+                service = self._shown(units.timer_name(release.app, process.type, release.runs_as, "service"))
+                code = service["ExecMainStatus"]
+                result = service["Result"] if code in ("", "0") else f"{service['Result']} ({code})"
             found.append(
                 TimedType(
                     process.type,
                     next=timer["NextElapseUSecRealtime"],
                     last=timer["LastTriggerUSec"],
-                    result=f"{result} ({code})" if code not in ("", "0") else result,
-                    running=running,
+                    result=result,
+                    running=_goes_on(release.app, process.type),
                 )
             )
         return found
 
     def last_words(self, release: Release, process: TypeName) -> list[str]:
-        unit = f"shipit-{app_word(release.app)}-{process}-v{release.runs_as}@t*.service"
+        unit = units.run_pattern(release.app, process, release.runs_as)
         argv = ["journalctl", "--quiet", "--no-pager", "-o", "cat", "-n", "1", "-u", unit]
         return run([*argv, "_TRANSPORT=stdout"], check=False).out.splitlines()[-1:]
 
@@ -112,10 +116,6 @@ class Clock:
         return {path.name for path in (*there, *self._layout.units.glob(f"shipit-{word}-*@start.service"))}
 
 
-def _runs(app: AppName) -> str:
-    return f"shipit-{app_word(app)}-*-v*@t[0-9]*.service"
-
-
 def _forget_last(timers: Collection[str]) -> None:
     """Have systemd forget when these fell due last; most keep nothing of it (Persistent=)."""
     for name in timers:
@@ -126,6 +126,6 @@ def _goes_on(app: AppName, process: TypeName) -> bool:
     """Whether a run of any release is under way, as anybody may ask."""
     listed = run(
         ["systemctl", "list-units", "--plain", "--no-legend", f"--state={','.join(BUSY)}",
-         f"shipit-{app_word(app)}-{process}-v*@t[0-9]*.service"]
+         units.run_pattern(app, process)]
     )  # fmt: skip
     return bool(listed.out.strip())

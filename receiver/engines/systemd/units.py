@@ -83,6 +83,11 @@ def starter_name(app: AppName, process: TypeName, number: int) -> str:
     return f"shipit-{app_word(app)}-{process}-v{number}@start.service"
 
 
+def run_pattern(app: AppName, process: TypeName | None = None, number: int | None = None) -> str:
+    """A glob that matches the runs by the clock, and none of the processes; None means any."""
+    return f"shipit-{app_word(app)}-{process or '*'}-v{number or '*'}@t[0-9]*.service"
+
+
 def timer_pattern(app: AppName) -> str:
     """A glob that matches every timer of the app's process types."""
     return f"shipit-{app_word(app)}-*-v*@{BY_CLOCK}.timer"
