@@ -56,8 +56,8 @@ def test_a_run_that_is_told_to_end_keeps_its_files_and_a_release_asks_systemd_on
     first, second = by_clock(8), by_clock(9)
     ends = units.timer_name(BLOG, first.processes[0].type, 8, "service")
     systemd = Systemd({ends: "deactivating"})
-    monkeypatch.setattr(timers.bus, "talk", systemd.talk)
-    monkeypatch.setattr(timers, "run", lambda argv, **_: Result(0, "", ""))
+    monkeypatch.setattr("receiver.engines.systemd.bus.talk", systemd.talk)
+    monkeypatch.setattr(timers, "systemctl", lambda *words, **_: Result(0, "", ""))
     engine = SystemdEngine(layout)
     engine.keep_time(BLOG, first, ())
     systemd.connections = 0
@@ -69,13 +69,13 @@ def test_a_run_that_is_told_to_end_keeps_its_files_and_a_release_asks_systemd_on
 
 
 def test_how_a_run_ended_is_told_where_systemd_knows_and_not_made_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    def answered(argv: Sequence[str], **_: object) -> Result:
-        last = "Thu 2026-11-26 03:00:00 UTC" if argv[-1].endswith(".timer") else ""
-        ended = "exit-code" if argv[-1].endswith("-v8@t1.service") else "success"
+    def answered(*words: str, **_: object) -> Result:
+        last = "Thu 2026-11-26 03:00:00 UTC" if words[-1].endswith(".timer") else ""
+        ended = "exit-code" if words[-1].endswith("-v8@t1.service") else "success"
         told = f"LastTriggerUSec={last}\nResult={ended}\nExecMainStatus={3 if ended != 'success' else 0}\n"
-        return Result(0, told if argv[1] == "show" else "", "")
+        return Result(0, told if words[0] == "show" else "", "")
 
-    monkeypatch.setattr(timers, "run", answered)
+    monkeypatch.setattr(timers, "systemctl", answered)
     engine = SystemdEngine(Layout())
     assert {one.result for one in engine.timed(by_clock(8))} == {"exit-code (3)"}
     alike = engine.timed(by_clock(9, overlap=True))

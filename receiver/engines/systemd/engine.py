@@ -18,6 +18,7 @@ from pathlib import Path
 from receiver import settings
 from receiver.engines.base import Job, ProcessState, ProcessStatus, Service, Usage, app_word, wait_until_it_listens
 from receiver.engines.systemd import NAME, bus, units
+from receiver.engines.systemd.ctl import systemctl
 from receiver.engines.systemd.files import write
 from receiver.engines.systemd.logs import Journal
 from receiver.engines.systemd.timers import Clock
@@ -27,7 +28,7 @@ from receiver.names import AppName, TypeName
 from receiver.paths import PROXY_GROUP, Layout, app_user
 from receiver.system import apt, disk
 from receiver.system.render import prepared
-from receiver.system.run import CLEAN, Result, run, start
+from receiver.system.run import CLEAN, run, start
 
 INSTALL_TIMEOUT = 1800
 TIMED_OUT, KILLED, STOPPED = 124, 128, 128 + signal.SIGTERM
@@ -362,32 +363,9 @@ class SystemdEngine(Journal, Clock):
         return self._layout.units / f"{units.app_target(app)}.wants"
 
 
-# What systemctl(1) says when systemd went away in the middle of a call.
-AWAY = ("Connection reset by peer", "Transport endpoint is not connected", "Connection refused", "Broken pipe")
 ATTEMPTS = 3  # to have a job begun
 KVM = "kvm"  # who may use the processor for virtual machines (udev)
 JOB_KINDS = ("build", "release", "check", "run", "certificate")
-
-
-NOT_LOADED = 5  # systemctl(1), EXIT STATUS
-
-
-def systemctl(*words: str, check: bool = True) -> Result:
-    """One systemctl(1) call; raises HostFault when it fails, unless told otherwise. Asked again while systemd executes
-    itself anew: of what shipit asks, all can be asked twice."""
-    argv = ["systemctl", "--no-ask-password", "--quiet", *words]
-    deadline = time.monotonic() + bus.PATIENCE
-    while True:
-        done = run(argv, check=False)
-        if not done.code or time.monotonic() > deadline or not any(word in done.err for word in AWAY):
-            break
-        time.sleep(0.2)
-    # A unit that a glob has found may be gone before it is stopped: then it has ended.
-    gone = words[0] == "stop" and done.code == NOT_LOADED
-    if done.code and check and not gone:
-        said = (done.err or done.out).strip().splitlines()
-        raise HostFault(f"{' '.join(argv)[:120]} failed with exit code {done.code}.", details=said[-20:])
-    return done
 
 
 def _has_group(name: str) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Collection
 
 from receiver.engines.base import TimedType, app_word
 from receiver.engines.systemd import bus, units
+from receiver.engines.systemd.ctl import systemctl
 from receiver.engines.systemd.files import write
 from receiver.errors import HostFault
 from receiver.model import Release
@@ -39,7 +40,7 @@ class Clock:
         timers = {name for name in files if name.endswith(".timer")}
         gone = {name for name in there if name.endswith(".timer")} - timers
         if write(self._layout.units, files):
-            run(["systemctl", "daemon-reload"])
+            systemctl("daemon-reload")
         wants = self._layout.units / "timers.target.wants"
         wants.mkdir(mode=0o755, exist_ok=True)
         for name in timers:
@@ -106,7 +107,7 @@ class Clock:
         return run([*argv, "_TRANSPORT=stdout"], check=False).out.splitlines()[-1:]
 
     def _shown(self, name: str) -> dict[str, str]:
-        said = run(["systemctl", "show", *(f"--property={key}" for key in SHOWN), name]).out
+        said = systemctl("show", *(f"--property={key}" for key in SHOWN), name).out
         known = dict(line.partition("=")[::2] for line in said.splitlines())
         return {key: known.get(key, "").replace("n/a", "") for key in SHOWN}
 
@@ -119,13 +120,11 @@ class Clock:
 def _forget_last(timers: Collection[str]) -> None:
     """Have systemd forget when these fell due last; most keep nothing of it (Persistent=)."""
     for name in timers:
-        run(["systemctl", "clean", "--what=state", name], check=False)
+        systemctl("clean", "--what=state", name, check=False)
 
 
 def _goes_on(app: AppName, process: TypeName) -> bool:
     """Whether a run of any release is under way, as anybody may ask."""
-    listed = run(
-        ["systemctl", "list-units", "--plain", "--no-legend", f"--state={','.join(BUSY)}",
-         units.run_pattern(app, process)]
-    )  # fmt: skip
+    pattern = units.run_pattern(app, process)
+    listed = systemctl("list-units", "--plain", "--no-legend", f"--state={','.join(BUSY)}", pattern)
     return bool(listed.out.strip())
