@@ -23,13 +23,13 @@ def parents() -> dict[int, int]:
     return found
 
 
-def below(root: int) -> set[int]:
-    """All descendants of a process."""
+def below(*roots: int) -> set[int]:
+    """All descendants of these processes."""
     children: dict[int, list[int]] = {}
     for pid, parent in parents().items():
         children.setdefault(parent, []).append(pid)
     found: set[int] = set()
-    todo = list(children.get(root, ()))
+    todo = [pid for root in roots for pid in children.get(root, ())]
     while todo:
         pid = todo.pop()
         if pid not in found:

@@ -19,7 +19,8 @@ def replaced(pids: Iterable[int]) -> list[str]:
     """The names of such files that these processes, or what they started, run on. Root's to ask: of a process that may
     not be looked at, nothing is known."""
     found: set[str] = set()
-    for pid in {member for first in pids for member in {first} | family.below(first)}:
+    first = set(pids)
+    for pid in first | family.below(*first):
         with suppress(OSError):
             found.update(gone(Path(f"/proc/{pid}/maps").read_text(errors="replace")))
     return sorted(found)
