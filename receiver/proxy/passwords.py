@@ -12,13 +12,14 @@ import grp
 import os
 import secrets
 
-from receiver.errors import HostFault, Rejected
+from receiver.errors import HostFault, Rejected, as_root
 from receiver.ledger.ledger import Ledger
 from receiver.paths import PROXY_GROUP
 from receiver.system import disk
 
 MODE = 0o640
 LONGEST = 200
+MOST = 511  # bytes, crypt(3)
 ROUNDS = 1000
 _SALT = "./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
@@ -51,11 +52,12 @@ def proxy_group() -> int:
 
 def hashed(password: str) -> str:
     """The hash of a password, salted; raises Rejected for one that nobody could type."""
-    if not password or len(password) > LONGEST or not password.isprintable():
+    typeable = 0 < len(password) <= LONGEST and password.isprintable()
+    if not typeable or len(password.encode()) > MOST:
         raise Rejected(
             "This is no password.",
             holds="Nothing was changed.",
-            hint=f"One line of 1 to {LONGEST} characters on standard input.",
+            hint=f"One line of 1 to {LONGEST} characters, and at most {MOST} bytes, on standard input.",
         )
     # Python 3.13 has no `crypt` any more; the library is Debian's, and nginx's own.
     crypt = ctypes.CDLL("libcrypt.so.1").crypt
@@ -63,5 +65,7 @@ def hashed(password: str) -> str:
     salt = "".join(secrets.choice(_SALT) for _ in range(16))
     made: bytes | None = crypt(password.encode(), f"$6$rounds={ROUNDS}${salt}$".encode())
     if made is None or not made.startswith(b"$6$"):
-        raise HostFault("libcrypt knows no SHA-512.", holds="Nothing was changed.", hint="apt install libcrypt1")
+        raise HostFault(
+            "libcrypt knows no SHA-512.", holds="Nothing was changed.", hint=as_root("apt install libcrypt1")
+        )
     return made.decode("ascii")

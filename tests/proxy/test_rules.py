@@ -220,7 +220,7 @@ def http2(method: bytes, host: bytes, body: bytes) -> bytes:
     )
 
 
-@pytest.mark.parametrize("bad", ["", "a\nb", "a\0b", "x" * (passwords.LONGEST + 1)])
+@pytest.mark.parametrize("bad", ["", "a\nb", "a\0b", "x" * (passwords.LONGEST + 1), "😀" * passwords.LONGEST])
 def test_what_nobody_could_type_is_no_password(bad: str) -> None:
     with pytest.raises(Rejected):
         passwords.hashed(bad)
