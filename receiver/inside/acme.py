@@ -46,7 +46,7 @@ def main(_: list[str]) -> None:
     except Refused as why:
         answer = {"error": str(why), "limited": why.limited}
     except (HostFault, OSError, ValueError) as why:
-        answer = {"error": f"{why or type(why).__name__}"}
+        answer = {"error": str(why) or type(why).__name__}
     sys.stdout.write(json.dumps(answer))
     sys.stdout.flush()
     raise SystemExit(1 if "error" in answer else 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -50,3 +52,16 @@ def test_what_the_authority_answered_in_this_run_is_told_in_words(
     assert "/etc/shipit/acme-eab" in acme.why("Unable to register", "externalAccountRequired", WISH)
     missing = "certbot: error: unrecognized arguments: --dns-rfc2136-credentials /proc/self/fd/7"
     assert "apt-get install python3-certbot-dns-rfc2136" in acme.why(missing, "", {**WISH, "dns": RFC2136})
+
+
+def test_a_failure_without_words_is_told_by_its_kind(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(wish: dict[str, Any]) -> str:
+        raise TimeoutError
+
+    monkeypatch.setattr(acme, "certificate", fails)
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(WISH) + "\n"))
+    with pytest.raises(SystemExit) as ended:
+        acme.main([])
+    assert (ended.value.code, json.loads(capsys.readouterr().out)) == (1, {"error": "TimeoutError"})
