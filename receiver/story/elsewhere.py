@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -22,6 +23,7 @@ Address = IPv4Address | IPv6Address
 # An address of each family to which nothing is sent: only the way there is asked for.
 TOWARDS = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
 PATIENCE = 5.0  # seconds for all answers of DNS together
+MOST = 200  # names that are asked for: each takes a thread
 
 
 def names_elsewhere(layout: Layout, settings: Settings) -> Iterator[Finding]:
@@ -58,7 +60,7 @@ def own_address(family: socket.AddressFamily) -> Address | None:
 
 
 def resolved(names: Sequence[str]) -> dict[str, list[Address]]:
-    """What DNS says of each name within PATIENCE; nothing of one that it does not know."""
+    """What DNS says of each name, of the first MOST, within PATIENCE; nothing of one that it does not know."""
     found: dict[str, list[Address]] = {}
 
     def ask(name: str) -> None:
@@ -67,9 +69,10 @@ def resolved(names: Sequence[str]) -> dict[str, list[Address]]:
             found[name] = [ip_address(entry[4][0]) for entry in entries]
 
     # Daemons: nobody waits for a name server that does not answer.
-    asking = [threading.Thread(target=ask, args=(name,), daemon=True) for name in names[:200]]
+    asking = [threading.Thread(target=ask, args=(name,), daemon=True) for name in names[:MOST]]
     for thread in asking:
         thread.start()
-    for number, thread in enumerate(asking):
-        thread.join(PATIENCE if number == 0 else max(0.01, PATIENCE / len(asking)))
+    deadline = time.monotonic() + PATIENCE
+    for thread in asking:
+        thread.join(max(0.0, deadline - time.monotonic()))
     return dict(found)
