@@ -179,19 +179,31 @@ class Origin(Record):
 class Release(Record):
     """A release as `release.json` holds it. Immutable in what it is; `status` and what follows it in time change.
 
-    `key` is the fingerprint of the ssh key by which it was asked for ("": on the server, or by a timer),
-    `slug` is the release whose tree this one runs (its own number if it was built, 0 if nothing was shipped yet),
-    `shares` the releases whose files that tree has links to (`environment` and `environment_key` say it of the first of
-    them alone, as an older shipit does), `static` the directory of it that nginx serves ("" = none), `image` says that
-    its processes are containers of the image that the slug names, `machine` that its process is a virtual machine of the
-    disk that the slug has, `config_base` the one whose config vars it starts from (0: none), `target` the one a rollback returns to, `previous` the one that served when it was opened, `took_over`
-    the one that was kept warm and whose processes this one goes on with (0: it has its own). `formation` is how many
-    processes of each type run, `fresh` asks for a build without any cached environment, `env` are the commit's own
-    defaults of config vars, `domains` what its shipit.yml asks for, `storage` which paths of the app's data are seen at
-    which paths of its tree, `serving` how nginx serves it, `warm` is for how long (s) the release that it replaces is
-    kept warm, `capabilities` what each operational capability keeps of its section of shipit.yml (ops/base.py). Times
-    are seconds
-    since the epoch.
+    Numbers are those of releases of the same app, 0 for none. Times are seconds since the epoch. `change`, `by` and
+    `created` say what was asked for, by whom and when, and
+
+    - `key`: the fingerprint of the ssh key by which it was asked for ("": on the server, or by a timer)
+    - `previous`: the release that served when this one was opened
+    - `target`: the one that a rollback returns to
+    - `fresh`: the build uses no cached environment
+    - `slug`: the release whose tree it runs; its own number if it was built, 0 if nothing was shipped yet
+    - `shares`: the releases whose files that tree has links to; `environment` and `environment_key` say it of the first
+      of them alone, as an older shipit does
+    - `static`: the directory of the tree that nginx serves ("": none)
+    - `image`: its processes are containers of the image that the slug names
+    - `machine`: its process is a virtual machine of the disk that the slug has
+    - `config_base`: the release whose config vars it starts from
+    - `env`: the commit's own defaults of config vars
+    - `domains`: the names that its shipit.yml asks for
+    - `storage`: which paths of the app's data are seen at which paths of its tree
+    - `apt`: the packages of Debian that it needs
+    - `formation`: how many processes of each type run
+    - `serving`: how nginx serves it
+    - `warm`: for how many seconds the release that it replaces is kept running for a rollback
+    - `took_over`: the release that was kept warm and whose processes this one goes on with; 0: it has its own
+    - `capabilities`: what each operational capability keeps of its section of shipit.yml (ops/base.py)
+    - `digest`: of the slug, as it was built (disk.digest_tree)
+    - `seconds`: how long each step of its making took; `reason`: why it did not go live
     """
 
     app: AppName = field(metadata=own(APP))
@@ -314,11 +326,14 @@ class Release(Record):
 class AppState(Record):
     """What is true of an app whatever release is live; `app.json`.
 
-    `domains` are the names that an admin gave it, `approved` those that its shipit.yml may ask for, `guarded`
-    says that nginx asks visitors for a name and a password (proxy/passwords.py), `without_default`
-    that it does not answer at APP.DOMAIN of the server beside others. `storage` is what was mounted by a command;
-    what shipit.yml mounts is not in it. `limits` are those that were set on the server (ops/limits.py), by `web.memory`;
-    `suspended` are process types that the clock does not start.
+    - `domains`: the names that an admin gave it; `approved`: those that its shipit.yml may ask for
+    - `without_default`: it does not answer at APP.DOMAIN of the server, beside its other names
+    - `suspended`: the process types that the clock does not start
+    - `limits`: those that were set on the server, by `web.memory` (ops/limits.py)
+    - `formation`: the counts that were set on the server (`ps:scale`)
+    - `storage`: what was mounted by a command; what shipit.yml mounts is not in it
+    - `guarded`: nginx asks visitors for a name and a password (proxy/passwords.py)
+    - `locked`: why nobody may change the app now ("": everybody may)
     """
 
     app: AppName = field(metadata=own(APP))

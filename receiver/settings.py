@@ -24,18 +24,27 @@ LONGEST_WARM = 86400  # as in shipit.schema.json
 
 @dataclass(frozen=True)
 class Settings:
-    """`domain`: apps without a domain of their own answer at APP.domain. `builds`: how many run at once, 0 for as many as
-    there are. `allow_domains`: the names that shipit.yml may ask for without an admin, by app (`*`: any), blanks between
-    them; `*.example.org` stands for all below it. `apt_allow`: the packages of Debian that an app may have installed, blanks
-    between them, `php-*` for all that begin so. `trusted_proxies`:
-    addresses, networks or `cloudflare`, whose word about a client counts; `proxy_protocol`: they give it by
-    the PROXY protocol, which is all that the server's ports speak then. `connections`: how many requests and websockets
-    an app may have open at once. `auto_tls`: certificates are asked for the names of every app, and not only of those with
-    `tls:enable`; `acme_directory`: of which authority, `acme_email`: whom that writes to, `acme_ca_bundle`: a file with
-    the authorities that certbot trusts when it asks ("": the system's), `acme_dns`: the plugin of certbot's by which all names
-    are proved by DNS ("": by HTTP). `warm`: how long the release that another replaces is kept running for
-    a rollback. `signed_only`: archives and packages that are sent need a signature of a key of this server. `cache`: what each app's builds may keep, and its LFS files and submodules as much again. `push_memory`:
-    what each process that serves a login or makes a release may take. `notify`: who is told how releases of all apps end (ops/notify). Sizes in MiB, times in seconds."""
+    """Sizes are in MiB, times in seconds. docs/operating.md has all of them; of those that need a word here
+
+    - `domain`: an app without a domain of its own answers at APP.domain
+    - `auto_tls`: certificates are asked for the names of every app, not only of those with `tls:enable`
+    - `acme_directory`: of which authority; `acme_email`: to whom that writes
+    - `acme_ca_bundle`: a file with the authorities that certbot trusts when it asks ("": the system's)
+    - `acme_dns`: the plugin of certbot's by which all names are proved by DNS ("": by HTTP)
+    - `trusted_proxies`: addresses, networks or `cloudflare`, whose word about a client counts
+    - `proxy_protocol`: they give it by the PROXY protocol, which is all that the server's ports speak then
+    - `connections`: how many requests and websockets an app may have open at once
+    - `push_memory`: what each process that serves a login or makes a release may take
+    - `warm`: for how long the release that another replaces is kept running for a rollback
+    - `builds`: how many run at once, 0 for as many as there are
+    - `signed_only`: archives and packages that are sent need a signature of a key of this server
+    - `cache`: what each app's builds may keep; its LFS files and submodules may keep as much again
+    - `allow_domains`: the names that shipit.yml may ask for without an admin, by app (`*`: any), blanks between them;
+      `*.example.org` stands for all below it
+    - `notify`: who is told how releases of all apps end (ops/notify)
+    - `apt_allow`: the packages of Debian that an app may have installed, blanks between them; `php-*` for all that
+      begin so
+    """
 
     domain: str = "localhost"
     http_port: int = 80

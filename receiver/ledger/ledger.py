@@ -82,7 +82,8 @@ class Ledger:
         return state
 
     def save_state(self, state: AppState) -> None:
-        """The copy first: a full disk is met before anything is changed. At the first time last: it alone is no app."""
+        """Writes the copy first, so that a full disk is met before anything is changed. Of a new app `app.json` comes
+        first: a copy alone would count as an app whose `app.json` was lost."""
         both = (self.paths.state_copy, self.paths.state)
         for path in both if self.paths.state.exists() else reversed(both):
             disk.write_atomically(path, encode(state), FILE_MODE)

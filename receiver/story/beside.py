@@ -1,6 +1,8 @@
-"""An app that writes beside its code, where a release is read-only: the place becomes one of its data, and it is started again.
+"""An app that writes beside its code, where a release is read-only: that place becomes part of the app's data, and the
+release is started again.
 
-Only where the commit has nothing: what it has would never change again by a push.
+Only a place where the commit has no file. In any other, the data would hide the commit's files from then on, and no push
+would change what the app sees there.
 """
 
 from __future__ import annotations
