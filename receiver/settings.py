@@ -141,7 +141,7 @@ def parse(data: Any, where: str) -> Settings:
         if type(value) is not wanted or (wanted is int and value < 0):
             raise Rejected(f"{where}: {key} must be a {wanted.__name__}.")
         if key in _PATTERNS and not re.fullmatch(_PATTERNS[key], value):
-            raise Rejected(f"{where}: {key}: {ascii(value)[:80]} is none.", hint=f"See {key} in docs/tls.md")
+            raise Rejected(f"{where}: {key} cannot be {ascii(value)[:80]}.", hint=f"See {key} in docs/tls.md")
         if key == "warm" and value > LONGEST_WARM:
             raise Rejected(f"{where}: warm must be {LONGEST_WARM} at most (a day).")
         if wanted is dict and not all(isinstance(k, str) and isinstance(v, str) for k, v in value.items()):

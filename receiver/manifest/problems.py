@@ -45,12 +45,17 @@ def shown(text: str) -> str:
     return ascii(text if len(text) <= 80 else text[:77] + "...")
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """` Did you mean 'x'?`, or nothing when no known word is near."""
+def near(word: str, known: Iterable[str]) -> str:
+    """The known word that is nearest to this one, "" if none is near."""
     from difflib import get_close_matches
 
-    near = get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    return next(iter(get_close_matches(word, list(known), n=1, cutoff=0.6)), "")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """` Did you mean 'x'?`, or nothing when no known word is near."""
+    found = near(word, known)
+    return f" Did you mean {found!r}?" if found else ""
 
 
 def decode(name: str, raw: bytes, limit: int) -> str:

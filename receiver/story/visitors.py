@@ -29,10 +29,10 @@ def refuse_to_drop_web(
     if web is not None and web.listen is not Listen.NONE and counts.get(WEB, 0):
         return
     if web is None:
-        from receiver.manifest.problems import nearest
+        from receiver.manifest.problems import near
 
-        near = nearest(WEB, [process.type for process in processes]).removeprefix(" Did you mean ").removesuffix("?")
-        what = f"it has no process type 'web'{f', but {near}' if near else ''}"
+        other = near(WEB, [process.type for process in processes])
+        what = "it has no process type 'web'" + (f", but {other!r}" if other else "")
     else:
         what = "it listens nowhere" if web.listen is Listen.NONE else "no web process would run"
     raise Rejected(
