@@ -37,7 +37,7 @@ def allow(ctx: Context, packages: tuple[str, ...]) -> None:
     known = settings.load(ctx.layout.settings).apt_allow.split()
     if new := [name for name in packages if name not in known]:
         text = ctx.layout.settings.read_text(encoding="utf-8") if ctx.layout.settings.exists() else ""
-        text = settings.with_line(text, "apt_allow", " ".join([*known, *new]).join('""'))
+        text = settings.with_line(text, "apt_allow", f'"{" ".join([*known, *new])}"')
         disk.write_atomically(ctx.layout.settings, text.encode(), 0o644)
     out.say(f"Apps may have installed: {' '.join([*known, *new])}. The next push asks for it.")
 

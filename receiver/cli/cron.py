@@ -15,12 +15,11 @@ from receiver.cli.ps import held
 from receiver.cli.run import end_with_reader
 from receiver.engines import all as engines
 from receiver.errors import Rejected
+from receiver.inside.launch import GOES_ON
 from receiver.ledger.ledger import Ledger
 from receiver.model import Release
 from receiver.names import AppName, TypeName
 from receiver.root.oneoff import written
-
-GOES_ON = 199  # as in inside/launch.py
 
 
 @click.command()

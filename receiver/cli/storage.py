@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import secrets
 import shlex
 from dataclasses import replace
 
@@ -20,9 +18,9 @@ from receiver.here import typed
 from receiver.ledger.ledger import Ledger
 from receiver.model import Change
 from receiver.names import AppName
+from receiver.root.oneoff import written
 from receiver.runtimes.all import RUNTIMES
 from receiver.story.submit import Submission
-from receiver.system import disk
 
 MOUNT = Name("mount", names.mount)
 PLACE = Name("place", names.slug_path)
@@ -117,16 +115,12 @@ def sizes_of(ctx: Context, ledger: Ledger, paths: list[str]) -> dict[str, str]:
     current = ledger.current()
     if current is None or not current.slug:
         return {}
-    run_id = secrets.token_hex(20)
     words = shlex.join(dict.fromkeys([".", *paths]))
     line = f'cd "$DATA_DIR" && for p in {words}; do du -shD -- "$p" 2>/dev/null || printf "0\\t%s\\n" "$p"; done'
-    ledger.paths.runs.mkdir(exist_ok=True)
-    path = ledger.paths.runs / f"{run_id}.json"
-    disk.write_atomically(path, json.dumps({"command": line}).encode(), 0o640)
     reader, writer = os.pipe()
     null = os.open(os.devnull, os.O_RDWR)
     try:
-        with ctx.connect_agent() as agent:
+        with written(ledger.paths, line) as run_id, ctx.connect_agent() as agent:
             # A few lines: they fit into the pipe.
             agent.run(ledger.app, current.number, run_id, (null, writer, null), tty=False)
         os.close(writer)
@@ -134,7 +128,6 @@ def sizes_of(ctx: Context, ledger: Ledger, paths: list[str]) -> dict[str, str]:
         with open(reader, "rb", closefd=False) as told:
             lines = told.read(2**16).decode(errors="replace").splitlines()
     finally:
-        path.unlink(missing_ok=True)
         for fd in (reader, writer, null):
             if fd >= 0:
                 os.close(fd)

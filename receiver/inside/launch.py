@@ -31,7 +31,7 @@ if False:  # typing is slow to import
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PASSED_ON = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "TERM")
 PR_SET_NO_NEW_PRIVS = 38
-GOES_ON = 199  # how a one-off run ends that is not started beside another (cli/cron.py)
+GOES_ON = 199  # how a one-off run ends that is not started beside another
 # Of storage: these are files, and whoever opens one makes it.
 FILES = (".db", ".sqlite", ".sqlite3", ".json", ".yml", ".yaml", ".ini", ".log", ".txt")
 # What an image has an own idea of.
