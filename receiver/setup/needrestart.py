@@ -21,12 +21,15 @@ def files(layout: Layout) -> dict[str, Path]:
 
 
 def install(layout: Layout, step: Step) -> None:
+    changed = False
     for name, path in files(layout).items():
         data = (share("templates") / "needrestart" / name).read_bytes()
         if not path.exists() or path.read_bytes() != data:
             path.parent.mkdir(parents=True, exist_ok=True)
             disk.write_atomically(path, data, 0o755 if name.endswith(".service") else 0o644)
-            step.did("needrestart leaves apps and nginx to shipit")
+            changed = True
+    if changed:
+        step.did("needrestart leaves apps and nginx to shipit")
 
 
 def remove(layout: Layout) -> None:

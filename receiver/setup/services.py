@@ -88,9 +88,10 @@ def install_units(layout: Layout, step: Step) -> None:
 
 
 def of_login(layout: Layout) -> tuple[Path, Path, Path]:
-    """What of systemd depends on logins of `shipit`: a drop-in of its slice, which starts gateway and agent; and the two
-    units for which every login would wait, and which are replaced: the directory for the sockets of its own units, and,
-    masked, the manager of these, of which there are none (user@.service(5)).
+    """The files of systemd's that concern logins of `shipit`.
+
+    A drop-in of its slice starts gateway and agent with a login. Two units for which every login would wait are replaced:
+    the one that makes its directory in /run/user, and its user manager, which is masked (user@.service(5)).
 
     Raises KeyError when there is no such user.
     """
@@ -100,12 +101,12 @@ def of_login(layout: Layout) -> tuple[Path, Path, Path]:
 
 
 def of_looks(layout: Layout) -> list[str]:
-    """The timers of apps that follow a repository: they receive, so they do as long as shipit does."""
+    """The timers of apps that follow a repository. They bring releases, so they run only while the server receives."""
     return sorted(path.name for path in layout.units.glob("shipit-look@*.timer"))
 
 
 def remove(layout: Layout, step: Step) -> None:
-    """Stop and remove the server's own units; those of apps stay, and of what receives the timers, stopped."""
+    """Stop and remove the server's own units. Those of apps stay; the timers that look at a repository are stopped."""
     if looks := of_looks(layout):
         run(["systemctl", "disable", "--quiet", "--now", *looks], check=False)
     # The mount is the apps', which go on.

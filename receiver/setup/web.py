@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def configure(layout: Layout, settings: Settings, record: Record, step: Step) ->
     wanted = {path: text, server_path(layout): server(layout, settings)}
     if record.nginx_is_ours:
         main = layout.root / "etc/nginx/nginx.conf"
-        wanted[main] = widened(main.read_text()).encode()
+        wanted[main] = _as_it_is(main, widened)
     old = {file: file.read_bytes() if file.exists() else None for file in wanted}
     if old == wanted and not removed:
         return False, record
@@ -115,6 +116,11 @@ def narrowed(main: str) -> str:
     return re.sub(r"worker_connections [0-9]+; # shipit: was ([0-9]+)", r"worker_connections \1;", main)
 
 
+def _as_it_is(path: Path, change: Callable[[str], str]) -> bytes:
+    """What a file is after the change; all else of it stays byte by byte, whatever encoding its comments have."""
+    return change(path.read_bytes().decode(errors="surrogateescape")).encode(errors="surrogateescape")
+
+
 def _sets_names_hash(layout: Layout) -> bool:
     """Whether somebody else's configuration sets the size of the names' hash; nginx takes it only once."""
     etc = layout.root / "etc/nginx"
@@ -131,8 +137,8 @@ def remove(layout: Layout, record: Record, step: Step) -> bool:
     gone = [path for path in config_paths(layout) if disk.remove_file(path)]
     disk.remove_tree(layout.nginx)
     main = layout.root / "etc/nginx/nginx.conf"
-    if main.exists() and (text := main.read_text()) != narrowed(text):
-        disk.write_atomically(main, narrowed(text).encode(), 0o644)
+    if main.exists() and (before := _as_it_is(main, narrowed)) != main.read_bytes():
+        disk.write_atomically(main, before, 0o644)
         gone.append(main)
     default = layout.root / "etc/nginx/sites-enabled/default"
     if record.default_site and default.parent.is_dir() and not default.is_symlink():
