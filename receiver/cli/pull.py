@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from dataclasses import replace
 
@@ -80,7 +81,7 @@ def sync(
 
     ledger = ledger_of(ctx, app)
     place = Place(ledger.paths)
-    now = place.read()
+    before = now = place.read()
     if off:
         hooked(ctx, app, wanted=False)
         with ctx.connect_agent() as agent:
@@ -88,15 +89,17 @@ def sync(
         out.say(f"{app} follows nothing any more." if place.drop() else f"{app} followed nothing.")
         return 0
     if url:
-        now = Follow(access.checked_url(url)) if now is None or now.url != url else now
+        now = now if now and now.url == url else elsewhere(access.checked_url(url), now)
         now = replace(now, ref=checked_ref(ref) if ref else "", tags="")
     elif now is None:
         raise Rejected(f"{app} follows no repository.", hint=f"Follow one: shipit git:sync {app} URL [REF]")
     if tags is not None:
         if ref:
-            raise Rejected("A ref or a pattern of tags, not both.")
+            raise Rejected(
+                "A ref or a pattern of tags, not both.", holds="Nothing was changed.",
+                hint=f"shipit git:sync {app} {printable(now.url)} --tags {shlex.quote(tags)}",
+            )  # fmt: skip
         now = replace(now, ref="", tags=checked_pattern(tags))
-    before = place.read()
     if before and (before.ref, before.tags) != (now.ref, now.tags):
         # Another branch need not go on from this one.
         now = replace(now, name="", seen="", commit="", refused="")
@@ -116,13 +119,20 @@ def sync(
     return Pull(ctx.layout, ledger, ctx.settings, ctx.caller, asked=True).look()
 
 
+def elsewhere(url: str, before: Follow | None) -> Follow:
+    """Follow another repository: what was wished stays, above all whose signature counts; nothing of it is seen yet."""
+    if before is None:
+        return Follow(url)
+    return Follow(url, every=before.every, signed=before.signed, wait_for=before.wait_for, wait_most=before.wait_most)
+
+
 def hooked(ctx: Context, app: AppName, *, wanted: bool) -> None:
     """Have nginx take a webhook for the app, and print its address and secret; or have it take none."""
     ledger = ledger_of(ctx, app)
     place, mark = Place(ledger.paths), ledger.paths.has_hook
     if wanted and not engines.has_timers(ctx.layout):
         raise Rejected(
-            "This machine has nothing that would take a webhook.", hint="Have cron call: shipit git:sync APP"
+            "This machine has nothing that would take a webhook.", hint=f"Have cron call: shipit git:sync {app}"
         )
     if not wanted and not mark.exists():
         return
@@ -159,7 +169,9 @@ def seconds(text: str) -> int:
     match = _EVERY.fullmatch(text)
     found = int(match[1]) * _UNITS[match[2]] if match else 0
     if not OFTEN <= found <= SELDOM:
-        raise Rejected(f"{text[:20]!a} is no time between {OFTEN} seconds and 7 days.", hint="As in: --every 5m")
+        raise Rejected(
+            f"{text[:20]!a} is no time between {OFTEN} seconds and 7 days.", hint="As in: 90s, 5m, 2h, 1d; off"
+        )
     return found
 
 

@@ -23,6 +23,7 @@ from receiver.model import Change, Https, Origin, Status
 from receiver.names import AppName
 from receiver.paths import Layout
 from receiver.proxy import passwords
+from receiver.sources.pull.wish import Follow, Place
 
 BLOG, SHOP = AppName("blog"), AppName("shop")
 
@@ -81,6 +82,20 @@ def test_a_certificate_that_is_refused_switches_no_https_on(layout: Layout, monk
         assert run(["certs:add", "blog"], LOCAL_ADMIN, layout) == 2
         assert ledger.state().https is before
     assert given == [b"nonsense"] * 2
+
+
+def test_another_repository_to_follow_takes_no_check_away(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("receiver.story.pull.Pull.look", lambda self: 0)
+    monkeypatch.setattr("receiver.cli.pull.timed", lambda ctx, app, follow: None)
+    place = Place(layout.app(BLOG))
+    place.repo.mkdir()
+    wished = ["--verify-signatures", "--every", "5m", "--wait-for", "./may-go", "--wait-most", "2h"]
+    assert run(["git:sync", "blog", "https://a.example/x", "main", *wished], LOCAL_ADMIN, layout) == 0
+    place.save(replace(place.read() or Follow(""), seen="0" * 40, commit="0" * 40, failing=1.0, times=3))
+    assert run(["git:sync", "blog", "https://b.example/x", "main"], LOCAL_ADMIN, layout) == 0
+    assert place.read() == Follow(
+        "https://b.example/x", ref="main", every=300, signed=True, wait_for="./may-go", wait_most=7200
+    )
 
 
 def test_two_who_set_passwords_at_once_are_both_heard(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
