@@ -146,7 +146,7 @@ def zstd(file: IO[bytes]) -> Program:
         raise Rejected(
             "This server has no zstd to unpack the archive with.", hint="Send it as .tar.gz, or install zstd."
         )
-    return start(["zstd", "-dc", "--memory=256MB"], stdin=file.fileno(), stdout=PIPE)
+    return start(["zstd", "-dcqq", "--memory=256MB"], stdin=file.fileno(), stdout=PIPE)
 
 
 def jailed(content: int, out: int, report: int, what: tuple[Any, ...]) -> None:

@@ -91,7 +91,7 @@ class Sent(Protocol):
     """A source whose files come on standard input, to `shipit deploy APP -`; the first row that `takes` them has them."""
 
     def takes(self, file: IO[bytes]) -> bool:
-        """Whether this is its own, by what is in it. Reads it by pread(2)."""
+        """Whether this is its own, by what is in it. The file stands at its beginning, before and after."""
 
     def receive(
         self, file: IO[bytes], limits: Limits, *, by: str, parent: Oid | None, said: str, check: Check

@@ -40,8 +40,8 @@ PROCESSOR, PROGRAMS = "x86_64", ("qemu-system-x86_64", "qemu-img")
 # What unpacks each kind; with a bound to the memory that a file can ask for.
 UNPACKERS = {
     "tar.gz": ["gzip", "-dc"],
-    "tar.xz": ["xz", "-dc", "--memlimit-decompress=256MiB"],
-    "tar.zst": ["zstd", "-dc", "--memory=256MB"],
+    "tar.xz": ["xz", "-dcqq", "--memlimit-decompress=256MiB"],
+    "tar.zst": ["zstd", "-dcqq", "--memory=256MB"],
 }
 AGAIN = "Send it again: ssh HOST deploy APP - < DISK"
 
@@ -169,6 +169,8 @@ def _head(file: IO[bytes]) -> bytes:
                 child.kill()
                 child.wait()
                 child.stdout.close()
+                # It has moved where the next one begins to read.
+                os.lseek(file.fileno(), 0, os.SEEK_SET)
     return head
 
 

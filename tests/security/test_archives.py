@@ -25,6 +25,7 @@ from receiver.ledger.ledger import Ledger
 from receiver.model import Origin
 from receiver.names import AppName, Oid
 from receiver.paths import Layout
+from receiver.sources.all import sent
 from receiver.sources.archive import ArchiveSource, spooled
 from receiver.sources.git.commits import Commits
 from receiver.sources.limits import Limits
@@ -49,9 +50,11 @@ class Place:
     ) -> tuple[Origin, list[str]]:  # fmt: skip
         path = self.root / "sent"
         path.write_bytes(raw)
-        with path.open("rb") as sent, spooled(sent.fileno(), self.repo, limits.packed) as (file, size):
+        with path.open("rb") as arriving, spooled(arriving.fileno(), self.repo, limits.packed) as (file, size):
             assert size == len(raw)
-            return self.source.receive(file, limits, by="alice", parent=parent, said=said, check=check)
+            return sent(self.ledger.paths, file).receive(
+                file, limits, by="alice", parent=parent, said=said, check=check
+            )
 
     def kept(self) -> list[str]:
         """Every file of the repository, and every ref."""
@@ -242,9 +245,9 @@ def test_any_damage_is_refused_or_does_not_matter_and_never_a_traceback(place: P
         for _ in range(6):
             broken = bytearray(raw)
             broken[dice.randrange(len(raw))] ^= 1 << dice.randrange(8)
-            for sent in (bytes(broken), raw[: dice.randrange(len(raw))]):
+            for one in (bytes(broken), raw[: dice.randrange(len(raw))]):
                 try:
-                    place.receive(sent)
+                    place.receive(one)
                 except Failure as failure:
                     assert isinstance(failure, Rejected), failure.message
 
@@ -290,9 +293,9 @@ def test_an_archive_becomes_a_commit_with_all_that_was_sent(place: Place) -> Non
     assert "7 files" in told[0] and "1 empty directories" in " ".join(told) and "below .git" in " ".join(told)
     with (
         place.source.open(origin) as stream,
-        tarfile.open(fileobj=os.fdopen(os.dup(stream.fileno()), "rb"), mode="r|") as sent,
+        tarfile.open(fileobj=os.fdopen(os.dup(stream.fileno()), "rb"), mode="r|") as files,
     ):
-        assert "secret" in [one.name for one in sent], "an attribute in the tree dropped what was sent"
+        assert "secret" in [one.name for one in files], "an attribute in the tree dropped what was sent"
 
 
 @pytest.mark.parametrize("kind", ["tar", "tar.gz", "tar.bz2", "tar.xz", "tar.zst", "zip"])
