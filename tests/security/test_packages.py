@@ -61,6 +61,9 @@ BAD_DEBS = {
     "only its head": GOOD[:70],
     "something behind it": GOOD + b"x",
     "another part": package(control(), more=b"x"),
+    "nothing that says which format": ar(
+        {"other": b"2.0\n", "control.tar": tar((tarfile.TarInfo("./control"), control().encode())), "data.tar": tar()}
+    ),
     "no data": ar({"debian-binary": b"2.0\n", "control.tar": b"", "other.tar": b""}),
     "zstd": ar({"debian-binary": b"2.0\n", "control.tar.zst": b"", "data.tar.zst": b""}),
     "a name that leads out": package(control(name="../../etc/x")),

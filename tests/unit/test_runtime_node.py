@@ -106,6 +106,20 @@ def test_pages_that_a_bundler_builds_are_nginxs() -> None:
                     dependencies={"react-scripts": "5"})  # fmt: skip
     assert (read(vite).static, read(vite).processes) == ("dist", ())
     assert read(react).static == "build"
+    # The build script says which of several it is; without its name there, what is installed does.
+    both = package(scripts={"build": "react-scripts build"}, devDependencies={"vite": "6", "react-scripts": "5"})
+    apart = package(
+        scripts={"build": "run-s build:*"}, dependencies={"next-themes": "1"}, devDependencies={"vite": "6"}
+    )
+    assert (read(both).static, read(apart).static) == ("build", "dist")
+
+
+@pytest.mark.parametrize("server", ["@sveltejs/kit", "@react-router/dev", "express"])
+def test_what_a_bundler_builds_for_a_server_is_not_taken_for_pages(server: str) -> None:
+    with pytest.raises(Rejected, match="There is no Procfile"):
+        read(package(scripts={"build": "vite build"}, devDependencies={"vite": "6", server: "1"}))
+    beside = package(scripts={"build": "vite build"}, devDependencies={"vite": "6"}) | {"server.js": ""}
+    assert read(beside).processes[0].command == "node server.js"
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from receiver.manifest import Pushed
 from receiver.manifest.problems import reject
@@ -12,29 +13,19 @@ from receiver.runtimes.base import BuildPlan, Evidence, Part, Project, Runtime, 
 from receiver.runtimes.node import package, versions
 
 _RUNS = re.compile(r"(?:^|[\s;&|/])(?:node|npm|npx|pnpm|yarn)\s")
-# Where a build leaves its pages, by the program that makes them.
-_BUNDLERS = {"react-scripts": "build", "vite": "dist", "@vue/cli-service": "dist", "astro": "dist", "parcel": "dist"}
 # Servers of a developer's machine: what they make is served better by nginx.
 _DEVELOPER = re.compile(r"\b(?:react-scripts start|vite(?! preview)|vue-cli-service serve|ng serve|astro dev|parcel|"
                         r"webpack(?:-dev-server| serve)|next dev|nodemon|ts-node-dev|gatsby develop|nuxt dev|remix dev|"
                         r"docusaurus start|hexo server|tsx watch|eleventy|gulp|grunt)\b|--serve\b|--watch\b")  # fmt: skip
-# What a build script makes pages with, and the directory they are in.
+# What makes pages, how a build script calls it, and the directory that they are in.
 _PAGES = (
-    (r"\beleventy\b", "_site"), (r"\bvite build\b", "dist"), (r"\breact-scripts build\b", "build"),
-    (r"\bastro build\b", "dist"), (r"\bdocusaurus build\b", "build"), (r"\bgatsby build\b", "public"),
-    (r"\bvue-cli-service build\b", "dist"), (r"\bparcel build\b", "dist"),
+    ("react-scripts", r"\breact-scripts build\b", "build"), ("vite", r"\bvite build\b", "dist"),
+    ("@vue/cli-service", r"\bvue-cli-service build\b", "dist"), ("astro", r"\bastro build\b", "dist"),
+    ("parcel", r"\bparcel build\b", "dist"), ("@11ty/eleventy", r"\beleventy\b", "_site"),
+    ("@docusaurus/core", r"\bdocusaurus build\b", "build"), ("gatsby", r"\bgatsby build\b", "public"),
 )  # fmt: skip
-# With one of these a server is built, and no pages.
-_SERVED = (
-    "@sveltejs/kit",
-    "@astrojs/node",
-    "@react-router/",
-    "@remix-run/",
-    "@solidjs/start",
-    "nuxt",
-    "next",
-    "express",
-)
+# With one of these packages a server is built, and no pages.
+_SERVED = re.compile(r"@sveltejs/kit|@astrojs/node|@react-router/.+|@remix-run/.+|@solidjs/start|nuxt|next|express")
 
 
 class Node(Runtime):
@@ -82,21 +73,12 @@ class Node(Runtime):
             around = any(package.script(data, name) for name in ("prestart", "poststart")) or "$npm_" in start
             command = "npm start" if around else start
             return Suggestion(f"No Procfile: the start script of package.json, so `web: {command}`.", web=command)
-        if package.build_script(data):
-            known = {**package.table(data, "dependencies"), **package.table(data, "devDependencies")}
-            found = next((name for name in _BUNDLERS if name in known), "")
-            if found:
-                where = _BUNDLERS[found]
-                told = f"No Procfile: {found} builds {where}/, which nginx serves (static: {where} in shipit.yml)."
-                return Suggestion(told, static=where)
-        build = package.script(data, package.build_script(data))
-        needs = [*package.table(data, "dependencies"), *package.table(data, "devDependencies")]
-        pages = next((directory for pattern, directory in _PAGES if re.search(pattern, build)), "")
-        if pages and "server.js" not in pushed.tree.files() and not any(name.startswith(_SERVED) for name in needs):
-            notice = f"No Procfile: the {package.build_script(data)} script makes pages; nginx serves them (static: {pages} in shipit.yml)."
-            return Suggestion(notice, static=pages)
         if "server.js" in pushed.tree.files():
             return Suggestion("No Procfile: there is a server.js, so `web: node server.js`.", web="node server.js")
+        if made := _pages(data):
+            program, where = made
+            told = f"No Procfile: {program} builds {where}/, which nginx serves (static: {where} in shipit.yml)."
+            return Suggestion(told, static=where)
         return None
 
     def notices(self, pushed: Pushed) -> list[str]:
@@ -115,3 +97,16 @@ class Node(Runtime):
 
     def example(self, pushed: Pushed) -> str:
         return "web: node server.js"
+
+
+def _pages(data: Mapping[str, Any]) -> tuple[str, str] | None:
+    """What a build makes pages with, and their directory: by the build script, else by what is installed for it. None
+    where it makes none, or a server."""
+    build = package.build_script(data)
+    needs = {**package.table(data, "dependencies"), **package.table(data, "devDependencies")}
+    if not build or any(_SERVED.fullmatch(name) for name in needs):
+        return None
+    script = package.script(data, build)
+    called = [(program, where) for program, pattern, where in _PAGES if re.search(pattern, script)]
+    there = [(program, where) for program, _, where in _PAGES if program in needs]
+    return next(iter([*called, *there]), None)

@@ -27,7 +27,7 @@ _ARCHITECTURE = re.compile(r"[a-z0-9][a-z0-9-]{0,30}", re.ASCII)
 def look(file: IO[bytes], most: int = MOST) -> Packed:
     """What is in it; raises Rejected for what no package is, and what tarfile and the decompressors raise."""
     parts = dict(_members(file))
-    if set(parts) < {"debian-binary"} or len(parts) != 3:
+    if len(parts) != 3 or "debian-binary" not in parts:
         raise Rejected("This is no Debian package: it has other parts than a control and a data archive.")
     control = data = None
     for name, part in parts.items():
