@@ -21,6 +21,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from receiver.inside.launch import FILES, FIRST
+
 if False:  # typing is slow to import
     from typing import Any
 
@@ -33,9 +35,7 @@ PROXY_GROUP = "shipit-proxy"
 INDEX = "index.html"
 # Files at the top of a slug that tell of the app and are no pages.
 OURS = ("Procfile", "shipit.yml", "app.json")
-FILES = (".db", ".sqlite", ".sqlite3", ".json", ".yml", ".yaml", ".ini", ".log", ".txt")  # of storage: no directories
 KEEPERS = (".gitkeep", ".keep", ".gitignore", ".htaccess", "index.html", "web.config", "README.md", ".dummy", "_dummy")
-FIRST = ".storage"  # what of a slug an app's data begins with, by its place
 TELL_FROM = 0.5  # seconds; shorter steps need no timing
 
 

@@ -32,7 +32,9 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PASSED_ON = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "TERM")
 PR_SET_NO_NEW_PRIVS = 38
 GOES_ON = 199  # how a one-off run ends that is not started beside another
-# Of storage: these are files, and whoever opens one makes it.
+# What of a slug the app's data begins with, by its place of `storage`.
+FIRST = ".storage"
+# Of storage: these are files, and whoever opens one makes it; all else are directories.
 FILES = (".db", ".sqlite", ".sqlite3", ".json", ".yml", ".yaml", ".ini", ".log", ".txt")
 # What an image has an own idea of.
 OF_THE_MACHINE = ("PATH", "HOME", "USER", "LOGNAME", "LANG")
@@ -64,7 +66,7 @@ def main(argv: list[str]) -> None:
     env = environment(config, runtime, slug, f"{apps}/data", app, number, commit_of(release), name)
     os.chdir(slug)
     for kept, place in release.get("storage", ()):
-        make_place(f"{apps}/data/{kept}", f"{slug}/.storage/{place}")
+        make_place(f"{apps}/data/{kept}", f"{slug}/{FIRST}/{place}")
 
     if "--run" in given:
         asked = read_json(f"{apps}/releases/runs/{given['--run']}.json")

@@ -6,6 +6,7 @@ import os.path
 import re
 from collections.abc import Iterable
 
+from receiver.inside.launch import FILES
 from receiver.model import Release
 from receiver.names import AppName
 
@@ -105,8 +106,6 @@ def file_beside(lines: Iterable[str]) -> str:
 
 _NAME = re.compile(r"[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)*")
 _DATABASES = (".db", ".sqlite", ".sqlite3")
-# What is a file in `storage`, by its name (inside/builder.py, inside/launch.py).
-FILES = (*_DATABASES, ".json", ".yml", ".yaml", ".ini", ".log", ".txt")
 # What a settings file says of a variable that it does not find.
 _MISSING = re.compile(
     r"KeyError: '([A-Za-z_][A-Za-z0-9_]*)'|Set the ([A-Z][A-Z0-9_]*) environment variable|"
