@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -249,14 +250,14 @@ def laptop_commands(laptop: Laptop, prod: Server, figures: Figures, rounds: int)
     shutil.rmtree(runtime, ignore_errors=True)
 
 
-def measure(trials: list[list[Trial]], rounds: int, save: object) -> None:
+def measure(trials: list[list[Trial]], rounds: int, save: Callable[[], None]) -> None:
     for pair in trials:
         say(f"{pair[0].way.title}: {rounds} rounds")
         for number in range(rounds):
             for step in (Trial.code, Trial.rollback, Trial.dependency, Trial.lost, Trial.bytes, Trial.memory):
                 for trial in pair if number % 2 == 0 else reversed(pair):
                     step(trial)
-        save()  # type: ignore[operator]
+        save()
 
 
 @dataclass(frozen=True)

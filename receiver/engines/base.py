@@ -1,7 +1,7 @@
 """What runs the processes of releases: the protocol of an engine, and what an engine may be able to do beyond it.
 
-An engine keeps the promises of `Engine`. Whoever wants more asks with isinstance: `Warm`, `Early`, `Adopts`, `Logs`,
-`Timed`, `Plans`, `Machine`. Only the agent starts and stops; nothing outside this package knows which engine it is.
+An engine keeps the promises of `Engine`. Whoever wants more asks with isinstance for one of the other protocols below.
+Only the agent starts and stops; nothing outside this package knows which engine it is.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class ProcessState(str, Enum):
 
 @dataclass(frozen=True)
 class ProcessStatus:
-    """One process as it is now. `since`: epoch seconds, `memory`: bytes, `tasks`: threads and processes (0 = unknown)."""
+    """One process as it is now. `since`: seconds since the epoch; `memory`: bytes; `tasks`: threads and processes.
+    0: unknown."""
 
     release: int
     process: TypeName
@@ -60,7 +61,8 @@ class Job:
     """A caged program that runs once to its end: a build, a release command, a check, a one-off run.
 
     `name` is unique on the host and made of typed names only (`build-blog-v8`). `config` (root-only file) reaches
-    the program as the credential `config`. `hidden` is what it cannot see, where the engine has a way. `limits.tasks`/`memory`/`cpu` of 0 mean the server's defaults.
+    the program as the credential `config`. `hidden` is what it cannot see, where the engine has a way to hide it.
+    A limit of 0 (`limits.tasks`, `memory`, `cpu`) is the server's default.
     """
 
     name: str
@@ -252,7 +254,8 @@ class Logs(Protocol):
 
 @dataclass(frozen=True)
 class Usage:
-    """What all processes of an app together take and may take; 0 = without a limit. Memory in bytes, `cpu` in seconds."""
+    """What all processes of an app together take and may take. Memory is in bytes, `cpu` in seconds. A most of 0: no
+    limit."""
 
     memory: int
     most_memory: int

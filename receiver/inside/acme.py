@@ -25,7 +25,7 @@ from receiver.system.run import CLEAN, find, run
 
 PORT = 80  # the only one that an authority asks (RFC 8555, 8.3)
 TIMEOUT = 5.0
-# What certbot has brought so lately is given to root once more and not asked for again (s).
+# A certificate that certbot has brought within this time is given to root once more, and not asked for again (s).
 FRESH = 3600
 HOME = Path.home()
 

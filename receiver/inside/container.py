@@ -159,7 +159,8 @@ class Container:
         self._options = [
             "--rm", "--pull=never", "--name=one", "--user=0:0", "--cgroups=disabled", "--uts=host", f"--network={NETWORK}",
             "--security-opt=no-new-privileges", "--no-healthcheck", "--http-proxy=false", "--image-volume=ignore",
-            f"--volume={apps}/data:{DATA}", *mounts(f"{apps}/data", stored.get("workdir", ""), storage), f"--env-file={path}", *(f"--env={key}" for key in own),
+            f"--volume={apps}/data:{DATA}", *mounts(f"{apps}/data", stored.get("workdir", ""), storage),
+            f"--env-file={path}", *(f"--env={key}" for key in own),
             # A program that is PID 1 gets no signal that it does not handle.
             *(["--init"] if any(os.access(path, os.X_OK) for path in INITS) else []),
         ]  # fmt: skip

@@ -1,4 +1,5 @@
-"""The launcher: becomes one process of an app, or stays above its shell (init.py). Runs as the app's user, before every process and every one-off command.
+"""The launcher: becomes one process of an app, or stays above its shell (init.py). Runs as the app's user, before every
+process and every one-off command.
 
     launch APP vN TYPE INDEX            the process TYPE.INDEX of release vN
     launch --once APP vN TYPE INDEX     a run by the clock, which ends; not beside another unless its schedule says so

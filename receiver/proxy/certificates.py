@@ -40,11 +40,11 @@ R = TypeVar("R", bound=Record)
 MAX_HSTS = 2 * 366 * 86400
 # A certificate is renewed when a third of its life is left: a month of an authority's usual 90 days.
 LEFT = 1 / 3
-# After a failure: so long until it is tried again, twice as long after each, and at most (s).
+# The pause after a first failure, which doubles with each further one, and the longest (s).
 FIRST_PAUSE, LONGEST_PAUSE = 900, 86400
-# An authority that says "too many" is not asked again before (s).
+# The least pause after an authority has said "too many" (s).
 LIMITED = 6 * 3600
-# As long may name servers take to know what is written to them (s).
+# The longest that an admin may give name servers to know what is written to them (s).
 LONGEST_WAIT = 3600
 # Names that no authority on the internet gives a certificate for (RFC 6761, RFC 8375), and no one here needs.
 LOCAL = ("localhost", "invalid", "local", "localdomain")

@@ -44,9 +44,8 @@ def wait_until_healthy(
 
     `crashed` tells why it can no longer become healthy, `command` runs the command healthcheck and returns its exit
     code, `ready` returns the pid (or True) while the engine says that it runs, else 0. They may block for a moment;
-    any number of processes can be checked at once, a thread each. `host` is the Host header of an HTTP check, `scheme` how
-    visitors come to it, `uid`
-    who must own what listens (default: the app's user).
+    any number of processes can be checked at once, a thread each. `host` is the Host header of an HTTP check, `scheme`
+    how visitors come to the app, `uid` who must own what listens (default: the app's user).
     """
     check, name = process.check, f"{process.type}.{index}"
     uid = pwd.getpwnam(app_user(release.app)).pw_uid if uid is None and process.listen is not Listen.NONE else uid

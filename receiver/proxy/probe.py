@@ -51,8 +51,8 @@ class Place:
         answered: Callable[[int], None] = lambda _: None,
         scheme: str = "http",
     ) -> str:
-        """GET `path` as the proxy asks for it when a visitor comes by `scheme`; the answer must have `status` (0: any below 500) and contain `content`. `answered` is told which
-        status it had."""
+        """GET `path` as the proxy does for a visitor who comes by `scheme`. The answer must have `status` (0: any below
+        500) and contain `content`. `answered` is called with the status that it had."""
         deadline = time.monotonic() + seconds
         if wrong := self._foreign_socket():
             return wrong

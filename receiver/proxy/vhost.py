@@ -80,12 +80,14 @@ def vhost(
 ) -> str:
     """The vhost of `app`, or "" for an app that takes no requests (its release has no web process type).
 
-    `release` is the live one. Its number of web processes makes no difference up to PREPARED, nor does it that it is of
-    pages, or that nothing was shipped yet (None, or a release that only holds config vars): so no scale or first push needs a
-    reload, which would close the connections that clients of all apps keep open. A stopped app answers 503. `pages`
-    are the error pages by status, `capacity` is how many connections a worker of nginx may have, `secure` how HTTPS is
-    spoken, `hook` where its webhook is taken to, if it has one, `version` nginx's own, `snippet` what an admin added. Raises Rejected when the server's own
-    domain is not one.
+    `release` is the live one; None, or one that only holds config vars: nothing was shipped yet. The text is the same
+    for every number of web processes up to PREPARED, for a release of pages, and before the first release. So neither a
+    scale nor a first push needs a reload, which would close the connections that clients of all apps keep open. A
+    stopped app answers 503.
+
+    `pages` are the error pages by status. `capacity` is how many connections a worker of nginx may have. `secure` says
+    how HTTPS is spoken, `hook` where the app's webhook is taken to, `version` is nginx's own, `snippet` what an admin
+    added. Raises Rejected when the server's own domain is not one.
     """
     shipped = release if release is not None and release.slug else None
     if shipped is not None and not listens(shipped) and not shipped.static:

@@ -127,7 +127,8 @@ def ended(child: Program, by: int = signal.SIGKILL) -> Iterator[None]:
 def passthrough(argv: Sequence[str | Path], *, matching: str = "", errors: list[str] | None = None) -> int:
     """Run a program whose output is the user's, until it ends or is interrupted; returns its exit code.
 
-    What it prints on standard error is added to `errors` instead, if that is given. With `matching` only the lines in which that regular expression is found are passed on; a bad one is Rejected.
+    What it prints on standard error is added to `errors` instead, if that is given. With `matching`, only the lines in
+    which that regular expression is found are passed on; a bad expression is Rejected.
     """
     try:
         wanted = re.compile(matching.encode()) if matching else None

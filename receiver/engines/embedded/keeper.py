@@ -33,7 +33,8 @@ USAGE = "Usage: shipit-supervisord start | run | stop | status\n"
 
 
 def main(argv: list[str]) -> int:
-    """`start` puts it in the background and waits until it and the agent answer, `run` stays, `stop` ends it with all processes."""
+    """`start` puts it in the background and waits until it and the agent answer; `run` stays; `stop` ends it with all
+    processes."""
     layout = Layout()
     if argv not in (["start"], ["run"], ["stop"], ["status"]):
         sys.stderr.write(USAGE)

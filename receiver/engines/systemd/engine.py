@@ -1,4 +1,4 @@
-"""The engine of a systemd host: unit files in /etc/systemd/system, calls (bus.py), systemctl(1), systemd-run(1).
+"""The engine of a systemd host: unit files in /etc/systemd/system, calls (bus.py), systemctl(1) (ctl.py), systemd-run(1).
 
 A unit name carries its release, so a unit file is new or unchanged and needs no daemon-reload (which takes longer
 than all the rest of a start). What somebody waits for on every deploy is a call, which spares a program (9 ms).
