@@ -29,6 +29,7 @@ from receiver.paths import SHIPIT_USER, Layout, app_user, build_user
 from receiver.system import apt, disk, family
 from receiver.system.run import start
 
+SETTLES = 3.0  # longer than shipit's own programs must stay up to count as running (s)
 KEPT_LOGS = 10  # releases of an app whose logs stay
 STATES: Mapping[int, ProcessState] = {
     supervisord.STOPPED: ProcessState.STOPPED,
@@ -62,7 +63,7 @@ class EmbeddedEngine(LogFiles):
 
     def services(self) -> list[Service]:
         try:
-            known = self._supervisor.programs()
+            known = self._settled()
         except HostFault as failure:
             return [Service("the process supervisor runs", False, failure.hint)]
         named = sorted(name for name in known if name.startswith("shipit-") and name != "shipit-reconcile")
@@ -71,6 +72,17 @@ class EmbeddedEngine(LogFiles):
             for name in named
         ]
         return [*running, self._place_of_sockets()]
+
+    def _settled(self) -> dict[str, Mapping[str, Any]]:
+        """What supervisord knows once nothing of shipit's own is between its start and the second in which it must stay
+        up: till then it may be well or in a loop."""
+        deadline = time.monotonic() + SETTLES
+        while True:
+            known = self._supervisor.programs()
+            starting = [name for name, info in known.items() if info["state"] == supervisord.STARTING]
+            if not any(name.startswith("shipit-") for name in starting) or time.monotonic() > deadline:
+                return known
+            time.sleep(0.1)
 
     def _place_of_sockets(self) -> Service:
         """A container may seldom mount: what it has not got, whoever starts it can give it. That is no fault of today."""
