@@ -171,9 +171,10 @@ def test_lines_of_nginxs_own_language_are_what_nginx_takes(site: Site) -> None:
     assert ask(site, "GET /c")[0] == "410" and ask(site, "GET /cc")[0] == "200"
 
 
-def test_a_body_that_http2_told_nothing_of_is_the_last_on_its_connection(site: Site) -> None:
+@pytest.mark.parametrize("buffering", [True, False])
+def test_a_body_that_http2_told_nothing_of_is_the_last_on_its_connection(site: Site, buffering: bool) -> None:
     """An app that does not read it would take it for the next request, which may be another visitor's."""
-    made = put_live(site, 1, Serving(), {})
+    made = put_live(site, 1, Serving(upload_buffering=buffering), {})
     site.terminate(1, how=signal.SIGKILL).wait()
     where = site.sockets(1, 1)[0]
     where.unlink()
@@ -186,14 +187,14 @@ def test_a_body_that_http2_told_nothing_of_is_the_last_on_its_connection(site: S
         app.listen()
         app.settimeout(10)
         site.start_nginx()
-        for method, body in (
-            (b"GET", b""),
-            (b"GET", b"GET /admin HTTP/1.1\r\n\r\n"),
-            (b"HEAD", b"x"),
-            (b"GET", b"x" * 30_000),
-        ):
+        # The last ones have no body until the app has been asked, which nginx does only without buffering.
+        smuggled = b"GET /admin HTTP/1.1\r\n\r\n"
+        kinds = [(b"GET", b"", 0), (b"GET", smuggled, 0), (b"HEAD", b"x", 0), (b"GET", b"x" * 30_000, 0)]
+        late = [] if buffering else [(b"GET", smuggled, 1), (b"HEAD", b"x", 1), (b"GET", b"x" * 30_000, 1)]
+        for method, body, pieces in kinds + late:
+            head, data = http2(method, f"{APP}.test".encode(), body)
             with socket.create_connection(("127.0.0.1", site.port)) as client:
-                client.sendall(http2(method, f"{APP}.test".encode(), body))
+                client.sendall(head if pieces else head + data)
                 connection, _ = app.accept()
                 with connection:
                     connection.settimeout(10)
@@ -202,11 +203,11 @@ def test_a_body_that_http2_told_nothing_of_is_the_last_on_its_connection(site: S
                         said += connection.recv(65536)
                     heads.append(said.partition(b"\r\n\r\n")[0].lower())
     closes = [b"connection: close" in head for head in heads]
-    assert closes == [False, True, True, True], heads
+    assert closes == [False] + [True] * (len(heads) - 1), heads
 
 
-def http2(method: bytes, host: bytes, body: bytes) -> bytes:
-    """A request without a content-length (RFC 9113)."""
+def http2(method: bytes, host: bytes, body: bytes) -> tuple[bytes, bytes]:
+    """Head and body of a request without a content-length (RFC 9113)."""
 
     def frame(kind: int, flags: int, stream: int, content: bytes) -> bytes:
         return struct.pack(">BHBBI", 0, len(content), kind, flags, stream) + content
@@ -215,9 +216,8 @@ def http2(method: bytes, host: bytes, body: bytes) -> bytes:
     head = b"\x42" + bytes([len(method)]) + method + b"\x86\x84\x41" + bytes([len(host)]) + host
     parts = [body[at : at + 16_000] for at in range(0, len(body), 16_000)]
     data = [frame(0, part is parts[-1], 1, part) for part in parts]
-    return b"".join(
-        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", frame(4, 0, 0, b""), frame(1, 4 | (not body), 1, head), *data)
-    )
+    begin = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, 0, 0, b"")
+    return begin + frame(1, 4 | (not body), 1, head), b"".join(data)
 
 
 @pytest.mark.parametrize("bad", ["", "a\nb", "a\0b", "x" * (passwords.LONGEST + 1), "😀" * passwords.LONGEST])
