@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import gzip
+import io
+import tarfile
 from collections.abc import Iterator
 
 import pytest
-from host.apps import newest, say
+from host.apps import asked, live, newest, say, unwell
 from lab import snapshot
+from lab.background import wait_for
 from lab.client import Client
 from lab.host import Host
 
-from contract.sources.disks import disks, server_with_qemu
+from contract.sources.disks import broken, disks, server_with_qemu
 
 pytestmark = [pytest.mark.host, pytest.mark.slow, pytest.mark.xdist_group("disks")]
 # A machine that nobody helps (no KVM) takes its time to start, beside other tests the more.
 BOOT = 240
+YML = """\
+vm: {port: 8000, data: 16M}
+proxy: {timeout: 300}
+processes: {web: {memory: 192M, cpu: 100%, drain: 120}}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -32,12 +41,80 @@ def disk(name: str) -> bytes:
     return (disks() / name).read_bytes()
 
 
-def test_a_disk_is_a_release_like_any_other(admin: Client) -> None:
+def beside(yml: str, content: bytes) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name, raw in (("shipit.yml", yml.encode()), ("disk", content)):
+            info = tarfile.TarInfo(name)
+            info.size = len(raw)
+            archive.addfile(info, io.BytesIO(raw))
+    return out.getvalue()
+
+
+def await_answer(admin: Client, app: str, text: str) -> None:
+    """A request waits for a machine that is starting; before its launcher is up, there is nobody to wait for."""
+    wait_for(f"{app} to answer {text!r}", lambda: admin.get(app, timeout=BOOT).body.strip() == text, timeout=BOOT)
+
+
+def seen(admin: Client, app: str) -> str:
+    """What the machine tells of itself."""
+    return admin.get(app, "/seen").body
+
+
+def boots(admin: Client, app: str) -> list[str]:
+    """What each machine has written on the app's disk when it started."""
+    return [line for line in seen(admin, app).splitlines() if line.startswith(("one ", "two ", "was "))]
+
+
+def test_a_disk_is_a_release_and_what_it_keeps_goes_from_machine_to_machine(server: Host, admin: Client) -> None:
     say(admin, "apps:create", "shop", check=True)
-    first = admin.ssh("deploy shop -", input=disk("one.qcow2"), timeout=BOOT)
+    assert say(admin, "config:set", "shop", "WORD", "-", input="a b\ntwo").code == 0
+    first = admin.ssh("deploy shop -", input=beside(YML, disk("one.qcow2")), timeout=BOOT)
     assert first.code == 0 and admin.get("shop").body.strip() == "one", str(first)
     row = newest(admin, "shop")
-    assert (row["release"], row["status"], row["source"]) == ("v1", "live", "disk")
+    assert (row["release"], row["status"], row["source"]) == ("v2", "live", "disk")
+    told = seen(admin, "shop")
+    assert "release=v2 web.1\nword=a b\ntwo\npem=\ncpus=1\n" in told, told
+    assert 130_000 < int(told.split("MemTotal:")[1].split()[0]) < 192 * 1024, "kB, as its limit says"
+    commands = server.sh("cat /proc/*/cmdline | tr '\\0' '\\n'", check=False).out
+    assert "qemu-system-x86_64" in commands and "a b" not in commands.splitlines()
+    uid = server.sh("id -u app-shop", check=True).out.strip()
+    owner = server.sh("stat -c '%U %a' /var/lib/shipit/apps/shop/slugs/v2/.disk/base.qcow2", check=True).out.split()
+    assert owner[0] == "build-shop" and owner[1] == "640", "who runs the machine cannot write its disk"
+    pid = server.sh("pgrep -f ^/usr/bin/qemu-system", check=True).out.split()[0]
+    status = server.sh(f"cat /proc/{pid}/status /proc/{pid}/cgroup", check=True).out
+    assert f"Uid:\t{uid}\t" in status and "NoNewPrivs:\t1" in status and "Seccomp:\t2" in status
+    assert "shipit-shop-web-v2@1.service" in status, "systemd's limits hold for it"
+
+    second = admin.ssh("deploy shop -", input=gzip.compress(disk("two.raw"), 1), timeout=BOOT)
+    assert second.code == 0 and admin.get("shop").body.strip() == "two", str(second)
+    assert boots(admin, "shop") == ["one v2", "two v3"], "the first one was shut down before the second had the disk"
+    logs = say(admin, "logs", "shop", "-n", "200").out
+    assert "serves one at 8000" in logs and "ended well" in logs and "\x1b" not in logs, logs
+
+    cannot = admin.ssh("deploy shop -", input=beside(YML, broken()), timeout=BOOT)
+    assert cannot.code == 1 and live(admin, "shop") == "v3", str(cannot)
+    # It waits until the machine that serves again listens.
+    await_answer(admin, "shop", "two")
+    # Between the tries of the one that cannot, it had its disk again, each time closed.
+    after = boots(admin, "shop")
+    assert after[:2] == ["one v2", "two v3"] and set(after[2:]) == {"two v3"}
+
+    back = say(admin, "rollback", "shop", timeout=BOOT)
+    assert back.code == 0 and admin.get("shop").body.strip() == "one", str(back)
+    assert boots(admin, "shop")[-1] == "one v5"
+    assert [(p["process"], p["state"]) for p in asked(admin, "ps", "shop")] == [("web.1", "running")]
+    bases = server.sh("find /var/lib/shipit/apps/shop/slugs -name base.qcow2", check=True).out.split()
+    assert len(bases) == 2, "each disk is kept once"
+    ran = say(admin, "run", "shop", "ls")
+    assert ran.code != 0 and "has its own commands only" in ran.text, str(ran)
+    assert not [line for line in unwell(server) if line.startswith("shop")]
+
+    server.reboot()
+    await_answer(admin, "shop", "one")
+    assert boots(admin, "shop")[-2:] == ["one v5", "one v5"], "and it was shut down cleanly"
+    say(admin, "apps:destroy", "shop", "--force", check=True)
+    assert not server.sh("pgrep -f ^/usr/bin/qemu-system", check=False).ok
 
 
 def test_without_qemu_the_administrator_is_told_what_to_install(server: Host, admin: Client) -> None:
