@@ -59,9 +59,12 @@ def store(slug: Path, digest: str, format: str) -> int:
     )  # fmt: skip
     if first.returncode:
         return 1
-    uefi = diskimage.starts_by_uefi((place / "first").read_bytes())
+    firmware = "uefi" if diskimage.starts_by_uefi((place / "first").read_bytes()) else "bios"
     (place / "first").unlink()
-    known = {"id": digest, "size": found.size, "firmware": "uefi" if uefi else "bios"}
+    if missing := diskimage.no_firmware(firmware):
+        print(missing, flush=True)
+        return 1
+    known = {"id": digest, "size": found.size, "firmware": firmware}
     (slug / KNOWN).write_text(json.dumps(known) + "\n")
     return 0
 

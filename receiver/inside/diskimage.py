@@ -24,7 +24,12 @@ MOST_CLUSTERS = 2**24  # with content: 1 TiB as qemu makes them. More would take
 OFFSET = 0x00FFFFFFFFFFFE00
 COMPRESSED, ZERO = 1 << 62, 1
 GPT = b"EFI PART"
+INSTALL = "apt install --no-install-recommends"
 BOOT_CODE = slice(0, 440)
+KVM = "/dev/kvm"
+SLOWER = "qemu translates the machine (TCG), about ten times slower"
+# What starts a machine by UEFI (Debian's package ovmf), and what it remembers from one start to the next.
+UEFI, UEFI_VARIABLES = "/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"
 
 
 class Wrong(Exception):
@@ -57,6 +62,16 @@ def examined(fd: int, start: int, length: int) -> Disk:
 def starts_by_uefi(first: bytes) -> bool:
     """Whether a disk whose first sector this is has nothing that a BIOS could start."""
     return not any(first[BOOT_CODE])
+
+
+def no_firmware(firmware: str) -> str:
+    """What this server lacks to start a disk by this firmware, and what brings it; "" when it lacks nothing."""
+    if firmware != "uefi" or all(map(os.path.exists, (UEFI, UEFI_VARIABLES))):
+        return ""
+    return (
+        "The machine starts by UEFI, and this server has no firmware for that. "
+        f"On the server, once, as root: {INSTALL} ovmf"
+    )
 
 
 class _Part:

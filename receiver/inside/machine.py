@@ -4,6 +4,7 @@ The disk is that of the slug, which nobody here can write: what the machine writ
 name and goes with the process. `Plan` is what qemu is told. We stay above it: its serial console is our output, SIGTERM
 becomes its power button, and what is before it (front.py) takes requests from the moment on that something in the
 machine listens. A disk of the app's own goes from release to release (heirloom.py).
+Whether KVM runs the machine is only known when it has been tried: where it fails, qemu translates the machine instead.
 Only the standard library.
 """
 
@@ -23,11 +24,10 @@ from typing import Any, NamedTuple
 
 from receiver.inside import front
 from receiver.inside.container import listening
+from receiver.inside.diskimage import KVM, SLOWER, UEFI, UEFI_VARIABLES, no_firmware
 from receiver.inside.heirloom import Heirloom
 
 QEMU = "/usr/bin/qemu-system-x86_64"
-UEFI, UEFI_VARIABLES = "/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"
-KVM = "/dev/kvm"
 NO_COMMANDS = "shipit: a virtual machine has its own commands only: log in to it as to any machine."
 # A systemd in the machine has it as the credential shipit.env; any Linux in /sys/firmware/qemu_fw_cfg.
 CREDENTIAL = "opt/io.systemd.credentials/shipit.env"
@@ -36,6 +36,7 @@ MEMORY, MOST_CPUS = 512, 4  # MiB; without a limit of the process
 TRANSLATED = 128  # MiB of translated code, where there is no KVM
 PRESS_AGAIN = 5.0  # s; a machine that is just starting does not feel its power button
 PROBE_EVERY = 0.5
+RESUME_EVERY = 5.0
 LINE = 4096
 # What programs write on a console to move about and to colour, and every other byte that is no text.
 _CONTROLS = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|[@-Z\\-_]|[()][0-9A-B])|[\x00-\x08\x0b-\x1f\x7f]")
@@ -126,9 +127,11 @@ def run(
     """Run the machine and stay above it until it ends; returns its exit code. It takes requests from the socket `path`
     ("": none); `sockets`: the release's directory for those."""
     plan = planned(slug, process, wish, os.cpu_count() or 1, kvm=os.access(KVM, os.R_OK | os.W_OK))
-    if plan.firmware == "uefi" and not os.path.exists(UEFI):  # noqa: PTH110
-        print("shipit: this disk starts by UEFI; the server needs the package ovmf for that.", flush=True)
+    if missing := no_firmware(plan.firmware):
+        print(f"shipit: {missing}", flush=True)
         return 1
+    if not plan.kvm:
+        print(f"shipit: there is no {KVM} that this app may use: {SLOWER}.", flush=True)
     env = {**env, **({"PORT": str(plan.guest_port)} if plan.guest_port else {})}
     heirloom = None
     if wish.get("data"):
@@ -162,7 +165,13 @@ class Above:
         while True:
             if self._heirloom and not self._heirloom.take(self._woken, lambda: self._asked):
                 return 0
-            code, heir = self._one()
+            code, heir, failed = self._one()
+            if failed:
+                print(f"shipit: KVM cannot run this machine, as qemu says above: {SLOWER}.", flush=True)
+                # As long as we live. The next process tries KVM again: what it lacked may have come.
+                self._plan = self._plan._replace(kvm=False)
+                if heir is None and not self._asked:
+                    code, heir, _ = self._one()
             if heir is None:
                 return 0 if self._asked else code or 1
             # Another release has the disk of the app, and the requests, until it ends or is live.
@@ -172,8 +181,9 @@ class Above:
             if not back:
                 return 0
 
-    def _one(self) -> tuple[int, Any]:
-        """Run the machine until it ends; returns qemu's exit code, and who is to have the disk of the app next."""
+    def _one(self) -> tuple[int, Any, bool]:
+        """Run the machine until it ends; returns qemu's exit code, who is to have the disk of the app next, and whether
+        it was KVM that failed."""
         ours, theirs = socket.socketpair()
         plan = self._plan._replace(
             port=front.free_port() if self._listener else 0,
@@ -187,7 +197,8 @@ class Above:
         )  # fmt: skip
         theirs.close()
         assert qemu.stdout is not None
-        heir = self._while_it_runs(qemu, qemu.stdout.fileno(), Monitor(ours), plan)
+        monitor = Monitor(ours)
+        heir = self._while_it_runs(qemu, qemu.stdout.fileno(), monitor, plan)
         self._step_aside()
         code = qemu.wait()
         qemu.stdout.close()
@@ -195,7 +206,9 @@ class Above:
         if heir:
             assert self._heirloom is not None
             self._heirloom.give(heir)
-        return code, heir
+        # Where a processor cannot do all that it promises, qemu ends before it has started the machine, or aborts.
+        failed = plan.kvm and (monitor.fault or code == -signal.SIGABRT or (code != 0 and not monitor.started))
+        return code, heir, failed
 
     def _written(self) -> str:
         """The config vars in a file that only we and qemu see; it is removed when qemu has read it."""
@@ -208,6 +221,7 @@ class Above:
         lines = Lines()
         heir: Any = None
         pressed = probed = since = 0.0
+        resumed = float("-inf")
         ready = not self._listener
         watched = [console, monitor.fileno(), self._woken, *([self._heirloom.fileno()] if self._heirloom else [])]
         while True:
@@ -222,11 +236,20 @@ class Above:
             if not ready and not ending and monitor.started and now >= probed + PROBE_EVERY:
                 monitor.probe(plan.port)
                 probed = now
-            found, _, _ = select.select(watched, [], [], PROBE_EVERY if not ready or ending else None)
+            if monitor.full and now >= resumed + RESUME_EVERY:
+                # qemu stops a machine that writes where there is no room, and does not go on by itself.
+                if now >= resumed + 2 * RESUME_EVERY:
+                    print("shipit: the server's disk is full; the machine waits until there is room.", flush=True)
+                monitor.tell("cont")
+                resumed = now
+            busy = not ready or ending or monitor.full
+            found, _, _ = select.select(watched, [], [], PROBE_EVERY if busy else None)
             if self._woken in found:
                 drained(self._woken)
             if monitor.fileno() in found and not monitor.read():
                 watched.remove(monitor.fileno())
+            if monitor.fault:
+                qemu.kill()
             if console in found:
                 read = os.read(console, 65536)
                 lines.add(read)
@@ -272,6 +295,10 @@ class Monitor:
         self.started = False
         # Whether something in the machine has taken a connection of ours.
         self.listens = False
+        # The machine stands still for ever: KVM gave up on what it had to do.
+        self.fault = False
+        # It waits for room on the server's disk, for what it writes.
+        self.full = False
 
     def fileno(self) -> int:
         return self._pipe.fileno()
@@ -289,8 +316,15 @@ class Monitor:
                 self.tell("qmp_capabilities")
             elif isinstance(heard.get("return"), str):
                 self._look(heard["return"])
+            elif heard.get("event") == "STOP":
+                self.tell("query-status")
+            elif heard.get("event") == "RESUME":
+                self.full = False
             elif "return" in heard:
                 self.started = True
+                status = heard["return"].get("status")
+                self.fault = self.fault or status == "internal-error"
+                self.full = self.full or status == "io-error"
         return bool(said)
 
     def tell(self, command: str, **arguments: str) -> None:

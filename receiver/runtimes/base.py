@@ -106,10 +106,12 @@ class Suggestion:
 
 @dataclass(frozen=True)
 class Trouble:
-    """What is wrong with a release that was well when it was built. `dead`: its processes cannot start again."""
+    """What is wrong with a release that was well when it was built. `dead`: its processes cannot start again.
+    `hint`: what to do about it, where building it again does not help."""
 
     what: str
     dead: bool = False
+    hint: str = ""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from receiver.errors import as_root
+from receiver.inside.diskimage import INSTALL
 from receiver.manifest import Problems, Pushed
 from receiver.manifest.command import Server
 from receiver.model import WEB, CheckKind
@@ -51,7 +53,7 @@ class Disk(Runtime):
     def trouble(self, slug: Path) -> Trouble | None:
         if QEMU.exists() or not os.path.lexists(slug / ".disk"):
             return None
-        return Trouble(f"needs {QEMU}, which is not there", dead=True)
+        return Trouble(f"needs {QEMU}, which is not there", dead=True, hint=as_root(f"{INSTALL} qemu-system-x86"))
 
     def parts(self, slug: Slug) -> Iterator[Part]:
         if found := _pointer(slug.read(POINTER, 2**16)):

@@ -157,7 +157,9 @@ def python_findings(layout: Layout) -> Iterator[Finding]:
             slug, again = layout.app(app).release(current.slug).slug, f"Build it again: shipit deploy {app}"
             for trouble in (runtime.trouble(slug) for runtime in RUNTIMES):
                 if trouble:
-                    yield Finding(app, f"{current.name} {trouble.what}", False, again, dead=trouble.dead)
+                    yield Finding(
+                        app, f"{current.name} {trouble.what}", False, trouble.hint or again, dead=trouble.dead
+                    )
 
 
 def app_findings(layout: Layout, app: AppName, agent: Agent) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from receiver.inside import machine
+from receiver.inside import diskimage, machine
 from receiver.inside.heirloom import Heir, Heirloom
 from receiver.inside.machine import Lines, Monitor, Plan
 
@@ -103,11 +103,28 @@ def test_a_machine_listens_when_what_is_in_it_takes_a_connection() -> None:
 # In qemu's place: it says on its console which machine it is, takes requests, and feels its power button.
 QEMU = """\
 #!%s
-import json, os, re, socket, sys, threading
+import json, os, re, resource, socket, sys, threading
 words = sys.argv[1:]
 mark = re.search("file=[^,]*/(v[0-9]+)/", " ".join(words))[1]
 port = int(re.search("hostfwd=tcp:127.0.0.1:([0-9]+)", " ".join(words))[1])
 monitor = socket.socket(fileno=int(re.search("fd=([0-9]+)", " ".join(words))[1]))
+def say(what):
+    monitor.sendall(json.dumps(what).encode() + b"\\r\\n")
+fails = open("fails").read() if os.path.exists("fails") and "kvm" in words else ""
+if fails == "ends":
+    sys.exit("Could not access KVM kernel module: No such device")
+if fails == "aborts":
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    print("error: failed to set MSR 0x10a", flush=True)
+    os.abort()
+if fails == "stands":
+    say({"QMP": {}})
+    for line in monitor.makefile():
+        asked = json.loads(line)["execute"]
+        say({"return": {"running": False, "status": "internal-error"} if asked == "query-status" else {}})
+        if asked == "qmp_capabilities":
+            print("KVM internal error. Suberror: 3", flush=True)
+            say({"event": "STOP"})
 with open(re.search("env/[^,]*file=(.*)|shipit.env,file=([^ ]*)", " ".join(words))[2]) as env:
     told = env.read()
 data = open(re.search("file=([^,]*disk.raw)", " ".join(words))[1], "r+b")
@@ -122,13 +139,26 @@ def serve():
         if pipe.recv(4096):
             pipe.sendall(f"HTTP/1.0 200 OK\\r\\n\\r\\n{mark} {told}".encode())
         pipe.close()
-threading.Thread(target=serve, daemon=True).start()
-def say(what):
-    monitor.sendall(json.dumps(what).encode() + b"\\r\\n")
+server = threading.Thread(target=serve, daemon=True)
 say({"QMP": {}})
 for line in monitor.makefile():
     asked = json.loads(line)
-    if asked["execute"] == "human-monitor-command":
+    if asked["execute"] == "qmp_capabilities":
+        say({"return": {}})
+        if os.path.exists("full"):
+            say({"event": "STOP"})
+        else:
+            server.start()
+    elif asked["execute"] == "query-status":
+        say({"return": {"running": False, "status": "io-error"}})
+    elif asked["execute"] == "cont":
+        say({"return": {}})
+        say({"event": "RESUME"})
+        if os.path.exists("full"):
+            say({"event": "STOP"})
+        elif not server.ident:
+            server.start()
+    elif asked["execute"] == "human-monitor-command":
         say({"return": f"  TCP[ESTABLISHED]  11  127.0.0.1 {port}  10.0.2.15  80  0  0"})
     else:
         say({"return": {}})
@@ -139,9 +169,9 @@ for line in monitor.makefile():
 """
 LAUNCH = """\
 import sys
-from receiver.inside import machine
+from receiver.inside import diskimage, machine
 place, number = sys.argv[1:]
-machine.QEMU = f"{place}/qemu"
+machine.QEMU, machine.KVM, machine.RESUME_EVERY = f"{place}/qemu", f"{place}/kvm", 0.6
 process = {"limits": {"memory": 0, "cpu": 0, "tasks": 0}, "listen": "socket", "drain": 2}
 sockets = f"{place}/run/v{number}"
 raise SystemExit(machine.run(
@@ -194,6 +224,7 @@ def until(holds: Callable[[], object], log: Path) -> None:
 def launch(tmp_path: Path) -> Iterator[Callable[[int], Launched]]:
     (tmp_path / "qemu").write_text(QEMU % sys.executable)
     (tmp_path / "qemu").chmod(0o755)
+    (tmp_path / "kvm").touch()
     (tmp_path / "data").mkdir()
     launched: list[Launched] = []
 
@@ -237,6 +268,54 @@ def test_a_machine_that_does_not_feel_its_power_button_gives_the_disk_when_its_t
     until(lambda: "two machines have the disk" in new.log.read_text(), new.log)
     assert "ended well" not in old.log.read_text()
     (tmp_path / "stubborn").unlink()
+
+
+@pytest.mark.parametrize("how", ["ends", "aborts", "stands"])
+def test_where_kvm_fails_the_machine_is_translated_and_the_log_says_so(
+    launch: Callable[[int], Launched], tmp_path: Path, how: str
+) -> None:
+    (tmp_path / "fails").write_text(how)
+    old = launch(7)
+    assert old.ask().startswith("v7 ")
+    new = launch(8)
+    assert new.ask().startswith("v8 ") and new.end() == 0
+    assert old.ask().startswith("v7 "), "it has the disk again, and does not try KVM again"
+    assert old.end() == 0
+    qemus, *lines = old.log.read_text().splitlines()
+    assert ("KVM" in qemus or "MSR" in qemus) and lines == [
+        "shipit: KVM cannot run this machine, as qemu says above: qemu translates the machine (TCG), about ten times slower.",
+        "serves v7", "ended well", "serves v7", "ended well",
+    ]  # fmt: skip
+
+
+def test_a_machine_that_finds_the_servers_disk_full_goes_on_when_there_is_room(
+    launch: Callable[[int], Launched], tmp_path: Path
+) -> None:
+    (tmp_path / "full").touch()
+    only = launch(7)
+    told = "shipit: the server's disk is full; the machine waits until there is room."
+    until(lambda: told in only.log.read_text(), only.log)
+    (tmp_path / "full").unlink()
+    assert only.ask().startswith("v7 ") and only.end() == 0
+    assert only.log.read_text().splitlines() == ["serves v7", told, "ended well"], "which is said once"
+
+
+def test_without_kvm_the_log_says_that_the_machine_is_translated(
+    launch: Callable[[int], Launched], tmp_path: Path
+) -> None:
+    (tmp_path / "kvm").unlink()
+    only = launch(7)
+    assert only.ask().startswith("v7 ") and only.end() == 0
+    told = f"shipit: there is no {tmp_path}/kvm that this app may use: qemu translates the machine (TCG), about ten"
+    assert only.log.read_text().splitlines() == [f"{told} times slower.", "serves v7", "ended well"]
+
+
+def test_what_a_disk_needs_to_start_by_uefi_is_named_with_the_way_to_install_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(diskimage, "UEFI", str(tmp_path / "no.fd"))
+    assert diskimage.no_firmware("bios") == ""
+    assert "apt install --no-install-recommends ovmf" in diskimage.no_firmware("uefi")
 
 
 class Holder:

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 import pytest
 from host.apps import asked, live, newest, say, unwell
 from lab import snapshot
-from lab.background import wait_for
+from lab.background import Background, wait_for
 from lab.client import Client
 from lab.host import Host
+from lab.tree import SUITE
 
 from contract.sources.disks import broken, disks, server_with_qemu
 
@@ -20,6 +21,7 @@ pytestmark = [pytest.mark.host, pytest.mark.slow, pytest.mark.xdist_group("disks
 # A machine that nobody helps (no KVM) takes its time to start, beside other tests the more.
 BOOT = 240
 YML = """\
+keep: 2
 vm: {port: 8000, data: 16M}
 proxy: {timeout: 300}
 processes: {web: {memory: 192M, cpu: 100%, drain: 120}}
@@ -28,7 +30,7 @@ processes: {web: {memory: 192M, cpu: 100%, drain: 120}}
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Host]:
-    with server_with_qemu("machines") as host:
+    with server_with_qemu("machines", SUITE) as host:
         yield host
 
 
@@ -54,6 +56,18 @@ def beside(yml: str, content: bytes) -> bytes:
 def await_answer(admin: Client, app: str, text: str) -> None:
     """A request waits for a machine that is starting; before its launcher is up, there is nobody to wait for."""
     wait_for(f"{app} to answer {text!r}", lambda: admin.get(app, timeout=BOOT).body.strip() == text, timeout=BOOT)
+
+
+def bases(server: Host) -> set[str]:
+    """The disks that are stored for the app, each by its number on the file system."""
+    return set(
+        server.sh("find /var/lib/shipit/apps/shop/slugs -name base.qcow2 -printf '%i\\n'", check=True).out.split()
+    )
+
+
+def has_disk(server: Host, release: str) -> bool:
+    """Whether the machine of this release runs."""
+    return server.sh(f"pgrep -f '^/usr/bin/qemu-system.*/slugs/{release}/'", check=False).ok
 
 
 def seen(admin: Client, app: str) -> str:
@@ -104,8 +118,7 @@ def test_a_disk_is_a_release_and_what_it_keeps_goes_from_machine_to_machine(serv
     assert back.code == 0 and admin.get("shop").body.strip() == "one", str(back)
     assert boots(admin, "shop")[-1] == "one v5"
     assert [(p["process"], p["state"]) for p in asked(admin, "ps", "shop")] == [("web.1", "running")]
-    bases = server.sh("find /var/lib/shipit/apps/shop/slugs -name base.qcow2", check=True).out.split()
-    assert len(bases) == 2, "each disk is kept once"
+    assert len(bases(server)) == 2, "each disk is kept once"
     ran = say(admin, "run", "shop", "ls")
     assert ran.code != 0 and "has its own commands only" in ran.text, str(ran)
     assert not [line for line in unwell(server) if line.startswith("shop")]
@@ -113,8 +126,40 @@ def test_a_disk_is_a_release_and_what_it_keeps_goes_from_machine_to_machine(serv
     server.reboot()
     await_answer(admin, "shop", "one")
     assert boots(admin, "shop")[-2:] == ["one v5", "one v5"], "and it was shut down cleanly"
+
+    changed = admin.ssh("config:set shop WORD=three", timeout=BOOT)
+    assert changed.code == 0 and "word=three\n" in seen(admin, "shop"), str(changed)
+    wait_for("the disk of what is pruned to be gone", lambda: len(bases(server)) == 1)
+
+    half = admin.ssh("deploy shop -", input=disk("two.qcow2")[: 2**20])
+    assert half.code == 2 and "cut off" in half.text and newest(admin, "shop")["release"] == "v6", str(half)
+    with (disks() / "two.qcow2").open("rb") as file:
+        deploys = Background(admin.ssh_words("deploy", "shop", "-"), file, env=admin.environment, cwd=admin.home)
+    wait_for("the new machine to have the disk", lambda: has_disk(server, "v7"), timeout=BOOT)
+    server.power_cut()
+    deploys.kill()
+    await_answer(admin, "shop", "one")
+    assert boots(admin, "shop")[-1] == "one v6" and live(admin, "shop") == "v6"
+    wait_for("what was interrupted to be over", lambda: newest(admin, "shop")["status"] == "failed")
+    wait_for("its disk to be gone", lambda: len(bases(server)) == 1)
+
     say(admin, "apps:destroy", "shop", "--force", check=True)
     assert not server.sh("pgrep -f ^/usr/bin/qemu-system", check=False).ok
+
+
+def test_a_disk_that_starts_by_uefi_runs_where_ovmf_is_installed(server: Host, admin: Client) -> None:
+    say(admin, "apps:create", "uefi", check=True)
+    server.sh("mv /usr/share/OVMF /usr/share/OVMF.away", check=True)
+    try:
+        told = admin.ssh("deploy uefi -", input=disk("uefi.qcow2"))
+    finally:
+        server.sh("mv /usr/share/OVMF.away /usr/share/OVMF", check=True)
+    assert told.code == 1 and "apt install --no-install-recommends ovmf" in told.text, str(told)
+    done = admin.ssh("deploy uefi -", input=disk("uefi.qcow2"), timeout=BOOT)
+    assert done.code == 0 and admin.get("uefi").body.strip() == "uefi", str(done)
+    assert "This server has no /dev/kvm" in done.text, str(done)
+    assert "there is no /dev/kvm that this app may use" in say(admin, "logs", "uefi", "-n", "200").out
+    say(admin, "apps:destroy", "uefi", "--force", check=True)
 
 
 def test_without_qemu_the_administrator_is_told_what_to_install(server: Host, admin: Client) -> None:
