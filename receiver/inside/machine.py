@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 from receiver.inside import front
 from receiver.inside.container import listening
-from receiver.inside.diskimage import KVM, SLOWER, UEFI, UEFI_VARIABLES, no_firmware
+from receiver.inside.diskimage import INSTALL, KVM, SLOWER, UEFI, UEFI_VARIABLES, no_firmware
 from receiver.inside.heirloom import Heirloom
 
 QEMU = "/usr/bin/qemu-system-x86_64"
@@ -113,6 +113,12 @@ def environment(env: Mapping[str, str]) -> str:
     return "".join(f'{name}="{value}"\n' for name, value in escaped.items())
 
 
+def no_qemu() -> str:
+    if os.path.exists(QEMU):  # noqa: PTH110
+        return ""
+    return f"This server has no qemu any more. On the server, once, as root: {INSTALL} qemu-system-x86"
+
+
 def run(
     apps: str,
     slug: str,
@@ -127,7 +133,7 @@ def run(
     """Run the machine and stay above it until it ends; returns its exit code. It takes requests from the socket `path`
     ("": none); `sockets`: the release's directory for those."""
     plan = planned(slug, process, wish, os.cpu_count() or 1, kvm=os.access(KVM, os.R_OK | os.W_OK))
-    if missing := no_firmware(plan.firmware):
+    if missing := no_qemu() or no_firmware(plan.firmware):
         print(f"shipit: {missing}", flush=True)
         return 1
     if not plan.kvm:

@@ -310,6 +310,14 @@ def test_without_kvm_the_log_says_that_the_machine_is_translated(
     assert only.log.read_text().splitlines() == [f"{told} times slower.", "serves v7", "ended well"]
 
 
+def test_without_qemu_the_log_names_how_to_install_it(launch: Callable[[int], Launched], tmp_path: Path) -> None:
+    (tmp_path / "qemu").unlink()
+    only = launch(7)
+    assert only.process.wait(60) == 1
+    told = "On the server, once, as root: apt install --no-install-recommends qemu-system-x86"
+    assert only.log.read_text() == f"shipit: This server has no qemu any more. {told}\n"
+
+
 def test_what_a_disk_needs_to_start_by_uefi_is_named_with_the_way_to_install_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
