@@ -12,10 +12,11 @@ from receiver.runtimes.php import PHP
 from receiver.runtimes.plain import Plain
 from receiver.runtimes.python.runtime import Python
 from receiver.runtimes.ruby import Ruby
+from receiver.runtimes.site.runtime import Site
 from receiver.runtimes.static import Static
 
 # The first that suggests how to start a project is heard. Builds go the other way: what a later row makes, an earlier
 # one may use (a bundle that Django collects). The last takes anything.
 RUNTIMES: tuple[Runtime, ...] = (
-    Image(), Dockerfile(), Disk(), Package(), Python(), Ruby(), PHP(), Go(), Node(), Static(), Plain(),
+    Image(), Dockerfile(), Disk(), Package(), Site(), Python(), Ruby(), PHP(), Go(), Node(), Static(), Plain(),
 )  # fmt: skip

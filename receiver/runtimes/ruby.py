@@ -41,6 +41,8 @@ exit 1
 _GEM = re.compile(
     r"^    ([A-Za-z0-9][A-Za-z0-9._-]{0,99}) \(([0-9][A-Za-z0-9.]{0,60})(?:-([A-Za-z0-9._-]{1,60}))?\)$", re.MULTILINE
 )
+# What a build makes pages with: then it is what the gems are for.
+_PAGES = re.compile(r"^    (?:jekyll|github-pages|middleman|nanoc|bridgetown) \(", re.MULTILINE)
 _INSTALL = 'bundle install && mkdir -p "$BUNDLE_PATH"'
 
 
@@ -57,6 +59,7 @@ class Ruby(Runtime):
             return None
         lines = pushed.procfile.processes.values() if pushed.procfile else ()
         used = "config.ru" in files or any(_RUNS.search(line.command) for line in lines)
+        used = used or _PAGES.search(_text(pushed.tree, LOCK)) is not None
         # A Gemfile for a tool of a developer's machine is no reason to install anything.
         return Evidence(LOCK if LOCK in files else NAME, weak=not used)
 

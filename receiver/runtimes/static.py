@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from receiver.manifest import Pushed
 from receiver.manifest.shipit_yml import NAME
+from receiver.runtimes import unserved
 from receiver.runtimes.base import BuildPlan, Evidence, Project, Runtime, Suggestion
+from receiver.runtimes.image import DOCKERFILES
 
 INDEX = "index.html"
+# Where the pages of a project are that has none at its top, by what these directories are called.
+PLACES = ("public", "site", "www", "html", "htdocs", "public_html", "dist", "_site", "docs")
 
 
 class Static(Runtime):
@@ -17,12 +21,29 @@ class Static(Runtime):
     def finds(self, pushed: Pushed) -> Evidence | None:
         if pushed.settings.static:
             return Evidence(f"static in {NAME}")
-        # Whoever has a Procfile says what to run; and a top with sources in it is nothing to show to everybody.
-        return Evidence(INDEX, weak=True) if INDEX in pushed.tree.files() and not pushed.procfile else None
+        place = _place(pushed)
+        return Evidence(f"{place}/{INDEX}".removeprefix("./"), weak=True) if place else None
 
     def plan(self, project: Project) -> BuildPlan:
         return BuildPlan(f"static {project.manifest.static}")
 
     def suggests(self, pushed: Pushed) -> Suggestion | None:
-        told = f"No Procfile, and an {INDEX}: nginx serves this directory (static: . in {NAME})."
-        return Suggestion(told, static=".") if INDEX in pushed.tree.files() else None
+        place = _place(pushed)
+        if not place:
+            return None
+        where = "an" if place == "." else f"{place} has an"
+        told = f"No Procfile, and {where} {INDEX}: nginx serves this directory (static: {place} in {NAME})."
+        return Suggestion(told, static=place)
+
+
+def _place(pushed: Pushed) -> str:
+    """The directory of the pages, "" if there is none. Whoever has a Procfile says what to run."""
+    files = pushed.tree.files()
+    if pushed.procfile:
+        return ""
+    if INDEX in files:
+        return "."
+    # A program that nothing here builds has a manual, too; and a Dockerfile says what it runs.
+    if unserved.language(pushed.tree, ())[0] or any(name in files for name in DOCKERFILES):
+        return ""
+    return next((place for place in PLACES if f"{place}/{INDEX}" in files), "")

@@ -132,7 +132,9 @@ _SYSTEM = (
     (r"pkg-config(?: not found|: not found|.*No such file)", "pkg-config"),
     (r"ext-(\w+) \S+ -> it is missing|ignore-platform-req=ext-(\w+)|PHP extension (?:ext-)?(\w+) is missing",
      r"php-\1\2\3"),
-    (r"ffmpeg: (?:command )?not found", "ffmpeg"),
+    (r"ffmpeg: (?:command )?not found", "ffmpeg"), (r"jekyll: (?:command )?not found", "jekyll"),
+    (r"cannot load such file -- (jekyll-[\w-]+)|don't appear to have (jekyll-[\w-]+) ", r"ruby-\1\2"),
+    (r"The (minima|[\w-]+) theme could not be found", r"jekyll-theme-\1"),
     (r"(?:gcc|cc|g\+\+|c\+\+|make)(?:'|:) (?:failed: )?(?:No such file|(?:command )?not found)|"
      r"command '[^']*(?:gcc|g\+\+|cc)' failed: No such file|unable to execute '[^']*g?cc'|need a C compiler|"
      r"not find (?:any )?Visual|not found: make|No acceptable C compiler", "build-essential"),

@@ -177,3 +177,76 @@ def test_what_is_made_of_more_than_the_lock_is_each_releases_own(more: dict[str,
 
 def test_git_hooks_are_no_reason_to_install_each_time() -> None:
     assert key({**package(scripts={"prepare": "husky || true"}), **LOCK})
+
+
+@pytest.mark.parametrize(
+    ("script", "needs", "files", "where"),
+    [
+        ("vitepress build docs", "vitepress", {}, "docs/.vitepress/dist"),
+        ("vitepress build", "vitepress", {}, ".vitepress/dist"),
+        ("vuepress build src", "vuepress", {}, "src/.vuepress/dist"),
+        ("hexo generate", "hexo", {"_config.yml": "public_dir: out\n"}, "out"),
+        ("next build", "next", {"next.config.js": "module.exports = { output: 'export' }"}, "out"),
+        ("nuxt generate", "nuxt", {}, ".output/public"),
+        ("vite build", "@sveltejs/adapter-static", {}, "build"),
+        ("vite build --outDir www", "vite", {}, "www"),
+        ("vite build", "vite", {"vite.config.ts": "build: { outDir: 'site/out' }"}, "site/out"),
+        ("vite build", "vite", {"vite.config.ts": "build: { outDir: '../out' }"}, "dist"),
+        ("eleventy --output=public", "@11ty/eleventy", {}, "public"),
+        ("docusaurus build", "@docusaurus/core", {}, "build"),
+        ("ng build", "@angular/cli", {"angular.json": json.dumps(
+            {"projects": {"shop": {"architect": {"build": {"builder": "@angular/build:application", "options": {}}}}}})},
+         "dist/shop/browser"),
+    ],
+)  # fmt: skip
+def test_pages_are_where_the_script_or_the_configuration_says(
+    script: str, needs: str, files: dict[str, str], where: str
+) -> None:
+    manifest = read({**package(scripts={"build": script}, devDependencies={needs: "1", "@sveltejs/kit": "2"}
+                               if "svelte" in needs else {needs: "1"}), **files})  # fmt: skip
+    assert (manifest.static, manifest.processes) == (where, ())
+
+
+def test_a_script_of_another_name_builds_the_pages_where_nothing_else_is_to_be_served() -> None:
+    manual = package(
+        scripts={"docs:build": "vitepress build docs", "test": "vitest"}, devDependencies={"vitepress": "1"}
+    )
+    assert read(manual).static == "docs/.vitepress/dist"
+    beside = package(
+        scripts={"docs:build": "vitepress build docs", "start": "node x.js"}, devDependencies={"vitepress": "1"}
+    )
+    assert read(beside).processes[0].command == "node x.js"
+    plan, _ = build_plan(
+        read(manual), FakeTree(manual), slug=Path("/s"), cache=Path("/c"), tools=Path("/t"), settings=Settings()
+    )
+    assert any(step.argv[-1] == "docs:build" for step in plan.steps)
+
+
+@pytest.mark.parametrize(
+    ("fields", "files", "command"),
+    [
+        ({"dependencies": {"nuxt": "3"}, "scripts": {"build": "nuxt build"}}, {}, "node .output/server/index.mjs"),
+        ({"devDependencies": {"@sveltejs/kit": "2", "@sveltejs/adapter-node": "5", "vite": "6"},
+          "scripts": {"build": "vite build"}}, {}, "node build"),
+        ({"dependencies": {"next": "15"}, "scripts": {"build": "next build", "start": "next dev"}}, {}, "next start -H 127.0.0.1"),
+        ({"dependencies": {"@nestjs/core": "10"}, "scripts": {"build": "nest build", "start": "nest start",
+          "start:prod": "node dist/main"}}, {}, "node dist/main"),
+        ({"dependencies": {"express": "4"}, "main": "./lib/server.js"}, {"lib/server.js": ""}, "node lib/server.js"),
+        ({"dependencies": {"express": "4"}, "main": "gone.js"}, {"src/index.js": ""}, "node src/index.js"),
+        ({"dependencies": {"koa": "2"}, "scripts": {"start": "npm run dev", "dev": "nodemon app.js"}}, {"app.js": ""}, "node app.js"),
+    ],
+)  # fmt: skip
+def test_a_server_without_a_start_script_is_started_by_what_is_built_or_installed(
+    fields: Any, files: dict[str, str], command: str
+) -> None:
+    assert read({"package.json": json.dumps({"name": "a", **fields}), **files}).processes[0].command == command
+
+
+@pytest.mark.parametrize(
+    ("needs", "told"),
+    [("@sveltejs/adapter-auto", "SvelteKit builds for the host"), ("@astrojs/vercel", "another host")],
+)
+def test_what_is_built_for_another_host_is_told_how_it_is_built_for_this_one(needs: str, told: str) -> None:
+    kit = {"@sveltejs/kit": "2"} if "svelte" in needs else {}
+    with pytest.raises(Rejected, match=told):
+        read(package(scripts={"build": "vite build"}, devDependencies={needs: "1", "vite": "6", **kit}))

@@ -24,7 +24,7 @@ FIELDS = ("dependencies", "devDependencies", "optionalDependencies", "peerDepend
 _MANAGER = re.compile(r"(npm|pnpm|yarn)@([0-9]+(?:\.[0-9]+){0,2}(?:-[\w.]+)?)(?:\+[\w.]+)?", re.ASCII)
 _LOCAL = ("file:", "link:", "portal:", "workspace:", ".", "/")
 # Scripts that npm runs when it installs; git hooks are nothing that a server has.
-_LIFECYCLE = ("preinstall", "install", "postinstall", "prepare")
+LIFECYCLE = ("preinstall", "install", "postinstall", "prepare")
 _GIT_HOOKS = re.compile(r"\b(?:husky|lefthook|simple-git-hooks|is-ci)\b")
 
 
@@ -145,17 +145,7 @@ def is_closed(tree: Tree, data: Mapping[str, Any]) -> bool:
         return False
     if b"packages:" in (tree.read("pnpm-workspace.yaml") or b""):
         return False
-    if any(text and not _GIT_HOOKS.search(text) for text in (script(data, name) for name in _LIFECYCLE)):
+    if any(text and not _GIT_HOOKS.search(text) for text in (script(data, name) for name in LIFECYCLE)):
         return False
     specs = [spec for field in FIELDS[:4] for spec in table(data, field).values() if isinstance(spec, str)]
     return not any(spec.startswith(_LOCAL) for spec in specs)
-
-
-def needs_all(data: Mapping[str, Any]) -> bool:
-    """Whether something runs that may want the devDependencies: a build, or the project's own part of an install."""
-    return bool(build_script(data)) or any(script(data, name) for name in _LIFECYCLE)
-
-
-def build_script(data: Mapping[str, Any]) -> str:
-    """The name of the script that builds: Heroku's own, else `build`; "" if there is none."""
-    return next((name for name in ("heroku-postbuild", "build") if script(data, name)), "")

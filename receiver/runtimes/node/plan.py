@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from receiver.runtimes.base import BuildPlan, Made, Project, Step
-from receiver.runtimes.node import package, versions
+from receiver.runtimes.node import makes, package, versions
 from receiver.runtimes.node.package import Manager
 from receiver.runtimes.python import wheel
 
@@ -68,8 +68,8 @@ def plan(project: Project) -> BuildPlan:
     node_key = _digest([RECIPE, low if wish else "0", high if wish else "9999", manager.spec, _system()])
     key = _key(project, data, manager, node_key)
     commands = _commands(project, manager)
-    build = package.build_script(data)
-    everything = package.needs_all(data)
+    build = makes.build_script(data)
+    everything = makes.needs_all(data)
     modules = [_install(manager, commands["all"] if everything else commands["some"])]
     if everything and not build:
         modules.append(Step("Removing the devDependencies", commands["less"]))
@@ -109,7 +109,7 @@ def _key(project: Project, data: Mapping[str, Any], manager: Manager, node_key: 
     files = project.tree.files()
     blobs = sorted((path, blob) for path, blob in files.items() if path == manager.lock or _decides(path))
     said = {name: data.get(name) for name in package.FIELDS}
-    build = [package.needs_all(data), bool(package.build_script(data))]
+    build = [makes.needs_all(data), bool(makes.build_script(data))]
     return _digest(
         [RECIPE, node_key, manager.name, blobs, said, build, sorted(project.settings.build_environment.items())]
     )

@@ -3,29 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from receiver.manifest import Pushed
 from receiver.manifest.problems import reject
 from receiver.model import ProcessEnv
 from receiver.runtimes.base import BuildPlan, Evidence, Part, Project, Runtime, Slug, Suggestion
-from receiver.runtimes.node import package, versions
+from receiver.runtimes.node import makes, package, versions
 
 _RUNS = re.compile(r"(?:^|[\s;&|/])(?:node|npm|npx|pnpm|yarn)\s")
-# Servers of a developer's machine: what they make is served better by nginx.
-_DEVELOPER = re.compile(r"\b(?:react-scripts start|vite(?! preview)|vue-cli-service serve|ng serve|astro dev|parcel|"
-                        r"webpack(?:-dev-server| serve)|next dev|nodemon|ts-node-dev|gatsby develop|nuxt dev|remix dev|"
-                        r"docusaurus start|hexo server|tsx watch|eleventy|gulp|grunt)\b|--serve\b|--watch\b")  # fmt: skip
-# What makes pages, how a build script calls it, and the directory that they are in.
-_PAGES = (
-    ("react-scripts", r"\breact-scripts build\b", "build"), ("vite", r"\bvite build\b", "dist"),
-    ("@vue/cli-service", r"\bvue-cli-service build\b", "dist"), ("astro", r"\bastro build\b", "dist"),
-    ("parcel", r"\bparcel build\b", "dist"), ("@11ty/eleventy", r"\beleventy\b", "_site"),
-    ("@docusaurus/core", r"\bdocusaurus build\b", "build"), ("gatsby", r"\bgatsby build\b", "public"),
-)  # fmt: skip
-# With one of these packages a server is built, and no pages.
-_SERVED = re.compile(r"@sveltejs/kit|@astrojs/node|@react-router/.+|@remix-run/.+|@solidjs/start|nuxt|next|express")
 
 
 class Node(Runtime):
@@ -41,7 +27,7 @@ class Node(Runtime):
             return None
         what = package.manager(pushed.tree, data).lock or package.NAME
         lines = pushed.procfile.processes.values() if pushed.procfile else ()
-        own = package.build_script(data) or package.script(data, "start") or package.table(data, "dependencies")
+        own = makes.build_script(data) or package.script(data, "start") or package.table(data, "dependencies")
         # A package.json for a formatter beside another language is no reason to install anything.
         return Evidence(what, weak=not own and not any(_RUNS.search(line.command) for line in lines))
 
@@ -68,17 +54,22 @@ class Node(Runtime):
 
     def suggests(self, pushed: Pushed) -> Suggestion | None:
         data = package.read(pushed.tree) or {}
-        start = package.script(data, "start")
-        if start and not _DEVELOPER.search(start):
+        if start := makes.start_script(data):
             around = any(package.script(data, name) for name in ("prestart", "poststart")) or "$npm_" in start
             command = "npm start" if around else start
             return Suggestion(f"No Procfile: the start script of package.json, so `web: {command}`.", web=command)
         if "server.js" in pushed.tree.files():
             return Suggestion("No Procfile: there is a server.js, so `web: node server.js`.", web="node server.js")
-        if made := _pages(data):
+        if made := makes.pages(pushed.tree, data):
             program, where = made
-            told = f"No Procfile: {program} builds {where}/, which nginx serves (static: {where} in shipit.yml)."
+            told = f"No Procfile: {program} builds {where}/, which nginx serves."
             return Suggestion(told, static=where)
+        command, shown = makes.server(pushed.tree, data)
+        if command:
+            return Suggestion(f"No Procfile: {shown}, so `web: {command}`.", web=command)
+        why, hint = makes.lacks(data)
+        if why:
+            raise reject(package.NAME, why, hint)
         return None
 
     def notices(self, pushed: Pushed) -> list[str]:
@@ -97,16 +88,3 @@ class Node(Runtime):
 
     def example(self, pushed: Pushed) -> str:
         return "web: node server.js"
-
-
-def _pages(data: Mapping[str, Any]) -> tuple[str, str] | None:
-    """What a build makes pages with, and their directory: by the build script, else by what is installed for it. None
-    where it makes none, or a server."""
-    build = package.build_script(data)
-    needs = {**package.table(data, "dependencies"), **package.table(data, "devDependencies")}
-    if not build or any(_SERVED.fullmatch(name) for name in needs):
-        return None
-    script = package.script(data, build)
-    called = [(program, where) for program, pattern, where in _PAGES if re.search(pattern, script)]
-    there = [(program, where) for program, _, where in _PAGES if program in needs]
-    return next(iter([*called, *there]), None)

@@ -195,6 +195,11 @@ SAMPLES = {
         _named("deb"), "hello_1.0_all.deb", {"hello_1.0_all.deb": deb()}, other={"hello_1.0_all.deb": deb("1.1")},
     ),
     "static": Sample(_named("static"), "index.html", {"index.html": ""}, answers="index.html"),
+    "site": Sample(
+        _named("site"), "mkdocs.yml",
+        {"mkdocs.yml": "site_name: one\ntheme: {name: null, custom_dir: theme}\n", "theme/main.html": "{{ page.markdown }}"},
+        other={"docs/requirements.txt": "mkdocs<1.6\n"}, answers="docs/index.md",
+    ),
     "go": Sample(
         _named("go"), "go.mod", {"go.mod": "module example.org/one\n\ngo 1.19\n", "main.go": GO},
         other={"go.mod": "module example.org/one\n\ngo 1.99\n"},

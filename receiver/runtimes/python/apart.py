@@ -1,0 +1,132 @@
+"""An environment apart from the app's, for a program of PyPI that its build runs: a generator of pages, and what it needs
+by the project's own files, else by what its configuration names. Other runtimes get it here."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from receiver.manifest import Tree, toml
+from receiver.runtimes.base import Made, Project, Step
+from receiver.runtimes.python import project as said
+from receiver.runtimes.python import requirements
+from receiver.runtimes.python.interpreter import system_python
+from receiver.runtimes.python.requirements import normal
+
+RECIPE = 1
+# Where the requirements of a manual are, in the order in which they count.
+_USUAL = (
+    "docs/requirements.txt", "doc/requirements.txt", "docs/source/requirements.txt", "source/requirements.txt",
+    "requirements-docs.txt", "requirements_docs.txt", "docs-requirements.txt", "requirements/docs.txt",
+    "requirements/doc.txt", "docs/requirements-docs.txt",
+)  # fmt: skip
+_READ_THE_DOCS = (".readthedocs.yaml", ".readthedocs.yml")
+_GROUPS = ("docs", "doc", "documentation")
+# A manual that imports what it describes.
+_IMPORTS = re.compile(r"autodoc|autosummary|autoapi|mkdocstrings|importlib\.metadata|importlib_metadata|pkg_resources")
+
+_FRAMEWORKS = frozenset({"django", "flask", "fastapi", "fastapi[standard]", "starlette", "quart", "litestar", "aiohttp",
+                         "tornado", "bottle", "sanic", "pyramid", "falcon", "cherrypy", "gunicorn", "uvicorn"})  # fmt: skip
+
+
+@dataclass
+class Needs:
+    """Words for `uv pip install`; `files` are those that decide, [] when something else does, too."""
+
+    words: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+    told: str = ""
+
+
+def has(project: Project, package: str) -> bool:
+    """Whether the app's own environment has a package."""
+    called = normal(package.partition("[")[0])
+    return "python" in dict(project.manifest.runtimes) and called in said.packages(project.tree)
+
+
+def serves(tree: Tree) -> bool:
+    """Whether a project wants a framework of the web: it is an app then, whatever else it has."""
+    return bool(said.packages(tree) & _FRAMEWORKS)
+
+
+def environment(project: Project, directory: str, package: str, named: Sequence[str], file: str) -> Made:
+    """The directory of the slug with `package` in it, and what it needs. `file` is its configuration, which `named` are
+    the packages of, where the project has no list of its own. Raises Rejected for a list that cannot be read."""
+    wanted = _needs(project.tree, package, named, file)
+    told = said.python_version(project.tree, "")
+    version = ("--python", told.version) if told.version else ()
+    uv, place = str(project.tools / "uv"), f"{project.slug}/{directory}"
+    variables = {
+        "UV_CACHE_DIR": str(project.cache / "uv"), "UV_LINK_MODE": "copy", "UV_NO_PROGRESS": "1",
+        "UV_PYTHON_CACHE_DIR": str(project.cache / "python"), "UV_PYTHON_INSTALL_DIR": f"{project.slug}/.python",
+        "UV_PYTHON_PREFERENCE": "system", "VIRTUAL_ENV": place,
+    }  # fmt: skip
+    steps = (
+        Step(
+            "Making an environment for the pages", (uv, "venv", "--quiet", "--no-project", *version, place), variables
+        ),
+        Step(f"Installing {wanted.told}", (uv, "pip", "install", *wanted.words), variables),
+    )
+    blobs = [(path, project.tree.files().get(path, "")) for path in wanted.files]
+    facts = [
+        RECIPE,
+        system_python(),
+        told.version,
+        wanted.words,
+        blobs,
+        sorted(project.settings.build_environment.items()),
+    ]
+    key = hashlib.sha256(repr(facts).encode()).hexdigest() if wanted.files else ""
+    return Made(directory, key, steps)
+
+
+def _needs(tree: Tree, package: str, named: Sequence[str], file: str) -> Needs:
+    listed = _listed(tree, package)
+    read = [requirements.read(tree, path) for path in listed]
+    names = {name.partition("[")[0] for one in read for name in one.names}
+    words = [word for path in listed for word in ("-r", path)]
+    files = [path for one in read for path in one.files]
+    own, grouped = _own(tree, file)
+    words += own
+    # A group of the project's own says which plugins; a list with digests takes nothing beside it.
+    more = () if any(one.hashed for one in read) else (package,) if grouped else (package, *named)
+    added = [spec for spec in more if normal(spec.partition("[")[0]) not in names]
+    closed = not own and not any(one.open for one in read)
+    told = ", ".join([*listed, *(["the project's own part for it"] if own else []), *added])
+    return Needs([*words, *added], [*files, file] if closed else [], told)
+
+
+def _listed(tree: Tree, package: str) -> list[str]:
+    """The requirements files that count."""
+    files = tree.files()
+    for name in _READ_THE_DOCS:
+        said = re.findall(r"^[ \t-]*requirements:[ \t]*['\"]?([\w./-]+)", _text(tree, name), re.MULTILINE)
+        if found := [path for path in said if path in files]:
+            return found
+    if usual := next((path for path in _USUAL if path in files), ""):
+        return [usual]
+    top = "requirements.txt"
+    wanted = normal(package.partition("[")[0])
+    return [top] if top in files and any(wanted in name for name in requirements.read(tree, top).names) else []
+
+
+def _own(tree: Tree, file: str) -> tuple[list[str], bool]:
+    """What installs the project itself, where the manual is made of it, and whether one of its own groups has what
+    makes the manual."""
+    files = tree.files()
+    data = toml.read(tree, "pyproject.toml")
+    optional = toml.table(data, "project", "optional-dependencies")
+    if extra := next((name for name in _GROUPS if name in optional), ""):
+        return ["-e", f".[{extra}]"], True
+    group = next((name for name in _GROUPS if name in toml.table(data, "dependency-groups")), "")
+    words = ["--group", group] if group else []
+    package = "build-system" in data or "setup.py" in files
+    if package and _IMPORTS.search(_text(tree, file)):
+        words += ["-e", "."]
+    return words, bool(group)
+
+
+def _text(tree: Tree, path: str) -> str:
+    return (tree.read(path) or b"").decode(errors="replace")
