@@ -331,6 +331,7 @@ class AppState(Record):
     - `suspended`: the process types that the clock does not start
     - `limits`: those that were set on the server, by `web.memory` (ops/limits.py)
     - `formation`: the counts that were set on the server (`ps:scale`)
+    - `quota`: the MiB that its data may take; 0: whatever there is, None: as the server's settings say
     - `storage`: what was mounted by a command; what shipit.yml mounts is not in it
     - `guarded`: nginx asks visitors for a name and a password (proxy/passwords.py)
     - `locked`: why nobody may change the app now ("": everybody may)
@@ -351,6 +352,7 @@ class AppState(Record):
     pinned: tuple[int, ...] = field(default=(), metadata=own(many(NUMBER)))
     formation: tuple[tuple[TypeName, int], ...] = field(default=(), metadata=own(FORMATION))
     storage: tuple[tuple[str, str], ...] = field(default=(), metadata=own(STORAGE, since=Format(1, 3)))
+    quota: int | None = field(default=None, metadata=own(optional(whole(2**30)), since=Format(1, 4)))
     stopped: bool = field(default=False, metadata=own(flag))
     guarded: bool = field(default=False, metadata=own(flag, since=Format(1, 3)))
     allow_force_push: bool = field(default=False, metadata=own(flag))

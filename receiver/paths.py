@@ -282,6 +282,16 @@ class AppPaths:
         return self.releases / "told-certificates"
 
     @property
+    def measured(self) -> Path:
+        """How large the app's data was when it was last looked at (story/storage.py)."""
+        return self.releases / "measured.json"
+
+    @property
+    def measured_lock(self) -> Path:
+        """Held by whoever changes that."""
+        return self.releases / "measured.lock"
+
+    @property
     def has_hook(self) -> Path:
         """An empty file: nginx passes the app's webhook on (sources/pull/hook.py). That it is there is all that is read."""
         return self.releases / "hook"

@@ -38,6 +38,7 @@ class Settings:
     - `warm`: for how long the release that another replaces is kept running for a rollback
     - `builds`: how many run at once, 0 for as many as there are
     - `signed_only`: archives and packages that are sent need a signature of a key of this server
+    - `storage_quota`: what the data of each app may take, 0: whatever there is (`storage:quota` wins)
     - `cache`: what each app's builds may keep; its LFS files and submodules may keep as much again
     - `allow_domains`: the names that shipit.yml may ask for without an admin, by app (`*`: any), blanks between them;
       `*.example.org` stands for all below it
@@ -65,6 +66,7 @@ class Settings:
     min_free: int = 512
     keep: int = 5
     warm: int = 0
+    storage_quota: int = 0
     builds: int = 2
     signed_only: bool = False
     cache: int = 2048

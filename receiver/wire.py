@@ -34,6 +34,7 @@ class Verb(str, Enum):
     BUILD = "build"
     LIST_PARTS = "list_parts"
     MOUNT = "mount"
+    MEASURE = "measure"
     INSTALL_PACKAGES = "install_packages"
     CLEAR_CACHE = "clear_cache"
     RELEASE_COMMAND = "release_command"
@@ -83,6 +84,8 @@ FIELDS: Mapping[Verb, frozenset[str]] = {
     # Links what of the app's data build.json of vN names now into slugs/vN, where nothing is in the way.
     # fds: output. {"code": int, "digest": str}
     Verb.MOUNT: frozenset({APP, RELEASE}),
+    # How many bytes of the disk the app's data takes, counted by the app's own user. {"used": int}
+    Verb.MEASURE: frozenset({APP}),
     # Has apt install these packages of Debian, all of which the server's settings allow (apt_allow), in a unit of its
     # own. fds: output. {"code": int}
     Verb.INSTALL_PACKAGES: frozenset({APP, PACKAGES}),

@@ -72,6 +72,7 @@ COMMANDS: dict[str, tuple[str, str, Role]] = {
     "run": ("run", "run_command", Role.DEPLOY),
     "storage:mount": ("storage", "mount", Role.DEPLOY),
     "storage:unmount": ("storage", "unmount", Role.DEPLOY),
+    "storage:quota": ("storage", "set_quota", Role.VIEW),
     "storage:list": ("storage", "list_mounts", Role.VIEW),
     "apt:allow": ("apt", "allow", Role.ADMIN),
     "apt:report": ("apt", "report", Role.VIEW),

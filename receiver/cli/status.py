@@ -18,9 +18,12 @@ from receiver.errors import printable
 from receiver.ledger.ledger import Ledger
 from receiver.model import AppState, Release, Status
 from receiver.names import AppName
+from receiver.ops import quota
 from receiver.proxy import maintenance
 from receiver.proxy.endpoint import address, silence, takes_requests
+from receiver.settings import Settings
 from receiver.sources.pull.wish import Place
+from receiver.story import storage
 from receiver.story.aftercare import trouble
 
 
@@ -65,6 +68,7 @@ def status(ctx: Context, app: AppName, form: str) -> int:
         "maintenance": resting,
         "guarded": "visitors need a password" if state.guarded else "",
         "trouble": "; ".join(": ".join(trouble(engines.here(ctx.layout), current, p)) for p in ending if current),
+        "data": held(ledger, state, ctx.settings),
         "branch": state.branch or "the first that is pushed",
         "follows": f"{follow.what} of {follow.url}" if follow else "",
         "not followed": (follow.refused or follow.reason) if follow else "",
@@ -90,6 +94,19 @@ def answering(ledger: Ledger, state: AppState, current: Release | None) -> str:
     if why := silence(ledger, current):
         return f"no: {why}"
     return "503: it is in maintenance" if maintenance.told(ledger) else "yes"
+
+
+def held(ledger: Ledger, state: AppState, known: Settings) -> str:
+    """What the app's data takes of its quota, as it was last measured."""
+    most = quota.of(state, known)
+    if not most:
+        return ""
+    found = storage.last(ledger)
+    return (
+        f"{quota.against(found.used, most)}, {out.age(found.at)}"
+        if found
+        else f"not measured yet, of {quota.size(most * quota.MIB)}"
+    )
 
 
 @click.command()

@@ -1,4 +1,4 @@
-"""`storage:*`: what of an app's data is seen in its releases, for code that writes beside itself."""
+"""`storage:*`: what of an app's data is seen in its releases, for code that writes beside itself, and how large it may be."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from dataclasses import replace
 import click
 
 from receiver import names
+from receiver.caller import Role
 from receiver.cli import out
 from receiver.cli.args import Name, app_argument, json_option, ledger_of
+from receiver.cli.args import change as state_change
 from receiver.cli.main import Context
 from receiver.cli.ps import submit_with
 from receiver.errors import NotFound, Rejected
@@ -18,8 +20,10 @@ from receiver.here import typed
 from receiver.ledger.ledger import Ledger
 from receiver.model import Change
 from receiver.names import AppName
+from receiver.ops import quota
 from receiver.root.oneoff import written
 from receiver.runtimes.all import RUNTIMES
+from receiver.story import storage
 from receiver.story.submit import Submission
 
 MOUNT = Name("mount", names.mount)
@@ -89,22 +93,76 @@ def change(ctx: Context, ledger: Ledger, storage: Mounts, message: str) -> int:
 
 @click.command()
 @app_argument
+@click.argument("size", required=False)
+@json_option
+@click.pass_obj
+def set_quota(ctx: Context, app: AppName, size: str | None, form: str) -> None:
+    """Say how much the app's data may take (an admin may), or see what it takes of that.
+
+    The data is measured, not cut off: beyond 80 % pushes, `doctor` and notifications say so.
+
+    \b
+    Examples:
+      shipit storage:quota blog 5G
+      shipit storage:quota blog none       whatever there is
+      shipit storage:quota blog default    as the server's settings say
+    """
+    ledger = ledger_of(ctx, app)
+    if size is not None:
+        ctx.caller.require(Role.ADMIN, app)
+        wish = quota.parse(size)
+        state_change(ledger, lambda state: replace(state, quota=wish))
+    state = ledger.state()
+    most = quota.of(state, ctx.settings)
+    with ctx.connect_agent() as agent:
+        used = storage.measure(ledger, agent, most).used
+    shown = {
+        "app": app,
+        "quota": quota.size(most * quota.MIB) if most else quota.NONE,
+        "said by": "the server's settings" if state.quota is None else "storage:quota",
+        "used": quota.size(used),
+        "bytes": used,
+        "percent": quota.percent(used, most) if most else None,
+        "level": quota.level(used, most).value,
+    }
+    if form == "json":
+        out.show_json(shown)
+        return
+    out.say(
+        f"{quota.sentence(app, used, most)}."
+        if most
+        else f"The data of {app} takes {quota.size(used)}, and has no quota."
+    )
+    if quota.level(used, most) is not quota.Level.WELL:
+        out.say(typed(quota.hint(app)))
+
+
+@click.command()
+@app_argument
 @json_option
 @click.pass_obj
 def list_mounts(ctx: Context, app: AppName, form: str) -> None:
-    """List what is mounted, and how large it and all of the app's data are."""
+    """List what is mounted, how large it and all of the app's data are, and how large that may be."""
     ledger = ledger_of(ctx, app)
-    current = ledger.current()
-    mounted = dict.fromkeys(ledger.state().storage, "for the next release")
+    state, current = ledger.state(), ledger.current()
+    most = quota.of(state, ctx.settings)
+    mounted = dict.fromkeys(state.storage, "for the next release")
     mounted |= dict.fromkeys(current.storage if current else (), "live")
     sizes = sizes_of(ctx, ledger, [data for data, _ in mounted])
-    rows = [{"data": data, "place": place, "size": sizes.get(data, ""), "state": mounted[data, place]}
+    rows = [{"data": data, "place": place, "size": sizes.get(data, ""), "quota": "", "state": mounted[data, place]}
             for data, place in sorted(mounted)]  # fmt: skip
-    rows.append({"data": ".", "place": "$DATA_DIR", "size": sizes.get(".", ""), "state": "live" if current else ""})
+    with ctx.connect_agent() as agent:
+        used = storage.measure(ledger, agent, most).used
+    rows.append(
+        {"data": ".", "place": "$DATA_DIR", "size": quota.size(used),
+         "quota": f"{quota.size(most * quota.MIB)} ({quota.percent(used, most)} %)" if most else "",
+         "state": "live" if current else ""}
+    )  # fmt: skip
     if form == "json":
         out.show_json(rows)
         return
-    out.table(rows, {"data": "DATA", "place": "PLACE", "size": "SIZE", "state": "STATE"}, empty="")
+    heads = {"data": "DATA", "place": "PLACE", "size": "SIZE", **({"quota": "OF"} if most else {}), "state": "STATE"}
+    out.table(rows, heads, empty="")
     if not mounted:
         out.say(typed(f"Nothing is mounted. Mount something: shipit storage:mount {app} uploads"))
 
@@ -113,9 +171,9 @@ def sizes_of(ctx: Context, ledger: Ledger, paths: list[str]) -> dict[str, str]:
     """How large these paths of the app's data are. The app's user alone may look, so it is asked in a run of its own;
     empty where nothing runs yet."""
     current = ledger.current()
-    if current is None or not current.slug:
+    if current is None or not current.slug or not paths:
         return {}
-    words = shlex.join(dict.fromkeys([".", *paths]))
+    words = shlex.join(dict.fromkeys(paths))
     line = f'cd "$DATA_DIR" && for p in {words}; do du -shD -- "$p" 2>/dev/null || printf "0\\t%s\\n" "$p"; done'
     reader, writer = os.pipe()
     null = os.open(os.devnull, os.O_RDWR)

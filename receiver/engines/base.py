@@ -33,8 +33,8 @@ class ProcessState(str, Enum):
 
 @dataclass(frozen=True)
 class ProcessStatus:
-    """One process as it is now. `since`: seconds since the epoch; `memory`: bytes; `tasks`: threads and processes.
-    0: unknown."""
+    """One process as it is now. `since`: seconds since the epoch; `memory`: bytes; `tasks`: threads and processes;
+    `cpu`: seconds of CPU time since it started. 0: unknown."""
 
     release: int
     process: TypeName
@@ -45,6 +45,7 @@ class ProcessStatus:
     restarts: int = 0
     memory: int = 0
     tasks: int = 0
+    cpu: float = 0.0
 
 
 # The launcher's longest pause before a start, and the time for which a process has to stay up to begin anew (s).

@@ -23,7 +23,7 @@ class What(str, Enum):
     `RETIRED`: a newer one replaced it, and its processes were told to end. `CRASHED`: one of its processes ends
     again and again. `UNREACHED`: it is live, and what the app follows (`git:sync`) cannot be fetched, or is refused.
     `RUN_FAILED`: a run by the clock did not end with 0. `CERTIFICATE`: one of its names has no certificate, or one that ends
-    soon.
+    soon. `STORAGE`: its data takes most of what it may (`storage:quota`), or more.
     """
 
     OPENED = "opened"
@@ -35,12 +35,13 @@ class What(str, Enum):
     UNREACHED = "unreached"
     RUN_FAILED = "run-failed"
     CERTIFICATE = "certificate"
+    STORAGE = "storage"
 
 
 @dataclass(frozen=True)
 class Event:
     """`release` is its record as it is now (`reason` says why it failed); `process` and `index` are of CRASHED and
-    RUN_FAILED only, `reason` of UNREACHED, RUN_FAILED and CERTIFICATE."""
+    RUN_FAILED only, `reason` of UNREACHED, RUN_FAILED, CERTIFICATE and STORAGE."""
 
     what: What
     release: Release

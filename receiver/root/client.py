@@ -9,7 +9,7 @@ import os
 import socket
 import threading
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,6 +22,7 @@ from receiver.wire import Request, Verb, decode_error, encode_request
 
 HINT = "shipit doctor"
 CHUNK = 65536
+_STATUS = {field.name for field in fields(ProcessStatus)}
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,10 @@ class Agent:
         answer = self._call(Request(Verb.MOUNT, app, release), (output,))
         return BuildResult(int(answer["code"]), str(answer["digest"]))
 
+    def measure(self, app: AppName) -> int:
+        """How many bytes of the disk the app's data takes."""
+        return int(self._call(Request(Verb.MEASURE, app))["used"])
+
     def install_packages(self, app: AppName, packages: Sequence[str], output: int) -> int:
         """Have apt install packages of Debian; raises Rejected when the settings do not allow one. Returns its exit code."""
         return int(self._call(Request(Verb.INSTALL_PACKAGES, app, packages=tuple(packages)), (output,))["code"])
@@ -167,7 +172,9 @@ class Agent:
     def processes(self, app: AppName) -> list[ProcessStatus]:
         """All processes of all releases of the app that are not over."""
         found = self._call(Request(Verb.PROCESSES, app))["processes"]
-        return [ProcessStatus(**{**entry, "state": ProcessState(entry["state"])}) for entry in found]
+        # In the middle of an upgrade a newer agent may answer, which knows more.
+        known = [{name: entry[name] for name in entry.keys() & _STATUS} for entry in found]
+        return [ProcessStatus(**{**entry, "state": ProcessState(entry["state"])}) for entry in known]
 
     def in_use(self, app: AppName) -> set[int]:
         """The releases of which anything runs: processes, or a run by the clock."""

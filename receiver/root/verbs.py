@@ -41,6 +41,7 @@ CONFIG_MODE = 0o600
 MAX_VALUE, MAX_CONFIG = 2**17 - 200, 2**20 - 2**16
 MAX_TREE = 2_000_000  # entries of a slug, environment included
 PARTS_TIMEOUT = 60
+MEASURE_TIMEOUT = 600
 
 Answer = dict[str, Any]
 # Runs while a job does; stops the job when whoever asked for it has gone.
@@ -186,6 +187,32 @@ class Verbs:
             return {"code": code, "digest": ""}
         self._note_ran(release.app, [release.number])
         return {"code": code, "digest": disk.digest_tree(slug, MAX_TREE)}
+
+    def do_measure(self, request: Request, fds: Sequence[int]) -> Answer:
+        paths = self._app(request.app)
+        # By the app's own user, who can write nothing meanwhile: root does not walk through what an app has made.
+        job = Job(
+            name=job_name("measure", request.app, 0, str(os.getpid())), app=request.app, user=app_user(request.app),
+            argv=("/usr/bin/du", "-s", "-x", "--block-size=1", "."), cwd=paths.data, writable=(),
+            timeout=MEASURE_TIMEOUT,
+        )  # fmt: skip
+        null, (reader, writer) = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), os.pipe()
+        try:
+            with self.watch(job.name):
+                # What it says of files that went away meanwhile is nobody's concern: the sum comes all the same.
+                code = self.engines.run_job(job, None, writer, null)
+            os.close(writer)
+            writer = -1
+            told = os.read(reader, 100).split()
+        finally:
+            for fd in (null, reader, writer):
+                if fd >= 0:
+                    os.close(fd)
+        if not told or not told[0].isdigit():
+            raise HostFault(
+                f"The data of {request.app} could not be measured (du ended with {code}).", hint=f"du -sh {paths.data}"
+            )
+        return {"used": int(told[0])}
 
     def do_install_packages(self, request: Request, fds: Sequence[int]) -> Answer:
         self._app(request.app)

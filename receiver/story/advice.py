@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from receiver.inside.launch import FILES
 from receiver.model import Release
 from receiver.names import AppName
+from receiver.ops.quota import hint as quota_hint
 
 _READ_ONLY = re.compile(
     r"Read-only file system|\bEROFS\b|read-only file system|unable to open database file|"
@@ -27,6 +28,7 @@ _FILE = re.compile(
 _ABOVE = re.compile(r"ENOENT.*\bmkdir '([^']+)'|No such file or directory:? '([^']+\.log)'")
 _DATABASE = re.compile(r"(?<![\w./-])([\w./-]*\w\.(?:db|sqlite3?))\b")
 _IN_SLUG = re.compile(r"/var/lib/shipit/apps/[^/]+/slugs/v[0-9]+/(.+)")
+_FULL = re.compile(r"Disk quota exceeded|\bEDQUOT\b|disk quota exceeded")
 _HOSTS = re.compile(
     r"Invalid HTTP_HOST header: '([\w.:\[\]-]+)'|add '?([\w.:\[\]-]+)'? to ALLOWED_HOSTS|DisallowedHost"
 )
@@ -54,6 +56,11 @@ def advice(app: AppName, lines: Iterable[str]) -> str:
             return (
                 f"A release is read-only. Write below $DATA_DIR (/var/lib/shipit/apps/{app}/data), which stays over releases: "
                 f"$DATA_DIR/{name or 'the file instead of beside the code'}{mount}"
+            )
+        if _FULL.search(line):
+            return (
+                f"The machine's own quota for the user app-{app} is used up. {quota_hint(app)}\n"
+                f"An administrator sees it as root: quota -u app-{app}"
             )
         if found := _HOSTS.search(line):
             return f"Add {found[1] or found[2] or 'the app’s domain'} to ALLOWED_HOSTS of Django's settings."

@@ -17,10 +17,13 @@ from receiver import names
 from receiver.errors import BuildFailed, Failure, Unhealthy
 from receiver.manifest import Tree
 from receiver.model import Change, Release
+from receiver.ops import quota
+from receiver.story import storage
 from receiver.story.context import AppContext
 from receiver.system import disk
 
 PLACES = 5  # that one release may be given
+MOST = 20  # that an app may have, by itself
 MAX_SOURCES = 300
 _DATABASE = re.compile(
     rb"(?:sqlite:/{3}|dirname|basedir|BASE_DIR|connect\(|filename|storage|database)[^\n]{0,100}?"
@@ -75,6 +78,11 @@ class Beside:
         ]
         if not places:
             return False
+        if full := self._full(release):
+            context.say.warn(
+                f"{release.app} writes to {places[0]} beside its code, and is not given that place: {full}"
+            )
+            return False
         context.agent.stop(release.app, release.number, wait=True)
         given, place = next(
             ((given, place) for place in places if (given := self._mounted(release, place))), (None, "")
@@ -90,6 +98,20 @@ class Beside:
             f"The same in shipit.yml, for another server:  storage: [{', '.join(at for _, at in given.storage)}]"
         )
         return True
+
+    def _full(self, release: Release) -> str:
+        """Why the app is given no further place by itself; "" while there is room. What it writes there is of its data."""
+        context = self.context
+        if len(release.storage) >= MOST:
+            return f"it has {len(release.storage)} such places already. In shipit.yml:  storage: [...]"
+        most = quota.of(context.ledger.state(), context.settings)
+        if not most:
+            return ""
+        try:
+            used = storage.measure(context.ledger, context.agent, most).used
+        except Failure as failure:
+            return failure.message
+        return quota.sentence(release.app, used, most) if quota.level(used, most) is quota.Level.OVER else ""
 
     def _mounted(self, release: Release, place: str) -> Release | None:
         """The release with one more place in its slug; None when the commit has something there."""

@@ -17,7 +17,7 @@ from receiver.model import Release, Status
 from receiver.proxy.endpoint import address, takes_requests
 from receiver.root.client import Agent
 from receiver.sources.all import origin_of, source_of
-from receiver.story import checkpoint, verdict
+from receiver.story import checkpoint, storage, verdict
 from receiver.story.beside import Again, Beside
 from receiver.story.check import wait_until_healthy
 from receiver.story.context import AppContext
@@ -224,4 +224,6 @@ def announce(context: AppContext, release: Release) -> Release:
             )
         if context.paths.maintenance.exists():
             context.say.line(f"Visitors see the maintenance page. To end it: shipit maintenance:disable {release.app}")
+    for line in storage.warning(context.ledger, context.settings).splitlines():
+        context.say.warn(line)
     return verdict.live(context.ledger, replace(release, seconds=tuple(context.say.seconds)))

@@ -24,6 +24,7 @@ from receiver.ledger.ledger import Ledger, apps
 from receiver.ledger.repair import repair
 from receiver.model import AppState, Https, Release
 from receiver.names import AppName
+from receiver.ops import quota
 from receiver.paths import LIBEXEC, PREFIX, PROXY_GROUP, PYTHON, SHIPIT_USER, Layout, app_user, build_user
 from receiver.proxy import certificates, nginx
 from receiver.proxy.certificates import Origin
@@ -35,7 +36,7 @@ from receiver.runtimes.all import RUNTIMES
 from receiver.serving import Serving
 from receiver.settings import Settings, load
 from receiver.sources.all import source_of
-from receiver.story import verdict
+from receiver.story import storage, verdict
 from receiver.system import firewall, sshd
 from receiver.system.address import moved
 from receiver.system.run import run
@@ -206,6 +207,7 @@ def app_findings(layout: Layout, app: AppName, agent: Agent) -> Iterator[Finding
         yield Finding(
             app, f"{current.name} answers{f' not: {silent}' if silent else ''}", not silent, f"shipit logs {app}"
         )
+    yield from storage_findings(ledger, state, layout, agent)
     others = {p.release for p in found if p.release != current.runs_as and p.state.value == "running"}
     # Its worker stops them when they have finished their requests.
     draining = ledger.worker_lives(current.number)
@@ -241,6 +243,20 @@ def tls_findings(ledger: Ledger, state: AppState, current: Release, layout: Layo
             yield Finding(ledger.app, told, not one.late(now) and not last.why, f"{last.why}\n{hint}".strip())
         elif last.why:
             yield Finding(ledger.app, f"no certificate for {name}", False, f"{last.why}\n{renewed}")
+
+
+def storage_findings(ledger: Ledger, state: AppState, layout: Layout, agent: Agent) -> Iterator[Finding]:
+    """How much of its quota the app's data takes."""
+    most = quota.of(state, load(layout.settings))
+    if not most:
+        return
+    try:
+        used = storage.measure(ledger, agent, most).used
+    except Failure as failure:
+        yield Finding(ledger.app, failure.message, False, failure.hint)
+        return
+    well = quota.level(used, most) is quota.Level.WELL
+    yield Finding(ledger.app, quota.sentence(ledger.app, used, most), well, quota.hint(ledger.app))
 
 
 def mend(layout: Layout, app: AppName, agent: Agent) -> list[str]:

@@ -81,6 +81,13 @@ def certificates(ledger: Ledger) -> None:
             tell_each(hearers, Event(What.CERTIFICATE, release, ledger, reason=reason))
 
 
+def storage(ledger: Ledger, reason: str) -> None:
+    """Its data takes most of what it may, or more. For a process that has nothing else to do: it waits for the capabilities."""
+    release, hearers = ledger.current(), _hearers(What.STORAGE)
+    if release is not None and hearers:
+        tell_each(hearers, Event(What.STORAGE, release, ledger, reason=reason))
+
+
 def _ended(ledger: Ledger, release: Release, status: Status, what: What, reason: str = "") -> Release:
     release = ledger.finish(release, status, reason)
     tell(Event(what, release, ledger))

@@ -33,6 +33,7 @@ from receiver.story.aftercare import watch_on
 from receiver.story.context import AppContext
 from receiver.story.deploy import deploy
 from receiver.story.retire import come_to_rest, retire
+from receiver.story.storage import look
 from receiver.system import disk
 from receiver.system.audit import Audit, where
 from receiver.system.detach import detach
@@ -125,6 +126,9 @@ def serve(layout: Layout, ledger: Ledger, release: Release, agent: Agent, held: 
         Path("/proc/self/comm").write_text(AFTERWARDS)
         come_to_rest(context, release)
         watch_on(context, ledger.release(release.number))
+        # What a damaged ledger, or an app's end meanwhile, keeps from being measured is doctor's to tell.
+        with suppress(Failure, OSError):
+            look(ledger, agent, known)
     return code
 
 

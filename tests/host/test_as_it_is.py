@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from lab.background import wait_for
 from lab.client import Client
 from lab.host import Host
 
@@ -63,6 +64,66 @@ def test_code_that_writes_beside_itself_finds_its_data_there_release_after_relea
     assert "app.sqlite3" in {row["place"] for row in asked(laptop, "storage:list", "beside")}
     assert say(laptop, "rollback", "beside").code == 0
     assert int(laptop.get("beside").body.split()[0]) > int(count)
+
+
+FULL = """\
+import os
+if not os.path.isdir("made"):
+    os.mkdir("made")
+os.execvp("python3", ["python3", "-m", "http.server", "--bind", "127.0.0.1", os.environ["PORT"]])
+"""
+TOLD = "notify: {on: [storage], command: 'cat >> $DATA_DIR/told; echo >> $DATA_DIR/told'}\n"
+
+
+def test_data_that_nears_its_quota_is_told_by_whoever_looks_and_more_of_it_is_not_given_by_itself(
+    laptop: Client, shared_host: Host
+) -> None:
+    def grow(mib: int) -> None:
+        line = f'dd if=/dev/zero of="$DATA_DIR/big" bs=1M count={mib} status=none'
+        assert say(laptop, "run", "full", line).code == 0
+
+    def told() -> list[str]:
+        text = shared_host.sh("cat /var/lib/shipit/apps/full/data/told", check=False).out
+        # The last piece is a line that is being written, or nothing.
+        return [json.loads(line)["text"] for line in text.split("\n")[:-1] if line]
+
+    repo = laptop.repo("full", {**files("one"), "shipit.yml": TOLD})
+    assert repo.push().code == 0
+    assert "has no quota" in say(laptop, "storage:quota", "full").out
+    viewer = laptop.ssh("shipit", "storage:quota", "full", "lots")
+    assert viewer.code == 2 and "512M, 5G or 1T" in viewer.text, viewer
+    assert say(laptop, "storage:quota", "full", "10M").code == 0
+    row = next(row for row in asked(laptop, "storage:list", "full") if row["place"] == "$DATA_DIR")
+    assert row["quota"].startswith("10M ("), row
+
+    # Under 80 %, over it, over all of it: told once each, by the timer's service.
+    for size in (2, 9, 9, 12):
+        grow(size)
+        shared_host.sh("systemctl start shipit-storage", check=True, timeout=100)
+    # The worker of the release looks, too, and may be the one who tells.
+    wait_for("both are told", lambda: len(told()) > 1)
+    assert [text.partition(": ")[2].partition(" (")[0] for text in told()] == [
+        "the data of full takes 9M of 10M", "the data of full takes 12M of 10M",
+    ], told()  # fmt: skip
+    assert asked(laptop, "storage:quota", "full")["level"] == "over"
+    assert "12M of 10M" in asked(laptop, "status", "full")["data"]
+    found = shared_host.sh("shipit doctor", check=False)
+    assert "FAIL  full         the data of full takes 12M of 10M" in found.out, found.out
+    assert "shipit storage:quota full 10G" in found.out
+    repo.commit({"mark": "two"})
+    pushed = repo.push()
+    assert pushed.code == 0 and "The data of full takes 12M of 10M" in pushed.remote, str(pushed)
+    audited = shared_host.sh("journalctl -t shipit -o cat _UID=$(id -u shipit)", check=True).out
+    assert any('"verb": "storage:quota"' in line and '"app": "full"' in line for line in audited.splitlines())
+
+    # What writes beside its code is given no place while there is no room; then it is.
+    repo.commit({"Procfile": "web: python3 app.py $PORT\n", "app.py": FULL})
+    refused = repo.push()
+    assert refused.code != 0 and "full writes to made beside its code, and is not given that place" in refused.remote
+    assert say(laptop, "storage:quota", "full", "1G").code == 0
+    repo.commit({"mark": "three"})
+    given = repo.push()
+    assert given.code == 0 and "full writes to made beside its code: that is of its data" in given.remote, str(given)
 
 
 def test_a_procfile_that_is_a_link_counts_and_the_build_knows_its_version(laptop: Client) -> None:

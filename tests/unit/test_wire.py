@@ -25,6 +25,7 @@ REQUESTS = [
     Request(Verb.BUILD, BLOG, 8),
     Request(Verb.LIST_PARTS, BLOG, 8),
     Request(Verb.MOUNT, BLOG, 8),
+    Request(Verb.MEASURE, BLOG),
     Request(Verb.INSTALL_PACKAGES, BLOG, packages=("g++", "libpq-dev")),
     Request(Verb.CLEAR_CACHE, AppName("blog")),
     Request(Verb.RELEASE_COMMAND, BLOG, 8),

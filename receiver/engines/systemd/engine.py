@@ -35,7 +35,8 @@ TIMED_OUT, KILLED, STOPPED = 124, 128, 128 + signal.SIGTERM
 # systemd's own exit codes for a program that it could not execute as asked (systemd.exec(5), 200/CHDIR on).
 NEVER_STARTED = range(200, 256)
 SHOWN = (
-    "Id", "ActiveState", "MainPID", "NRestarts", "MemoryCurrent", "TasksCurrent", "ExecMainStartTimestampMonotonic",
+    "Id", "ActiveState", "MainPID", "NRestarts", "MemoryCurrent", "TasksCurrent", "CPUUsageNSec",
+    "ExecMainStartTimestampMonotonic",
 )  # fmt: skip
 
 
@@ -67,6 +68,7 @@ class SystemdEngine(Journal, Clock):
                 "shipit-gateway.socket",
                 "shipit-hook.socket",
                 "shipit-certificates.timer",
+                "shipit-storage.timer",
                 "dbus.service",
                 "systemd-journald.service",
             )
@@ -365,7 +367,7 @@ class SystemdEngine(Journal, Clock):
 
 ATTEMPTS = 3  # to have a job begun
 KVM = "kvm"  # who may use the processor for virtual machines (udev)
-JOB_KINDS = ("build", "release", "check", "run", "certificate")
+JOB_KINDS = ("build", "release", "check", "run", "certificate", "parts", "measure")
 
 
 def _has_group(name: str) -> bool:
@@ -408,6 +410,7 @@ def _status(shown: dict[str, str]) -> tuple[units.UnitName | None, ProcessStatus
         restarts=_number(shown["NRestarts"]),
         memory=_number(shown["MemoryCurrent"]),
         tasks=_number(shown["TasksCurrent"]),
+        cpu=_number(shown["CPUUsageNSec"]) / 1e9,
     )
 
 

@@ -42,7 +42,7 @@ class Message:
             return f"{about}: {self.process} failed: {self.reason}"
         if self.event == What.UNREACHED.value:
             return f"{about}: what it follows is not reached: {self.reason}"
-        if self.event == What.CERTIFICATE.value:
+        if self.event in (What.CERTIFICATE.value, What.STORAGE.value):
             return f"{about}: {self.reason}"
         if self.event == "test":
             return f"{about}: a test, asked for by {self.by}"

@@ -10,7 +10,7 @@ from receiver.ops.base import What
 from receiver.records import Record, many, own, parsed, text
 
 KEY = "notify"
-TOLD = (What.FAILED, What.LIVE, What.CRASHED, What.RUN_FAILED, What.UNREACHED, What.CERTIFICATE)
+TOLD = (What.FAILED, What.LIVE, What.CRASHED, What.RUN_FAILED, What.UNREACHED, What.CERTIFICATE, What.STORAGE)
 # Narrower than RFC 5322: what a person has, and no option of sendmail(8).
 _ADDRESS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,63}@[A-Za-z0-9][A-Za-z0-9.-]{0,250}", re.ASCII)
 

@@ -1,0 +1,89 @@
+"""Looks how large an app's data is, keeps that for whoever does not want to wait for it, and tells when little room is left.
+
+Where an app has a quota, that is done after each release, every hour where the machine has timers
+(templates/systemd/shipit-storage.timer), and by `storage:list`, `storage:quota` and `doctor`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from receiver import settings
+from receiver.errors import Failure
+from receiver.ledger.ledger import FILE_MODE, Ledger, apps
+from receiver.ops import quota
+from receiver.ops.quota import Level, Measured
+from receiver.paths import Layout
+from receiver.records import decode, encode
+from receiver.root.client import Agent
+from receiver.settings import Settings
+from receiver.story import verdict
+from receiver.system import disk
+
+
+def last(ledger: Ledger) -> Measured | None:
+    """What the last look found."""
+    try:
+        return decode(Measured, ledger.paths.measured.read_bytes(), ledger.paths.measured.name)
+    except (FileNotFoundError, Failure):
+        return None
+
+
+def measure(ledger: Ledger, agent: Agent, most: int) -> Measured:
+    """Look, and keep what was found; raises HostFault. `most`: the app's quota in MiB. Many files take a while."""
+    used = agent.measure(ledger.app)
+    with _note(ledger) as before:
+        # What has shrunk is told again when it has grown again.
+        return _keep(ledger, used, min(before, quota.level(used, most), key=lambda level: level.rank))
+
+
+def look(ledger: Ledger, agent: Agent, known: Settings) -> None:
+    """Look, and tell whoever wants to know when it has come nearer to its quota than was told."""
+    most = quota.of(ledger.state(), known)
+    if not most:
+        return
+    used = agent.measure(ledger.app)
+    level = quota.level(used, most)
+    with _note(ledger) as before:
+        _keep(ledger, used, level)
+    if level.rank > before.rank:
+        verdict.storage(ledger, quota.sentence(ledger.app, used, most))
+
+
+def warning(ledger: Ledger, known: Settings) -> str:
+    """What a push says, by the last look; "" while there is room."""
+    most = quota.of(ledger.state(), known)
+    found = last(ledger) if most else None
+    if found is None or quota.level(found.used, most) is Level.WELL:
+        return ""
+    told = quota.sentence(ledger.app, found.used, most)
+    return f"{told[0].upper()}{told[1:]}\n{quota.hint(ledger.app)}"
+
+
+def main() -> int:
+    """Look at every app that has a quota, for the timer."""
+    layout = Layout()
+    for app in apps(layout):
+        # One that is damaged, or cannot be measured, keeps nobody from looking at the others; doctor tells of it.
+        with suppress(Failure):
+            ledger, known = Ledger(layout.app(app)), settings.load(layout.settings)
+            if quota.of(ledger.state(), known):
+                with Agent.connect(layout.agent_socket) as agent:
+                    look(ledger, agent, known)
+    return 0
+
+
+@contextmanager
+def _note(ledger: Ledger) -> Iterator[Level]:
+    """Up to where people know of it, while nobody else changes that: of two who look at once, one tells."""
+    with disk.locked(ledger.paths.measured_lock, wait=True):
+        before = last(ledger)
+        yield before.told if before else Level.WELL
+
+
+def _keep(ledger: Ledger, used: int, told: Level) -> Measured:
+    found = Measured(used, time.time(), told)
+    disk.write_atomically(ledger.paths.measured, encode(found), FILE_MODE, lasts=disk.Lasts.CONTENT)
+    return found
