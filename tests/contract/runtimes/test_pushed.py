@@ -47,6 +47,7 @@ def newer() -> Iterator[Host]:
         yield machine
 
 
+@pytest.mark.host  # its fixture is this module's own
 @pytest.mark.slow
 def test_each_runtime_s_sample_is_live_on_trixie(newer: Host, tmp_path: Path) -> None:
     laptop = Client(newer, tmp_path / "laptop", key=snapshot.admin_key())
