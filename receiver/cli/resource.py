@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import click
@@ -11,6 +13,7 @@ from receiver.cli.args import PROCESS, app_argument, json_option, ledger_of
 from receiver.cli.main import Context
 from receiver.cli.ps import submit_with
 from receiver.engines import all as engines
+from receiver.engines.base import ProcessStatus
 from receiver.errors import Rejected
 from receiver.model import Change
 from receiver.names import AppName, TypeName
@@ -85,7 +88,7 @@ def report(ctx: Context, app: AppName, form: str) -> None:
                 "process": process.type,
                 "count": len(mine),
                 "memory": f"{max([0, *(one.memory for one in mine)]) / 2**20:.0f}M of {_most('memory', known)}",
-                "cpu": f"of {_most('cpu', known)}",
+                "cpu": f"{share(mine, time.time())}of {_most('cpu', known)}",
                 "tasks": f"{max([0, *(one.tasks for one in mine)])} of {_most('tasks', known)}",
             }
         )
@@ -105,6 +108,12 @@ def report(ctx: Context, app: AppName, form: str) -> None:
         return
     headings = {name: name.upper() for name in ("process", "count", "memory", "cpu", "tasks")}
     out.table(rows, headings, empty=f"{app} has no release yet.")
+
+
+def share(processes: Sequence[ProcessStatus], now: float) -> str:
+    """What the busiest process has taken of a core since it started, on average; "" where nobody counts it."""
+    shares = [100 * one.cpu / max(now - one.since, 1.0) for one in processes if one.cpu and one.since]
+    return f"{max(shares):.0f}% " if shares else ""
 
 
 def _most(what: str, known: dict[str, int]) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from receiver.cli.resource import share
+from receiver.engines.base import ProcessState, ProcessStatus
 from receiver.errors import Rejected
 from receiver.model import AppState, Check, CheckKind, Limits, Listen, ProcessType, decode_app_state
 from receiver.names import AppName, TypeName
@@ -44,3 +46,12 @@ def test_it_comes_through_the_record_and_nothing_else_does() -> None:
     for name in ("web", "web.disk", "Web.memory", "web.memory\n"):
         with pytest.raises(Corrupt):
             decode_app_state(encode(AppState(AppName("blog"), 1.0, limits=((name, 1),))))
+
+
+def test_the_busiest_process_is_shown_and_more_than_one_core_is_more_than_100_per_cent() -> None:
+    def used(cpu: float, since: float) -> ProcessStatus:
+        return ProcessStatus(7, WEB, 1, ProcessState.RUNNING, since=since, cpu=cpu)
+
+    assert share([used(5, 900.0), used(250, 900.0)], 1000.0) == "250% "
+    assert share([used(0.0, 900.0), used(3, 0.0)], 1000.0) == "" == share([], 1000.0)
+    assert share([used(0.5, 2000.0)], 1000.0) == "50% ", "a clock that was set back"
