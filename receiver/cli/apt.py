@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 import click
 
@@ -13,6 +14,7 @@ from receiver.cli.main import Context
 from receiver.errors import Rejected
 from receiver.here import typed
 from receiver.ledger.ledger import Ledger, apps
+from receiver.paths import Layout
 from receiver.system import apt, disk
 
 PATTERN = Name("package", names.package_pattern)
@@ -34,12 +36,18 @@ def allow(ctx: Context, packages: tuple[str, ...]) -> None:
     if os.geteuid():
         words = f"shipit apt:allow {' '.join(packages)}"
         raise Rejected("Packages are allowed on the server itself, by root.", hint=f"On the server: {words}")
-    known = settings.load(ctx.layout.settings).apt_allow.split()
-    if new := [name for name in packages if name not in known]:
-        text = ctx.layout.settings.read_text(encoding="utf-8") if ctx.layout.settings.exists() else ""
-        text = settings.with_line(text, "apt_allow", f'"{" ".join([*known, *new])}"')
-        disk.write_atomically(ctx.layout.settings, text.encode(), 0o644)
-    out.say(f"Apps may have installed: {' '.join([*known, *new])}. The next push asks for it.")
+    out.say(f"Apps may have installed: {' '.join(allowed(ctx.layout, packages))}. The next push asks for it.")
+
+
+def allowed(layout: Layout, packages: Sequence[str]) -> list[str]:
+    """Add to what the settings allow; returns all of it."""
+    with disk.locked(disk.roots_dir(layout.roots, 0o711) / "settings.lock", wait=True):
+        known = settings.load(layout.settings).apt_allow.split()
+        if new := [name for name in packages if name not in known]:
+            text = layout.settings.read_text(encoding="utf-8") if layout.settings.exists() else ""
+            text = settings.with_line(text, "apt_allow", f'"{" ".join([*known, *new])}"')
+            disk.write_atomically(layout.settings, text.encode(), 0o644)
+        return [*known, *new]
 
 
 @click.command()

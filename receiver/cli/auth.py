@@ -11,6 +11,7 @@ import click
 from receiver import names
 from receiver.cli import out
 from receiver.cli.args import Name, app_argument, json_option, ledger_of
+from receiver.cli.given import read_input
 from receiver.cli.main import Context
 from receiver.errors import Failure, NotFound
 from receiver.here import typed
@@ -37,7 +38,8 @@ def set_password(ctx: Context, app: AppName, visitor: str, _password: str) -> No
     if sys.stdin.isatty():
         password = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
     else:
-        password = sys.stdin.read(passwords.LONGEST + 2).removesuffix("\n")
+        hint = f"pass show {app} | ssh HOST auth:set {app} {visitor} -"
+        password = read_input(4 * passwords.MOST, hint).decode(errors="surrogateescape").removesuffix("\n")
     hashed = passwords.hashed(password)
     change(ctx, app, lambda known: {**known, visitor: hashed})
     out.say(typed(f"{visitor} may see {app}; who gives no password may not. Who may: shipit auth:list {app}"))

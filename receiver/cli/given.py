@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import select
-import time
-
 from receiver.errors import Rejected
+from receiver.system.ends import Ends, arriving
 
 PATIENCE = 60.0  # seconds without a byte
 ALTOGETHER = 600.0
@@ -17,19 +14,21 @@ def read_input(most: int, hint: str) -> bytes:
     given."""
     parts: list[bytes] = []
     size = 0
-    deadline = time.monotonic() + ALTOGETHER
-    poll = select.poll()
-    poll.register(0, select.POLLIN)
-    while True:
-        wait = min(PATIENCE, deadline - time.monotonic())
-        if wait <= 0 or not poll.poll(wait * 1000):
-            raise Rejected("Nothing came on standard input for too long.", holds="Nothing was changed.", hint=hint)
-        part = os.read(0, 65536)
-        if not part:
-            return b"".join(parts)
-        parts.append(part)
-        size += len(part)
-        if size > most:
-            raise Rejected(
-                f"More than {most // 1024} KiB came on standard input.", holds="Nothing was changed.", hint=hint
-            )
+    try:
+        for part in arriving(0, Ends(ALTOGETHER, PATIENCE)):
+            parts.append(part)
+            size += len(part)
+            if size > most:
+                raise Rejected(
+                    f"More than {most // 1024} KiB came on standard input.", holds="Nothing was changed.", hint=hint
+                )
+    except TimeoutError:
+        raise Rejected(
+            "Standard input did not come to its end: it took too long.", holds="Nothing was changed.", hint=hint
+        ) from None
+    return b"".join(parts)
+
+
+def read_line(most: int, hint: str) -> str:
+    """The line that is given, such as a password, without its end."""
+    return read_input(most, hint).decode(errors="surrogateescape").rstrip("\r\n")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import sys
 from dataclasses import replace
 
 import click
@@ -13,6 +12,7 @@ from receiver import names, settings
 from receiver.caller import Caller, Role
 from receiver.cli import out
 from receiver.cli.args import app_argument, json_option, ledger_of
+from receiver.cli.given import read_input, read_line
 from receiver.cli.main import Context, print_failure
 from receiver.engines import all as engines
 from receiver.errors import Failure, Rejected, printable
@@ -81,37 +81,38 @@ def sync(
 
     ledger = ledger_of(ctx, app)
     place = Place(ledger.paths)
-    before = now = place.read()
     if off:
         hooked(ctx, app, wanted=False)
         with ctx.connect_agent() as agent:
             agent.look_every(app, 0)
         out.say(f"{app} follows nothing any more." if place.drop() else f"{app} followed nothing.")
         return 0
-    if url:
-        now = now if now and now.url == url else elsewhere(access.checked_url(url), now)
-        now = replace(now, ref=checked_ref(ref) if ref else "", tags="")
-    elif now is None:
-        raise Rejected(f"{app} follows no repository.", hint=f"Follow one: shipit git:sync {app} URL [REF]")
-    if tags is not None:
-        if ref:
-            raise Rejected(
-                "A ref or a pattern of tags, not both.", holds="Nothing was changed.",
-                hint=f"shipit git:sync {app} {printable(now.url)} --tags {shlex.quote(tags)}",
-            )  # fmt: skip
-        now = replace(now, ref="", tags=checked_pattern(tags))
-    if before and (before.ref, before.tags) != (now.ref, now.tags):
-        # Another branch need not go on from this one.
-        now = replace(now, name="", seen="", commit="", refused="")
-    if signed is not None:
-        now = replace(now, signed=signed)
-    if every is not None:
-        now = replace(now, every=seconds(every))
-    if wait_for is not None:
-        now = replace(now, wait_for=waited(wait_for), waiting=0.0, waits_on="")
-    if wait_most is not None:
-        now = replace(now, wait_most=seconds(wait_most) or WAIT)
-    place.save(now)
+    with place.changing():
+        before = now = place.read()
+        if url:
+            now = now if now and now.url == url else elsewhere(access.checked_url(url), now)
+            now = replace(now, ref=checked_ref(ref) if ref else "", tags="")
+        elif now is None:
+            raise Rejected(f"{app} follows no repository.", hint=f"Follow one: shipit git:sync {app} URL [REF]")
+        if tags is not None:
+            if ref:
+                raise Rejected(
+                    "A ref or a pattern of tags, not both.", holds="Nothing was changed.",
+                    hint=f"shipit git:sync {app} {printable(now.url)} --tags {shlex.quote(tags)}",
+                )  # fmt: skip
+            now = replace(now, ref="", tags=checked_pattern(tags))
+        if before and (before.ref, before.tags) != (now.ref, now.tags):
+            # Another branch need not go on from this one.
+            now = replace(now, name="", seen="", commit="", refused="")
+        if signed is not None:
+            now = replace(now, signed=signed)
+        if every is not None:
+            now = replace(now, every=seconds(every))
+        if wait_for is not None:
+            now = replace(now, wait_for=waited(wait_for), waiting=0.0, waits_on="")
+        if wait_most is not None:
+            now = replace(now, wait_most=seconds(wait_most) or WAIT)
+        place.save(now)
     if url or every is not None:
         timed(ctx, app, now)
     if webhook is not None:
@@ -136,13 +137,14 @@ def hooked(ctx: Context, app: AppName, *, wanted: bool) -> None:
         )
     if not wanted and not mark.exists():
         return
-    secret = hook.secret_of(place.hook) or hook.new_secret()
-    if wanted:
-        place.write(place.hook, f"{secret.path} {secret.key}\n")
-        disk.write_atomically(mark, b"", 0o640)
-    else:
-        disk.remove_file(mark)
-        disk.remove_file(place.hook)
+    with place.changing():
+        secret = hook.secret_of(place.hook) or hook.new_secret()
+        if wanted:
+            place.write(place.hook, f"{secret.path} {secret.key}\n")
+            disk.write_atomically(mark, b"", 0o640)
+        else:
+            disk.remove_file(mark)
+            disk.remove_file(place.hook)
     with ctx.connect_agent() as agent:
         agent.proxy(app)
     if wanted:
@@ -266,10 +268,11 @@ def auth(ctx: Context, app: AppName, host: str, user: str | None, password: str 
         access.set_password(place, host, "", "")
         out.say(f"{app} asks {host} as nobody.")
         return
+    hint = f"shipit git:auth {app} {host} {user} - < PASSWORD"
     if password in (None, "-"):
-        password = sys.stdin.read(4096).rstrip("\r\n")
+        password = read_line(4096, hint)
     if not password:
-        raise Rejected("The password is empty.", hint=f"shipit git:auth {app} {host} {user} - < PASSWORD")
+        raise Rejected("The password is empty.", hint=hint)
     access.set_password(place, host, user, password)
     out.say(f"{app} asks {host} as {printable(user)}.")
 
@@ -287,7 +290,11 @@ def allow_host(ctx: Context, app: AppName, host: str) -> None:
       ssh-keyscan git.example.org | shipit git:allow-host blog -
     """
     place = Place(ledger_of(ctx, app).paths)
-    lines = sys.stdin.read(2**16).splitlines() if host == "-" else access.scan(access.host_of(host))
+    if host == "-":
+        hint = f"ssh-keyscan HOST | shipit git:allow-host {app} -"
+        lines = read_input(2**16, hint).decode(errors="surrogateescape").splitlines()
+    else:
+        lines = access.scan(access.host_of(host))
     for line in access.allow_host(place, lines):
         out.say(printable(line))
     if host != "-":
@@ -304,9 +311,11 @@ def allow_signers(ctx: Context, app: AppName, where: str) -> None:
     \b
     Example: shipit git:allow-signers blog - < allowed_signers
     """
+    hint = f"shipit git:allow-signers {app} - < FILE"
     if where != "-":
-        raise Rejected("The signers are read from standard input.", hint=f"shipit git:allow-signers {app} - < FILE")
-    count = access.allow_signers(Place(ledger_of(ctx, app).paths), sys.stdin.read(2**16).splitlines())
+        raise Rejected("The signers are read from standard input.", hint=hint)
+    lines = read_input(2**16, hint).decode(errors="surrogateescape").splitlines()
+    count = access.allow_signers(Place(ledger_of(ctx, app).paths), lines)
     out.say(f"{count} signers are allowed for {app}.")
 
 

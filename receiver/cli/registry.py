@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -11,6 +10,7 @@ from receiver import names
 from receiver.caller import Role
 from receiver.cli import out
 from receiver.cli.args import app_argument, ledger_of
+from receiver.cli.given import read_line
 from receiver.cli.main import Context
 from receiver.errors import Rejected, printable
 from receiver.names import AppName
@@ -37,9 +37,10 @@ def login(ctx: Context, everywhere: bool, words: tuple[str, ...]) -> None:
 
     *where, user = words[:-1] if words[-1:] == ("-",) else words or ("",)
     place, host, whose = _place(ctx, everywhere, where, "registry:login APP REGISTRY USER < PASSWORD")
-    password = sys.stdin.read(8192).rstrip("\r\n")
+    hint = "It comes on standard input: registry:login … < PASSWORD"
+    password = read_line(8192, hint)
     if not password:
-        raise Rejected("The password is empty.", hint="It comes on standard input: registry:login … < PASSWORD")
+        raise Rejected("The password is empty.", hint=hint)
     place.set(host, Login(user, password))
     out.say(f"{whose} {host} as {printable(user)}.")
 

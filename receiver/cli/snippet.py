@@ -8,6 +8,7 @@ import click
 
 from receiver.cli import out
 from receiver.cli.args import app_argument, json_option, ledger_of
+from receiver.cli.given import read_input
 from receiver.cli.main import Context
 from receiver.errors import Failure, NotFound, Rejected
 from receiver.ledger.ledger import FILE_MODE
@@ -35,7 +36,7 @@ def set_lines(ctx: Context, app: AppName) -> None:
     hint = f"ssh HOST nginx:set {app} < FILE    Take them away: shipit nginx:unset {app}"
     if sys.stdin.isatty():
         raise Rejected("No lines were given.", hint=hint)
-    data = sys.stdin.buffer.read(snippet.MAX_SIZE + 1)
+    data = read_input(snippet.MAX_SIZE, hint)
     try:
         found = snippet.parse(data.decode("ascii", errors="replace"))
     except Rejected as wrong:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Callable
 from dataclasses import replace
 
 import click
@@ -50,11 +51,16 @@ def mount(ctx: Context, app: AppName, what: tuple[str, str]) -> int:
     data, place = what
     if made := next((made for runtime in RUNTIMES for made in runtime.makes if f"{place}/".startswith(f"{made}/")), ""):
         raise Rejected(f"{made} is made by the build.", hint="Choose another place.")
-    mounted = [(data, place), *(pair for pair in ledger.state().storage if pair[1] != place)]
-    around = [other for _, other in mounted if other.startswith(f"{place}/") or place.startswith(f"{other}/")]
-    if around:
-        raise Rejected(f"{place} and {around[0]} lie in one another.", hint=f"shipit storage:unmount {app} {around[0]}")
-    return change(ctx, ledger, tuple(sorted(mounted)), f"mount {data}:{place}")
+
+    def with_it(before: Mounts) -> Mounts:
+        around = [other for _, other in before if other.startswith(f"{place}/") or place.startswith(f"{other}/")]
+        if around:
+            raise Rejected(
+                f"{place} and {around[0]} lie in one another.", hint=f"shipit storage:unmount {app} {around[0]}"
+            )
+        return tuple(sorted([(data, place), *(pair for pair in before if pair[1] != place)]))
+
+    return change(ctx, ledger, with_it, f"mount {data}:{place}")
 
 
 @click.command()
@@ -64,24 +70,30 @@ def mount(ctx: Context, app: AppName, what: tuple[str, str]) -> int:
 def unmount(ctx: Context, app: AppName, place: str) -> int:
     """Remove such a link from the app's next releases; the data itself stays."""
     ledger = ledger_of(ctx, app)
-    before = ledger.state().storage
-    after = tuple(pair for pair in before if pair[1] != place)
-    if after == before:
-        current = ledger.current()
-        said = current is not None and place in [other for _, other in current.storage]
-        raise NotFound(
-            f"Nothing is mounted at {place}." if not said else f"The app's own shipit.yml mounts {place}.",
-            hint=f"See what is: shipit storage:list {app}",
-        )
-    return change(ctx, ledger, after, f"unmount {place}")
+
+    def without(before: Mounts) -> Mounts:
+        after = tuple(pair for pair in before if pair[1] != place)
+        if after == before:
+            current = ledger.current()
+            said = current is not None and place in [other for _, other in current.storage]
+            raise NotFound(
+                f"Nothing is mounted at {place}." if not said else f"The app's own shipit.yml mounts {place}.",
+                hint=f"See what is: shipit storage:list {app}",
+            )
+        return after
+
+    return change(ctx, ledger, without, f"unmount {place}")
 
 
-def change(ctx: Context, ledger: Ledger, storage: Mounts, message: str) -> int:
-    """Keep what is mounted and build the live commit again with it; taken back when that does not go live."""
-    if storage == ledger.state().storage:
+def change(ctx: Context, ledger: Ledger, new: Callable[[Mounts], Mounts], message: str) -> int:
+    """Keep what is mounted and build the live commit again with it; taken back when that does not go live.
+
+    `new` is asked in the app's turn, of what is mounted then; what it refuses keeps nobody waiting for the turn."""
+    if new(ledger.state().storage) == ledger.state().storage:
         out.say("Nothing changes: it is so already.")
         return 0
     with Submission(ctx.layout, ledger, ctx.caller) as submission:
+        storage = new(ledger.state().storage)
         current = ledger.current()
         if current is None or current.origin is None:
             ledger.change_state(lambda state: replace(state, storage=storage))

@@ -15,6 +15,7 @@ import click
 
 from receiver.cli import out
 from receiver.cli.args import APP, app_argument, json_option, ledger_of
+from receiver.cli.given import read_input
 from receiver.cli.main import Context, become_shipit
 from receiver.errors import Failure, HostFault, Rejected
 from receiver.ledger.ledger import Ledger, apps
@@ -333,10 +334,7 @@ def standard_input(
     """All of it, within the limit; raises Rejected when a person sits there."""
     if sys.stdin.isatty():
         raise Rejected(nothing, hint=hint)
-    data = sys.stdin.buffer.read(MAX_PEM + 1)
-    if len(data) > MAX_PEM:
-        raise Rejected(f"What was given is larger than {MAX_PEM // 1024} KiB.", holds="Nothing was changed.")
-    return data
+    return read_input(MAX_PEM, hint)
 
 
 def untarred(data: bytes) -> bytes:

@@ -8,14 +8,20 @@ from __future__ import annotations
 import gc
 import socket
 from http.server import BaseHTTPRequestHandler
+from io import BufferedReader
+from typing import cast
 
 from receiver.cli.pull import by_itself
 from receiver.names import AppName
 from receiver.paths import Layout
 from receiver.sources.pull.hook import MAX_BODY, app_of, is_signed, secret_of
 from receiver.sources.pull.wish import Place
+from receiver.system.ends import Ends
 from receiver.system.journal import lines_may_be_lost
 from receiver.system.listener import FIRST_FD, IDLE, fork_for_each
+from receiver.system.transfer import bounded
+
+LONGEST = 30.0  # seconds of a request, which nginx passes on as a whole
 
 
 def main() -> None:
@@ -29,7 +35,7 @@ def main() -> None:
 
 def serve(connection: socket.socket, layout: Layout = Layout()) -> int:  # noqa: B008
     """In a process of its own: answer one request, then look if it was a hook; returns an exit code."""
-    connection.settimeout(30)
+    connection.settimeout(LONGEST)
     asked = Request(connection, layout)
     connection.close()
     return by_itself(layout, asked.app, "webhook", waits=True) if asked.app else 0
@@ -38,12 +44,15 @@ def serve(connection: socket.socket, layout: Layout = Layout()) -> int:  # noqa:
 class Request(BaseHTTPRequestHandler):
     """Answers by being made. `app` is whose hook it was, "" if it was none."""
 
-    timeout = 30
     server_version, sys_version = "shipit", ""
 
     def __init__(self, connection: socket.socket, layout: Layout) -> None:
         self.app, self._layout = AppName(""), layout
         super().__init__(connection, "nginx", None)  # type: ignore[arg-type]
+
+    def setup(self) -> None:
+        super().setup()
+        self.rfile = bounded(cast(BufferedReader, self.rfile), self.connection, Ends(LONGEST, LONGEST))
 
     def do_POST(self) -> None:
         found = app_of(self.path)

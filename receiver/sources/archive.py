@@ -23,6 +23,7 @@ from receiver.sources.git.receive import Check, received
 from receiver.sources.git.repository import Git
 from receiver.sources.limits import Limits, too_large
 from receiver.system.detach import detach
+from receiver.system.ends import Ends, arriving, why
 from receiver.system.run import PIPE, Program, ended, find, start
 
 # What an archive begins with (tar: at 257).
@@ -31,6 +32,8 @@ MAGIC = {
     b"!<arch>\ndebian-binary": "deb", b"\xed\xab\xee\xdb": "rpm",
 }  # fmt: skip
 KINDS = ("tar", *MAGIC.values())
+# Seconds that what is sent may take: without a byte, as an image that is packed while it is sent, and for all of it.
+SILENCE, LONGEST = 600.0, 3600.0
 USTAR = slice(257, 262)
 CHUNK = 2**18
 # Of the process that reads it: more than any archive of an app within its limits needs.
@@ -94,11 +97,14 @@ def spooled(source: int, folder: Path, limit: int) -> Iterator[tuple[IO[bytes], 
 
     with tempfile.TemporaryFile(dir=folder) as file:
         size = 0
-        while chunk := os.read(source, CHUNK):
-            size += len(chunk)
-            if size > limit:
-                raise too_large("The archive", limit)
-            file.write(chunk)
+        try:
+            for chunk in arriving(source, Ends(LONGEST, SILENCE), CHUNK):
+                size += len(chunk)
+                if size > limit:
+                    raise too_large("The archive", limit)
+                file.write(chunk)
+        except TimeoutError as error:
+            raise Rejected(f"What was sent is not whole: {why(error)}.", holds="Nothing was changed.") from error
         file.flush()
         file.seek(0)
         yield file, size

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import re
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from typing import IO
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from receiver.errors import HostFault, Rejected
 from receiver.sources.limits import too_large
+from receiver.system.ends import Ends, why
+from receiver.system.transfer import answered
 
 REDIRECTS = 5
 SILENCE, LONGEST = 60.0, 1800.0  # seconds: without a byte, and for all of it
@@ -33,23 +34,20 @@ def downloaded(url: str, sha256: str, folder: Path, limit: int) -> Iterator[tupl
 
     wanted = digest_of(sha256)
     with tempfile.TemporaryFile(dir=folder) as file:
-        ends = time.monotonic() + LONGEST
         found = hashlib.sha256()
         size = 0
-        connection, answer = opened(url, http=bool(wanted))
+        connection, answer = opened(url, Ends(LONGEST, SILENCE), http=bool(wanted))
         try:
             while chunk := answer.read(CHUNK):
                 size += len(chunk)
                 if size > limit:
                     raise too_large("The archive", limit)
-                if time.monotonic() > ends:
-                    raise HostFault(f"The archive took longer than {LONGEST / 60:.0f} minutes.")
                 found.update(chunk)
                 file.write(chunk)
             if answer.length:
                 raise HostFault(f"The archive was cut off: {answer.length} bytes are missing.", hint="Try again.")
         except (OSError, HTTPException) as error:
-            raise HostFault(f"The archive was cut off ({_why(error)}).", hint="Try again.") from error
+            raise HostFault(f"The archive was cut off ({why(error)}).", hint="Try again.") from error
         finally:
             connection.close()
         if wanted and found.hexdigest() != wanted:
@@ -70,26 +68,15 @@ def digest_of(text: str) -> str:
     return match[1].lower() if match else ""
 
 
-def opened(url: str, *, http: bool, accept: str = "*/*") -> tuple[HTTPConnection, HTTPResponse]:
+def opened(url: str, ends: Ends, *, http: bool, accept: str = "*/*") -> tuple[HTTPConnection, HTTPResponse]:
     """The answer with the content, behind redirects. `http`: whether that is enough on the way, too; `accept`: the kind of
-    content that is asked for."""
-    import ssl
-
+    content that is asked for; `ends`: when all of it has to be here."""
     for _ in range(REDIRECTS + 1):
         parts = checked(url, http=http)
-        host = parts.hostname or ""
-        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        connection = (
-            HTTPSConnection(host, parts.port, timeout=SILENCE, context=ssl.create_default_context())
-            if parts.scheme == "https"
-            else HTTPConnection(host, parts.port, timeout=SILENCE)
-        )
         try:
-            connection.request("GET", path, headers={"User-Agent": "shipit", "Accept": accept, "Connection": "close"})
-            answer = connection.getresponse()
+            connection, answer = answered(parts, ends, {"Accept": accept})
         except (OSError, HTTPException, ValueError) as error:
-            connection.close()
-            raise HostFault(f"{shown(url)} could not be fetched: {_why(error)}.") from error
+            raise HostFault(f"{shown(url)} could not be fetched: {why(error)}.") from error
         if answer.status == 200:
             return connection, answer
         place = answer.getheader("Location")
@@ -122,7 +109,3 @@ def checked(url: str, *, http: bool) -> SplitResult:
 def shown(url: str) -> str:
     """Without what may be a secret: the query, and a user."""
     return url.partition("?")[0].partition("#")[0].rpartition("@")[2][:200]
-
-
-def _why(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)[:200] or type(error).__name__

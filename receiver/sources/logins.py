@@ -42,17 +42,19 @@ class Logins:
 
     def set(self, host: str, login: Login | None) -> None:
         """Ask `host` so from now on; None: as nobody."""
-        known = self.all()
-        if login is None:
-            known.pop(host, None)
-        else:
+        if login is not None:
             # What was no UTF-8 has come as half a letter, and could not be sent.
             if any(c < " " or c == "\x7f" or "\ud800" <= c <= "\udfff" for c in login.user + login.password):
                 raise Rejected("A user's name and a password are one line of UTF-8.")
             if ":" in login.user:
                 raise Rejected("A user's name has no colon.")
-            known[host] = login
-        disk.write_atomically(self._path, json.dumps(known, indent=1).encode() + b"\n", 0o600)
+        with disk.locked(self._path.with_suffix(".lock"), wait=True):
+            known = self.all()
+            if login is None:
+                known.pop(host, None)
+            else:
+                known[host] = login
+            disk.write_atomically(self._path, json.dumps(known, indent=1).encode() + b"\n", 0o600)
 
 
 def login_for(layout: Layout, paths: AppPaths, host: str) -> Login | None:

@@ -10,12 +10,13 @@ from typing import Any
 from urllib.parse import urljoin
 
 from receiver.errors import HostFault, NotFound, Rejected
-from receiver.sources.download import opened, shown
+from receiver.sources.download import SILENCE, opened, shown
+from receiver.system.ends import Ends
 
 INDEX = "https://pypi.org/simple"
 # The server's own, where its builds have one.
 TOLD_BY = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL")
-LONGEST = 2**26
+LARGEST, LONGEST = 2**26, 300.0  # bytes and seconds of a list of files
 _WANTED = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9._-]{0,100}[A-Za-z0-9])?)==([0-9][A-Za-z0-9.+!]{0,63})", re.ASCII)
 _ACCEPT = "application/vnd.pypi.simple.v1+json"
 
@@ -46,10 +47,10 @@ def found(wanted: str, environment: Mapping[str, str]) -> tuple[str, str]:
 
 
 def _files(page: str) -> list[dict[str, Any]]:
-    connection, answer = opened(page, http=False, accept=_ACCEPT)
+    connection, answer = opened(page, Ends(LONGEST, SILENCE), http=False, accept=_ACCEPT)
     try:
-        raw = answer.read(LONGEST + 1)
-        said = json.loads(raw) if len(raw) <= LONGEST else None
+        raw = answer.read(LARGEST + 1)
+        said = json.loads(raw) if len(raw) <= LARGEST else None
     except (OSError, HTTPException) as error:
         raise HostFault(f"{shown(page)} was cut off.", hint="Try again.") from error
     except (ValueError, RecursionError):

@@ -11,11 +11,10 @@ import hashlib
 import json
 import platform
 import re
-import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 from urllib.parse import SplitResult, quote, urljoin, urlsplit
@@ -24,6 +23,8 @@ from receiver.errors import Denied, HostFault, NotFound, Rejected, printable
 from receiver.sources.download import CHUNK, LONGEST, REDIRECTS, SILENCE
 from receiver.sources.limits import too_large
 from receiver.sources.oci import CONFIG, LAYER, MANIFEST, PROCESSORS, Layout
+from receiver.system.ends import Ends, why
+from receiver.system.transfer import answered
 
 HUB, HUB_API = "docker.io", "registry-1.docker.io"
 LIST_TYPES = (
@@ -31,7 +32,7 @@ LIST_TYPES = (
     "application/vnd.docker.distribution.manifest.list.v2+json",
 )
 TYPES = (MANIFEST, "application/vnd.docker.distribution.manifest.v2+json")
-MAX_JSON = 2**22
+MAX_JSON, SMALL = 2**22, 120.0  # bytes and seconds of a description
 # A registry on this machine may speak http, as docker has it.
 NEAR = re.compile(r"(localhost|127\.[0-9.]+|\[::1\])(:[0-9]+)?")
 _HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]{0,250}[A-Za-z0-9])?|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?", re.ASCII)
@@ -139,7 +140,7 @@ class Registry:
     wanted: Reference
     login: Login | None
     _token: str = field(default="", repr=False)
-    _ends: float = field(default_factory=lambda: time.monotonic() + LONGEST)
+    _ends: Ends = field(default_factory=lambda: Ends(LONGEST, SILENCE))
 
     def manifest(self) -> tuple[str, dict[str, Any]]:
         """What the reference leads to on this machine's processor, and the digest that was asked for or found."""
@@ -158,7 +159,7 @@ class Registry:
 
     def small(self, kind: str, what: str) -> bytes:
         """A description, checked where it is named by its digest."""
-        with self._answer(kind, what) as answer:
+        with self._answer(kind, what, self._ends.within(SMALL)) as answer:
             try:
                 raw = answer.read(MAX_JSON + 1)
             except (OSError, HTTPException) as error:
@@ -170,17 +171,17 @@ class Registry:
     def blob(self, digest: str, size: int) -> Iterator[bytes]:
         """A layer, in parts; raises HostFault when it is not what its digest says."""
         found, left = hashlib.sha256(), size
-        with self._answer("blobs", digest) as answer:
+        with self._answer("blobs", digest, self._ends) as answer:
             try:
                 while chunk := answer.read(CHUNK):
                     left -= len(chunk)
-                    if left < 0 or time.monotonic() > self._ends:
+                    if left < 0:
                         break
                     found.update(chunk)
                     yield chunk
             except (OSError, HTTPException) as error:
                 raise _cut(self.wanted.host) from error
-        if left > 0 or time.monotonic() > self._ends:
+        if left > 0:
             raise _cut(self.wanted.host)
         if left or f"sha256:{found.hexdigest()}" != digest:
             raise HostFault(
@@ -188,17 +189,17 @@ class Registry:
             )
 
     @contextmanager
-    def _answer(self, kind: str, what: str) -> Iterator[HTTPResponse]:
+    def _answer(self, kind: str, what: str, ends: Ends) -> Iterator[HTTPResponse]:
         host = HUB_API if self.wanted.host == HUB else self.wanted.host
         scheme = "http" if NEAR.fullmatch(host) else "https"
         url = f"{scheme}://{host}/v2/{self.wanted.name}/{kind}/{what}"
         headers = {"Accept": ", ".join((*TYPES, *LIST_TYPES)) if kind == "manifests" else "*/*"}
-        connection, answer, own = self._ask(url, {**headers, **self._authority()})
+        connection, answer, own = self._ask(url, {**headers, **self._authority()}, ends)
         try:
             # Who is asked behind a redirect does not say where the registry's password is to go.
             if answer.status == 401 and own and self._logs_in(answer.getheader("WWW-Authenticate") or ""):
                 connection.close()
-                connection, answer, own = self._ask(url, {**headers, **self._authority()})
+                connection, answer, own = self._ask(url, {**headers, **self._authority()}, ends)
             if answer.status in (401, 403):
                 raise Denied(
                     f"{self.wanted.host} does not give {self.wanted.name} to "
@@ -226,12 +227,14 @@ class Registry:
         elif kind.lower() == "bearer":
             said = dict(_PARAMETER.findall(told))
             realm = said.get("realm", "")
-            near = NEAR.fullmatch(self.wanted.host)
-            if not realm.startswith("https://") and not (near and NEAR.fullmatch(self._parts(realm).netloc)):
+            near = self._parts(f"http://{self.wanted.host}").hostname if NEAR.fullmatch(self.wanted.host) else ""
+            if not realm.startswith("https://") and (self._parts(realm).hostname or None) != near:
                 raise HostFault(f"{self.wanted.host} asks to log in where nothing is encrypted.")
             words = {"service": said.get("service", ""), "scope": f"repository:{self.wanted.name}:pull"}
             query = "&".join(f"{key}={quote(value)}" for key, value in words.items() if value)
-            connection, answer, _ = self._ask(f"{realm}?{query}", {"Authorization": basic} if basic else {})
+            connection, answer, _ = self._ask(
+                f"{realm}?{query}", {"Authorization": basic} if basic else {}, self._ends.within(SMALL)
+            )
             try:
                 found = _json(answer.read(MAX_JSON), self.wanted.host) if answer.status == 200 else {}
             except (OSError, HTTPException) as error:
@@ -252,30 +255,20 @@ class Registry:
             pass
         raise HostFault(f"{self.wanted.host} leads to what is no address.", holds="Nothing was changed.")
 
-    def _ask(self, url: str, headers: Mapping[str, str]) -> tuple[HTTPConnection, HTTPResponse, bool]:
+    def _ask(self, url: str, headers: Mapping[str, str], ends: Ends) -> tuple[HTTPConnection, HTTPResponse, bool]:
         """The answer behind redirects, and whether it is the first host's; another one is told no secret."""
-        import ssl
-
         first = parts = self._parts(url)
         for _ in range(REDIRECTS + 1):
-            if parts.scheme != first.scheme and parts.scheme != "https":
+            # One that speaks http may lead elsewhere on its own host only: not to what nobody but this machine reaches.
+            if parts.scheme != "https" and (parts.scheme, parts.hostname) != (first.scheme, first.hostname):
                 raise HostFault(f"{self.wanted.host} leads to where nothing is encrypted.")
             same = parts.netloc == first.netloc
             own = {key: value for key, value in headers.items() if same or key != "Authorization"}
-            connection = (
-                HTTPSConnection(parts.hostname or "", parts.port, timeout=SILENCE, context=ssl.create_default_context())
-                if parts.scheme == "https"
-                else HTTPConnection(parts.hostname or "", parts.port, timeout=SILENCE)
-            )
-            path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
             try:
-                connection.request("GET", path, headers={"User-Agent": "shipit", "Connection": "close", **own})
-                answer = connection.getresponse()
+                connection, answer = answered(parts, ends, own)
             except (OSError, HTTPException, ValueError) as error:
-                connection.close()
-                why = getattr(error, "strerror", None) or str(error)[:200] or type(error).__name__
                 raise HostFault(
-                    f"{parts.netloc[:100]} cannot be reached: {why}.", holds="Nothing was changed."
+                    f"{parts.netloc[:100]} cannot be reached: {why(error)}.", holds="Nothing was changed."
                 ) from error
             place = answer.getheader("Location")
             if answer.status not in (301, 302, 303, 307, 308) or not place:

@@ -184,5 +184,4 @@ class Pull:
 
     def _save(self, change: Callable[[Follow], Follow]) -> None:
         """Of what is kept by now: somebody may have changed meanwhile what is followed, or ended it."""
-        if (now := self._place.read()) is not None:
-            self._place.save(change(now))
+        self._place.change(change)

@@ -4,7 +4,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +40,23 @@ def layout(tmp_path: Path) -> Layout:
     return layout
 
 
+@pytest.fixture
+def stdin() -> Iterator[Callable[[bytes], None]]:
+    """Gives what comes on standard input from now on."""
+    kept = os.dup(0)
+
+    def give(data: bytes) -> None:
+        given = os.memfd_create("given")
+        os.write(given, data)
+        os.lseek(given, 0, os.SEEK_SET)
+        os.dup2(given, 0)
+        os.close(given)
+
+    yield give
+    os.dup2(kept, 0)
+    os.close(kept)
+
+
 @pytest.mark.parametrize("role", [Role.VIEW, Role.DEPLOY])
 def test_every_command_above_a_role_is_refused_to_it(
     role: Role, layout: Layout, capsys: pytest.CaptureFixture[str]
@@ -63,7 +80,9 @@ def test_a_scale_before_the_first_push_is_kept_for_it(
     assert Ledger(layout.app(BLOG)).state().formation == (("web", 2), ("worker", 3))
 
 
-def test_a_certificate_that_is_refused_switches_no_https_on(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_certificate_that_is_refused_switches_no_https_on(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, stdin: Callable[[bytes], None]
+) -> None:
     given: list[bytes] = []
 
     class Refuses:
@@ -78,7 +97,7 @@ def test_a_certificate_that_is_refused_switches_no_https_on(layout: Layout, monk
     monkeypatch.setattr("receiver.cli.tls.become_shipit", lambda: None)
     for before in (Https.OFF, Https.ON):
         ledger.change_state(lambda state, https=before: replace(state, https=https))
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"nonsense")))
+        stdin(b"nonsense")
         assert run(["certs:add", "blog"], LOCAL_ADMIN, layout) == 2
         assert ledger.state().https is before
     assert given == [b"nonsense"] * 2
@@ -98,7 +117,9 @@ def test_another_repository_to_follow_takes_no_check_away(layout: Layout, monkey
     )
 
 
-def test_two_who_set_passwords_at_once_are_both_heard(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_who_set_passwords_at_once_are_both_heard(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, stdin: Callable[[bytes], None]
+) -> None:
     class NoAgent:
         connect = classmethod(lambda cls, socket: nullcontext(cls()))
 
@@ -113,7 +134,7 @@ def test_two_who_set_passwords_at_once_are_both_heard(layout: Layout, monkeypatc
     monkeypatch.setattr("receiver.root.client.Agent", NoAgent)
     monkeypatch.setattr(passwords, "proxy_group", os.getgid)
     monkeypatch.setattr(auth, "queued", after_another)
-    monkeypatch.setattr(sys, "stdin", io.StringIO("s3cret\n"))
+    stdin(b"s3cret\n")
     assert run(["auth:set", "blog", "alice", "-"], LOCAL_ADMIN, layout) == 0
     assert set(passwords.visitors(Ledger(layout.app(BLOG)))) == {"alice", "bob"}
     assert run(["auth:remove", "blog", "alice"], LOCAL_ADMIN, layout) == 0

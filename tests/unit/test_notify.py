@@ -26,6 +26,8 @@ from receiver.ops.notify.ways import Apprise, Command, Email, Program, Webhook, 
 from receiver.records import plain
 from receiver.runtimes.read import read_manifest
 from receiver.settings import Settings
+from receiver.system import transfer
+from receiver.system.ends import Ends
 
 URL = "http://blog.example.org"
 
@@ -131,10 +133,10 @@ def test_a_name_is_resolved_once_so_that_it_cannot_lead_elsewhere_the_second_tim
         asked.append(host)
         return [(2, 1, 6, "", ("127.0.0.1" if len(asked) > 1 else "93.184.216.34", port))]
 
-    monkeypatch.setattr(ways.socket, "getaddrinfo", resolve)
-    assert address_of("hook.example.org", 80, free=False) == ("93.184.216.34", 80)
+    monkeypatch.setattr(transfer.socket, "getaddrinfo", resolve)
+    assert address_of("hook.example.org", 80, free=False, ends=Ends(60, 60)) == ("93.184.216.34", 80)
     connected: list[Any] = []
-    monkeypatch.setattr(ways.socket, "create_connection", lambda address, *rest: connected.append(address) or 1 / 0)
+    monkeypatch.setattr(transfer.socket, "create_connection", lambda address, *rest: connected.append(address) or 1 / 0)
     asked.clear()
     with pytest.raises(ZeroDivisionError):
         Webhook("http://hook.example.org/").send(told)

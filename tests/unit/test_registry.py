@@ -21,6 +21,7 @@ from receiver.sources.limits import Limits
 from receiver.sources.logins import Logins
 from receiver.sources.oci import CONFIG, LAYER, MANIFEST, PROCESSORS
 from receiver.sources.registry import Login, Reference, host_of, pulled, reference
+from receiver.system.ends import Ends
 
 D = "sha256:" + "ab" * 32
 HERE = PROCESSORS.get(platform.machine(), platform.machine())
@@ -70,8 +71,8 @@ def digest(raw: bytes) -> str:
 class Registry(ThreadingHTTPServer):
     """Serves one image to `ann`, its blobs from another port as registries with a store elsewhere do."""
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, address: str = "127.0.0.1") -> None:
+        super().__init__((address, 0), Handler)
         self.blobs: dict[str, bytes] = {}
         self.asked: list[tuple[str, str]] = []
         self.elsewhere, self.realm, self.place = "", "", ""
@@ -93,7 +94,7 @@ class Registry(ThreadingHTTPServer):
 
     @property
     def host(self) -> str:
-        return f"127.0.0.1:{self.server_address[1]}"
+        return "{}:{}".format(*self.server_address[:2])
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -189,13 +190,27 @@ def test_who_is_asked_behind_a_redirect_does_not_say_where_the_password_goes(
     assert other.asked and not any(authority for _, authority in other.asked)
 
 
+def test_a_registry_of_this_machine_leads_by_http_to_its_own_host_alone(registry: Registry, tmp_path: Path) -> None:
+    with Registry("127.0.0.2") as other:
+        threading.Thread(target=other.serve_forever, args=(0.02,), daemon=True).start()
+        other.blobs = registry.blobs
+        registry.elsewhere = other.host
+        with pytest.raises(HostFault, match="leads to where nothing is encrypted"):
+            fetched(registry, tmp_path)
+        registry.elsewhere, registry.realm = "", f"http://{other.host}/token"
+        with pytest.raises(HostFault, match="asks to log in where nothing is encrypted"):
+            fetched(registry, tmp_path)
+        other.shutdown()
+    assert not other.asked
+
+
 @pytest.mark.parametrize("url", ["http://[", "http://127.0.0.1:99999/", "http://127.0.0.1:0/", "http://127.0.0.1:x/"])
 def test_a_registry_that_leads_to_no_address_is_told(registry: Registry, tmp_path: Path, url: str) -> None:
     registry.place = url
     with pytest.raises(HostFault, match="leads to what is no address"):
         fetched(registry, tmp_path)
     with pytest.raises(Rejected, match="does not fetch"):
-        opened(f"http://{registry.host}/x.tar", http=True)
+        opened(f"http://{registry.host}/x.tar", Ends(60, 60), http=True)
     registry.place, registry.realm = "", url
     with pytest.raises(HostFault, match="leads to what is no address"):
         fetched(registry, tmp_path)

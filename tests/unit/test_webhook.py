@@ -64,6 +64,22 @@ def answer(layout: Layout, raw: bytes) -> bytes:
     return found
 
 
+@pytest.mark.parametrize("at_once", [b"", b"POST /.shipit/hook/blog/x HTTP/1.0\r\nX: "])
+def test_who_asks_slowly_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: bytes) -> None:
+    monkeypatch.setattr(webhook, "LONGEST", 0.5)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        thread = threading.Thread(target=webhook.serve, args=(theirs, Layout(tmp_path)))
+        thread.start()
+        ours.sendall(at_once)
+        for _ in range(600):
+            thread.join(0.05)
+            if not thread.is_alive():
+                return
+            ours.sendall(b"a")
+    pytest.fail("it waits")
+
+
 @pytest.mark.parametrize(
     ("raw", "status"),
     [

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import http.client
 import ipaddress
 import os
 import shlex
 import socket
-import ssl
 import threading
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -21,7 +20,9 @@ from receiver.ledger.ledger import Ledger
 from receiver.ops.notify.message import Message, headers, mail
 from receiver.root.client import Agent
 from receiver.root.oneoff import run_unwatched
+from receiver.system.ends import Ends, why
 from receiver.system.run import find, run
+from receiver.system.transfer import addresses, answered
 
 # Seconds for one request; the pauses before a second and a third one. All of it ends long before story/verdict.py's LIMIT.
 REQUEST, PAUSES = 10.0, (1.0, 5.0)
@@ -56,8 +57,8 @@ class Webhook:
                 status = self._post(message)
                 trouble = f"it answered {status}"
                 again = status in (408, 425, 429) or status >= 500
-            except (OSError, http.client.HTTPException) as error:
-                trouble, again = f"{getattr(error, 'strerror', None) or type(error).__name__}", True
+            except (OSError, HTTPException) as error:
+                trouble, again = why(error), True
             else:
                 if 200 <= status < 300:
                     return f"it answered {status}"
@@ -69,33 +70,15 @@ class Webhook:
 
     def _post(self, message: Message) -> int:
         """The status of one request. No redirect is followed, and of the answer nothing else is read."""
-        parts = urlsplit(self.url)
+        parts, ends = urlsplit(self.url), Ends(REQUEST, REQUEST)
         host = parts.hostname or ""
-        address = address_of(
-            host, parts.port or (443 if parts.scheme == "https" else 80), self.free or host in self.allowed
-        )
-        connection = _Pinned(parts.scheme == "https", host, address)
-        try:
-            target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-            connection.request(
-                "POST", target, message.body, {"Host": parts.netloc.rpartition("@")[2], **headers(message, self.secret)}
-            )
-            return connection.getresponse().status
-        finally:
-            connection.close()
-
-
-class _Pinned(http.client.HTTPConnection):
-    """A connection to the very address that was looked at: the name is not resolved a second time."""
-
-    def __init__(self, secure: bool, host: str, address: tuple[str, int]) -> None:
-        super().__init__(host, address[1], timeout=REQUEST)
-        self._secure, self._address = secure, address
-
-    def connect(self) -> None:
-        self.sock = socket.create_connection(self._address, REQUEST)
-        if self._secure:
-            self.sock = ssl.create_default_context().wrap_socket(self.sock, server_hostname=self.host)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        # The very address that was looked at: the name is not resolved a second time.
+        address = address_of(host, port, self.free or host in self.allowed, ends)
+        named = {"Host": parts.netloc.rpartition("@")[2], **headers(message, self.secret)}
+        connection, answer = answered(parts, ends, named, method="POST", body=message.body, address=address)
+        connection.close()
+        return answer.status
 
 
 def web_address(url: str) -> str:
@@ -110,12 +93,11 @@ def web_address(url: str) -> str:
     return url
 
 
-def address_of(host: str, port: int, free: bool) -> tuple[str, int]:
+def address_of(host: str, port: int, free: bool, ends: Ends) -> tuple[str, int]:
     """The first address of a host that may be asked; raises OSError, or Rejected if it has none but private ones."""
-    found = [info[4] for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
-    for address in found:
-        if free or is_public(str(address[0])):
-            return str(address[0]), port
+    for address in addresses(host, port, ends):
+        if free or is_public(address[0]):
+            return address
     raise Rejected(
         f"{host} has no public address, and an app's webhook is not sent to others.",
         hint="An administrator allows it, in /etc/shipit/shipit.yml:  notify: {allow: HOST}",

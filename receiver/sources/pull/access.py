@@ -55,15 +55,15 @@ def make_key(place: Place, app: str, *, again: bool) -> str:
             f"{app} has a deploy key already.",
             hint=f"See it: shipit git:public-key {app}    Another: shipit git:generate-deploy-key {app} --force",
         )
-    place.make()
-    new = place.dir / "key.new"
-    for left in (new, new.with_suffix(".new.pub")):
-        disk.remove_file(left)
-    comment = f"{app}@{socket.gethostname()}"
-    run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", new])
-    new.rename(place.key)
-    new.with_suffix(".new.pub").rename(place.public_key)
-    disk.fsync_dir(place.dir)
+    with place.changing():
+        new = place.dir / "key.new"
+        for left in (new, new.with_suffix(".new.pub")):
+            disk.remove_file(left)
+        comment = f"{app}@{socket.gethostname()}"
+        run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", new])
+        new.rename(place.key)
+        new.with_suffix(".new.pub").rename(place.public_key)
+        disk.fsync_dir(place.dir)
     return public_key(place, app)
 
 
@@ -79,10 +79,11 @@ def set_password(place: Place, host: str, user: str, password: str) -> None:
     for value in (user, password):
         if any(c < " " or c == "\x7f" for c in value):
             raise Rejected("A user's name or a password is one line.")
-    kept = [line for line in place.lines(place.credentials) if urlsplit(line).netloc.rpartition("@")[2] != host]
-    if user:
-        kept.append(f"https://{quote(user, safe='')}:{quote(password, safe='')}@{host}")
-    place.write(place.credentials, "".join(f"{line}\n" for line in kept))
+    with place.changing():
+        kept = [line for line in place.lines(place.credentials) if urlsplit(line).netloc.rpartition("@")[2] != host]
+        if user:
+            kept.append(f"https://{quote(user, safe='')}:{quote(password, safe='')}@{host}")
+        place.write(place.credentials, "".join(f"{line}\n" for line in kept))
 
 
 def scan(host: str) -> list[str]:
@@ -104,10 +105,11 @@ def allow_host(place: Place, lines: list[str]) -> list[str]:
                 f"This is no line of a known_hosts file: {line[:60]!a}", hint="HOST TYPE KEY, as ssh-keyscan has it"
             )
     hosts = {line.split(" ", 1)[0] for line in lines}
-    kept = [line for line in place.lines(place.known_hosts) if line.split(" ", 1)[0] not in hosts]
     text = "".join(f"{line}\n" for line in lines)
     shown = run(["ssh-keygen", "-l", "-f", "-"], input=text.encode())
-    place.write(place.known_hosts, "".join(f"{line}\n" for line in kept) + text)
+    with place.changing():
+        kept = [line for line in place.lines(place.known_hosts) if line.split(" ", 1)[0] not in hosts]
+        place.write(place.known_hosts, "".join(f"{line}\n" for line in kept) + text)
     return shown.out.splitlines()
 
 

@@ -18,10 +18,12 @@ from receiver.errors import HostFault, Rejected
 from receiver.names import Oid
 from receiver.sources.download import checked, shown
 from receiver.sources.pull.wish import Place
+from receiver.system.ends import Ends, why
+from receiver.system.transfer import answered
 
 COMMIT = "{commit}"
 MOST = 2**20
-SILENCE = 20.0  # seconds
+SILENCE, LONGEST = 20.0, 60.0  # seconds: without a byte, and for all of it
 _URL = re.compile(r"https?://", re.IGNORECASE)
 
 
@@ -68,25 +70,18 @@ def asked(place: Place, url: str, commit: Oid) -> tuple[Verdict, str]:
     With the password that the app has for this host (git:auth), if it has one. No redirect is followed: it would
     take that along.
     """
-    import ssl
-    from http.client import HTTPSConnection
-
     parts = checked(url.replace(COMMIT, commit), http=False)
-    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    headers = {"User-Agent": "shipit", "Accept": "application/json, text/plain;q=0.9, */*;q=0.1", "Connection": "close"}
+    headers = {"Accept": "application/json, text/plain;q=0.9, */*;q=0.1"}
     if password := _password(place, parts.netloc):
         headers["Authorization"] = f"Bearer {password}"
-    connection = HTTPSConnection(
-        parts.hostname or "", parts.port, timeout=SILENCE, context=ssl.create_default_context()
-    )
     try:
-        connection.request("GET", path, headers=headers)
-        answer = connection.getresponse()
-        raw = answer.read(MOST + 1)
+        connection, answer = answered(parts, Ends(LONGEST, SILENCE), headers)
+        try:
+            raw = answer.read(MOST + 1)
+        finally:
+            connection.close()
     except (OSError, HTTPException, ValueError) as error:
-        raise HostFault(f"{shown(url)} could not be asked: {str(error)[:200] or type(error).__name__}.") from error
-    finally:
-        connection.close()
+        raise HostFault(f"{shown(url)} could not be asked: {why(error)}.") from error
     if answer.status in (404, 422):
         return Verdict.PENDING, f"it answers {answer.status}"  # a commit that it has not heard of yet
     if answer.status != 200:

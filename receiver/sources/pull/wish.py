@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -115,13 +117,28 @@ class Place:
         except FileNotFoundError:
             return None
 
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """For the time of a block, whoever else reads one of these files and writes it again waits."""
+        self.make()
+        with disk.locked(self.dir / "changing", wait=True):
+            yield
+
     def save(self, follow: Follow) -> None:
+        """For whoever is `changing`, if it was read before."""
         self.make()
         disk.write_atomically(self._record, encode(follow), 0o600)
 
+    def change(self, change: Callable[[Follow], Follow]) -> None:
+        """Change what is kept by now; nothing if the app follows nothing."""
+        with self.changing():
+            if (now := self.read()) is not None:
+                self.save(change(now))
+
     def drop(self) -> bool:
         """Follow nothing any more; keys and passwords stay."""
-        return disk.remove_file(self._record)
+        with self.changing():
+            return disk.remove_file(self._record)
 
     def write(self, path: Path, text: str) -> None:
         self.make()
