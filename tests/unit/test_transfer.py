@@ -89,7 +89,9 @@ def test_a_registry_whose_description_drips_is_left(
         Registry(Reference(dripping(at_once).host, "team/shop", "7"), None).manifest()
 
 
-def test_a_registry_whose_layer_drips_is_left(dripping: Callable[[bytes], Dripping], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_registry_whose_layer_drips_is_left(
+    dripping: Callable[[bytes], Dripping], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(registry, "LONGEST", 0.6)
     asked = Registry(Reference(dripping(HEAD).host, "team/shop", "7"), None)
     with pytest.raises(HostFault, match="took too long"):
@@ -107,7 +109,9 @@ def test_ci_that_says_what_it_thinks_of_a_commit_in_drops_is_left(
         status.asked(None, f"http://{dripping(at_once).host}/{{commit}}", "0" * 40)  # type: ignore[arg-type]
 
 
-def test_a_webhook_that_answers_in_drops_is_left(dripping: Callable[[bytes], Dripping], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_webhook_that_answers_in_drops_is_left(
+    dripping: Callable[[bytes], Dripping], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ways, "REQUEST", 0.6)
     monkeypatch.setattr(ways, "PAUSES", ())
     message = Message("1f", 0, "live", "blog", "v1", "deploy", "ann", "")
