@@ -13,8 +13,7 @@ import re
 HOST = "SHIPIT_HOST"
 # Set when the reader is not on the server: `shipit …` is then `ssh HOST …`. But for what only root does, on the server.
 REMOTE = "SHIPIT_REMOTE"
-_COMMAND = re.compile(r"(^|: +|\n)shipit (?!doctor|apt:allow)(?=[a-z])")
-_URL = re.compile(r"\bHOST:(?=\w)")
+_COMMAND, _URL = r"(^|: +|\n)shipit (?!doctor|apt:allow)(?=[a-z])", r"\bHOST:(?=\w)"
 
 
 def say_where(user: str, host: str, port: int, *, remote: bool) -> None:
@@ -39,7 +38,7 @@ def typed(text: str) -> str:
     if not ssh:
         return text
     if REMOTE in os.environ:
-        text = _COMMAND.sub(rf"\1ssh {ssh} ", text)
+        text = re.sub(_COMMAND, rf"\1ssh {ssh} ", text)
     *port, user = ssh.removeprefix("-p ").split(" ")
-    text = _URL.sub(f"ssh://{user}:{port[0]}/" if port else f"{user}:", text)
+    text = re.sub(_URL, f"ssh://{user}:{port[0]}/" if port else f"{user}:", text)
     return re.sub(r"\bHOST\b", ssh, text)

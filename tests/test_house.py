@@ -121,6 +121,7 @@ def test_only_the_runner_starts_programs() -> None:
     # These stand alone (started with -S, as the build's or the app's own user).
     allowed = {
         "system/run.py",
+        "client/git.py",
         "inside/builder.py",
         "inside/launch.py",
         "inside/container.py",

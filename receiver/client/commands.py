@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -155,7 +155,7 @@ def _image(options: Options, app: str, image: str, sha256: str, more: list[str])
     from receiver.client.remote import find
 
     server = find(Path.cwd(), options.remote, options.app)
-    server = replace(server, app=server.app or app)
+    server = server.of(server.app or app)
     if app not in ("", server.app):
         raise Rejected(
             f"An image goes to the app {server.app} here, not to {app[:60]!a}.", holds="Nothing was sent.",
@@ -271,7 +271,7 @@ def add_server(options: Options, server: str, name: str, app_: str, domain: str,
     url = f"{USER}@{address}:{own}" if not port else f"ssh://{USER}@{address}:{port}/{own}"
     if not is_checkout:
         out.say(f"In the app's checkout: git remote add {name} {url}{'' if own else 'APP'}")
-    elif name in remotes(Path.cwd()):
+    elif name in remotes(str(Path.cwd())):
         out.say(f"The remote {name} is there already. This one is {url}")
     else:
         run_program(["git", "remote", "add", name, url], env=os.environ)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
-from typing import NoReturn
 
 from receiver.errors import Rejected
+
+TYPE_CHECKING = False  # as in typing, which takes longer to import than all of this
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 # These talk with whoever sits at the terminal.
 TALKS = frozenset({"run", "enter", "apps:destroy", "destroy"})
@@ -19,7 +21,7 @@ def forward(words: list[str], remote: str, app: str) -> NoReturn:
     from receiver.client.remote import find
     from receiver.client.words import Asked, pack
 
-    server = find(Path.cwd(), remote, app)
+    server = find(os.getcwd(), remote, app)
     terminal = os.isatty(0) and os.isatty(1)
     asked = Asked(tuple(words), server.app, columns(), os.isatty(1) and "NO_COLOR" not in os.environ)
     how = ["-t"] if terminal and words[0] in TALKS else ["-T"]

@@ -6,12 +6,13 @@ command is to cost no more than ssh itself.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import NoReturn
-
 from receiver.client.forward import forward
 from receiver.client.say import told
 from receiver.errors import Failure, Rejected
+
+TYPE_CHECKING = False  # as in typing, which takes longer to import than all of this
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 # What is done here, and which command of receiver.client.commands does it.
 LOCAL = ("check", "init", "version", "deploy", "pack", "server:add", "server:upgrade", "server:rollback")
@@ -57,6 +58,8 @@ def local(words: list[str]) -> bool:
     """Whether this machine does it. `deploy` of a release, a ref, an image or standard input is the server's."""
     if words[0] != "deploy":
         return words[0] in LOCAL
+    from pathlib import Path
+
     values = [before in ("-m", "--message", "--format") for before in words]
     named = [w for w, value in zip(words[1:], values, strict=False) if not value and (w == "-" or w[:1] != "-")]
     if any(word.partition("=")[0] == "--image" for word in words) and "--help" not in words:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 
-from receiver.errors import HostFault, NotFound, Rejected
-from receiver.system.run import run
+from receiver.client import git
+from receiver.errors import NotFound, Rejected
 
 FILE = ".shipit"
 USER = "shipit"
@@ -20,14 +18,21 @@ _SCP = re.compile(r"([^@/:\s-][^@/:\s]*@)?(\[[0-9a-fA-F:.]+\]|[^:/\s-][^:/\s]*):
 _LINE = re.compile(r"(server|app):\s*(\S+)")
 
 
-@dataclass(frozen=True)
 class Remote:
     """A receiver as ssh reaches it, and the app there ("" = not known). `name` is the git remote's, or what was given."""
 
-    name: str
-    host: str
-    app: str = ""
-    port: int = 0
+    def __init__(self, name: str, host: str, app: str = "", port: int = 0) -> None:
+        self.name, self.host, self.app, self.port = name, host, app, port
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Remote) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash(tuple(vars(self).values()))
+
+    def of(self, app: str) -> Remote:
+        """The same one, and this app there; the same app for ""."""
+        return Remote(self.name, self.host, app or self.app, self.port)
 
     @property
     def ssh(self) -> tuple[str, ...]:
@@ -52,14 +57,15 @@ def parse(name: str, url: str) -> Remote | None:
     return Remote(name, (user or "") + host.strip("[]"), app, int(port or 0))
 
 
-def find(directory: Path, remote: str = "", app: str = "") -> Remote:
+def find(directory: str | os.PathLike[str], remote: str = "", app: str = "") -> Remote:
     """The receiver that a command in `directory` is for. `remote` is a git remote's name or USER@HOST[:APP], `app` wins
     over the remote's. Raises NotFound or Rejected with what to type."""
-    found = _given(directory, remote) if remote else _from_file(directory) or _from_git(directory)
-    return replace(found, app=app) if app else found
+    place = os.fspath(directory)
+    found = _given(place, remote) if remote else _from_file(place) or _from_git(place)
+    return found.of(app)
 
 
-def _given(directory: Path, remote: str) -> Remote:
+def _given(directory: str, remote: str) -> Remote:
     urls = remotes(directory)
     found = parse(remote, urls[remote]) if remote in urls else parse(remote, remote)
     if found is None and remote not in urls and "@" in remote and re.fullmatch(r"[^\s/:-][^\s/:]*", remote):
@@ -70,23 +76,33 @@ def _given(directory: Path, remote: str) -> Remote:
     return found
 
 
-def _from_file(directory: Path) -> Remote | None:
+def _from_file(directory: str) -> Remote | None:
     """What the nearest `.shipit` upwards says: lines `server: shipit@example.org` and `app: blog`."""
-    for place in (directory, *directory.parents):
-        path = place / FILE
-        if not path.is_file():
+    for place in _upwards(directory):
+        path = os.path.join(place, FILE)
+        if not os.path.isfile(path):
             continue
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        with open(path, encoding="utf-8") as file:
+            lines = [line.strip() for line in file]
         found = [_LINE.fullmatch(line) for line in lines if line and not line.startswith("#")]
         said = {match[1]: match[2] for match in found if match}
         if "server" not in said or len(said) != len(found):
             raise Rejected(f"{path} is not understood.", hint=f"Two lines: server: {USER}@example.org\napp: blog")
         server = _given(place, said["server"])
-        return replace(server, app=said.get("app", server.app))
+        return server.of(said.get("app", ""))
     return None
 
 
-def _from_git(directory: Path) -> Remote:
+def _upwards(directory: str) -> Iterator[str]:
+    while True:
+        yield directory
+        above = os.path.dirname(directory)
+        if above == directory:
+            return
+        directory = above
+
+
+def _from_git(directory: str) -> Remote:
     all_of_them = {name: parse(name, url) for name, url in remotes(directory).items()}
     receivers = {name: found for name, found in all_of_them.items() if found and found.host.startswith(f"{USER}@")}
     if len(receivers) == 1:
@@ -107,12 +123,8 @@ def _from_git(directory: Path) -> Remote:
     )
 
 
-def remotes(directory: Path) -> Mapping[str, str]:
+def remotes(directory: str) -> Mapping[str, str]:
     """The URLs of the checkout's remotes by name; none outside of one, and none where git is missing."""
-    argv = ["git", "config", "--get-regexp", r"^remote\..*\.url$"]
-    try:
-        said = run(argv, cwd=directory, env=os.environ, check=False)
-    except HostFault:
-        return {}
-    pairs = (line.partition(" ") for line in said.out.splitlines())
+    said = git.asked(directory, "config", "--get-regexp", r"^remote\..*\.url$")
+    pairs = (line.partition(" ") for line in said.splitlines())
     return {key.removeprefix("remote.").removesuffix(".url"): url for key, _, url in reversed(list(pairs))}

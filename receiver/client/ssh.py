@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
-from pathlib import Path
 
 # A unix socket's path has 107 bytes at most (unix(7)); ssh makes it beside, with 17 bytes more, and %C are 40.
 LONGEST = 107 - 17 - 41
@@ -14,7 +12,11 @@ KEEP = 60
 def argv(*, share: bool = True) -> list[str]:
     """The program and the options that go before a destination. GIT_SSH_COMMAND is heeded as git heeds it: who pushes
     through it asks through it."""
-    words = shlex.split(os.environ.get("GIT_SSH_COMMAND", "")) or ["ssh"]
+    words = ["ssh"]
+    if theirs := os.environ.get("GIT_SSH_COMMAND", ""):
+        import shlex
+
+        words = shlex.split(theirs) or words
     place = directory() if share else None
     if place is None:
         return words
@@ -23,15 +25,16 @@ def argv(*, share: bool = True) -> list[str]:
     ]  # fmt: skip
 
 
-def directory() -> Path | None:
+def directory() -> str | None:
     """Where the shared connections are, a directory that only this user can enter; None when its path is too long."""
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
-    place = Path(runtime) / "shipit" if runtime else Path.home() / ".cache/shipit/ssh"
+    place = f"{runtime}/shipit" if runtime else os.path.expanduser("~/.cache/shipit/ssh")
     if len(os.fsencode(place)) > LONGEST:
         return None
     try:
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        owner = place.lstat()
+        if not os.path.lexists(place):
+            os.makedirs(place, mode=0o700, exist_ok=True)
+        owner = os.lstat(place)
     except OSError:
         return None
     return place if owner.st_uid == os.getuid() and owner.st_mode & 0o077 == 0 else None

@@ -1,37 +1,36 @@
 """The words of a command on their way through ssh, which joins words with spaces and leaves quotes to whoever comes next.
 
 They travel as one word of letters that no shell knows: `shipit:` and base64url (RFC 4648, 5) of a JSON object. The
-gateway reads it (gate/request.py). Only the standard library: this is on the way of every command.
+gateway reads it (gate/request.py). Little is imported: this is on the way of every command.
 """
 
 from __future__ import annotations
 
-import base64
+import binascii
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 
 PREFIX = "shipit:"
 
 
-@dataclass(frozen=True)
 class Asked:
     """What a client asks: the words as they were typed, the app they are for ("" = the words say it), and the terminal
     that the answer is for: its width in columns (0: none) and whether it shows colours."""
 
-    words: tuple[str, ...]
-    app: str = ""
-    columns: int = 0
-    colours: bool = False
+    def __init__(self, words: tuple[str, ...], app: str = "", columns: int = 0, colours: bool = False) -> None:
+        self.words, self.app, self.columns, self.colours = words, app, columns, colours
 
 
 def pack(asked: Asked) -> str:
     """The one word that ssh is given."""
-    return PREFIX + base64.urlsafe_b64encode(json.dumps(asdict(asked)).encode()).decode()
+    raw = binascii.b2a_base64(json.dumps(vars(asked)).encode(), newline=False)
+    return PREFIX + raw.translate(bytes.maketrans(b"+/", b"-_")).decode()
 
 
 def unpack(word: str) -> Asked:
     """Read such a word; raises ValueError for anything else."""
+    import base64
+
     data = json.loads(base64.b64decode(word.removeprefix(PREFIX), altchars=b"-_", validate=True))
     if type(data) is not dict or set(data) != {"words", "app", "columns", "colours"}:
         raise ValueError("not what a client asks")

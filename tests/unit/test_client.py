@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from receiver.errors import Failure, NotFound, Rejected
 from receiver.gate.request import CliRequest
 from receiver.gate.request import parse as requested
 
+ROOT = Path(__file__).resolve().parents[2]
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
 
 
@@ -77,6 +80,24 @@ def test_the_server_is_found_by_the_git_remote(tmp_path: Path) -> None:
     assert find(three) == Remote("us", "shipit@b", "shop")
     with pytest.raises(NotFound):
         find(tmp_path)
+
+
+def test_a_command_that_the_server_does_imports_nothing_slow(tmp_path: Path) -> None:
+    """Of each of these, importing takes as long as all that the client does by itself, or longer."""
+    asks = """
+import os, sys
+before = set(sys.modules)
+def becomes(program, argv):
+    print(argv[-2:][0], sorted({"typing", "dataclasses", "pathlib", "subprocess", "click", "shlex"} & (set(sys.modules) - before)))
+    raise SystemExit(0)
+os.execvp = becomes
+from receiver.client.main import main
+main(["releases"])
+"""
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
+    argv = [sys.executable, "-S", "-c", asks]
+    said = subprocess.run(argv, cwd=checkout(tmp_path, prod="shipit@box:blog"), env=environment, capture_output=True)
+    assert said.stdout == b"shipit@box []\n", said.stderr.decode()
 
 
 def test_options_stand_before_the_command_and_the_rest_is_left_alone() -> None:

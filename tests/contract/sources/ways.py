@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from host.apps import MAIN, branch_at_server, say
+from host.rpms import rpm
 from host.test_laptop import shipit
 from lab.base import Result, run
 from lab.client import Client, Repo
@@ -217,6 +218,11 @@ class ByDeb(ByWheel):
         return built_deb(mark_of(files), "worker" in files["Procfile"])
 
 
+class ByRpm(ByWheel):
+    def packed(self, files: Files) -> bytes:
+        return built_rpm(mark_of(files), "worker" in files["Procfile"])
+
+
 class ByImage(ByStream):
     """An image that podman has built on the server itself, as somebody who has nothing to do with shipit."""
 
@@ -238,7 +244,7 @@ class ByImage(ByStream):
 
 
 WAYS: tuple[type[Way], ...] = (
-    ByGit, ByFiles, ByArchive, ByRsync, ByPull, ByList, ByWheel, ByDeb, ByImage,
+    ByGit, ByFiles, ByArchive, ByRsync, ByPull, ByList, ByWheel, ByDeb, ByRpm, ByImage,
 )  # fmt: skip
 
 
@@ -331,3 +337,12 @@ def built_deb(mark: str, worker: bool) -> bytes:
         root.chmod(0o755)
         output("dpkg-deb", "--root-owner-group", "--build", str(root), f"{scratch}/hello.deb")
         return Path(scratch, "hello.deb").read_bytes()
+
+
+@functools.cache
+def built_rpm(mark: str, worker: bool) -> bytes:
+    """By `rpmbuild`."""
+    unit = "/usr/lib/systemd/system/hello-worker.service"
+    install = f"printf '[Service]\\nExecStart=/bin/sleep 100000\\n' > %{{buildroot}}{unit}" if worker else ""
+    with tempfile.TemporaryDirectory() as scratch:
+        return rpm(Path(scratch), serve=serves(mark), install=install, files=unit if worker else "")

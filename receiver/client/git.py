@@ -1,0 +1,24 @@
+"""What git says of a checkout, asked in a moment: every command of the client does (system/run.py takes longer to import
+than git to answer)."""
+
+from __future__ import annotations
+
+import os
+
+
+def asked(directory: str, *words: str) -> str:
+    """What `git -C DIRECTORY WORDS` prints; nothing when it fails, or there is no git here."""
+    reader, writer = os.pipe()
+    null = os.open(os.devnull, os.O_RDWR)
+    try:
+        actions = [(os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, writer, 1), (os.POSIX_SPAWN_DUP2, null, 2)]
+        child = os.posix_spawnp("git", ["git", "-C", directory, *words], os.environ, file_actions=actions)
+    except OSError:
+        os.close(reader)
+        return ""
+    finally:
+        os.close(writer)
+        os.close(null)
+    with open(reader, "rb") as pipe:
+        said = pipe.read()
+    return "" if os.waitpid(child, 0)[1] else os.fsdecode(said)
