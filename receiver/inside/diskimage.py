@@ -26,8 +26,6 @@ COMPRESSED, ZERO = 1 << 62, 1
 GPT = b"EFI PART"
 INSTALL = "apt install --no-install-recommends"
 BOOT_CODE = slice(0, 440)
-KVM = "/dev/kvm"
-SLOWER = "qemu translates the machine (TCG), about ten times slower"
 # What starts a machine by UEFI (Debian's package ovmf), and what it remembers from one start to the next.
 UEFI, UEFI_VARIABLES = "/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"
 

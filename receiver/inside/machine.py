@@ -24,10 +24,12 @@ from typing import Any, NamedTuple
 
 from receiver.inside import front
 from receiver.inside.container import listening
-from receiver.inside.diskimage import INSTALL, KVM, SLOWER, UEFI, UEFI_VARIABLES, no_firmware
+from receiver.inside.diskimage import INSTALL, UEFI, UEFI_VARIABLES, no_firmware
 from receiver.inside.heirloom import Heirloom
 
 QEMU = "/usr/bin/qemu-system-x86_64"
+KVM = "/dev/kvm"
+SLOWER = "qemu translates the machine (TCG), about ten times slower"
 NO_COMMANDS = "shipit: a virtual machine has its own commands only: log in to it as to any machine."
 # A systemd in the machine has it as the credential shipit.env; any Linux in /sys/firmware/qemu_fw_cfg.
 CREDENTIAL = "opt/io.systemd.credentials/shipit.env"

@@ -20,7 +20,6 @@ from typing import IO, NamedTuple
 
 from receiver.errors import HostFault, Rejected, as_root
 from receiver.inside import diskimage
-from receiver.inside.diskimage import KVM, SLOWER
 from receiver.model import Origin, Release
 from receiver.names import Oid
 from receiver.runtimes.disk import BOOT, POINTER
@@ -101,7 +100,6 @@ class DiskSource(Stored):
             f"A disk ({disk.format}), {found.size / 2**20:.1f} MiB, of {disk.size / 2**30:.1f} GiB for the machine"
         ]
         lines += [f"The {YML} that came before it stays."] * kept
-        lines += [f"This server has no {KVM}: {SLOWER}."] * (not os.path.exists(KVM))  # noqa: PTH110
         return Origin(self.kind, oid, title=title, author=by, ref=f"sha256:{digest[:12]}"), lines
 
     def follow(self, live: Release) -> str:

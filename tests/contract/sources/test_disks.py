@@ -157,7 +157,6 @@ def test_a_disk_that_starts_by_uefi_runs_where_ovmf_is_installed(server: Host, a
     assert told.code == 1 and "apt install --no-install-recommends ovmf" in told.text, str(told)
     done = admin.ssh("deploy uefi -", input=disk("uefi.qcow2"), timeout=BOOT)
     assert done.code == 0 and admin.get("uefi").body.strip() == "uefi", str(done)
-    assert "This server has no /dev/kvm" in done.text, str(done)
     assert "there is no /dev/kvm that this app may use" in say(admin, "logs", "uefi", "-n", "200").out
     say(admin, "apps:destroy", "uefi", "--force", check=True)
 
