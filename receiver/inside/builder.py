@@ -36,6 +36,7 @@ INDEX = "index.html"
 # Files at the top of a slug that tell of the app and are no pages.
 OURS = ("Procfile", "shipit.yml", "app.json")
 KEEPERS = (".gitkeep", ".keep", ".gitignore", ".htaccess", "index.html", "web.config", "README.md", ".dummy", "_dummy")
+DATABASES = (".db", ".sqlite", ".sqlite3")
 TELL_FROM = 0.5  # seconds; shorter steps need no timing
 
 
@@ -144,8 +145,7 @@ def make_up(place: str) -> None:
 
 
 def mount(storage: Sequence[Sequence[str]]) -> int:
-    """Link more of the app's data into a slug that is built; 1 when something is in the way that is not there only to
-    keep a directory."""
+    """Link more of the app's data into a slug that is built; 1 when something is in the way that pushes may change."""
     for data, place in storage:
         if os.path.islink(place):  # noqa: PTH114
             continue
@@ -158,11 +158,12 @@ def mount(storage: Sequence[Sequence[str]]) -> int:
 
 
 def is_kept_place(place: str) -> bool:
-    """Whether a directory has nothing in it but what keeps it in a commit, or from visitors."""
+    """Whether a directory has nothing in it but what keeps it in a commit, or from visitors, and what no push would ever
+    change for an app that writes there: databases and logs. Or is a database itself."""
     if not os.path.isdir(place):  # noqa: PTH112
-        return False
+        return place.endswith(DATABASES)
     names = [name for _, _, files in os.walk(place) for name in files]
-    return len(names) < 50 and all(name in KEEPERS for name in names)
+    return len(names) < 50 and all(name in KEEPERS or name.endswith((*DATABASES, ".log")) for name in names)
 
 
 def link_to_data(data: str, place: str) -> None:

@@ -74,12 +74,14 @@ class Pushed:
     notices: tuple[str, ...] = ()
 
 
-def read_files(tree: Tree, sections: Sequence[Section] = ()) -> Pushed:
+def read_files(tree: Tree, sections: Sequence[Section] = (), root: str = "") -> Pushed:
     """Read the three files of a commit; raises Rejected that tells every mistake with file and line.
 
-    `sections` are further ones that shipit.yml may have (ops/all.py has them).
+    `sections` are further ones that shipit.yml may have (ops/all.py has them), `root` is the app's directory where it does
+    not name one.
     """
     said = shipit_yml.read(tree, sections)
+    said = replace(said, root=said.root or root)
     app = subtree(tree, said.root)
     problems = Problems()
     if said.root and not app.files():

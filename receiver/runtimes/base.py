@@ -13,6 +13,7 @@ from typing import Protocol
 from receiver.manifest import Manifest, Problems, Pushed, Tree
 from receiver.manifest.command import Server
 from receiver.model import ProcessEnv
+from receiver.names import ConfigKey
 from receiver.settings import Settings
 
 
@@ -105,6 +106,15 @@ class Suggestion:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """Config vars that a project reads, and that shipit can give it: `defaults` with a value, `secrets` with one that is
+    made once and kept."""
+
+    defaults: tuple[tuple[ConfigKey, str], ...] = ()
+    secrets: tuple[ConfigKey, ...] = ()
+
+
+@dataclass(frozen=True)
 class Trouble:
     """What is wrong with a release that was well when it was built. `dead`: its processes cannot start again.
     `hint`: what to do about it, where building it again does not help."""
@@ -190,6 +200,10 @@ class Runtime:
     def storage(self, pushed: Pushed) -> tuple[tuple[str, str], ...]:
         """What the language's own framework writes beside the code: of the app's data, and where (Manifest.storage)."""
         return ()
+
+    def asks(self, pushed: Pushed) -> Asked:
+        """What the project's settings read from the environment, and nobody should have to set."""
+        return Asked()
 
     def writes(self, pushed: Pushed) -> list[tuple[str, str]]:
         """What this project's own settings have it write beside its code, as lines of `storage`, for `shipit init`."""

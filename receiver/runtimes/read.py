@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from receiver.errors import Rejected
-from receiver.manifest import Manifest, Problems, Pushed, Tree, complete, read_files
+from receiver.manifest import Manifest, Problems, Pushed, Tree, app_json, complete, read_files, subtree
 from receiver.manifest.command import Server
 from receiver.manifest.procfile import Line, Procfile
 from receiver.manifest.section import Section
@@ -14,8 +15,10 @@ from receiver.model import WEB
 from receiver.names import type_name
 from receiver.runtimes import unserved
 from receiver.runtimes.all import RUNTIMES
-from receiver.runtimes.base import Evidence, Runtime
+from receiver.runtimes.base import Asked, Evidence, Runtime
 
+# A name that `build.root` takes.
+DIRECTORY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 Found = list[tuple[Runtime, Evidence]]
 
 
@@ -33,6 +36,16 @@ def read_manifest(tree: Tree, sections: Sequence[Section] = (), runtimes: Sequen
     )
     problems.check()
     found = found_in(pushed, runtimes)
+    where = []
+    nowhere = all(evidence.weak for _, evidence in found) and not _runs(pushed, found)
+    if nowhere and not pushed.settings.root and (root := _alone_below(pushed, runtimes)):
+        where.append(
+            f"Nothing at the top says what the app is, and {root}/ does: that is the app, as with this in shipit.yml:  "
+            f"build: {{root: {root}}}"
+        )
+        pushed = read_files(tree, sections, root)
+        found = found_in(pushed, runtimes)
+    where.extend(_otherwise(pushed, found, runtimes))
     unused = unserved.dockerfile(pushed.tree, [runtime.name for runtime, _ in found])
     for runtime, _ in found:
         _check_tree(pushed.tree, runtime, problems)
@@ -46,6 +59,7 @@ def read_manifest(tree: Tree, sections: Sequence[Section] = (), runtimes: Sequen
         # What is wrong with the project is of more use than what to write into a Procfile.
         problems.check()
     notices = [
+        *where,
         *unused,
         *unserved.notices(pushed.tree),
         *(line for runtime, _ in found for line in runtime.notices(pushed)),
@@ -60,10 +74,24 @@ def read_manifest(tree: Tree, sections: Sequence[Section] = (), runtimes: Sequen
     places = {place for _, place in manifest.storage}
     own = [pair for runtime, _ in found for pair in runtime.storage(pushed) if not _meets(pair[1], places)]
     return replace(
-        manifest,
+        _answered(manifest, [runtime.asks(pushed) for runtime, _ in found]),
         storage=(*manifest.storage, *own),
         runtimes=tuple((runtime.name, evidence.what) for runtime, evidence in found),
         versions=tuple((name, version) for name, version in versions if version),
+    )
+
+
+def _answered(manifest: Manifest, asked: Sequence[Asked]) -> Manifest:
+    """The manifest with what shipit can say to a project's settings by itself; what the commit says wins."""
+    defaults = {key: value for one in asked for key, value in one.defaults}
+    env = {**defaults, **dict(manifest.env)}
+    secrets = [key for one in asked for key in one.secrets if key not in env]
+    known = {*env, *secrets}
+    return replace(
+        manifest,
+        env=tuple(env.items()),
+        secrets=tuple(dict.fromkeys((*manifest.secrets, *secrets))),
+        required=tuple((key, where) for key, where in manifest.required if key not in known),
     )
 
 
@@ -76,6 +104,44 @@ def found_in(pushed: Pushed, runtimes: Sequence[Runtime]) -> Found:
     every = [pair for pair in every if not pair[1].last]
     found = [pair for pair in every if not pair[1].weak] or every[:1]
     return last[:1] if last and not _runs(pushed, found) else found
+
+
+def _otherwise(pushed: Pushed, found: Found, runtimes: Sequence[Runtime]) -> list[str]:
+    """A line for an app that could run without what is used because nothing says how it runs: how to say that."""
+    if not all(evidence.last for _, evidence in found):
+        return []
+    others = [one for one in runtimes if (evidence := one.finds(pushed)) and not evidence.weak and not evidence.last]
+    example = next(filter(None, (runtime.example(pushed) for runtime in others)), "")
+    if not example:
+        return []
+    names = " and ".join(runtime.name for runtime in others)
+    return [
+        f"Without a container (as {names}) it runs with a Procfile that says how to start it, for example:  {example}"
+    ]
+
+
+def _alone_below(pushed: Pushed, runtimes: Sequence[Runtime]) -> str:
+    """The only directory at the top that is an app which can be run as it is; "" where there are none or several."""
+    tree = pushed.tree
+    said = pushed.settings
+    if said.build_command or said.dockerfile or app_json.NAME in tree.files():
+        return ""
+    tops = sorted({path.partition("/")[0] for path in tree.files() if "/" in path})
+    inside = [
+        (name, replace(pushed, tree=subtree(tree, name)))
+        for name in tops
+        if DIRECTORY.fullmatch(name) and name not in unserved.ASIDE
+    ]
+    apps = [name for name, app in inside[:40] if _is_app(app, runtimes)]
+    return apps[0] if len(apps) == 1 else ""
+
+
+def _is_app(pushed: Pushed, runtimes: Sequence[Runtime]) -> bool:
+    files = pushed.tree.files()
+    if not files.keys() & {name for runtime in runtimes for name in runtime.reads}:
+        return False
+    found = [pair for pair in found_in(pushed, runtimes) if not pair[1].weak and not pair[1].last]
+    return bool(found) and ("Procfile" in files or _runs(pushed, found))
 
 
 def _runs(pushed: Pushed, found: Found) -> bool:

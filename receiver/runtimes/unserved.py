@@ -15,6 +15,8 @@ LANGUAGES = {
     "deno": ("deno.json", "a Deno app"),
     "dotnet": ("global.json", "a .NET app"),
 }
+# Directories that belong to a project and are no app.
+ASIDE = ("docs", "doc", "tests", "test", "examples", "example", "scripts", "tools", "benchmarks", "deploy", "ci")
 # Files of other receivers, and what is done about them here.
 OTHERS = {
     ".buildpacks": "buildpacks are not used here; what an app is of is found in its files.",

@@ -64,6 +64,27 @@ def advice(app: AppName, lines: Iterable[str]) -> str:
             )
         if found := _HOSTS.search(line):
             return f"Add {found[1] or found[2] or 'the app’s domain'} to ALLOWED_HOSTS of Django's settings."
+        if name := missing(line):
+            return f"The app needs the config var {name}, which is not set:  shipit config:set {app} {name}=…"
+    return ""
+
+
+def missing(line: str) -> str:
+    """The config var that a line says is not set; "" if it says nothing of the kind."""
+    found = _MISSING.search(line)
+    name = next(filter(None, found.groups()), "") if found else ""
+    # A key of anything, where the line has no more than that: variables are written in capitals.
+    return name if name.isupper() else ""
+
+
+def secret(lines: Iterable[str]) -> str:
+    """The config var whose lack has ended a process, by the newest line that tells, if any random value is right for it:
+    what an app signs its cookies with. "" for every other, such as a password of somebody else's service."""
+    for line in _short(lines)[::-1]:
+        if name := missing(line):
+            return name if _SECRET.fullmatch(name) else ""
+        if (found := _SECRET.search(line)) and _WANTED.search(line):
+            return found[0]
     return ""
 
 
@@ -118,9 +139,14 @@ _MISSING = re.compile(
     r"KeyError: '([A-Za-z_][A-Za-z0-9_]*)'|Set the ([A-Z][A-Z0-9_]*) environment variable|"
     r"UndefinedValueError: ([A-Z][A-Z0-9_]*) not found|environment variable '?\"?([A-Z][A-Z0-9_]+)'?\"? (?:is )?not set|"
     r"[Mm]issing (?:required )?env(?:ironment)? var(?:iable)?s?:? '?\"?([A-Z][A-Z0-9_]+)|"
-    r"Environment variable \"?([A-Z][A-Z0-9_]+)\"? (?:not set|is required|not found)|"
+    r"[Ee]nvironment variable [\"'`]?([A-Z][A-Z0-9_]+)[\"'`]? (?:(?:is )?(?:not set|required|not found|missing)|must be set)|"
+    r"\b([A-Z][A-Z0-9_]+) (?:environment variable|env var) (?:(?:is )?(?:not set|required|not found|missing)|must be set)|"
     r"The ([A-Z]+_KEY) setting must not be empty"
 )
+_SECRET = re.compile(
+    r"\b(?:(?:DJANGO_|FLASK_|APP_)?SECRET_KEY(?:_BASE)?|APP_SECRET|SESSION_SECRET(?:_KEY)?|COOKIE_SECRET)\b(?!=)"
+)
+_WANTED = re.compile(r"\b(?:please|must|missing|required|not set|unset|empty|configure|define)\b", re.IGNORECASE)
 # What a build says that lacks something of the system, and the Debian package that has it.
 _SYSTEM = (
     (r"pg_config|libpq-fe\.h", "libpq-dev"),
@@ -162,8 +188,7 @@ def build_advice(release: Release, lines: Iterable[str]) -> str:
     app = release.app
     said = _short(lines)
     for line in reversed(said):
-        if found := _MISSING.search(line):
-            name = next(filter(None, found.groups()))
+        if name := missing(line):
             return (
                 f"A build sees no config vars but those that shipit.yml names:  build: {{config: [{name}]}}"
                 f"  (or all of them: build: {{config: all}})\nIf it is not set yet: shipit config:set {app} {name}=…"

@@ -1,14 +1,17 @@
-"""An app that writes beside its code, where a release is read-only: that place becomes part of the app's data, and the
-release is started again.
+"""What a release that does not start is given by itself, to be started again.
 
-Only a place where the commit has no file. In any other, the data would hide the commit's files from then on, and no push
-would change what the app sees there.
+An app that writes beside its code, where a release is read-only: that place becomes part of the app's data. Only a place
+where the release has no file, or nothing but databases and logs (inside/builder.py). In any other, the data would hide the
+release's files from then on, and no push would change what the app sees there.
+
+An app that wants a secret of its own from the environment: shipit makes one, and keeps it.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -17,6 +20,7 @@ from receiver import names
 from receiver.errors import BuildFailed, Failure, Unhealthy
 from receiver.manifest import Tree
 from receiver.model import Change, Release
+from receiver.names import ConfigKey
 from receiver.ops import quota
 from receiver.story import storage
 from receiver.story.context import AppContext
@@ -61,7 +65,7 @@ class Beside:
     def _give(self, failure: Failure) -> bool:
         # What knows every source and runtime is slow to import, and only a failure needs it.
         from receiver.sources.all import origin_of, source_of
-        from receiver.story.advice import beside, file_beside
+        from receiver.story.advice import beside, file_beside, secret
 
         context, release = self.context, self.context.ledger.release(self.release.number)
         # Who has taken a place away by a command is not given it again.
@@ -69,6 +73,8 @@ class Beside:
         if not pushed or release.image or not release.digest or len(self.given) >= PLACES:
             return False
         lines = [*(failure.details or context.say.last)]
+        if (name := secret(lines)) and self._make(release, ConfigKey(name)):
+            return True
         database = ""
         if any("database" in line for line in lines):
             with suppress(Failure):
@@ -112,6 +118,21 @@ class Beside:
         except Failure as failure:
             return failure.message
         return quota.sentence(release.app, used, most) if quota.level(used, most) is quota.Level.OVER else ""
+
+    def _make(self, release: Release, key: ConfigKey) -> bool:
+        """Give the release a secret; False when it has one of that name, and so wants another."""
+        context = self.context
+        if key in {**dict(release.env), **context.agent.read_config(release.app, release.number)}:
+            return False
+        made = secrets.token_urlsafe(48)
+        context.say.hide([made])
+        context.agent.stop(release.app, release.number, wait=True)
+        context.agent.snapshot_config(release.app, release.number, release.number, {key: made}, [])
+        context.ledger.save(replace(release, config_base=release.number))
+        context.say.step(
+            f"{release.app} wants a {key} of its own: made a secret, which stays ($ shipit config {release.app})"
+        )
+        return True
 
     def _mounted(self, release: Release, place: str) -> Release | None:
         """The release with one more place in its slug; None when the commit has something there."""

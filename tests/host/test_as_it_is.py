@@ -152,3 +152,43 @@ def test_a_procfile_that_is_a_link_counts_and_the_build_knows_its_version(laptop
     repo.commit({})
     refused = repo.push()
     assert refused.code != 0 and "Procfile: This is a link that leads to no file" in refused.remote, str(refused)
+
+
+# Its build leaves a log and a database with a row beside the code, as frameworks do that are run in one.
+UNHEEDING = """\
+import http.server, os, sqlite3
+key = os.environ["SECRET_KEY"]
+log = open(os.path.join(os.getcwd(), "logs", "app.log"), "a")
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        (count,) = base.execute("select count(*) from seen").fetchone()
+        text = f"{count} {key}".encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+base = sqlite3.connect("app.sqlite3")
+base.execute("create table if not exists seen (it)")
+base.execute("insert into seen values (1)")
+base.commit()
+if os.environ.get("PORT"):
+    http.server.HTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
+"""
+
+
+def test_an_app_that_heeds_nothing_of_a_receiver_goes_live_as_it_is(laptop: Client, shared_host: Host) -> None:
+    app = {
+        "Procfile": "web: python3 app.py $PORT\n", "app.py": UNHEEDING,
+        "shipit.yml": "build: {command: 'mkdir logs && SECRET_KEY=x PORT= python3 app.py'}\n",
+    }  # fmt: skip
+    repo = laptop.repo("unheeding", app)
+    first = repo.push()
+    assert first.code == 0 and "wants a SECRET_KEY of its own: made a secret" in first.remote, str(first)
+    count, key = laptop.get("unheeding").body.split()
+    assert count == "2" and len(key) >= 48 and key not in first.remote, "the build's row, and that of this start"
+    repo.commit({"more": "code"})
+    second = repo.push()
+    assert second.code == 0 and "made a secret" not in second.remote, str(second)
+    assert laptop.get("unheeding").body.split() == ["3", key]
+    data = "/var/lib/shipit/apps/unheeding/data"
+    assert shared_host.sh(f"stat -c %U {data}/app.sqlite3 {data}/logs/app.log").out.split() == ["app-unheeding"] * 2

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -143,6 +145,107 @@ def test_what_django_writes_beside_its_code_is_told_with_the_line_to_write() -> 
     assert "storage: [db.sqlite3, media]" in told and "whitenoise" in told
     quiet = {**DJANGO, "shipit.yml": "storage: [db.sqlite3, media]\n", "requirements.txt": "django\nwhitenoise\n"}
     assert not read(quiet).notices
+
+
+@pytest.mark.parametrize(
+    ("text", "hosts", "secrets"),
+    [
+        (
+            'ALLOWED_HOSTS = [x.strip() for x in os.environ.get("ALLOWED_HOSTS", "*").split(",")]',
+            ("ALLOWED_HOSTS",),
+            (),
+        ),
+        ('ALLOWED_HOSTS = config(\n    "DJANGO_ALLOWED_HOSTS",\n    cast=Csv(),\n)', ("DJANGO_ALLOWED_HOSTS",), ()),
+        ('if not DEBUG:\n    ALLOWED_HOSTS: list[str] = env.list("HOSTS")', ("HOSTS",), ()),
+        ('ALLOWED_HOSTS = [os.environ["HOSTNAME"]]\nCORS_ALLOWED_HOSTS = os.environ["CORS_ALLOWED_HOSTS"]', (), ()),
+        ("SECRET_KEY = os.environ['SECRET_KEY']", (), ("SECRET_KEY",)),
+        ('SECRET_KEY = os.environ.get(\n    "DJANGO_KEY"\n) or None  # unsafe', (), ("DJANGO_KEY",)),
+        ('SECRET_KEY = os.getenv("SECRET_KEY", "")', (), ("SECRET_KEY",)),
+        ('SECRET_KEY = config("SECRET_KEY", cast=str)', (), ("SECRET_KEY",)),
+        ('SECRET_KEY = os.environ.get("SECRET_KEY") or "known"', (), ()),
+        ('SECRET_KEY = env.str("SECRET_KEY", default="known")', (), ()),
+        ('env = Env(SECRET_KEY=(str, "known"))\nSECRET_KEY = env("SECRET_KEY")', (), ()),
+    ],
+)
+def test_what_djangos_settings_read_from_the_environment_and_shipit_knows_needs_no_line(
+    text: str, hosts: tuple[str, ...], secrets: tuple[str, ...]
+) -> None:
+    found = read({**DJANGO, "site1/settings.py": f"{text}\n"})
+    assert (dict(found.env), found.secrets) == (dict.fromkeys(hosts, "*"), secrets)
+
+
+def test_what_the_commit_says_of_a_config_var_wins_over_what_shipit_knows() -> None:
+    text = 'ALLOWED_HOSTS = env.list("ALLOWED_HOSTS")\nSECRET_KEY = env("SECRET_KEY")\n'
+    files = {**DJANGO, "site1/settings.py": text, "shipit.yml": "env: {ALLOWED_HOSTS: x.test, SECRET_KEY: mine}\n"}
+    assert dict(read(files).env) == {"ALLOWED_HOSTS": "x.test", "SECRET_KEY": "mine"} and not read(files).secrets
+    wanted = {"env": {"SECRET_KEY": {"description": "a key"}, "OTHER": {}}}
+    found = read({**DJANGO, "site1/settings.py": text, "app.json": json.dumps(wanted)})
+    assert [key for key, _ in found.required] == ["OTHER"] and found.secrets == ("SECRET_KEY",)
+
+
+def test_a_build_collects_static_files_without_the_apps_secret(tmp_path: Path) -> None:
+    files = {**DJANGO, "site1/settings.py": 'STATIC_ROOT = "x"\nSECRET_KEY = os.environ["SECRET_KEY"]\n'}
+    tree = FakeTree({"Procfile": "web: x\n", **files})
+    plan, _ = build_plan(read_manifest(tree), tree, slug=tmp_path, cache=tmp_path, tools=tmp_path, settings=Settings())
+    [step] = [step for step in plan.steps if step.title == "Collecting static files"]
+    (tmp_path / "manage.py").write_text("import os, sys\nprint(sys.argv[1], os.environ['SECRET_KEY'])\n")
+    (tmp_path / "python").symlink_to(sys.executable)
+    for given, seen in ({}, "of-this-build-alone"), ({"SECRET_KEY": "the app's"}, "the app's"):
+        path = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+        done = subprocess.run(
+            step.argv, env={**path, **given}, cwd=tmp_path, stdout=subprocess.PIPE, text=True, check=True
+        )
+        assert done.stdout == f"collectstatic {seen}\n"
+
+
+BELOW = {
+    "README.md": "",
+    "docs/requirements.txt": "sphinx\n",
+    "back/main.py": "import fastapi\napp = fastapi.FastAPI()\n",
+}
+
+
+def test_the_only_directory_that_is_an_app_is_the_app() -> None:
+    found = read_manifest(FakeTree({**BELOW, "back/requirements.txt": "fastapi\n"}))
+    assert (found.root, found.processes[0].command) == ("back", "uvicorn main:app")
+    assert any("build: {root: back}" in notice for notice in found.notices)
+    lines = {"api/Procfile": "web: x --port $PORT\n", "api/go.mod": "module x\n", "api/main.go": "package main\n"}
+    assert read_manifest(FakeTree(lines)).root == "api"
+    with pytest.raises(Rejected, match="not recognised"):
+        read_manifest(FakeTree({**BELOW, "back/requirements.txt": "fastapi\n", **lines}))
+    top = {**BELOW, "back/requirements.txt": "fastapi\n", "Procfile": "web: ./start\n", "start": ""}
+    assert not read_manifest(FakeTree(top)).root
+
+
+def test_a_container_that_is_used_for_want_of_a_line_names_the_line() -> None:
+    text = '[project]\nname = "shop"\nversion = "1"\n[project.scripts]\nshop = "shop:main"\n'
+    found = read_manifest(FakeTree({"Dockerfile": "FROM x\nCMD y\n", "pyproject.toml": text}))
+    assert any("(as python) it runs with a Procfile" in line and "web: shop --port" in line for line in found.notices)
+    assert not any("Procfile that" in line for line in read_manifest(FakeTree({"Dockerfile": "FROM x\n"})).notices)
+
+
+def itself(files: Mapping[str, str]) -> bool:
+    tree = FakeTree(files)
+    place = Path("/nowhere")
+    plan, _ = build_plan(read_manifest(tree), tree, slug=place, cache=place, tools=place, settings=Settings())
+    return any(step.title == "Installing the project itself" for step in plan.made[0].steps)
+
+
+def test_a_package_is_installed_where_its_own_program_is_started() -> None:
+    text = '[build-system]\nrequires = []\n[project]\nname = "shop"\n[project.scripts]\nshop = "shop:main"\n'
+    files = {"requirements.txt": "flask\ngunicorn\n", "pyproject.toml": text, "src/store/__init__.py": ""}
+    assert itself({**files, "Procfile": "web: shop --port $PORT\n"})
+    assert itself({**files, "Procfile": "web: gunicorn store.web:app\n"})
+    assert not itself({**files, "Procfile": "web: gunicorn app:app\n"})
+    assert not itself({**files, "pyproject.toml": "[tool.ruff]\n", "Procfile": "web: gunicorn store.web:app\n"})
+
+
+def test_django_below_src_is_started_from_there() -> None:
+    files = {
+        "manage.py": MANAGE, "src/site1/wsgi.py": "application = get_wsgi_application()\n",
+        "requirements.txt": "django\ngunicorn\n",
+    }  # fmt: skip
+    assert read_manifest(FakeTree(files)).processes[0].command == "gunicorn --chdir src site1.wsgi:application"
 
 
 @pytest.mark.parametrize(

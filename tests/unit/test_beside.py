@@ -10,7 +10,7 @@ from trees import FakeTree
 
 from receiver.inside import builder
 from receiver.names import AppName
-from receiver.story.advice import advice, beside, file_beside
+from receiver.story.advice import advice, beside, file_beside, secret
 from receiver.story.beside import _database
 
 SLUG = "/var/lib/shipit/apps/blog/slugs/v3"
@@ -43,6 +43,43 @@ def test_the_database_is_what_all_sources_call_it() -> None:
     source = 'URI = os.environ.get("URI") or "sqlite:///" + os.path.join(basedir, "app.db")\n'
     assert _database(FakeTree({"config.py": source})) == "app.db"
     assert _database(FakeTree({"config.py": source, "x.js": "new Database({filename: './other.sqlite3'})"})) == ""
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("KeyError: 'SECRET_KEY'", "SECRET_KEY"),
+        (
+            "django.core.exceptions.ImproperlyConfigured: Set the DJANGO_SECRET_KEY environment variable",
+            "DJANGO_SECRET_KEY",
+        ),
+        ("Error: Please configure a random SECRET_KEY with a length of at least 16 characters.", "SECRET_KEY"),
+        ("Error: SESSION_SECRET environment variable is required", "SESSION_SECRET"),
+        ("KeyError: 'AWS_SECRET_KEY'", ""),
+        ("STRIPE_SECRET_KEY must be set", ""),
+        ("KeyError: 'secret_key'", ""),
+        ("app.config['SECRET_KEY'] = key", ""),
+    ],
+)
+def test_only_what_an_app_signs_with_is_a_secret_that_any_value_is_right_for(line: str, name: str) -> None:
+    assert secret(["Traceback:", line, "Worker exiting"]) == name
+
+
+def test_a_config_var_that_a_process_misses_is_named_with_the_line_to_type() -> None:
+    assert "shipit config:set blog DATABASE_URL=…" in advice(AppName("blog"), ["KeyError: 'DATABASE_URL'", "exiting"])
+    assert not advice(AppName("blog"), ["KeyError: 'title'"])
+
+
+def test_databases_and_logs_of_a_build_are_what_data_begins_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in ("logs/app.log", "var/x.sqlite3", "app.db", "dist/app.js", "dist/app.db"):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).touch()
+    assert builder.mount([["/data/logs", "logs"], ["/data/var", "var"], ["/data/app.db", "app.db"]]) == 0
+    assert Path(".storage/logs/app.log").exists() and Path(".storage/app.db").exists()
+    assert builder.mount([["/data/dist", "dist"]]) == 1
 
 
 def test_only_what_keeps_a_directory_in_a_commit_gives_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

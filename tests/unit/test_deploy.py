@@ -214,6 +214,25 @@ def test_a_killed_worker_s_release_is_put_away_before_the_next(context: AppConte
     assert context.ledger.current_number() == 2
 
 
+def test_a_release_that_lacks_only_a_secret_is_given_one_and_started_again_once(
+    context: AppContext, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder.fails["check"] = Unhealthy("no", details=["KeyError: 'SECRET_KEY'"])
+    known: dict[str, str] = {}
+
+    def keep(made: Recorder, app: str, number: int, base: int, given: dict[str, str], unset: list[str]) -> list[str]:
+        known.update(given)
+        return list(given)
+
+    monkeypatch.setattr(Recorder, "snapshot_config", keep, raising=False)
+    monkeypatch.setattr(Recorder, "read_config", lambda made, app, number: dict(known), raising=False)
+    release = pushed(context)
+    with pytest.raises(Unhealthy):
+        deployed(context, recorder, release)
+    assert [what for what in recorder.done if what == "check"] == ["check", "check"], "whoever has one wants another"
+    assert len(known["SECRET_KEY"]) >= 48 and not any(known["SECRET_KEY"] in line for line in recorder.said)
+
+
 def test_a_release_that_lacks_only_a_place_to_write_is_given_it_and_started_again(
     context: AppContext, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

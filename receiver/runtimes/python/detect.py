@@ -135,12 +135,15 @@ def _django(tree: Tree) -> Found | None:
     settings = re.search(rb"""DJANGO_SETTINGS_MODULE['"]\s*,\s*['"]([\w.]+)['"]""", tree.read(manage[0]) or b"")
     if settings:
         package = settings[1].decode().split(".")[0]
-        wsgi = [path for path in wsgi if path.startswith(f"{below}{package}/")] or wsgi
+        wsgi = [path for path in wsgi if path.startswith((f"{below}{package}/", f"{below}src/{package}/"))] or wsgi
     for path in wsgi:
         line = _assignments(tree, path).get("application")
         if line:
             framework = _DJANGO_ASGI if path.endswith("/asgi.py") else "Django"
-            return Found(framework, f"{_module(path.removeprefix(below))}:application", f"{path}:{line[1]}", directory)
+            inside = path.removeprefix(below)
+            if inside.startswith("src/") and not directory:
+                inside, directory = inside.removeprefix("src/"), "src"
+            return Found(framework, f"{_module(inside)}:application", f"{path}:{line[1]}", directory)
     return None
 
 

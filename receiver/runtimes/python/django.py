@@ -6,7 +6,9 @@ import re
 from dataclasses import dataclass
 
 from receiver.manifest import Pushed, Tree
-from receiver.runtimes.base import Project, Step
+from receiver.names import ConfigKey
+from receiver.runtimes.base import Asked, Project, Step
+from receiver.runtimes.python import asked
 from receiver.runtimes.python.project import packages
 
 MAX_SETTINGS = 20  # files that are looked at
@@ -22,21 +24,27 @@ _SETTINGS = re.compile(r"(?:.*/)?(?:settings(?:/[\w/]+|\w*)?|\w*settings|config/
 # Not where a server's settings are.
 _OTHERS = re.compile(r"(?:^|/)(?:test|tests|local|dev|development|ci)\w*\.py$|(?:^|/)tests?/")
 DISABLED = "Collecting no static files: DISABLE_COLLECTSTATIC is set"
+# Of $1, manage.py. No build sees a secret: what settings need to be read at all is made up for each of the other words.
 _COLLECT = f"""
 if [ "${{DISABLE_COLLECTSTATIC:-0}}" != 0 ]; then echo "{DISABLED}"; exit; fi
-exec python "$1" collectstatic --noinput
+manage=$1; shift
+for name do [ -n "$(printenv "$name")" ] || export "$name=of-this-build-alone"; done
+exec python "$manage" collectstatic --noinput
 """
 
 
 @dataclass(frozen=True)
 class Django:
     """`manage`: the path of manage.py. `collects`: its settings say where static files are collected. `database`: the
-    SQLite file beside its code, `media` the directory of uploads there; "" = none."""
+    SQLite file beside its code, `media` the directory of uploads there; "" = none. `hosts` and `secrets`: variables that
+    ALLOWED_HOSTS and SECRET_KEY are read from (asked.py)."""
 
     manage: str
     collects: bool = False
     database: str = ""
     media: str = ""
+    hosts: tuple[ConfigKey, ...] = ()
+    secrets: tuple[ConfigKey, ...] = ()
 
 
 def find(tree: Tree) -> Django | None:
@@ -55,6 +63,8 @@ def find(tree: Tree) -> Django | None:
         any(_STATIC_ROOT.search(text) for text in texts),
         base + beside[1].decode() if beside else "",
         base + media[1].decode() if media else "",
+        asked.hosts(texts),
+        asked.secrets(texts),
     )
 
 
@@ -66,7 +76,13 @@ def steps(project: Project) -> tuple[Step, ...]:
     hook = (project.tree.read("bin/post_compile") or b"") + (project.tree.read("bin/pre_compile") or b"")
     if b"collectstatic" in hook:
         return ()
-    return (Step("Collecting static files", ("/bin/sh", "-c", _COLLECT, "sh", found.manage)),)
+    return (Step("Collecting static files", ("/bin/sh", "-c", _COLLECT, "sh", found.manage, *found.secrets)),)
+
+
+def asks(pushed: Pushed) -> Asked:
+    """Any host is right for ALLOWED_HOSTS: nginx passes on only what was asked of one of the app's own names."""
+    found = find(pushed.tree)
+    return Asked(tuple((key, "*") for key in found.hosts), found.secrets) if found else Asked()
 
 
 def loose(pushed: Pushed) -> list[str]:

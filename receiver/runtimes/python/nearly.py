@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 
 from receiver.manifest import Problems, Tree, toml
+from receiver.runtimes import unserved
 from receiver.runtimes.python.project import Kind, poetry_package
 
 _CONDA = ("environment.yml", "environment.yaml", "conda.yml")
-# Their requirements are not the app's.
-_ASIDE = ("docs", "doc", "tests", "test", "examples", "scripts", "tools", "benchmarks")
 _BELOW = re.compile(r"([A-Za-z0-9._-]+)/(requirements\.txt|pyproject\.toml|uv\.lock|poetry\.lock|Pipfile\.lock)")
 
 
@@ -25,7 +24,7 @@ def check(tree: Tree, kind: Kind, problems: Problems) -> None:
     if conda:
         problems.add(conda, "Conda's environments are not built here, and there is no requirements.txt.",
                      "Write what pip shall install into requirements.txt, one package a line.")  # fmt: skip
-    elif below := [match for match in below if match[1] not in _ASIDE]:
+    elif below := [match for match in below if match[1] not in unserved.ASIDE]:
         directory = below[0][1]
         problems.add(below[0][0], "The requirements are in a directory, and nothing at the top says what to install.",
                      f"If {directory}/ is the app, with its own Procfile, write into shipit.yml:\n"

@@ -16,7 +16,7 @@ from receiver.errors import Rejected
 from receiver.manifest import toml
 from receiver.runtimes import packed
 from receiver.runtimes.base import BuildPlan, Made, Project, Step
-from receiver.runtimes.python import brought, django, requirements, scm
+from receiver.runtimes.python import brought, django, own, requirements, scm
 from receiver.runtimes.python import project as said
 from receiver.runtimes.python.interpreter import system_python
 from receiver.runtimes.python.lock import poetry
@@ -65,6 +65,9 @@ def plan(project: Project) -> BuildPlan:
         if kind is Kind.REQUIREMENTS and decides
         else []
     )
+    if own.is_wanted(project.tree, kind, [process.command for process in project.manifest.processes]):
+        decides, fills = [], (*fills, _uv(project, "Installing the project itself", "pip", "install", "-e", "."))
+        lines = []
     if added := brought.specs(project.tree, project.manifest):
         names = ", ".join(sorted(brought.servers(project.tree, [p.command for p in project.manifest.processes])))
         fills = (*fills, _uv(project, f"Installing {names}, if the requirements do not", "pip", "install", *added))

@@ -9,7 +9,7 @@ from pathlib import Path
 from receiver.manifest import Problems, Pushed, Tree, toml
 from receiver.manifest.command import Server
 from receiver.model import WEB, ProcessEnv
-from receiver.runtimes.base import BuildPlan, Evidence, Part, Project, Runtime, Slug, Suggestion, Trouble
+from receiver.runtimes.base import Asked, BuildPlan, Evidence, Part, Project, Runtime, Slug, Suggestion, Trouble
 from receiver.runtimes.python import command, interpreter, nearly, project, wheelfile
 from receiver.runtimes.python.project import Kind
 
@@ -85,6 +85,11 @@ class Python(Runtime):
         from receiver.runtimes.python import django
 
         return tuple((path, path) for path in django.loose(pushed))
+
+    def asks(self, pushed: Pushed) -> Asked:
+        from receiver.runtimes.python import django
+
+        return django.asks(pushed)
 
     def writes(self, pushed: Pushed) -> list[tuple[str, str]]:
         from receiver.runtimes.python import django

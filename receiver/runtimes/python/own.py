@@ -1,0 +1,48 @@
+"""A project that is a package, and whose other files say what to install: whether its commands want the package, too.
+
+A requirements.txt or a Pipfile.lock often names only what the package needs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from receiver.errors import Rejected
+from receiver.manifest import Tree, toml
+from receiver.runtimes.python.project import Kind
+
+_INSIDE = re.compile(r"src/(\w+)/__init__\.py")
+_WORD = re.compile(r"[\w-]+")
+
+
+def is_wanted(tree: Tree, kind: Kind, commands: Iterable[str]) -> bool:
+    """Whether a command names a program of the project's own, or a module below src/, where nothing is found that is not
+    installed."""
+    if kind not in (Kind.REQUIREMENTS, Kind.PIPENV) or not installs(tree):
+        return False
+    own = {*programs(tree), *(found[1] for path in tree.files() if (found := _INSIDE.fullmatch(path)))}
+    return any(own & set(_WORD.findall(command)) for command in commands)
+
+
+def installs(tree: Tree) -> bool:
+    """Whether an installer would take the top of the tree for a package."""
+    files = tree.files()
+    if "setup.py" in files:
+        return True
+    data = _pyproject(tree)
+    return "build-system" in data and ("project" in data or "poetry" in toml.table(data, "tool"))
+
+
+def programs(tree: Tree) -> set[str]:
+    """The programs that it would install, as far as pyproject.toml says."""
+    data = _pyproject(tree)
+    return {*toml.table(data, "project", "scripts"), *toml.table(data, "tool", "poetry", "scripts")}
+
+
+def _pyproject(tree: Tree) -> dict[str, object]:
+    try:
+        return dict(toml.read(tree, "pyproject.toml"))
+    except Rejected:
+        # Whoever installs from it says so.
+        return {}
