@@ -150,8 +150,8 @@ class Slug(Protocol):
 
 class Runtime:
     """What makes a slug of a tree. `name` is a word; `makes` are the names at the slug's top that only its build may
-    make, `reads` the files at the tree's top that decide what it does, `tools` the programs that it needs beside shipit's. A
-    runtime has `finds` and `plan`; the rest are chances to say more.
+    make, `reads` the files at the tree's top that decide what it does, `tools` the programs that it needs beside shipit's,
+    `headers` the packages of Debian that whatever is compiled for it needs beside a compiler. A runtime has `finds` and `plan`; the rest are chances to say more.
 
     All of it is pure, and all but `plan` runs before a push is taken: reading the tree is cheap, anything else is not.
     """
@@ -160,6 +160,7 @@ class Runtime:
     makes: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     tools: tuple[str, ...] = ()
+    headers: tuple[str, ...] = ()
 
     def finds(self, pushed: Pushed) -> Evidence | None:
         """Why this project is one of this runtime's; None = it is not. Several runtimes may find one project."""

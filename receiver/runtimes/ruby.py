@@ -52,6 +52,7 @@ class Ruby(Runtime):
     name = "ruby"
     makes = (RUBY, GEMS)
     reads = (NAME, LOCK, ".ruby-version", "config.ru")
+    headers = ("ruby-dev",)
 
     def finds(self, pushed: Pushed) -> Evidence | None:
         files = pushed.tree.files()

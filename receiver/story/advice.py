@@ -141,12 +141,14 @@ _MISSING = re.compile(
     r"[Mm]issing (?:required )?env(?:ironment)? var(?:iable)?s?:? '?\"?([A-Z][A-Z0-9_]+)|"
     r"[Ee]nvironment variable [\"'`]?([A-Z][A-Z0-9_]+)[\"'`]? (?:(?:is )?(?:not set|required|not found|missing)|must be set)|"
     r"\b([A-Z][A-Z0-9_]+) (?:environment variable|env var) (?:(?:is )?(?:not set|required|not found|missing)|must be set)|"
+    r"[Pp]lease (?:configure|set|define|provide|specify) (?:(?:an?|the|your) )?([A-Z][A-Z0-9_]{3,})\b|"
     r"The ([A-Z]+_KEY) setting must not be empty"
 )
 _SECRET = re.compile(
     r"\b(?:(?:DJANGO_|FLASK_|APP_)?SECRET_KEY(?:_BASE)?|APP_SECRET|SESSION_SECRET(?:_KEY)?|COOKIE_SECRET)\b(?!=)"
 )
 _WANTED = re.compile(r"\b(?:please|must|missing|required|not set|unset|empty|configure|define)\b", re.IGNORECASE)
+COMPILER = "build-essential"
 # What a build says that lacks something of the system, and the Debian package that has it.
 _SYSTEM = (
     (r"pg_config|libpq-fe\.h", "libpq-dev"),
@@ -174,6 +176,17 @@ _SYSTEM = (
 )  # fmt: skip
 
 
+def _with_compiler(packages: list[str], release: Release) -> list[str]:
+    """Who lacks a header lacks a compiler too, on a server that has none: all that is missing in one answer."""
+    from receiver.runtimes.all import RUNTIMES
+    from receiver.system import apt
+
+    if not any(name.endswith("-dev") or name == COMPILER for name in packages):
+        return packages
+    own = (name for runtime in RUNTIMES if runtime.name in release.runtime for name in runtime.headers)
+    return [*packages, *(name for name in apt.missing([COMPILER, *own]) if name not in packages)]
+
+
 # Extensions of PHP that come with another package.
 _INSIDE = {
     **dict.fromkeys(("php-dom", "php-simplexml", "php-xmlreader", "php-xmlwriter"), "php-xml"),
@@ -199,7 +212,7 @@ def build_advice(release: Release, lines: Iterable[str]) -> str:
         for pattern, package in _SYSTEM:
             if needs := [match.expand(package) for match in re.finditer(pattern, line)]:
                 needed = sorted({_INSIDE.get(name, name) for name in needs})
-                packages = " ".join(needed).split()
+                packages = _with_compiler(" ".join(needed).split(), release)
                 words = f"shipit apt:allow {' '.join(packages)}"
                 return (
                     f"The server lacks a package of Debian. Write into shipit.yml:  apt: [{', '.join(packages)}]\n"

@@ -18,6 +18,7 @@ from dataclasses import replace
 
 from receiver import names
 from receiver.errors import BuildFailed, Failure, Unhealthy
+from receiver.inside.builder import DATABASES
 from receiver.manifest import Tree
 from receiver.model import Change, Release
 from receiver.names import ConfigKey
@@ -79,9 +80,7 @@ class Beside:
         if any("database" in line for line in lines):
             with suppress(Failure):
                 database = _database(source_of(context.paths, origin_of(release)).tree(origin_of(release)))
-        places = [
-            place for place in (beside(lines, database), file_beside(lines)) if place and _is_free(release, place)
-        ]
+        places = [place for place in _places(beside(lines, database), file_beside(lines)) if _is_free(release, place)]
         if not places:
             return False
         if full := self._full(release):
@@ -151,6 +150,13 @@ class Beside:
 
 class Again(Exception):
     """The release can be started once more."""
+
+
+def _places(found: str, file: str) -> list[str]:
+    """Where the app may find its data, the best first: of a database the directory that it is in, as some programs make a
+    file only where nothing is, and a link is something."""
+    around = found.rpartition("/")[0] if found.endswith(DATABASES) else ""
+    return [place for place in dict.fromkeys((around, found, file)) if place]
 
 
 def _is_free(release: Release, place: str) -> bool:

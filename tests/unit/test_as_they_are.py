@@ -21,10 +21,12 @@ from receiver.manifest.tree import lead
 from receiver.model import Change, Release, Status
 from receiver.names import AppName
 from receiver.runtimes.build import build_plan
+from receiver.runtimes.python import own
 from receiver.runtimes.python.scm import version_of
 from receiver.runtimes.read import read_manifest
 from receiver.settings import Settings
 from receiver.story.advice import advice, build_advice
+from receiver.system import apt
 
 BLOG = Release(app=AppName("blog"), number=3, change=Change.DEPLOY, status=Status.BUILDING, by="a", created=0.0)
 MANAGE = "import os\nos.environ.setdefault('DJANGO_SETTINGS_MODULE', 'site1.settings')\nimport django\n"
@@ -240,6 +242,34 @@ def test_a_package_is_installed_where_its_own_program_is_started() -> None:
     assert not itself({**files, "pyproject.toml": "[tool.ruff]\n", "Procfile": "web: gunicorn store.web:app\n"})
 
 
+UV = """\
+#!/bin/sh
+if [ "$1" = lock ]; then cat next >uv.lock; exit; fi
+cmp -s uv.lock next || { echo "error: The lockfile needs to be updated"; exit 1; }
+echo "$@ done"
+"""
+
+
+def test_a_lock_with_another_version_of_the_project_alone_still_counts(tmp_path: Path) -> None:
+    lock = (
+        'version = 1\n\n[[package]]\nname = "flask"\nversion = "3.1"\nsource = { registry = "https://pypi.org/simple" }\n'
+        '\n[[package]]\nname = "shop"\nversion = "1.0"\nsource = { editable = "." }\n'
+    )
+    uv = tmp_path / "uv"
+    uv.write_text(UV)
+    uv.chmod(0o755)
+    for new, code in ((lock, 0), (lock.replace("1.0", "1.1"), 0), (lock.replace("3.1", "3.2"), 1)):
+        (tmp_path / "uv.lock").write_text(lock)
+        (tmp_path / "next").write_text(new)
+        done = subprocess.run(
+            ["/bin/sh", "-c", own.SYNC, "sh", str(uv), "sync", "--locked"], cwd=tmp_path, stdout=subprocess.PIPE,
+            text=True, check=False,
+        )  # fmt: skip
+        assert (done.returncode, "sync --locked done" in done.stdout) == (code, not code)
+        assert (tmp_path / "uv.lock").read_text() == (lock if code else new)
+        assert {path.name for path in tmp_path.iterdir()} == {"uv", "uv.lock", "next"}
+
+
 def test_django_below_src_is_started_from_there() -> None:
     files = {
         "manage.py": MANAGE, "src/site1/wsgi.py": "application = get_wsgi_application()\n",
@@ -296,6 +326,14 @@ def test_the_lock_of_a_workspace_counts_or_the_push_is_refused() -> None:
 def test_a_failed_build_names_what_is_missing_and_what_to_type(line: str, told: str) -> None:
     found = build_advice(BLOG, ["Installing", line, "× Failed to build"])
     assert told in found and bool(told) == bool(found)
+
+
+def test_who_lacks_a_header_is_told_of_the_compiler_in_the_same_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(apt, "missing", lambda names: [name for name in names if name != "there"])
+    line = "Error: pg_config executable not found."
+    found = build_advice(replace(BLOG, runtime="python 3.12 + node"), [line])
+    assert "apt: [libpq-dev, build-essential, python3-dev]" in found
+    assert "apt: [ffmpeg]" in build_advice(replace(BLOG, runtime="python"), ["sh: ffmpeg: not found"])
 
 
 def test_what_may_not_be_written_is_answered_with_the_line_of_storage() -> None:

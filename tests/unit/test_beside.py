@@ -11,7 +11,7 @@ from trees import FakeTree
 from receiver.inside import builder
 from receiver.names import AppName
 from receiver.story.advice import advice, beside, file_beside, secret
-from receiver.story.beside import _database
+from receiver.story.beside import _database, _places
 
 SLUG = "/var/lib/shipit/apps/blog/slugs/v3"
 
@@ -37,6 +37,12 @@ SLUG = "/var/lib/shipit/apps/blog/slugs/v3"
 )
 def test_the_place_that_an_app_wants_to_write_to_is_found(line: str, place: str) -> None:
     assert beside(["something", line, "Worker exiting"], "var/app.db") == place
+
+
+def test_of_a_database_the_directory_is_tried_first() -> None:
+    assert _places("db/posts.db", "db/posts.db") == ["db", "db/posts.db"]
+    assert _places("app.db", "") == ["app.db"] and _places("logs", "logs/x.log") == ["logs", "logs/x.log"]
+    assert not _places("", "")
 
 
 def test_the_database_is_what_all_sources_call_it() -> None:

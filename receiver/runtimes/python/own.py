@@ -12,6 +12,23 @@ from receiver.errors import Rejected
 from receiver.manifest import Tree, toml
 from receiver.runtimes.python.project import Kind
 
+# A uv.lock that has an older version of the project itself, and of nothing else, installs what it says: who has raised the
+# version, and not locked again, has changed no package.
+SYNC = """
+"$@" && exit; code=$?
+packages() {
+    awk '/^\\[\\[package/ {n = v = ""} /^name = / {n = $0} /^version = / {v = $0}
+         /^source = / && !/(editable|virtual) = "\\."/ {print n, v, $0}' "$1"
+}
+mv uv.lock .uv.lock.pushed && cp .uv.lock.pushed uv.lock
+if "$1" lock --quiet && [ "$(packages uv.lock)" = "$(packages .uv.lock.pushed)" ]; then
+    rm .uv.lock.pushed
+    echo "uv.lock only has another version of the project itself; every package is as it is locked."
+    exec "$@"
+fi
+mv .uv.lock.pushed uv.lock
+exit $code
+"""
 _INSIDE = re.compile(r"src/(\w+)/__init__\.py")
 _WORD = re.compile(r"[\w-]+")
 

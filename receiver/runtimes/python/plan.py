@@ -147,9 +147,10 @@ def _uv_lock(project: Project) -> Planned:
     # A workspace whose top is no project itself: all of its members.
     every = ("--all-packages",) if "project" not in data and toml.table(data, "tool", "uv", "workspace") else ()
     sync = _uv(project, "Installing from uv.lock", "sync", "--locked", "--no-dev", *every, *extra, *wish)
+    sync = replace(sync, argv=("/bin/sh", "-c", own.SYNC, "sh", *sync.argv))
     raw = project.tree.read(Kind.UV.value)
-    own = raw is None or _LOCAL.search(raw.decode(errors="replace")) is not None
-    return ([] if own else ["uv.lock", "pyproject.toml"]), ((_make_venv(project),) if wish else ()), (sync,)
+    local = raw is None or _LOCAL.search(raw.decode(errors="replace")) is not None
+    return ([] if local else ["uv.lock", "pyproject.toml"]), ((_make_venv(project),) if wish else ()), (sync,)
 
 
 def _poetry(project: Project) -> Planned:

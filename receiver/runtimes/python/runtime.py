@@ -26,6 +26,7 @@ class Python(Runtime):
     makes = (".venv", ".python")
     reads = (*(kind.value for kind in Kind if kind is not Kind.NOTHING), "setup.cfg", ".python-version", "runtime.txt")
     tools = ("uv",)
+    headers = ("python3-dev",)
 
     def finds(self, pushed: Pushed) -> Evidence | None:
         kind = project.kind(pushed.tree)
