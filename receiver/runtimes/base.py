@@ -215,7 +215,7 @@ class Runtime:
         return []
 
     def advice(self, line: str) -> str:
-        """What to write after a build that has failed and printed this line; "" when nothing is known of it."""
+        """What to write after a build or a start that has failed and printed this line; "" when nothing is known of it."""
         return ""
 
     def parts(self, slug: Slug) -> Iterator[Part]:

@@ -66,7 +66,15 @@ def advice(app: AppName, lines: Iterable[str]) -> str:
             return f"Add {found[1] or found[2] or 'the app’s domain'} to ALLOWED_HOSTS of Django's settings."
         if name := missing(line):
             return f"The app needs the config var {name}, which is not set:  shipit config:set {app} {name}=…"
+        if told := _of_runtimes(line):
+            return told
     return ""
+
+
+def _of_runtimes(line: str) -> str:
+    from receiver.runtimes.all import RUNTIMES
+
+    return next(filter(None, (runtime.advice(line) for runtime in RUNTIMES)), "")
 
 
 def missing(line: str) -> str:
@@ -196,8 +204,6 @@ _INSIDE = {
 
 def build_advice(release: Release, lines: Iterable[str]) -> str:
     """What to write or to install after a build that failed, by the newest line that we know; "" for none."""
-    from receiver.runtimes.all import RUNTIMES
-
     app = release.app
     said = _short(lines)
     for line in reversed(said):
@@ -206,7 +212,7 @@ def build_advice(release: Release, lines: Iterable[str]) -> str:
                 f"A build sees no config vars but those that shipit.yml names:  build: {{config: [{name}]}}"
                 f"  (or all of them: build: {{config: all}})\nIf it is not set yet: shipit config:set {app} {name}=…"
             )
-        if told := next(filter(None, (runtime.advice(line) for runtime in RUNTIMES)), ""):
+        if told := _of_runtimes(line):
             return told
     for line in reversed(said):
         for pattern, package in _SYSTEM:

@@ -74,6 +74,7 @@ def test_only_what_an_app_signs_with_is_a_secret_that_any_value_is_right_for(lin
 def test_a_config_var_that_a_process_misses_is_named_with_the_line_to_type() -> None:
     assert "shipit config:set blog DATABASE_URL=…" in advice(AppName("blog"), ["KeyError: 'DATABASE_URL'", "exiting"])
     assert not advice(AppName("blog"), ["KeyError: 'title'"])
+    assert "the module yaml." in advice(AppName("blog"), ["ModuleNotFoundError: No module named 'yaml'", "exiting"])
 
 
 def test_databases_and_logs_of_a_build_are_what_data_begins_with(

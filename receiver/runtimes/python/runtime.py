@@ -15,6 +15,7 @@ from receiver.runtimes.python.project import Kind
 
 # As uv tells that a package wants more.
 _NEWER = re.compile(r"current Python version \([0-9.]+\) does not satisfy Python[>=~!,]*(3\.[0-9]+)")
+_LACKING = re.compile(r"ModuleNotFoundError: No module named '([A-Za-z_]\w{0,60})")
 # As it tells that nobody has such a Python.
 _GONE = re.compile(r"No (?:interpreter|download) found for (?:Python |request for )?(?:cpython-)?([0-9]+\.[0-9.]+)")
 
@@ -116,6 +117,11 @@ class Python(Runtime):
             return (
                 f"Python {gone[1]} is not to be had any more. Name one that is, in place of runtime.txt, .python-version "
                 f"and all else that wants it, in shipit.yml:  python: {own}"
+            )
+        if lacking := _LACKING.search(line):
+            return (
+                f"Nothing that was installed has the module {lacking[1]}. Add its package to the requirements; if it is for "
+                "development, start with other settings (Django: config var DJANGO_SETTINGS_MODULE)."
             )
         found = _NEWER.search(line)
         if not found:
