@@ -83,7 +83,10 @@ class BuildFailed(Failure):
 
 
 class Unhealthy(Failure):
-    """A new process failed its healthcheck; the release was not made live."""
+    """A new process failed its healthcheck; the release was not made live. `seen`: more of what it printed than is told,
+    for whoever looks for the cause."""
+
+    seen: Sequence[str] = ()
 
 
 class HostFault(Failure):

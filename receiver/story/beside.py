@@ -44,6 +44,7 @@ class Beside:
     def __init__(self, context: AppContext, release: Release) -> None:
         self.context, self.release = context, release
         self.given: list[tuple[str, str]] = []
+        self.made: list[ConfigKey] = []
 
     @contextmanager
     def watched(self) -> Iterator[None]:
@@ -73,7 +74,8 @@ class Beside:
         pushed = release.builds and release.change is Change.DEPLOY
         if not pushed or release.image or not release.digest or len(self.given) >= PLACES:
             return False
-        lines = [*(failure.details or context.say.last)]
+        seen = failure.seen if isinstance(failure, Unhealthy) else ()
+        lines = self._since([*(seen or failure.details or context.say.last)])
         if (name := secret(lines)) and self._make(release, ConfigKey(name)):
             return True
         database = ""
@@ -104,6 +106,17 @@ class Beside:
         )
         return True
 
+    def _since(self, lines: list[str]) -> list[str]:
+        """What was printed since the release was last given something: what came before has been answered."""
+        from receiver.story.advice import beside, file_beside, secret
+
+        given = {place for _, place in self.given}
+        for at in range(len(lines) - 1, -1, -1):
+            line = lines[at : at + 1]
+            if secret(line) in self.made or given & {*_places(beside(line), file_beside(line))}:
+                return lines[at + 1 :]
+        return lines
+
     def _full(self, release: Release) -> str:
         """Why the app is given no further place by itself; "" while there is room. What it writes there is of its data."""
         context = self.context
@@ -123,6 +136,7 @@ class Beside:
         context = self.context
         if key in {**dict(release.env), **context.agent.read_config(release.app, release.number)}:
             return False
+        self.made.append(key)
         made = secrets.token_urlsafe(48)
         context.say.hide([made])
         context.agent.stop(release.app, release.number, wait=True)

@@ -19,6 +19,8 @@ from receiver.story.advice import advice
 from receiver.story.context import AppContext
 
 LAST_LINES = 30
+# An exception that followed from another one is printed below it, with all that called it.
+FOR_THE_CAUSE = 300
 REFUSED, BAD_REQUEST = 400, 400
 # How long the release that is live may take to be compared with (s).
 PATIENCE = 5.0
@@ -75,13 +77,22 @@ def _check(context: AppContext, release: Release, process: ProcessType, index: i
     except Unhealthy as failure:
         if watch.culprit:
             raise
-        last = engines.here(context.layout).last_lines(release, process.type, index, LAST_LINES)
-        hint = failure.hint or advice(release.app, last)
-        watch.culprit = Unhealthy(failure.message, hint=hint, details=[*last, *failure.details])
+        watch.culprit = _explained(context, release, process, index, failure)
         watch.give_up()
         raise watch.culprit from failure
     if status >= REFUSED and not process.check.status:
         _warn(context, release, process, index, status, watch.host_header)
+
+
+def _explained(
+    context: AppContext, release: Release, process: ProcessType, index: int, failure: Unhealthy
+) -> Unhealthy:
+    """The failure with what the process printed last, and what that calls for."""
+    said = engines.here(context.layout).last_lines(release, process.type, index, FOR_THE_CAUSE)
+    hint = failure.hint or advice(release.app, said)
+    explained = Unhealthy(failure.message, hint=hint, details=[*said[-LAST_LINES:], *failure.details])
+    explained.seen = said
+    return explained
 
 
 def _warn(context: AppContext, release: Release, process: ProcessType, index: int, status: int, host: str) -> None:
@@ -119,9 +130,8 @@ def _watch_the_unsteady(context: AppContext, release: Release, watch: _Watch) ->
         time.sleep(0.25)
         for process, index in unsteady:
             if why := watch.crashed(process, index):
-                last = engines.here(context.layout).last_lines(release, process.type, index, LAST_LINES)
-                told = f"{process.type}.{index} does not stay up: {why}."
-                raise Unhealthy(told, hint=advice(release.app, last), details=last)
+                told = Unhealthy(f"{process.type}.{index} does not stay up: {why}.")
+                raise _explained(context, release, process, index, told)
 
 
 class _Watch:

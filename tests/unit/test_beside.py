@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import cast
 
 import pytest
 from trees import FakeTree
 
 from receiver.inside import builder
-from receiver.names import AppName
+from receiver.model import Release
+from receiver.names import AppName, ConfigKey
 from receiver.story.advice import advice, beside, file_beside, secret
-from receiver.story.beside import _database, _places
+from receiver.story.beside import Beside, _database, _places
+from receiver.story.context import AppContext
 
 SLUG = "/var/lib/shipit/apps/blog/slugs/v3"
 
@@ -37,6 +40,16 @@ SLUG = "/var/lib/shipit/apps/blog/slugs/v3"
 )
 def test_the_place_that_an_app_wants_to_write_to_is_found(line: str, place: str) -> None:
     assert beside(["something", line, "Worker exiting"], "var/app.db") == place
+
+
+def test_what_was_answered_is_not_asked_again() -> None:
+    one = Beside(cast(AppContext, None), cast(Release, None))
+    said = ["KeyError: 'SECRET_KEY'", "OSError: [Errno 30] Read-only file system: 'logs/a.log'", "readonly database"]
+    assert one._since(said) == said
+    one.made.append(ConfigKey("SECRET_KEY"))
+    assert one._since(said) == said[1:]
+    one.given.append(("logs", "logs"))
+    assert one._since(said) == said[2:]
 
 
 def test_of_a_database_the_directory_is_tried_first() -> None:
