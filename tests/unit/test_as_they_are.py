@@ -238,7 +238,9 @@ def test_a_package_is_installed_where_its_own_program_is_started() -> None:
     files = {"requirements.txt": "flask\ngunicorn\n", "pyproject.toml": text, "src/store/__init__.py": ""}
     assert itself({**files, "Procfile": "web: shop --port $PORT\n"})
     assert itself({**files, "Procfile": "web: gunicorn store.web:app\n"})
-    assert not itself({**files, "Procfile": "web: gunicorn app:app\n"})
+    assert itself({**files, "Procfile": "web: python -m store\n"})
+    for line in ("gunicorn app:app", "python shop.py", "bin/shop", "python src/store/run.py", "python store.py"):
+        assert not itself({**files, "Procfile": f"web: {line}\n"}), line
     assert not itself({**files, "pyproject.toml": "[tool.ruff]\n", "Procfile": "web: gunicorn store.web:app\n"})
 
 

@@ -30,7 +30,9 @@ mv .uv.lock.pushed uv.lock
 exit $code
 """
 _INSIDE = re.compile(r"src/(\w+)/__init__\.py")
-_WORD = re.compile(r"[\w-]+")
+# A word of a command, and the module that one names: not a part of a path, and no file.
+_WORD = re.compile(r"(?<![\w./-])([\w-]+)(?![\w./:-])")
+_MODULE = re.compile(r"(?<![\w./-])(\w+)(?=[.:]\w|\s|$)(?!\.py\b)")
 
 
 def is_wanted(tree: Tree, kind: Kind, commands: Iterable[str]) -> bool:
@@ -38,8 +40,8 @@ def is_wanted(tree: Tree, kind: Kind, commands: Iterable[str]) -> bool:
     installed."""
     if kind not in (Kind.REQUIREMENTS, Kind.PIPENV) or not installs(tree):
         return False
-    own = {*programs(tree), *(found[1] for path in tree.files() if (found := _INSIDE.fullmatch(path)))}
-    return any(own & set(_WORD.findall(command)) for command in commands)
+    started, inside = programs(tree), {found[1] for path in tree.files() if (found := _INSIDE.fullmatch(path))}
+    return any(started & set(_WORD.findall(line)) or inside & set(_MODULE.findall(line)) for line in commands)
 
 
 def installs(tree: Tree) -> bool:
