@@ -179,7 +179,7 @@ if os.environ.get("PORT"):
 def test_an_app_that_heeds_nothing_of_a_receiver_goes_live_as_it_is(laptop: Client, shared_host: Host) -> None:
     app = {
         "Procfile": "web: python3 app.py $PORT\n", "app.py": UNHEEDING,
-        "shipit.yml": "build: {command: 'mkdir logs && SECRET_KEY=x PORT= python3 app.py'}\n",
+        "shipit.yml": "build: {command: 'mkdir -p logs && SECRET_KEY=x PORT= python3 app.py'}\n",
     }  # fmt: skip
     repo = laptop.repo("unheeding", app)
     first = repo.push()
