@@ -194,6 +194,13 @@ def test_a_one_off_command_has_the_apps_environment_and_its_exit_code(serving: R
     assert "it's" in said.out and "app-hello" in said.out
     on_terminal = client.ssh("run", "hello", "--", "tty", tty=True)
     assert "/dev/pts/" in on_terminal.out, on_terminal
+    # What it takes is counted here, too.
+    (web,) = json.loads(client.ssh("resource:report", "hello", "--format", "json").out)
+    assert re.fullmatch("[0-9]+% of the app's", web["cpu"]) and int(web["tasks"].split()[0]) >= 2, web
+    assert client.ssh("run", "hello", "--", "sh", "-c", "'head -c 9M /dev/zero > $DATA_DIR/big'").ok
+    assert client.ssh("storage:quota", "hello", "10M").ok
+    held = json.loads(client.ssh("storage:quota", "hello", "--format", "json").out)
+    assert held["level"] == "nearly" and held["percent"] >= 90, held
 
 
 def test_destroying_an_app_leaves_nothing_of_it(serving: Repo, client: Client, box: Box) -> None:

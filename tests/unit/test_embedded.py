@@ -118,8 +118,9 @@ def test_a_job_ends_with_the_agent_that_wanted_it(tmp_path: Path) -> None:
         time.sleep(0.05)
 
 
-def test_descendants_and_their_memory_are_found() -> None:
-    child = subprocess.Popen([sys.executable, "-c", "import subprocess; subprocess.run(['sleep', '20'])"])
+def test_descendants_and_what_they_take_are_found() -> None:
+    busy = "import subprocess, time\nwhile time.process_time() < 0.2: pass\nsubprocess.run(['sleep', '20'])"
+    child = subprocess.Popen([sys.executable, "-c", busy])
     try:
         deadline = time.monotonic() + 10
         while len(found := family.below(child.pid)) != 1:
@@ -127,6 +128,9 @@ def test_descendants_and_their_memory_are_found() -> None:
             time.sleep(0.02)
         assert found <= family.of_users([os.getuid()])
         assert family.memory({child.pid} | found) > 2**20
+        threads, seconds = family.work({child.pid} | found)
+        assert threads == 2 and 0.1 < seconds < 20
+        assert family.work({2**30}) == (0, 0.0) == family.work(())
     finally:
         family.kill(family.below(child.pid) | {child.pid})
         child.wait()

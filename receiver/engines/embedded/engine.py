@@ -203,6 +203,8 @@ class EmbeddedEngine(LogFiles):
         starts = 1
         with suppress(FileNotFoundError, ValueError):
             starts = int((run / f"{name}.starts").read_text())
+        mine = {pid} | family.below(pid) if pid else set()
+        tasks, cpu = family.work(mine)
         return ProcessStatus(
             release=name.release,
             process=name.process,
@@ -211,7 +213,9 @@ class EmbeddedEngine(LogFiles):
             pid=pid,
             since=float(info["start"] if pid else info["stop"]),
             restarts=max(0, starts - 1),
-            memory=family.memory({pid} | family.below(pid)) if pid else 0,
+            memory=family.memory(mine),
+            tasks=tasks,
+            cpu=cpu,
         )
 
     # -- what supervisord and the directory know
