@@ -18,10 +18,11 @@ from receiver.runtimes.python.requirements import normal
 RECIPE = 1
 # Where the requirements of a manual are, in the order in which they count.
 _USUAL = (
-    "docs/requirements.txt", "doc/requirements.txt", "docs/source/requirements.txt", "source/requirements.txt",
-    "requirements-docs.txt", "requirements_docs.txt", "docs-requirements.txt", "requirements/docs.txt",
-    "requirements/doc.txt", "docs/requirements-docs.txt",
-)  # fmt: skip
+    *(re.compile(rf"{place}/(?:source/)?requirements(?:[-_]docs?)?\.txt") for place in ("docs", "doc")),
+    re.compile(r"source/requirements\.txt"),
+    re.compile(r"(?:requirements/)?(?:requirements[-_.]docs?|docs?[-_.]requirements)\.txt"),
+    re.compile(r"requirements/docs?\.txt"),
+)
 _READ_THE_DOCS = (".readthedocs.yaml", ".readthedocs.yml")
 _GROUPS = ("docs", "doc", "documentation")
 # A manual that imports what it describes.
@@ -105,8 +106,9 @@ def _listed(tree: Tree, package: str) -> list[str]:
         said = re.findall(r"^[ \t-]*requirements:[ \t]*['\"]?([\w./-]+)", _text(tree, name), re.MULTILINE)
         if found := [path for path in said if path in files]:
             return found
-    if usual := next((path for path in _USUAL if path in files), ""):
-        return [usual]
+    for usual in _USUAL:
+        if there := sorted(filter(usual.fullmatch, files)):
+            return there[:1]
     top = "requirements.txt"
     wanted = normal(package.partition("[")[0])
     return [top] if top in files and any(wanted in name for name in requirements.read(tree, top).names) else []
