@@ -227,7 +227,9 @@ def test_a_script_of_another_name_builds_the_pages_where_nothing_else_is_to_be_s
     [
         ({"dependencies": {"nuxt": "3"}, "scripts": {"build": "nuxt build"}}, {}, "node .output/server/index.mjs"),
         ({"devDependencies": {"@sveltejs/kit": "2", "@sveltejs/adapter-node": "5", "vite": "6"},
-          "scripts": {"build": "vite build"}}, {}, "node build"),
+          "scripts": {"build": "vite build"}}, {}, "PROTOCOL_HEADER=x-forwarded-proto node build"),
+        ({"devDependencies": {"@sveltejs/kit": "2", "@sveltejs/adapter-auto": "6", "vite": "6"},
+          "scripts": {"build": "vite build"}}, {}, "PROTOCOL_HEADER=x-forwarded-proto node build"),
         ({"dependencies": {"next": "15"}, "scripts": {"build": "next build", "start": "next dev"}}, {}, "next start -H 127.0.0.1"),
         ({"dependencies": {"@nestjs/core": "10"}, "scripts": {"build": "nest build", "start": "nest start",
           "start:prod": "node dist/main"}}, {}, "node dist/main"),
@@ -244,9 +246,20 @@ def test_a_server_without_a_start_script_is_started_by_what_is_built_or_installe
 
 @pytest.mark.parametrize(
     ("needs", "told"),
-    [("@sveltejs/adapter-auto", "SvelteKit builds for the host"), ("@astrojs/vercel", "another host")],
+    [("@sveltejs/adapter-vercel", "SvelteKit builds for the host"), ("@astrojs/vercel", "another host")],
 )
 def test_what_is_built_for_another_host_is_told_how_it_is_built_for_this_one(needs: str, told: str) -> None:
     kit = {"@sveltejs/kit": "2"} if "svelte" in needs else {}
     with pytest.raises(Rejected, match=told):
         read(package(scripts={"build": "vite build"}, devDependencies={needs: "1", "vite": "6", **kit}))
+
+
+def test_sveltekit_that_asks_where_it_is_built_hears_of_a_server_of_node() -> None:
+    files = package(
+        scripts={"build": "vite build"}, devDependencies={"@sveltejs/kit": "2", "@sveltejs/adapter-auto": "6"}
+    )
+    plan, _ = build_plan(
+        read(files), FakeTree(files), slug=Path("/s"), cache=Path("/c"), tools=Path("/t"), settings=Settings()
+    )
+    (step,) = (step for step in plan.steps if step.argv[-1] == "build")
+    assert step.environment["GCP_BUILDPACKS"]

@@ -69,9 +69,11 @@ _APART = frozenset({"@sveltejs/adapter-static", "next", "nuxt", "@react-router/d
 # Scripts that build, where there is none that is called so.
 _BUILDS = ("docs:build", "build:docs", "docs", "generate", "export", "site:build", "build:site", "build:prod", "prod",
            "production", "dist")  # fmt: skip
+# SvelteKit refuses forms from what it takes for another origin, and takes its own to be of https.
+_KIT = "PROTOCOL_HEADER=x-forwarded-proto node build"
 # What has a server in what its build makes, or in a program of its own, and how that is started.
 SERVERS = (
-    ("nuxt", "node .output/server/index.mjs"), ("@sveltejs/adapter-node", "node build"),
+    ("nuxt", "node .output/server/index.mjs"), ("@sveltejs/adapter-node", _KIT), ("@sveltejs/adapter-auto", _KIT),
     ("@astrojs/node", "HOST=127.0.0.1 node dist/server/entry.mjs"), ("next", "next start -H 127.0.0.1"),
     ("@remix-run/serve", "remix-serve build/server/index.js"),
     ("@react-router/serve", "react-router-serve build/server/index.js"), ("@nestjs/core", "node dist/main"),
@@ -83,7 +85,7 @@ _FRAMEWORKS = frozenset({"express", "koa", "fastify", "@hapi/hapi", "restify", "
 _MAINS = ("server.js", "app.js", "index.js", "main.js", "server.mjs", "index.mjs", "app.mjs", "src/server.js", "src/index.js",
           "src/app.js", "src/main.js", "server/index.js", "server/server.js", "bin/www")  # fmt: skip
 _STARTS = ("start:prod", "start:production", "serve:prod", "prod")
-_SVELTE = ("@sveltejs/adapter-node", "@sveltejs/adapter-static")
+_SVELTE = ("@sveltejs/adapter-node", "@sveltejs/adapter-static", "@sveltejs/adapter-auto")
 _HOSTED = re.compile(r"@astrojs/(?:vercel|netlify|cloudflare)")
 _OPTION = re.compile(r"(?:--(?:out(?:-?dir)?|output|dist-dir|outDir|dest)[ =]|\s-[do] )['\"]?([\w./-]+)")
 _PLACE = re.compile(r"(?!\.\./|/)(?:\./)?([\w.-]+(?:/[\w.-]+)*)/?")
@@ -136,6 +138,12 @@ def pages(tree: Tree, data: Mapping[str, Any]) -> tuple[str, str] | None:
                 continue
             return row.program, _where(tree, row, said, call)
     return None
+
+
+def environment(data: Mapping[str, Any]) -> dict[str, str]:
+    """What a build script finds in its environment, besides that of every step."""
+    # By this SvelteKit's adapter-auto knows a host that runs a server of Node.js, and takes adapter-node.
+    return {"GCP_BUILDPACKS": "shipit"} if "@sveltejs/adapter-auto" in needs(data) else {}
 
 
 def server(tree: Tree, data: Mapping[str, Any]) -> tuple[str, str]:

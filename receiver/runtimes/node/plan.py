@@ -78,7 +78,7 @@ def plan(project: Project) -> BuildPlan:
         kept = str(project.cache / "node" / key / MODULES) if key else ""
         steps = [
             Step("Taking the devDependencies for the build", ("/bin/sh", "-c", _ALL, "sh", kept, *commands["all"])),
-            Step(f"Running the {build} script of package.json", (manager.name, "run", build)),
+            Step(f"Running the {build} script of package.json", (manager.name, "run", build), makes.environment(data)),
             Step("Removing the devDependencies", ("/bin/sh", "-c", _LESS, "sh", *commands["less"])),
         ]
     has_packages = bool(data) and (manager.lock or any(package.table(data, name) for name in package.FIELDS[:4]))
