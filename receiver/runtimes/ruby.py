@@ -43,11 +43,14 @@ _GEM = re.compile(
 )
 # What a build makes pages with: then it is what the gems are for.
 _PAGES = re.compile(r"^    (?:jekyll|github-pages|middleman|nanoc|bridgetown) \(", re.MULTILINE)
+# Sinatra's way for a program in one file: it starts a server when the program has been read.
+_SINATRA = re.compile(r"""^[ \t]*require[ (]+['"]sinatra['"]""", re.MULTILINE)
+_LACKING = re.compile(r"cannot load such file -- ([a-z]\w{1,40}(?:/\w{1,40})?) \(LoadError\)")
 _INSTALL = 'bundle install && mkdir -p "$BUNDLE_PATH"'
 
 
 class Ruby(Runtime):
-    """Projects with a Gemfile that something runs by."""
+    """Projects with a Gemfile that something runs by, a config.ru, or a program of Sinatra."""
 
     name = "ruby"
     makes = (RUBY, GEMS)
@@ -56,17 +59,20 @@ class Ruby(Runtime):
 
     def finds(self, pushed: Pushed) -> Evidence | None:
         files = pushed.tree.files()
-        if NAME not in files:
-            return None
         lines = pushed.procfile.processes.values() if pushed.procfile else ()
-        used = "config.ru" in files or any(_RUNS.search(line.command) for line in lines)
+        runs = any(_RUNS.search(line.command) for line in lines)
+        if NAME not in files:
+            # What needs no gem but the server's own.
+            alone = "config.ru" if "config.ru" in files else _sinatra(pushed.tree)
+            return Evidence(alone) if alone and (runs or not pushed.procfile) else None
+        used = "config.ru" in files or bool(_sinatra(pushed.tree)) or runs
         used = used or _PAGES.search(_text(pushed.tree, LOCK)) is not None
         # A Gemfile for a tool of a developer's machine is no reason to install anything.
         return Evidence(LOCK if LOCK in files else NAME, weak=not used)
 
     def check(self, pushed: Pushed, problems: Problems) -> None:
-        found = self.finds(pushed)
-        if found and not found.weak and LOCK not in pushed.tree.files():
+        found, files = self.finds(pushed), pushed.tree.files()
+        if found and not found.weak and NAME in files and LOCK not in files:
             problems.add(NAME, f"There is a {NAME} but no {LOCK}.", f"bundle lock; git add {LOCK}")
 
     def version(self, pushed: Pushed) -> str:
@@ -96,7 +102,9 @@ class Ruby(Runtime):
         if is_rails(tree) and re.search(r"^    (?:sprockets|propshaft)[- ]", _text(tree, LOCK), re.MULTILINE):
             words = ("bundle", "exec", "rails", "assets:precompile")
             steps = (Step("Precompiling assets", words, {"SECRET_KEY_BASE_DUMMY": "1"}),)
-        made = Made(RUBY, key, (make,)), Made(GEMS, gems, (install,))
+        made: tuple[Made, ...] = (Made(RUBY, key, (make,)),)
+        if NAME in tree.files():
+            made += (Made(GEMS, gems, (install,)),)
         return BuildPlan(f"ruby {wish}".rstrip(), environment, made, steps)
 
     def process(self, project: Project) -> ProcessEnv:
@@ -115,14 +123,28 @@ class Ruby(Runtime):
         return (("rails/log", "log"), ("storage", "storage"), ("rails/tmp", "tmp")) if is_rails(pushed.tree) else ()
 
     def suggests(self, pushed: Pushed) -> Suggestion | None:
-        if "config.ru" not in pushed.tree.files():
-            return None
+        tree = pushed.tree
+        bundled = "bundle exec " if NAME in tree.files() else ""
+        if "config.ru" not in tree.files():
+            program = _sinatra(tree)
+            command = f"{bundled}ruby {program} -o 127.0.0.1 -p $PORT"
+            told = f"No Procfile: {program} is a program of Sinatra, so `web: {command}`."
+            return Suggestion(told, web=command) if program else None
         has_puma = re.search(r"^    puma \(", _text(pushed.tree, LOCK), re.MULTILINE) is not None
-        command = "bundle exec puma -b unix://$SOCKET" if has_puma else "bundle exec rackup -o 127.0.0.1 -p $PORT"
+        command = "bundle exec puma -b unix://$SOCKET" if has_puma else f"{bundled}rackup -o 127.0.0.1 -p $PORT"
         if has_puma and "config/puma.rb" in pushed.tree.files():
             # It reads $PORT, and more of the app's own.
             command = "bundle exec puma -C config/puma.rb"
         return Suggestion(f"No Procfile: there is a config.ru, so `web: {command}`.", web=command)
+
+    def advice(self, line: str) -> str:
+        found = _LACKING.search(line)
+        if not found:
+            return ""
+        return (
+            f"Nothing that was installed has {found[1]}. Name its gem in the Gemfile and commit the lock (bundle lock); or, "
+            f"without a Gemfile, have Debian's, in shipit.yml:  apt: [ruby-{found[1].split('/')[0].replace('_', '-')}]"
+        )
 
     def parts(self, slug: Slug) -> Iterator[Part]:
         # What a build installed by it is what it says (BUNDLE_DEPLOYMENT); without one nothing was.
@@ -132,6 +154,13 @@ class Ruby(Runtime):
 
     def example(self, pushed: Pushed) -> str:
         return "web: bundle exec puma -p $PORT"
+
+
+def _sinatra(tree: Tree) -> str:
+    """The program at the top that Sinatra starts by itself, "" if there is none, or several."""
+    top = [path for path in tree.files() if re.fullmatch(r"[\w-]+\.rb", path)]
+    found = [path for path in top if _SINATRA.search(_text(tree, path))]
+    return found[0] if len(found) == 1 else next((path for path in ("app.rb", "server.rb") if path in found), "")
 
 
 def is_rails(tree: Tree) -> bool:

@@ -13,6 +13,9 @@ from receiver.runtimes.node import makes, package, versions
 
 _RUNS = re.compile(r"(?:^|[\s;&|/])(?:node|npm|npx|pnpm|yarn)\s")
 
+# A package's name, and no file: `Cannot find module 'express'`.
+_LACKING = re.compile(r"Cannot find (?:module|package) '((?:@[a-z][\w.-]{0,60}/)?[a-z][\w-]{0,60})(?:/[\w./-]{0,80})?'")
+
 
 class Node(Runtime):
     """Projects with a package.json that has something to install, build or start."""
@@ -77,6 +80,15 @@ class Node(Runtime):
         chosen = package.manager(pushed.tree, data)
         others = package.leftover(pushed.tree, chosen)
         return [f"{chosen.lock} counts, {' and '.join(others)} does not: git rm what you do not use."] if others else []
+
+    def advice(self, line: str) -> str:
+        found = _LACKING.search(line)
+        if not found:
+            return ""
+        return (
+            f"The app uses {found[1]}, which is not among its `dependencies`; the devDependencies are there for the build "
+            f"alone:  npm install {found[1]}, and commit package.json and the lock"
+        )
 
     def parts(self, slug: Slug) -> Iterator[Part]:
         from receiver.runtimes.node import installed
