@@ -263,3 +263,16 @@ def test_sveltekit_that_asks_where_it_is_built_hears_of_a_server_of_node() -> No
     )
     (step,) = (step for step in plan.steps if step.argv[-1] == "build")
     assert step.environment["GCP_BUILDPACKS"]
+
+
+@pytest.mark.parametrize(
+    ("scripts", "command"),
+    [
+        ({"build": "tsc", "start": "npm run build && node dist/app.js"}, "node dist/app.js"),
+        ({"build": "tsc", "prestart": "npm run build", "start": "node dist/app.js"}, "node dist/app.js"),
+        ({"build": "tsc", "prestart": "npm run build && node migrate.js", "start": "node dist/app.js"}, "npm start"),
+        ({"prestart": "tsc", "start": "node dist/app.js"}, "npm start"),
+    ],
+)
+def test_a_start_that_builds_first_finds_that_done(scripts: dict[str, str], command: str) -> None:
+    assert read(package(scripts=scripts)).processes[0].command == command

@@ -84,6 +84,8 @@ _FRAMEWORKS = frozenset({"express", "koa", "fastify", "@hapi/hapi", "restify", "
                          "socket.io", "ws", "@feathersjs/express", "json-server", "http-server", "sails"})  # fmt: skip
 _MAINS = ("server.js", "app.js", "index.js", "main.js", "server.mjs", "index.mjs", "app.mjs", "src/server.js", "src/index.js",
           "src/app.js", "src/main.js", "server/index.js", "server/server.js", "bin/www")  # fmt: skip
+# A start that builds first: that is done, and a release is read-only.
+_BUILDS_FIRST = re.compile(r"^(?:(?:npm|pnpm) run|yarn(?: run)?) build\s*&&\s*")
 _STARTS = ("start:prod", "start:production", "serve:prod", "prod")
 _SVELTE = ("@sveltejs/adapter-node", "@sveltejs/adapter-static", "@sveltejs/adapter-auto")
 _HOSTED = re.compile(r"@astrojs/(?:vercel|netlify|cloudflare)")
@@ -91,10 +93,25 @@ _OPTION = re.compile(r"(?:--(?:out(?:-?dir)?|output|dist-dir|outDir|dest)[ =]|\s
 _PLACE = re.compile(r"(?!\.\./|/)(?:\./)?([\w.-]+(?:/[\w.-]+)*)/?")
 
 
+def build_named(data: Mapping[str, Any]) -> str:
+    """The script that is for building by its name: Heroku's own, else `build`; "" if there is none."""
+    return next((name for name in ("heroku-postbuild", "build") if script(data, name)), "")
+
+
+def around_start(data: Mapping[str, Any]) -> bool:
+    """Whether npm has to start the server, because of what it runs around it; what the build has done is none of it."""
+    before = (
+        _BUILDS_FIRST.sub("", f"{script(data, 'prestart')} &&")
+        if build_named(data) == "build"
+        else script(data, "prestart")
+    )
+    return bool(before.strip(" &") or script(data, "poststart")) or "$npm_" in script(data, "start")
+
+
 def build_script(data: Mapping[str, Any]) -> str:
     """The name of the script that builds: Heroku's own, else `build`; else one that calls what makes pages, where no
     server is started. "" if there is none."""
-    if name := next((name for name in ("heroku-postbuild", "build") if script(data, name)), ""):
+    if name := build_named(data):
         return name
     if start_script(data):
         return ""
@@ -109,7 +126,7 @@ def needs_all(data: Mapping[str, Any]) -> bool:
 
 def start_script(data: Mapping[str, Any]) -> str:
     """The script `start`, "" if there is none, or if it is for a developer's machine."""
-    said = script(data, "start")
+    said = _BUILDS_FIRST.sub("", script(data, "start")) if build_named(data) == "build" else script(data, "start")
     other = re.fullmatch(r"(?:npm run|yarn(?: run)?|pnpm(?: run)?) ([\w:.-]+)", said)
     return "" if DEVELOPER.search(said) or (other and DEVELOPER.search(script(data, other[1]))) else said
 

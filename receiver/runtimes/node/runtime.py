@@ -58,8 +58,7 @@ class Node(Runtime):
     def suggests(self, pushed: Pushed) -> Suggestion | None:
         data = package.read(pushed.tree) or {}
         if start := makes.start_script(data):
-            around = any(package.script(data, name) for name in ("prestart", "poststart")) or "$npm_" in start
-            command = "npm start" if around else start
+            command = "npm start" if makes.around_start(data) else start
             return Suggestion(f"No Procfile: the start script of package.json, so `web: {command}`.", web=command)
         if "server.js" in pushed.tree.files():
             return Suggestion("No Procfile: there is a server.js, so `web: node server.js`.", web="node server.js")
