@@ -18,6 +18,8 @@ PYTHON = PREFIX / "bin/python"
 LIBEXEC = PREFIX / "share/shipit/libexec"
 # In a slug: an image that was just built, until the app's user has stored it (inside/image.py).
 HANDED_IMAGE = "shipit-image.built"
+# Beside the config vars that a build sees: as whom it asks registries. No config var has such a name.
+REGISTRIES = "SHIPIT_REGISTRIES"
 LAUNCH, BUILDER, IMAGE, DISK, ACME, PARTS = (
     LIBEXEC / name for name in ("launch", "builder", "image", "disk", "acme", "parts")
 )

@@ -45,6 +45,7 @@ class Settings:
     - `notify`: who is told how releases of all apps end (ops/notify)
     - `apt_allow`: the packages of Debian that an app may have installed, blanks between them; `php-*` for all that
       begin so
+    - `containers`: podman is installed with the first container image that an admin deploys
     """
 
     domain: str = "localhost"
@@ -78,6 +79,7 @@ class Settings:
     allow_domains: dict[str, str] = field(default_factory=dict)
     notify: dict[str, str] = field(default_factory=dict)
     apt_allow: str = ""
+    containers: bool = True
 
 
 def with_line(text: str, name: str, value: str | int) -> str:

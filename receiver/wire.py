@@ -7,6 +7,7 @@ the verb, the app and the release (threat row 60–62). Both ends import this mo
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -31,11 +32,13 @@ class Verb(str, Enum):
     DESTROY_APP = "destroy_app"
     SNAPSHOT_CONFIG = "snapshot_config"
     READ_CONFIG = "read_config"
+    LOG_IN = "log_in"
     BUILD = "build"
     LIST_PARTS = "list_parts"
     MOUNT = "mount"
     MEASURE = "measure"
     INSTALL_PACKAGES = "install_packages"
+    INSTALL_PODMAN = "install_podman"
     CLEAR_CACHE = "clear_cache"
     RELEASE_COMMAND = "release_command"
     CHECK_FILES = "check_files"
@@ -63,7 +66,7 @@ class Verb(str, Enum):
 
 APP, RELEASE, PROCESS, INDEX, BASE = "app", "release", "process", "index", "base"
 SET, UNSET, RELEASES, RUN_ID, WAIT, TTY, NOW = "set", "unset", "releases", "run", "wait", "tty", "now"
-SECONDS, PLUGIN, PACKAGES = "seconds", "plugin", "packages"
+SECONDS, PLUGIN, PACKAGES, LOGINS = "seconds", "plugin", "packages", "logins"
 
 FIELDS: Mapping[Verb, frozenset[str]] = {
     Verb.PING: frozenset(),
@@ -77,6 +80,9 @@ FIELDS: Mapping[Verb, frozenset[str]] = {
     Verb.SNAPSHOT_CONFIG: frozenset({APP, RELEASE, BASE, SET, UNSET}),
     # {"config": {NAME: value}}
     Verb.READ_CONFIG: frozenset({APP, RELEASE}),
+    # As whom the builds that are asked for over this connection ask registries for the images that a Dockerfile names:
+    # {HOST: "USER:PASSWORD"}. {}
+    Verb.LOG_IN: frozenset({APP, LOGINS}),
     # Makes slugs/vN and runs the builder in it. fds: source (tar stream), output. {"code": int, "digest": str}
     Verb.BUILD: frozenset({APP, RELEASE}),
     # What was installed for vN, as a program of its builder's reads it in the slug (inside/parts.py). fds: output. {"code": int}
@@ -89,6 +95,8 @@ FIELDS: Mapping[Verb, frozenset[str]] = {
     # Has apt install these packages of Debian, all of which the server's settings allow (apt_allow), in a unit of its
     # own. fds: output. {"code": int}
     Verb.INSTALL_PACKAGES: frozenset({APP, PACKAGES}),
+    # Has apt install podman, unless the server's settings say otherwise (containers). fds: output. {"code": int}
+    Verb.INSTALL_PODMAN: frozenset(),
     # Empties what the app's builds keep for later builds. {}
     Verb.CLEAR_CACHE: frozenset({APP}),
     # Runs the release command in the new slug with the new config. fds: output. {"code": int}
@@ -146,11 +154,13 @@ FIELDS: Mapping[Verb, frozenset[str]] = {
 }
 
 FDS: Mapping[Verb, int] = {
-    Verb.BUILD: 2, Verb.LIST_PARTS: 1, Verb.MOUNT: 1, Verb.INSTALL_PACKAGES: 1, Verb.RELEASE_COMMAND: 1,
-    Verb.CHECK_COMMAND: 1, Verb.RUN: 3,
+    Verb.BUILD: 2, Verb.LIST_PARTS: 1, Verb.MOUNT: 1, Verb.INSTALL_PACKAGES: 1, Verb.INSTALL_PODMAN: 1,
+    Verb.RELEASE_COMMAND: 1, Verb.CHECK_COMMAND: 1, Verb.RUN: 3,
     Verb.CERTIFY: 1, Verb.ADD_CERTIFICATE: 1, Verb.PROVE_BY_DNS: 1,
 }  # fmt: skip
 
+_REGISTRY = re.compile(r"[][A-Za-z0-9.:-]{1,300}", re.ASCII)
+_LOGIN = re.compile(r"[^:\x00-\x1f\x7f]{1,1000}:[^\x00-\x1f\x7f]{1,8192}")
 _INTS = {RELEASE: (0, 10**9), BASE: (0, 10**9), INDEX: (1, 100), SECONDS: (0, 7 * 86400)}
 
 
@@ -177,6 +187,7 @@ class Request:
     seconds: int = 0
     plugin: str = ""
     packages: tuple[str, ...] = ()
+    logins: Mapping[str, str] = field(default_factory=dict, repr=False)
     sender: int = 0
 
 
@@ -226,9 +237,15 @@ def _field(name: str, value: Any) -> Any:
         return tuple(names.config_key(k) for k in value)
     if name == PACKAGES and type(value) is list and 1 <= len(value) <= 100 and all(type(n) is str for n in value):
         return tuple(names.package(n) for n in value)
+    if name == LOGINS and type(value) is dict and all(_is_login(host, who) for host, who in value.items()):
+        return value
     if name == RELEASES and type(value) is list and all(type(n) is int and 1 <= n <= 10**9 for n in value):
         return tuple(value)
     raise Rejected(f"{name}: bad value.")
+
+
+def _is_login(host: str, who: Any) -> bool:
+    return bool(_REGISTRY.fullmatch(host) and type(who) is str and _LOGIN.fullmatch(who))
 
 
 def encode_error(failure: Failure) -> dict[str, Any]:

@@ -109,17 +109,20 @@ def deploy(
             "--archive-type and --signature are for an archive.", hint=f"Send one: shipit deploy {app} - < tree.tar.gz"
         )
     from receiver.ops.all import sections
-    from receiver.runtimes.read import read_manifest
+    from receiver.runtimes.read import makes_image, read_manifest
     from receiver.sources.all import source_of
     from receiver.story.admit import keep_web
+    from receiver.story.containers import refuse_without
 
     if what is None:
         return rebuild(ctx, app, fresh=fresh)
     with Submission(ctx.layout, ledger, ctx.caller) as submission:
         origin = stored(ledger, what)
+        manifest = read_manifest(source_of(ledger.paths, origin).tree(origin), sections())
+        if makes_image(manifest):
+            refuse_without(ctx.settings, ctx.caller)
         if not drop_web:
-            how = f"Meant so: shipit deploy {app} {what} --drop-web"
-            keep_web(ledger, read_manifest(source_of(ledger.paths, origin).tree(origin), sections()), how)
+            keep_web(ledger, manifest, f"Meant so: shipit deploy {app} {what} --drop-web")
         return submission.submit(Change.DEPLOY, builds=True, fresh=fresh, message=f"deploy {what}", origin=origin)
 
 
@@ -127,9 +130,14 @@ def rebuild(ctx: Context, app: AppName, *, fresh: bool = False) -> int:
     """Make a release of the live commit and follow it to its end; returns the exit code."""
     ledger = ledger_of(ctx, app)
     with Submission(ctx.layout, ledger, ctx.caller) as submission:
-        origin = submission.current().origin
+        live = submission.current()
+        origin = live.origin
         if origin is None:
             raise Rejected(f"{app} has no commit to build.", hint=f"Push one: git push HOST:{app} main")
+        if live.image:
+            from receiver.story.containers import refuse_without
+
+            refuse_without(ctx.settings, ctx.caller)
         return submission.submit(Change.REBUILD, builds=True, fresh=fresh, message="rebuild", origin=origin)
 
 
@@ -175,9 +183,9 @@ def from_image(ctx: Context, app: AppName, image: str, sha256: str, drop_web: bo
 def pull_image(ctx: Context, ledger: Ledger, image: str, sha256: str, *, fresh: bool, drop_web: bool) -> int:
     """Make a release of a registry's image; the release records the digest that its tag led to."""
     from receiver.sources.download import digest_of
-    from receiver.sources.image import need_podman
     from receiver.sources.logins import login_for
     from receiver.sources.registry import pulled, reference
+    from receiver.story.containers import refuse_without
 
     wanted, digest = reference(image), digest_of(sha256)
     if digest:
@@ -187,7 +195,7 @@ def pull_image(ctx: Context, ledger: Ledger, image: str, sha256: str, *, fresh: 
                 hint=f"One of them is enough: shipit deploy {ledger.app} --image {image}",
             )  # fmt: skip
         wanted = replace(wanted, digest=f"sha256:{digest}")
-    need_podman()
+    refuse_without(ctx.settings, ctx.caller)
     if ctx.settings.signed_only:
         raise Denied(
             "This server takes signed archives and packages only (signed_only in its settings).",

@@ -76,6 +76,7 @@ COMMANDS: dict[str, tuple[str, str, Role]] = {
     "storage:list": ("storage", "list_mounts", Role.VIEW),
     "apt:allow": ("apt", "allow", Role.ADMIN),
     "apt:report": ("apt", "report", Role.VIEW),
+    "containers:setup": ("containers", "setup", Role.ADMIN),
     "cron:list": ("cron", "list_cron", Role.VIEW),
     "cron:run": ("cron", "run_now", Role.DEPLOY),
     "cron:suspend": ("cron", "suspend", Role.DEPLOY),

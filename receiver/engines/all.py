@@ -13,6 +13,7 @@ from receiver import schedule
 from receiver.engines import embedded, systemd
 from receiver.engines.base import (
     Adopts,
+    Containers,
     Early,
     Engine,
     Hints,
@@ -192,6 +193,14 @@ class Engines:
                 "Nothing installs packages on this machine.", hint=as_root(f"apt install {' '.join(packages)}")
             )
         return engine.install_packages(app, packages, output)
+
+    def install_podman(self, output: int) -> int:
+        engine = self._machine()
+        if not isinstance(engine, Containers):
+            raise HostFault(
+                "Nothing on this machine runs container images: it has no systemd.", holds="Nothing was changed."
+            )
+        return engine.install_podman(output)
 
     def services(self) -> Sequence[Service]:
         return self._machine().services()

@@ -228,6 +228,14 @@ class Installs(Protocol):
         """Install packages of Debian by names that were parsed; what apt says goes to `output`. Its exit code."""
 
 
+@runtime_checkable
+class Containers(Protocol):
+    """It runs container images."""
+
+    def install_podman(self, output: int) -> int:
+        """Install what they need, and nothing that runs by itself; what apt says goes to `output`. Its exit code."""
+
+
 @dataclass(frozen=True)
 class Wanted:
     """What `shipit logs` was asked for."""

@@ -12,6 +12,7 @@ its digest. Images that no slug points at any more are removed first. Only the s
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -30,6 +31,11 @@ POINTER = "shipit-image.json"
 # The image as it is handed over, an OCI layout; root takes it away.
 HANDED = "shipit-image.built"
 NAME = "localhost/app"
+# As whom registries are asked, {HOST: "USER:PASSWORD"}, in the builder's environment and in no step's.
+REGISTRIES = "SHIPIT_REGISTRIES"
+# A registry on this machine may speak http, as docker has it.
+NEAR = re.compile(r"(?:localhost|127\.[0-9.]+|\[::1\])(?::[0-9]+)?(?=/)")
+RUNTIME = "/usr/lib/shipit/current/share/shipit/libexec/crun"
 APT = "/etc/apt/apt.conf.d/zz-shipit"
 
 
@@ -67,11 +73,14 @@ def build(slug: Path, file: str, limit: int) -> None:
         # Layers are found again by what is copied into them; a commit's time is not to count.
         for name in (*directories, *files):
             os.utime(f"{top}/{name}", (0, 0), follow_symlinks=False)
-    words = ["build", "--isolation=chroot", "--format=docker", "--layers", f"--file={file}", f"--tag={NAME}"]
-    words += arguments(Path(file).read_text(errors="replace"), store)
-    # podman 5 goes into the image's root by pivot_root(2), and cannot leave the old one where the cage has mounts of its
-    # own; chroot(2), as podman 4 does it, is enough: what a build is kept in is the cage.
-    if code := store.call(*words, ".", also={**wanted(os.environ), "BUILDAH_NOPIVOT": "1"}):
+    # What a step runs sees its own layer of this store and, in a PID namespace, none of its processes: another layer, which a
+    # later build takes from here, cannot be written to. It may be anybody's code.
+    kept = ["--isolation=rootless", f"--runtime={RUNTIME}", "--pid=private", "--network=host", "--uts=host"]
+    words = ["build", *kept, "--format=docker", "--layers", f"--file={file}", f"--tag={NAME}"]
+    text = Path(file).read_text(errors="replace")
+    words += [*arguments(text, store), f"--authfile={log_in(store, os.environ.pop(REGISTRIES, '{}'))}"]
+    also = {**wanted(os.environ), "CONTAINERS_REGISTRIES_CONF": registries(store, text)}
+    if code := store.call(*words, ".", also=also):
         raise SystemExit(code)
     told = json.loads(store.lines("image", "inspect", "--format={{json .Config}}", NAME)[0]) or {}
     about = {"port": exposed(told), "workdir": told.get("WorkingDir") or ""}
@@ -90,6 +99,24 @@ def arguments(text: str, store: container.Store) -> list[str]:
         told.chmod(0o644)
         words.append(f"--volume={told}:{APT}")
     return words
+
+
+def log_in(store: container.Store, logins: str) -> Path:
+    """The file by which podman asks registries (containers-auth.json(5)); no step of the Dockerfile sees it."""
+    auths = {host: {"auth": base64.b64encode(who.encode()).decode()} for host, who in json.loads(logins).items()}
+    file = Path(store.scratch, "auth.json")
+    file.touch(0o600)
+    file.write_text(json.dumps({"auths": auths}))
+    return file
+
+
+def registries(store: container.Store, text: str) -> str:
+    """The file that tells podman of registries (containers-registries.conf(5)): a name without one means Docker Hub, as
+    with docker."""
+    near = "".join(f'[[registry]]\nlocation="{host}"\ninsecure=true\n' for host in sorted({*NEAR.findall(text)}))
+    file = Path(store.scratch, "registries.conf")
+    file.write_text(f'unqualified-search-registries=["docker.io"]\nshort-name-mode="disabled"\n{near}')
+    return str(file)
 
 
 def wanted(env: os._Environ[str]) -> dict[str, str]:

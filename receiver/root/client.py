@@ -113,6 +113,10 @@ class Agent:
         """The config vars of a release; none for 0."""
         return dict(self._call(Request(Verb.READ_CONFIG, app, release))["config"])
 
+    def log_in(self, app: AppName, logins: Mapping[str, str]) -> None:
+        """As whom builds that are asked for here from now on ask registries: {HOST: "USER:PASSWORD"}."""
+        self._call(Request(Verb.LOG_IN, app, logins=logins))
+
     def build(self, app: AppName, release: int, source: int, output: int) -> BuildResult:
         """Build vN from the tar stream `source`; what the steps print goes to `output`. Code 124: out of time."""
         answer = self._call(Request(Verb.BUILD, app, release), (source, output))
@@ -134,6 +138,11 @@ class Agent:
     def install_packages(self, app: AppName, packages: Sequence[str], output: int) -> int:
         """Have apt install packages of Debian; raises Rejected when the settings do not allow one. Returns its exit code."""
         return int(self._call(Request(Verb.INSTALL_PACKAGES, app, packages=tuple(packages)), (output,))["code"])
+
+    def install_podman(self, output: int) -> int:
+        """Have apt install what runs container images; raises Rejected when the settings say that nobody does, or nothing
+        here would run them. Returns apt's exit code."""
+        return int(self._call(Request(Verb.INSTALL_PODMAN), (output,))["code"])
 
     def clear_cache(self, app: AppName) -> None:
         """Remove all that the app's builds have kept for later builds. Not while one runs."""

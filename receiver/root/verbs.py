@@ -16,7 +16,7 @@ from typing import Any
 from receiver import settings
 from receiver.engines.all import Engines
 from receiver.engines.base import Job, job_name
-from receiver.errors import Failure, HostFault, NotFound, Rejected
+from receiver.errors import Failure, HostFault, NotFound, Rejected, as_root
 from receiver.ledger.ledger import Ledger
 from receiver.model import CheckKind, Release
 from receiver.names import AppName, ConfigKey, build_may_see
@@ -27,13 +27,14 @@ from receiver.paths import (
     LAUNCH,
     PARTS,
     PYTHON,
+    REGISTRIES,
     AppPaths,
     Layout,
     app_user,
     build_user,
 )  # fmt: skip
 from receiver.root import accounts, reconcile
-from receiver.system import disk
+from receiver.system import apt, disk
 from receiver.wire import Request
 
 CONFIG_MODE = 0o600
@@ -55,6 +56,7 @@ class Verbs:
         self.layout, self.engines, self.watch = layout, engines, watch
         # What to do when the answer is out.
         self._then: Callable[[], None] | None = None
+        self._logins: dict[AppName, Mapping[str, str]] = {}
 
     def do(self, request: Request, fds: Sequence[int]) -> Answer:
         """Do what is asked; `fds` are as many as wire.FDS says."""
@@ -112,6 +114,11 @@ class Verbs:
     def do_read_config(self, request: Request, fds: Sequence[int]) -> Answer:
         return {"config": read_config(self._app(request.app), request.release)}
 
+    def do_log_in(self, request: Request, fds: Sequence[int]) -> Answer:
+        self._app(request.app)
+        self._logins[request.app] = request.logins
+        return {}
+
     def do_build(self, request: Request, fds: Sequence[int]) -> Answer:
         release = self._known(request)
         paths = self._app(request.app)
@@ -125,6 +132,8 @@ class Verbs:
         if release.image:
             accounts.make_image_stores(paths, ids)
         config = self._build_config(paths, release)
+        if release.image and (logins := self._logins.get(request.app)):
+            config = {**(config or {}), REGISTRIES: json.dumps(logins)}
         job = Job(
             name=job_name("build", release.app, release.number), app=release.app, user=build_user(release.app),
             argv=(str(PYTHON), "-IS", str(BUILDER), release.app, str(release.number)), cwd=of.slug,
@@ -224,6 +233,14 @@ class Verbs:
                 hint=f"An administrator allows it, once, on the server: shipit apt:allow {' '.join(refused)}",
             )
         return {"code": self.engines.install_packages(request.app, request.packages, fds[0])}
+
+    def do_install_podman(self, request: Request, fds: Sequence[int]) -> Answer:
+        if not settings.load(self.layout.settings).containers:
+            raise Rejected(
+                "The server's settings say that shipit does not install podman (containers).",
+                holds="Nothing was installed.", hint=f"On the server, once: {as_root(apt.by_hand(apt.PODMAN))}",
+            )  # fmt: skip
+        return {"code": self.engines.install_podman(fds[0])}
 
     def do_clear_cache(self, request: Request, fds: Sequence[int]) -> Answer:
         paths = self._app(request.app)

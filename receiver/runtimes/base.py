@@ -56,7 +56,8 @@ class BuildPlan:
     """`runtime`: its name and the wanted version, for people. `made` come first, then `steps`, which every build runs.
     `environment` is for every step; the config vars that the build may see come on top of it. `image`: what it makes is
     a container image (inside/image.py), and the release's processes are containers of that. `machine`: it is the disk of
-    a virtual machine (inside/disk.py), and that is the release's process."""
+    a virtual machine (inside/disk.py), and that is the release's process. `pulls`: a text that names the images of
+    registries which the build fetches."""
 
     runtime: str
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -64,6 +65,7 @@ class BuildPlan:
     steps: tuple[Step, ...] = ()
     image: bool = False
     machine: bool = False
+    pulls: str = ""
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,8 @@ class Slug(Protocol):
 class Runtime:
     """What makes a slug of a tree. `name` is a word; `makes` are the names at the slug's top that only its build may
     make, `reads` the files at the tree's top that decide what it does, `tools` the programs that it needs beside shipit's,
-    `headers` the packages of Debian that whatever is compiled for it needs beside a compiler. A runtime has `finds` and `plan`; the rest are chances to say more.
+    `headers` the packages of Debian that whatever is compiled for it needs beside a compiler. `image`: what it makes are
+    container images. A runtime has `finds` and `plan`; the rest are chances to say more.
 
     All of it is pure, and all but `plan` runs before a push is taken: reading the tree is cheap, anything else is not.
     """
@@ -161,6 +164,7 @@ class Runtime:
     reads: tuple[str, ...] = ()
     tools: tuple[str, ...] = ()
     headers: tuple[str, ...] = ()
+    image: bool = False
 
     def finds(self, pushed: Pushed) -> Evidence | None:
         """Why this project is one of this runtime's; None = it is not. Several runtimes may find one project."""

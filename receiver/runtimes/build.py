@@ -54,6 +54,7 @@ def build_plan(
         steps=(*(step for plan in plans for step in plan.steps), *_own(manifest)),
         image=any(plan.image for plan in plans),
         machine=any(plan.machine for plan in plans),
+        pulls="".join(plan.pulls for plan in plans),
     ), process
 
 

@@ -13,6 +13,9 @@ from receiver.runtimes.base import BuildPlan, Evidence, Part, Project, Runtime, 
 
 POINTER = "shipit-image.json"  # in the commit: which image it is
 DOCKERFILES = ("Dockerfile", "Containerfile")
+_REFUSED = re.compile(
+    r"(?:reading manifest \S+ in|pinging container registry) ([^\s/:]+(?::\d+)?).*(?:unauthorized|denied|authentication)"
+)
 # As a process's whole command: what the image itself starts (inside/container.py).
 OWN = "CMD"
 # What inside/image.py makes: what it tells the launcher of the image; the image while it is handed over.
@@ -23,6 +26,7 @@ class Image(Runtime):
     """Its process types, and what else a manifest says, are in the labels of the image."""
 
     name = "image"
+    image = True
     makes = MAKES
     reads = (POINTER,)
 
@@ -45,6 +49,7 @@ class Dockerfile(Runtime):
     The lines of a Procfile run in the image."""
 
     name = "dockerfile"
+    image = True
     makes = MAKES
     reads = DOCKERFILES
 
@@ -84,7 +89,13 @@ class Dockerfile(Runtime):
     def plan(self, project: Project) -> BuildPlan:
         [file] = [what for name, what in project.manifest.runtimes if name == self.name]
         limit = str(project.settings.cache * 2**20)
-        return BuildPlan(self.name, steps=(_step(f"Building the image from {file}", "build", file, limit),), image=True)
+        text = (project.tree.read(file) or b"").decode(errors="replace")
+        step = _step(f"Building the image from {file}", "build", file, limit)
+        return BuildPlan(self.name, steps=(step,), image=True, pulls=text)
+
+    def advice(self, line: str) -> str:
+        refused = _REFUSED.search(line)
+        return f"{refused[1]} wants a login: shipit registry:login APP {refused[1]} USER < PASSWORD" if refused else ""
 
 
 def file_of(pushed: Pushed) -> str:

@@ -95,6 +95,12 @@ def _answered(manifest: Manifest, asked: Sequence[Asked]) -> Manifest:
     )
 
 
+def makes_image(manifest: Manifest) -> bool:
+    """Whether its releases are container images."""
+    found = {name for name, _ in manifest.runtimes}
+    return any(runtime.image and runtime.name in found for runtime in RUNTIMES)
+
+
 def found_in(pushed: Pushed, runtimes: Sequence[Runtime]) -> Found:
     """The runtimes that a project is of, in the table's order; at least one."""
     every = [(runtime, evidence) for runtime in runtimes if (evidence := runtime.finds(pushed))]

@@ -13,9 +13,10 @@ from receiver.manifest import Manifest
 from receiver.names import Domain, Oid
 from receiver.ops.all import sections
 from receiver.paths import Layout
-from receiver.runtimes.read import read_manifest
+from receiver.runtimes.read import makes_image, read_manifest
 from receiver.settings import Settings
 from receiver.sources.git.commits import Commits
+from receiver.story import containers
 from receiver.story.domains import approve, approved
 from receiver.story.visitors import refuse_to_drop_web
 
@@ -43,6 +44,8 @@ def admit(
         )
     manifest = read_manifest(tree, sections())
     engines.refuse_untimely(layout, manifest.processes)
+    if makes_image(manifest):
+        containers.refuse_without(settings, caller)
     return manifest, approve(layout, ledger, manifest.domains, settings, admin=caller.role is Role.ADMIN)
 
 

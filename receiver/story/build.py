@@ -19,7 +19,7 @@ from receiver.runtimes.base import BuildPlan
 from receiver.runtimes.build import build_plan
 from receiver.runtimes.read import read_manifest
 from receiver.sources.all import source_of
-from receiver.story import checkpoint, ended, reuse
+from receiver.story import checkpoint, containers, ended, reuse
 from receiver.story.advice import build_advice
 from receiver.story.build_queue import turn_to_build
 from receiver.story.context import AppContext
@@ -51,9 +51,7 @@ def build(context: AppContext, release: Release, origin: Origin) -> Release:
             described=lambda: source.described(origin),
         )
         if plan.image:
-            from receiver.sources.image import need_podman
-
-            need_podman()
+            containers.install(context.agent, context.say.output, context.say.step)
         shows = ", ".join(what for _, what in manifest.runtimes if what)
         if VMCapability.key in manifest.sections and not plan.machine:
             context.say.warn("`vm` of shipit.yml says nothing to this release: it is no virtual machine.")
@@ -64,6 +62,8 @@ def build(context: AppContext, release: Release, origin: Origin) -> Release:
         clear_left_behind(context, release, reuse.requires(plan))
         text = reuse.encoded(context, release, plan, found, manifest)
         disk.write_atomically(paths.build_plan, text, 0o640, lasts=disk.Lasts.LATER)
+    if logins := containers.logins(context.layout, context.paths, plan.pulls):
+        context.agent.log_in(release.app, logins)
     with (
         turn_to_build(context, release, wanted=bool(plan.steps) or not all(reused.link for reused in found)),
         context.say.timed("build"),

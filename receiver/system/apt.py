@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from receiver.system.run import PATH, run
 
 ENVIRONMENT = {"PATH": PATH, "LANG": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive", "APT_LISTCHANGES_FRONTEND": "none"}
+# What builds and runs container images, and of what podman recommends, that which containers here need.
+PODMAN = ("podman", "crun", "catatonit", "slirp4netns")
 # The words of a command are arguments of this, never shell text. Another apt may be at work: it is waited for.
 _INSTALL = """
 apt-get -q -q update || echo "The lists of packages could not be renewed; going on with those that are there."
@@ -22,6 +24,11 @@ exec apt-get -q -y --no-remove --no-install-recommends -o DPkg::Lock::Timeout=60
 def install(packages: Sequence[str]) -> tuple[str, ...]:
     """The command that installs packages, which must be names that were parsed."""
     return ("/bin/sh", "-c", _INSTALL, "sh", *packages)
+
+
+def by_hand(packages: Sequence[str]) -> str:
+    """The same as an administrator types it."""
+    return f"apt install --no-install-recommends {' '.join(packages)}"
 
 
 def missing(packages: Sequence[str]) -> list[str]:

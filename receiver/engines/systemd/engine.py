@@ -31,6 +31,8 @@ from receiver.system.render import prepared
 from receiver.system.run import CLEAN, run, start
 
 INSTALL_TIMEOUT = 1800
+PODMAN_RUNS = ("podman.socket", "podman.service", "podman-auto-update.timer")
+PODMAN_UNITS = (*PODMAN_RUNS, "podman-auto-update.service", "podman-restart.service", "podman-clean-transient.service")
 TIMED_OUT, KILLED, STOPPED = 124, 128, 128 + signal.SIGTERM
 # systemd's own exit codes for a program that it could not execute as asked (systemd.exec(5), 200/CHDIR on).
 NEVER_STARTED = range(200, 256)
@@ -286,6 +288,20 @@ class SystemdEngine(Journal, Clock):
         return "not-found" in systemctl("show", "--property=LoadState", unit, check=False).out
 
     def install_packages(self, app: AppName, packages: Sequence[str], output: int) -> int:
+        return self._apt(app_word(app), packages, output)
+
+    def install_podman(self, output: int) -> int:
+        # Two apps may ask at once; apt waits for apt.
+        code = self._apt(f"-podman-{os.getpid()}", apt.PODMAN, output)
+        if not code:
+            # Debian's package starts services of podman's own as root, which nobody here has asked for. Some versions
+            # have fewer.
+            for unit in PODMAN_UNITS:
+                systemctl("disable", "--quiet", "--no-reload", unit, check=False)
+            systemctl("stop", *PODMAN_RUNS, check=False)
+        return code
+
+    def _apt(self, unit: str, packages: Sequence[str], output: int) -> int:
         # Of the apps it sees nothing, and nothing of it outlives apt. Scripts of packages are root's: that is Debian's word.
         properties = (
             f"InaccessiblePaths=-{self._layout.apps}", "ProtectHome=read-only", "PrivateTmp=yes",
@@ -294,8 +310,8 @@ class SystemdEngine(Journal, Clock):
             *(f"Environment={name}={value}" for name, value in apt.ENVIRONMENT.items()),
         )  # fmt: skip
         words = [word for line in properties for word in ("-p", line)]
-        unit = f"shipit-apt-{app_word(app)}.service"
-        argv = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect", f"--unit={unit}", *words, "--"]
+        words += [f"--unit=shipit-apt-{unit}.service", "--"]
+        argv = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect", *words]
         return start([*argv, *apt.install(packages)], env=CLEAN, stdout=output, stderr=output).wait()
 
     def stop_job(self, name: str) -> None:

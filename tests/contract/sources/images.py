@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from lab import snapshot, tree
 from lab.host import Host
 
+from receiver.system.apt import PODMAN
+
 # Tells what it finds; says when it is told to end, and takes a second for it.
 SERVE = """\
 #!/bin/sh
@@ -28,8 +30,9 @@ PLACE = "/mnt/plain/build"
 
 
 @contextmanager
-def server_with_podman(name: str, suite: str = tree.SUITE) -> Iterator[Host]:
-    """A server that runs container images: what its administrator is told to install, and a disk that is no overlay."""
+def server_with_podman(name: str, suite: str = tree.SUITE, *, podman: bool = True) -> Iterator[Host]:
+    """A server that runs container images: a disk that is no overlay and, with `podman`, what shipit would install."""
+    packages = f"{' '.join(PODMAN)} busybox-static" if podman else "busybox-static"
     with Host.boot(snapshot.installed_tree(suite), name) as host:
         host.sh(
             f"""
@@ -38,7 +41,7 @@ def server_with_podman(name: str, suite: str = tree.SUITE) -> Iterator[Host]:
             mount /var/lib/shipit/images
             export DEBIAN_FRONTEND=noninteractive
             apt-get -q update
-            apt-get -q -y --no-install-recommends install podman crun catatonit slirp4netns busybox-static
+            apt-get -q -y --no-install-recommends install {packages}
             useradd --system {BUILDER}
             install -d -o {BUILDER} {PLACE} {PLACE}/root/bin
             cp /bin/busybox {PLACE}/root/bin/busybox

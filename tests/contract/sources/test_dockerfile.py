@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from host.apps import live, say
 from lab import snapshot
+from lab.base import Result
 from lab.client import Client, Repo
 from lab.host import Host
 
@@ -36,7 +37,7 @@ CMD ["/bin/sh", "/serve"]
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Host]:
-    with server_with_podman("dockerfile") as host:
+    with server_with_podman("dockerfile", podman=False) as host:
         yield host
 
 
@@ -46,7 +47,12 @@ def admin(server: Host, tmp_path_factory: pytest.TempPathFactory) -> Client:
 
 
 @pytest.fixture(scope="module")
-def base(server: Host) -> bytes:
+def setup(server: Host, admin: Client) -> Result:
+    return say(admin, "containers:setup", check=True)
+
+
+@pytest.fixture(scope="module")
+def base(server: Host, setup: Result) -> bytes:
     build(server, "base:1", "base")
     return saved(server, "base:1", "oci-archive")
 
@@ -63,6 +69,18 @@ def shop(server: Host, admin: Client, base: bytes) -> Repo:
     assert "built as a container image, because nothing else here says how the app runs" in pushed.remote
     assert "HEALTHCHECK is not run" in pushed.remote
     return repo
+
+
+def test_one_command_has_podman_installed_and_nothing_of_it_that_runs_by_itself(
+    server: Host, admin: Client, setup: Result
+) -> None:
+    assert "Installing podman on the server (apt)" in setup.err and "Installed podman 4" in setup.err, str(setup)
+    assert setup.out == "This server runs container images.\n"
+    running = server.sh("systemctl is-active podman.socket podman.service podman-auto-update.timer", check=False)
+    assert set(running.out.split()) == {"inactive"}
+    assert "podman" not in server.sh("ls /etc/systemd/system/*.wants").out, "and nothing of it does after a reboot"
+    again = say(admin, "containers:setup", check=True)
+    assert again.out.startswith("podman is there") and "Installing" not in again.err, str(again)
 
 
 def test_a_dockerfile_is_built_and_its_layers_are_found_again(server: Host, admin: Client, shop: Repo) -> None:
@@ -91,6 +109,32 @@ def test_a_build_sees_nothing_of_the_app_that_runs(server: Host, admin: Client, 
     unit = f"shipit-shop-web-{live(admin, 'shop')}@1.service"
     assert server.sh(f"systemctl show -P NRestarts {unit}", check=True).out == "0\n", "nothing of it was killed"
     assert admin.get("shop").body.strip() == "first"
+
+
+# With a directory of the image as its root and another place as its working directory, a shell walks up and out of a
+# chroot(2): busybox keeps the latter where nsenter changes only the root.
+CLIMB = "".join(
+    (
+        "mkdir -p /trap/bin && cp /bin/busybox /trap/bin/sh && cd / && busybox nsenter -r/trap /bin/sh -c '",
+        "for up in 1 2 3 4 5 6 7 8 9; do cd -P ..; done; ",
+        "for tool in var/lib/shipit/images/*/overlay/*/diff/tool; do echo reaches $tool; echo echo STAYS > $tool; done'; true",
+    )
+)
+
+
+def test_what_a_step_writes_is_gone_with_its_line(server: Host, admin: Client, base: bytes) -> None:
+    say(admin, "apps:create", "victim", check=True)
+    tool = "FROM oci-archive:base.tar\nRUN echo 'echo clean' > /tool\n"
+    end = 'EXPOSE 80\nENV FIXED=80\nCMD ["/bin/sh", "/serve"]\n'
+    repo = admin.repo("victim", {"Dockerfile": f"{tool}RUN {CLIMB}\n{end}", "base.tar": base})
+    hostile = repo.push()
+    assert hostile.ok and "-->" in hostile.remote, str(hostile)
+    found = server.sh("cat /var/lib/shipit/images/victim.build/overlay/*/diff/tool", check=True).out
+    assert set(found.split("\n")) == {"echo clean", ""}, f"{found}\n{hostile}"
+    repo.commit({"Dockerfile": f"{tool}RUN sh /tool > /made\n{end}"})
+    pushed = repo.push()
+    assert pushed.ok and "Using cache" in pushed.remote, str(pushed)
+    assert say(admin, "run", "victim", "cat /made").out == "clean\n"
 
 
 def test_what_does_not_build_changes_nothing_and_the_way_back_to_git_is_a_rollback(admin: Client, shop: Repo) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from host.apps import asked, live, newest, say, until_body, unwell
 from host.test_laptop import shipit
 from lab import snapshot
 from lab.background import wait_for
-from lab.client import Client
+from lab.client import Client, Repo
 from lab.host import Host
 from security.test_images import entry
 
@@ -361,6 +362,30 @@ def test_an_image_comes_from_a_registry_by_the_digest_that_its_tag_has(
     assert say(admin, "deploy", "pulled", "--image", ref).code == 77
 
 
+def test_a_dockerfile_builds_on_a_private_image_and_no_step_sees_the_password(
+    server: Host, admin: Client, registry: str
+) -> None:
+    build(server, f"{registry}/team/base:1", "base")
+    podman(server, f"push -q --tls-verify=false --creds ann:geheim {registry}/team/base:1")
+    say(admin, "apps:create", "private", check=True)
+    look = "(env; cat /proc/*/environ; cat /run/credentials/*/*; cat /var/tmp/*/auth.json /tmp/*/auth.json) 2>/dev/null"
+    repo = admin.repo("private", {"Dockerfile": f"FROM {registry}/team/base:1\nRUN {look} > /seen; echo looked\n"})
+    refused = repo.push()
+    assert not refused.ok and f"registry:login APP {registry} USER" in refused.remote, str(refused)
+    say(admin, "registry:login", "private", registry, "ann", input="geheim\n", check=True)
+    pushed = repo.push()
+    assert pushed.ok and admin.get("private").body.strip() == "base", str(pushed)
+    seen = say(admin, "run", "private", "cat /seen").out
+    assert "PATH=" in seen and not any(word in seen for word in ("geheim", "YW5uOmdlaGVpbQ", "REGISTRIES")), seen
+    left = server.sh(
+        "grep -rlE 'geheim|YW5uOmdlaGVpbQ' /var/lib/shipit /run /var/tmp | xargs -r stat -c '%U %a'", check=False
+    )
+    assert set(left.out.splitlines()) == {"shipit 600"}, str(left)
+    say(admin, "registry:logout", "private", registry, check=True)
+    again = say(admin, "deploy", "private", "--fresh")
+    assert again.code == 1 and admin.get("private").body.strip() == "base", str(again)
+
+
 def test_from_a_laptop_only_the_layers_travel_that_the_server_lacks(
     server: Host, admin: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -397,39 +422,57 @@ def test_from_a_laptop_only_the_layers_travel_that_the_server_lacks(
     assert admin.ssh("deploy laptop -", input=part).code == 0 and admin.get("laptop").body.strip() == "three"
 
 
-def test_without_podman_the_administrator_is_told_what_to_install(
-    server: Host, admin: Client, images: dict[str, bytes]
-) -> None:
-    say(admin, "apps:create", "nopodman", check=True)
-    server.sh("mv /usr/bin/podman /usr/bin/podman.away", check=True)
-    try:
-        told = admin.ssh("deploy nopodman -", input=images["one"])
-    finally:
-        server.sh("mv /usr/bin/podman.away /usr/bin/podman", check=True)
-    assert told.code != 0 and "no podman" in told.err and "apt install" in told.err, str(told)
+def test_podman_comes_with_the_first_image_of_an_administrator_and_one_image_follows_another(tmp_path: Path) -> None:
+    with server_with_podman("images-trixie", "trixie", podman=False) as host:
+        admin, ci = Client(host, tmp_path / "admin", key=snapshot.admin_key()), Client(host, tmp_path / "ci")
+        say(admin, "ssh-keys:add", "ci", input=ci.public_key + "\n", check=True)
+        lines = ["FROM scratch", "COPY root /", "RUN chown 7:7 /serve", "ENV MARK=built FIXED=80", "EXPOSE 80"]
+        files = {"Dockerfile": "\n".join([*lines, 'CMD ["/bin/sh", "/serve"]', ""]), "root/serve": SERVE}
+        busybox = (host.directory / "plain/build/root/bin/busybox").read_bytes()
+        made, other = (who.repo("made", {**files, "root/bin/sh": busybox}) for who in (admin, ci))
+        for tree in (made, other):
+            for tool in ("mkdir", "echo", "id", "cat", "touch", "ls", "sleep", "httpd", "kill", "chown"):
+                (tree.path / "root/bin" / tool).symlink_to("sh")
+            (tree.path / "root/bin/sh").chmod(0o755)
+            tree.commit()
+        say(admin, "apps:create", "made", check=True)
 
+        def refused(who: Repo, *told: str) -> None:
+            pushed = who.push()
+            assert not pushed.ok and all(line in pushed.remote for line in told), str(pushed)
+            host.sh("! command -v podman")
 
-def test_with_podman_5_one_image_follows_another(tmp_path: Path) -> None:
-    with server_with_podman("images-trixie", "trixie") as host:
-        admin = Client(host, tmp_path, key=snapshot.admin_key())
+        refused(
+            other,
+            "no podman",
+            "The key ci may not have it installed",
+            "An administrator types, once:",
+            "containers:setup",
+        )
+        pulled = say(ci, "deploy", "made", "--image", "localhost:1/team/web")
+        assert pulled.code == 77 and "containers:setup" in pulled.err, str(pulled)
+        host.sh("echo 'containers: false' >> /etc/shipit/shipit.yml")
+        refused(made, "shipit installs none (containers)", "apt install --no-install-recommends podman crun")
+        said = say(admin, "containers:setup")
+        assert said.code != 0 and "does not install podman (containers)" in said.err, str(said)
+        host.sh("sed -i /^containers/d /etc/shipit/shipit.yml; mkdir /away; mv /etc/apt/sources.list* /away")
+        refused(
+            made,
+            "was not installed: apt ended with 100",
+            "apt install --no-install-recommends podman",
+            "Then the same again",
+        )
+        host.sh("mv /away/* /etc/apt/")
+        pushed = made.push()
+        assert pushed.ok and admin.get("made").body.strip() == "built", str(pushed)
+        assert "Installing podman on the server (apt), once" in pushed.remote, str(pushed)
+        assert re.search(r"Installed podman 5\.\S+ in \d+ s", pushed.remote), str(pushed)
+        # Whoever deploys may from now on.
         say(admin, "apps:create", "shop", check=True)
         for mark, port in (("one", 80), ("two", 81)):
             build(host, f"web:{mark}", mark, f"ENV FIXED={port}", f"EXPOSE {port}")
-            sent = admin.ssh("deploy shop -", input=saved(host, f"web:{mark}"))
+            sent = ci.ssh("deploy shop -", input=saved(host, f"web:{mark}"))
             assert sent.code == 0 and admin.get("shop").body.strip() == mark, str(sent)
         assert say(admin, "run", "shop", "echo $MARK; exit 7").code == 7
-        # A Dockerfile with podman 5, too.
-        lines = ["FROM scratch", "COPY root /", "RUN chown 7:7 /serve", "ENV MARK=built FIXED=80", "EXPOSE 80"]
-        files = {"Dockerfile": "\n".join([*lines, 'CMD ["/bin/sh", "/serve"]', ""]), "root/serve": SERVE}
-        made = admin.repo(
-            "made", {**files, "root/bin/sh": (host.directory / "plain/build/root/bin/busybox").read_bytes()}
-        )
-        for tool in ("mkdir", "echo", "id", "cat", "touch", "ls", "sleep", "httpd", "kill", "chown"):
-            (made.path / "root/bin" / tool).symlink_to("sh")
-        (made.path / "root/bin/sh").chmod(0o755)
-        made.commit()
-        say(admin, "apps:create", "made", check=True)
-        pushed = made.push()
-        assert pushed.ok and admin.get("made").body.strip() == "built", str(pushed)
         back = say(admin, "rollback", "shop")
         assert back.code == 0 and admin.get("shop").body.strip() == "one", str(back)

@@ -1,0 +1,69 @@
+"""podman, which builds and runs container images. shipit has Debian's installed with the first one that an administrator
+deploys, because most servers never need it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+from receiver.caller import Caller, Role
+from receiver.errors import Denied, HostFault, as_root
+from receiver.paths import AppPaths, Layout
+from receiver.root.client import Agent
+from receiver.settings import Settings
+from receiver.sources.logins import Logins
+from receiver.sources.registry import HUB
+from receiver.system import apt
+from receiver.system.run import find, run
+
+NONE = "This server has no podman, which builds and runs container images"
+
+
+def there() -> bool:
+    """Whether this server runs container images."""
+    return all(map(find, ("podman", "crun")))
+
+
+def refuse_without(settings: Settings, caller: Caller) -> None:
+    """Before anything is received: raises, with what an administrator types, unless podman is there or the caller's release
+    has it installed."""
+    if there():
+        return
+    if not settings.containers:
+        raise HostFault(
+            f"{NONE}, and its settings say that shipit installs none (containers).", holds="Nothing was changed.",
+            hint=f"On the server, once: {as_root(apt.by_hand(apt.PODMAN))}",
+        )  # fmt: skip
+    if caller.role is not Role.ADMIN:
+        raise Denied(
+            f"{NONE}. The key {caller.name} may not have it installed.", holds="Nothing was changed.",
+            hint="An administrator types, once: shipit containers:setup",
+        )  # fmt: skip
+
+
+def install(agent: Agent, output: Callable[[], AbstractContextManager[int]], say: Callable[[str], None]) -> bool:
+    """Have podman installed where it is not, with apt's words at `output`; False if it was there. Raises HostFault, with
+    what an administrator types, when it cannot be."""
+    if there():
+        return False
+    say(f"Installing podman on the server (apt), once, for all container images: {', '.join(apt.PODMAN)}")
+    began = time.monotonic()
+    with output() as descriptor:
+        code = agent.install_podman(descriptor)
+    if code or not there():
+        why = f"apt ended with {code}" if code else "apt says that all is well, and there is no podman"
+        raise HostFault(
+            f"podman, which builds and runs container images, was not installed: {why}.",
+            hint=f"On the server, once: {as_root(apt.by_hand(apt.PODMAN))}\nThen the same again.",
+        )  # fmt: skip
+    version = run(["podman", "--version"], check=False).out.strip() or "podman"
+    say(f"Installed {version.replace(' version', '')} in {time.monotonic() - began:.0f} s")
+    return True
+
+
+def logins(layout: Layout, paths: AppPaths, text: str) -> dict[str, str]:
+    """As whom a build asks registries, {HOST: "USER:PASSWORD"}: of the app's logins, and of those for all, the ones whose
+    registry its text names. Docker Hub needs no name."""
+    known = {**Logins.of_all(layout).all(), **Logins.of_app(paths).all()} if text else {}
+    return {host: f"{who.user}:{who.password}" for host, who in known.items() if host == HUB or f"{host}/" in text}
