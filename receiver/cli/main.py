@@ -54,6 +54,7 @@ COMMANDS: dict[str, tuple[str, str, Role]] = {
     "registry:login": ("registry", "login", Role.DEPLOY),
     "registry:logout": ("registry", "logout", Role.DEPLOY),
     "images:layers": ("registry", "layers", Role.DEPLOY),
+    "images:add": ("registry", "add", Role.DEPLOY),
     "cancel": ("releases", "cancel", Role.DEPLOY),
     "builds:cache-clear": ("releases", "cache_clear", Role.DEPLOY),
     "config:show": ("config", "show", Role.DEPLOY),

@@ -60,11 +60,36 @@ def logout(ctx: Context, everywhere: bool, words: tuple[str, ...]) -> None:
 @app_argument
 @click.pass_obj
 def layers(ctx: Context, app: AppName) -> None:
-    """Print the image layers that the server has of an app: the digests of the unpacked layers, one a line."""
+    """Print the image layers that the server has of an app, one a line: of those of its releases the digests of the
+    unpacked layers, and the digests of those that `images:add` has brought."""
+    from receiver.sources.image_parts import Parts
     from receiver.story.layers import stored_layers
 
-    for digest in sorted(stored_layers(ledger_of(ctx, app))):
+    ledger = ledger_of(ctx, app)
+    for digest in sorted({*stored_layers(ledger), *Parts(ledger.paths).there()}):
         out.say(digest)
+
+
+@click.command()
+@app_argument
+@click.argument("digest")
+@click.pass_obj
+def add(ctx: Context, app: AppName, digest: str) -> None:
+    """Take one layer of an image from standard input, ahead of the image; `shipit deploy --image` on a laptop does it.
+
+    \b
+    Example: shipit images:add shop sha256:… < LAYER
+    """
+    import re
+
+    from receiver.sources.image_parts import Parts
+    from receiver.story.admit import room_for
+
+    if not re.fullmatch("sha256:[0-9a-f]{64}", digest):
+        raise Rejected(f"{digest[:80]!a} is no digest.", hint="As in: images:add APP sha256:… < LAYER")
+    ledger = ledger_of(ctx, app)
+    limit = min(ctx.settings.max_push * 2**20, room_for(ledger, ctx.settings))
+    Parts(ledger.paths).add(digest, 0, limit)
 
 
 def _place(ctx: Context, everywhere: bool, words: list[str], usage: str) -> tuple[Logins, str, str]:

@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import IO
@@ -25,6 +25,8 @@ from receiver.system.run import run, start
 ENGINES = ("docker", "podman")
 LEVEL = 5  # of gzip: a layer is compressed once, and read by zlib everywhere
 CHUNK = 2**20
+LARGE = 4 * 2**20  # bytes from which on a layer travels on its own
+USAGE = 2  # how a server ends that knows no images:add, or does not take it
 
 
 def engine_of(image: str) -> str:
@@ -48,7 +50,7 @@ def deploy(server: Remote, engine: str, image: str, more: Collection[str]) -> in
         form = ["--format=docker-archive"] if engine == "podman" else []
         run([engine, "save", *form, "--output", str(saved), "--", image], env=os.environ, timeout=1800)
         with saved.open("rb") as file, packed.open("wb") as out:
-            sent, whole = without(opened(file), there, out, Path(temporary))
+            sent, whole = without(opened(file), there, out, Path(temporary), lambda *layer: ahead(server, *layer))
         saved.unlink()
         size = packed.stat().st_size / 2**20
         sys.stderr.write(f"-----> Sending {image}, {size:.1f} MiB: {sent} of {whole} layers, which the server lacks\n")
@@ -66,8 +68,33 @@ def layers_at(server: Remote) -> frozenset[str]:
     return frozenset(said.out.split()) if not said.code else frozenset()
 
 
-def without(archive: Archive, there: Collection[str], out: IO[bytes], scratch: Path) -> tuple[int, int]:
-    """Write the image as an OCI archive without the layers that are `there`; how many it has, and how many there are."""
+def ahead(server: Remote, digest: str, size: int, file: IO[bytes]) -> bool:
+    """Send a large layer on its own, ahead of the image: if a later one is cut off, this one is there. False: it goes with
+    the image, because it is small or the server takes no layers."""
+    if size < LARGE:
+        return False
+    sys.stderr.write(f"-----> Sending the layer {digest[:19]}, {size / 2**20:.1f} MiB\n")
+    sys.stderr.flush()
+    asked = pack(Asked(("images:add", server.app, digest), server.app))
+    argv = [*ssh.argv(), "-T", *server.ssh, asked]
+    done = start(argv, env=os.environ, stdin=file.fileno()).wait()
+    if done and done != USAGE:
+        raise HostFault(
+            "A layer did not arrive.", holds="Nothing was changed; the layers before it need not be sent again.",
+            hint="Type the same again.",
+        )  # fmt: skip
+    return done == 0
+
+
+def without(
+    archive: Archive,
+    there: Collection[str],
+    out: IO[bytes],
+    scratch: Path,
+    send: Callable[[str, int, IO[bytes]], bool] = lambda *layer: False,
+) -> tuple[int, int]:
+    """Write the image as an OCI archive without the layers that are `there`, and those that `send` takes (digest, size,
+    content); how many the server lacked, and how many there are."""
     config_file, _, layers, name = archive.described()
     config = archive.small(config_file)
     try:
@@ -75,7 +102,7 @@ def without(archive: Archive, there: Collection[str], out: IO[bytes], scratch: P
     except (ValueError, KeyError, TypeError) as error:
         raise HostFault("What was saved is no image.") from error
     layout = Layout(out)
-    described = []
+    described, lacked = [], 0
     for (layer, _), diff in zip(layers, diffs, strict=True):
         if diff in there:
             described.append({"mediaType": LAYER, "digest": diff, "size": 0})
@@ -83,12 +110,16 @@ def without(archive: Archive, there: Collection[str], out: IO[bytes], scratch: P
         with tempfile.TemporaryFile(dir=scratch) as file:
             kind = as_it_is(archive.content(layer), file)
             digest, size = digest_of(file)
-            layout.blob(digest, size, parts_of(file))
+            if digest not in there:
+                lacked += 1
+                if not send(digest, size, file):
+                    file.seek(0)
+                    layout.blob(digest, size, parts_of(file))
         described.append({"mediaType": f"{LAYER}+{kind}", "digest": digest, "size": size})
     told = {"schemaVersion": 2, "mediaType": MANIFEST, "layers": described,
             "config": {"mediaType": CONFIG, "digest": layout.add(config), "size": len(config)}}  # fmt: skip
     layout.finish(json.dumps(told).encode(), name)
-    return sum(diff not in there for diff in diffs), len(diffs)
+    return lacked, len(diffs)
 
 
 def as_it_is(parts: Iterator[bytes], file: IO[bytes]) -> str:

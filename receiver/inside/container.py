@@ -15,7 +15,8 @@ import time
 
 if False:  # typing is slow to import
     import socket
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from typing import Any
 
 PODMAN = "/usr/bin/podman"
 # As a command: what the image itself starts.
@@ -35,6 +36,9 @@ DATA = "/data"
 PR_SET_CHILD_SUBREAPER = 36
 # Where a container listens that does not say so by EXPOSE.
 PORT = 8080
+# The healthcheck of a process of which the app has said nothing, in a release's record.
+NO_CHECK = {"kind": "http", "path": "/", "status": 0, "content": ""}
+QUIET = 3.0  # seconds in which a HEALTHCHECK may fail without a word: the program is just starting
 # A network of its own, which reaches what the app's user reaches; the machine is host.containers.internal there.
 NETWORK = "slirp4netns:allow_host_loopback=true"
 INITS = ("/usr/libexec/podman/catatonit", "/usr/bin/catatonit")
@@ -123,6 +127,57 @@ def mounts(data: str, workdir: str, storage: Sequence[Sequence[str]]) -> Iterato
         yield f"--volume={data}/{kept}:{top}/{place}"
 
 
+class Check:
+    """The HEALTHCHECK of an image as `healthcheck` keeps it: asked while a process starts, not later."""
+
+    def __init__(self, said: Mapping[str, Any]) -> None:
+        self._words, self._timeout, self._most = [str(word) for word in said["words"]], said["timeout"], said["most"]
+
+    def passes(self, run: Callable[[Sequence[str], float], tuple[int, str]], over: Callable[[], bool]) -> bool:
+        """Whether it ends with 0 in the time that the image gives it; False when there is nothing more to wait for."""
+        began, told = time.monotonic(), ""
+        while not over():
+            code, answer = run(self._words, self._timeout)
+            if code == 0:
+                return True
+            waited = time.monotonic() - began
+            if answer != told and (waited > QUIET or waited > self._most):
+                told = answer
+                print(f"shipit: the image's HEALTHCHECK ends with {code}: {answer}", flush=True)
+            if waited > self._most:
+                print(
+                    f"shipit: the image's HEALTHCHECK failed for {self._most:g} s, which is all that it allows.",
+                    flush=True,
+                )
+                return False
+            time.sleep(0.5)
+        return False
+
+
+def healthcheck(said: Any) -> dict[str, Any] | None:
+    """What an image says of its HEALTHCHECK (the configuration of an image as docker writes it, times in ns): the command,
+    how long it may take once, and for how long it may fail in all. None for none."""
+    test = said.get("Test") if isinstance(said, dict) else None
+    if (
+        not isinstance(test, list)
+        or len(test) < 2
+        or not all(isinstance(word, str) and "\0" not in word for word in test)
+    ):
+        return None
+    if test[0] not in ("CMD", "CMD-SHELL"):
+        return None
+
+    def seconds(key: str, default: float) -> float:
+        told = said.get(key)
+        return min(told / 1e9, 3600.0) if isinstance(told, (int, float)) and told > 0 else default
+
+    tries = said.get("Retries")
+    tries = min(tries, 1000) if isinstance(tries, int) and tries > 0 else 3
+    words = test[1:] if test[0] == "CMD" else ["/bin/sh", "-c", test[1]]
+    most = seconds("StartPeriod", 0.0) + tries * seconds("Interval", 30.0)
+    return {"words": words, "timeout": seconds("Timeout", 30.0), "most": min(most, 3600.0)}
+
+
 class Container:
     """What podman is asked for one command of a release, in a container of its own.
 
@@ -138,13 +193,17 @@ class Container:
         command: str,
         env: Mapping[str, str],
         storage: Sequence[Sequence[str]] = (),
+        check: Mapping[str, Any] | None = None,
     ) -> None:
+        """`check`: the healthcheck of the process in its release's record; the image's own counts where that says nothing."""
         from receiver.inside import pretend
 
         pretend.one_user()
         with open(f"{slug}/{STORED}") as file:  # noqa: PTH123
             stored = json.load(file)
         self.port = int(stored["port"] or PORT)
+        unsaid = check is not None and all(check.get(key) == said for key, said in NO_CHECK.items())
+        self.check = Check(stored["check"]) if unsaid and stored.get("check") else None
         self.store = Store(f"{os.path.dirname(os.path.dirname(apps))}/images/{app}")  # noqa: PTH120
         env = {**env, "DATA_DIR": DATA, "PORT": str(self.port)}
         own = {key: value for key, value in env.items() if not STEERS.fullmatch(key)}
@@ -207,12 +266,44 @@ class Container:
             container, conmon = int(pid.read()), int(watcher.read())
         if asked:
             ask(signal.SIGTERM, None)
-        if listener:
+
+        def over() -> bool:
+            return asked or os.waitpid(conmon, os.WNOHANG)[0] == conmon
+
+        # Requests wait at the socket: nobody answers before the image's own check is content.
+        if listener and self.check and not self.check.passes(self._inside, over):
+            try:  # noqa: SIM105
+                os.kill(container, signal.SIGTERM if asked else signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        elif listener:
             stand_before(listener, container, self.port)
-        while os.wait()[0] != conmon:
+        try:
+            while os.wait()[0] != conmon:
+                pass
+        except ChildProcessError:
             pass
         # Its exit code went with podman's record of it.
         return 0 if asked else 1
+
+    def _inside(self, words: Sequence[str], timeout: float) -> tuple[int, str]:
+        """Run one more program in the container: its exit code, and the end of what it prints."""
+        import subprocess
+
+        argv = self.store.argv("exec", "one", *words, run=True)
+        try:
+            done = subprocess.run(
+                argv,
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=-1,
+                stderr=subprocess.STDOUT,
+                timeout=timeout,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return 1, f"no end after {timeout:g} s"
+        return done.returncode, done.stdout.decode(errors="replace").strip()[-500:]
 
 
 def listening(path: str) -> socket.socket:

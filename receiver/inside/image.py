@@ -45,7 +45,7 @@ def main(argv: list[str]) -> None:
     slug = Path.cwd()
     if argv == ["note"]:
         pointer = json.loads((slug / POINTER).read_bytes())
-        note(slug, {key: pointer[key] for key in ("id", "port", "layers", "workdir") if key in pointer})
+        note(slug, {key: pointer[key] for key in ("id", "port", "layers", "workdir", "check") if key in pointer})
     elif argv == ["store"]:
         take(slug)
     elif argv[:1] == ["build"] and len(argv) == 3:
@@ -57,7 +57,7 @@ def main(argv: list[str]) -> None:
 
 def note(slug: Path, image: dict[str, Any]) -> None:
     """Write down which image the slug is of, for the launcher, and for whoever hands over the next: its id, its port,
-    the digests of its layers, its working directory."""
+    the digests of its layers, its working directory, its HEALTHCHECK."""
     (slug / container.STORED).write_text(json.dumps(image) + "\n")
 
 
@@ -82,8 +82,9 @@ def build(slug: Path, file: str, limit: int) -> None:
     also = {**wanted(os.environ), "CONTAINERS_REGISTRIES_CONF": registries(store, text)}
     if code := store.call(*words, ".", also=also):
         raise SystemExit(code)
-    told = json.loads(store.lines("image", "inspect", "--format={{json .Config}}", NAME)[0]) or {}
-    about = {"port": exposed(told), "workdir": told.get("WorkingDir") or ""}
+    shown = store.lines("image", "inspect", "--format={{json .Config}}\n{{json .HealthCheck}}", NAME)
+    told, check = json.loads(shown[0]) or {}, json.loads(shown[1])
+    about = {"port": exposed(told), "workdir": told.get("WorkingDir") or "", "check": container.healthcheck(check)}
     hand_over(store, slug, [] if new else known(slug.parent), about)
     bound(store, limit)
 

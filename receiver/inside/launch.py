@@ -108,7 +108,8 @@ def main(argv: list[str]) -> None:
         from receiver.inside import container
 
         env = {key: value for key, value in env.items() if key in config or key not in OF_THE_MACHINE}
-        one = container.Container(apps, app, slug, command, env, release.get("storage", ()))
+        check = found["check"] if not given.keys() & {"--check", "--release", "--run", "--once"} else None
+        one = container.Container(apps, app, slug, command, env, release.get("storage", ()), check)
         if given.keys() & {"--check", "--release", "--run"}:
             words = one.beside(entrypoint="--release" in given)
             raise SystemExit(watch(lambda: become_words(words, one.env)))

@@ -76,12 +76,8 @@ class Dockerfile(Runtime):
 
     def notices(self, pushed: Pushed) -> list[str]:
         file = file_of(pushed)
-        text = (pushed.tree.read(file) or b"").decode(errors="replace")
         why = "shipit.yml says so" if pushed.settings.dockerfile else "nothing else here says how the app runs"
-        told = [f"{file}: built as a container image, because {why}."]
-        if re.search(r"(?im)^[ \t]*HEALTHCHECK\s+(?!NONE)", text):
-            told.append(f"{file}: HEALTHCHECK is not run; what shipit checks: processes: {{web: {{healthcheck: …}}}}")
-        return told
+        return [f"{file}: built as a container image, because {why}."]
 
     def parts(self, slug: Slug) -> Iterator[Part]:
         return _part(slug, MAKES[0])

@@ -33,6 +33,7 @@ from receiver.sources.image_archive import (
     of_an_image,
     until_damage,
 )
+from receiver.sources.image_parts import Parts
 from receiver.sources.limits import Limits
 
 POINTER = "shipit-image.json"
@@ -72,6 +73,8 @@ class ImageSource(Stored):
                 "This is a container image that went through gzip.", holds="Nothing was received.",
                 hint="Send it as it is; ssh compresses it: docker save IMAGE | ssh -C HOST deploy APP -",
             )  # fmt: skip
+        parts = Parts(self.paths)
+        parts.complete(file)
         image = examined(file, limits)
         pointer = {
             "id": image.id,
@@ -79,6 +82,7 @@ class ImageSource(Stored):
             "port": image.port,
             "layers": image.layers,
             "workdir": image.workdir,
+            **({"check": image.check} if image.check else {}),
         }
         files = {
             POINTER: json.dumps(pointer, indent=1) + "\n",
@@ -91,11 +95,8 @@ class ImageSource(Stored):
 
         oid = received(self.paths.repo, fill, check)
         self._lay_down(file, image.id)
-        unheeded = (
-            "Its HEALTHCHECK is not run; what shipit checks: the label shipit.yml, processes: {web: {healthcheck: …}}"
-        )
+        parts.forget()
         return Origin(self.kind, oid, title=title, author=by, ref=image.id[:19]), [
-            *([unheeded] if image.healthcheck else []),
             f"{image.name or 'An image'}, {len(image.layers)} layers, {image.size / 2**20:.1f} MiB",
         ]
 

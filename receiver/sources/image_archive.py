@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import IO, Any, NamedTuple
 
 from receiver.errors import Rejected, as_root, printable
+from receiver.inside.container import healthcheck
 from receiver.sources.limits import Limits
 from receiver.sources.oci import PROCESSORS
 from receiver.system.run import PIPE, find, start
@@ -81,14 +82,14 @@ class Members:
 
 
 class Examined(NamedTuple):
-    """An image as its archive describes it. `port`: where it listens, 0 = it does not say. `layers`: their digests, unpacked. `workdir`: where its processes begin. `healthcheck`: it says how it wants to be checked. `size`: bytes of them all, unpacked where that could be told."""
+    """An image as its archive describes it. `port`: where it listens, 0 = it does not say. `layers`: their digests, unpacked. `workdir`: where its processes begin. `check`: its HEALTHCHECK. `size`: bytes of them all, unpacked where that could be told."""
 
     id: str
     name: str
     port: int
     layers: tuple[str, ...]
     workdir: str
-    healthcheck: bool
+    check: Mapping[str, Any] | None
     size: int
     files: Mapping[str, str]
 
@@ -140,7 +141,7 @@ def examined(file: IO[bytes], limits: Limits) -> Examined:
         exposed(config),
         tuple(map(str, diffs)),
         workdir(config),
-        _checks(config),
+        _check(config),
         size,
         labelled(config),
     )
@@ -280,10 +281,9 @@ def workdir(config: Mapping[str, Any]) -> str:
     return printable(told)[:MAX_NAME] if isinstance(told, str) else ""
 
 
-def _checks(config: Mapping[str, Any]) -> bool:
+def _check(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
     said = config.get("config")
-    told = said.get("Healthcheck") if isinstance(said, dict) else None
-    return isinstance(told, dict) and told.get("Test") not in (None, [], ["NONE"])
+    return healthcheck(said.get("Healthcheck")) if isinstance(said, dict) else None
 
 
 def exposed(config: Mapping[str, Any]) -> int:

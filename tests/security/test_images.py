@@ -189,9 +189,18 @@ def test_an_image_that_nobody_would_build_is_refused_with_one_sentence(tmp_path:
     assert len(caught.value.message) < 300 and caught.value.message.isprintable()
 
 
-def test_a_healthcheck_that_will_not_run_is_noticed(tmp_path: Path) -> None:
-    for told, noticed in (({"Test": ["CMD", "true"]}, True), ({"Test": ["NONE"]}, False), ("x", False), (None, False)):
-        assert looked_at(tmp_path, config_of(config={"Healthcheck": told})).healthcheck is noticed
+def test_a_healthcheck_is_taken_as_docker_writes_it_and_nothing_else_for_one(tmp_path: Path) -> None:
+    plain = {"words": ["true"], "timeout": 30.0, "most": 90.0}
+    times = {"Interval": 2 * 10**9, "Timeout": 10**9, "Retries": 2, "StartPeriod": 5 * 10**9}
+    for told, taken in (
+        ({"Test": ["CMD", "true"]}, plain),
+        ({"Test": ["CMD-SHELL", "a | b"], **times}, {"words": ["/bin/sh", "-c", "a | b"], "timeout": 1.0, "most": 9.0}),
+        ({"Test": ["CMD", "true"], "Retries": -1, "Interval": "x", "Timeout": 10**30}, {**plain, "timeout": 3600.0}),
+        *(({"Test": test}, None) for test in (["NONE"], [], ["CMD"], ["CMD", 1], ["CMD", "a\0b"], ["SH", "x"], "x")),
+        ("x", None),
+        (None, None),
+    ):
+        assert looked_at(tmp_path, config_of(config={"Healthcheck": told})).check == taken, told
 
 
 def test_an_image_that_is_cut_anywhere_is_refused(tmp_path: Path) -> None:

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
+import random
 import tarfile
 from pathlib import Path
 
 import pytest
+from security.test_images import image, layer
+from security.test_images import packed as archived
 
+from receiver.client.image import without
 from receiver.errors import Rejected
 from receiver.names import AppName
 from receiver.paths import Layout
 from receiver.sources.image import ImageSource
+from receiver.sources.image_archive import examined, opened
+from receiver.sources.image_parts import Parts
 from receiver.sources.limits import Limits
 
 SOURCE = ImageSource(Layout(Path("/nowhere")).app(AppName("blog")))
@@ -58,3 +65,61 @@ def test_an_image_that_went_through_gzip_is_told_to_come_as_it_is(tmp_path: Path
     (tmp_path / "sent").write_bytes(content)
     with (tmp_path / "sent").open("rb") as file, pytest.raises(Rejected, match="went through gzip"):
         SOURCE.receive(file, Limits(9, 9, 9), by="ann", parent=None, said="", check=lambda commits, oid: None)
+
+
+def test_a_layer_that_arrived_whole_is_not_sent_again_when_a_later_one_was_cut_off(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    app = layout.app(AppName("blog"))
+    app.repo.mkdir(parents=True)
+    parts = Parts(app)
+    noise = random.Random(7)
+    (tmp_path / "saved.tar").write_bytes(archived(image(*(layer(name, noise.randbytes(300_000)) for name in "abc"))))
+
+    def send(cut: int) -> tuple[list[str], tuple[int, int] | None, bytes]:
+        """What a laptop sends ahead, of which the layer number `cut` is cut off, and then the image without those."""
+        sent: list[str] = []
+
+        def ahead(digest: str, size: int, file: object) -> bool:
+            sent.append(digest)
+            read, write = os.pipe()
+            content = file.read()  # type: ignore[attr-defined]
+            if os.fork() == 0:
+                with os.fdopen(write, "wb") as pipe:
+                    pipe.write(content[: size // 2] if len(sent) == cut else content)
+                os._exit(0)
+            os.close(write)
+            try:
+                parts.add(digest, read, 2**20)
+            finally:
+                os.close(read)
+                os.wait()
+            return True
+
+        out = io.BytesIO()
+        with (tmp_path / "saved.tar").open("rb") as file:
+            try:
+                told = without(opened(file), parts.there(), out, tmp_path, ahead)
+            except Rejected as refused:
+                assert "cut off" in refused.message and refused.holds == "Nothing was received."
+                return sent, None, b""
+        return sent, told, out.getvalue()
+
+    first, _, _ = send(cut=2)
+    assert len(first) == 2 and set(parts.there()) == {first[0]}, "the one that arrived whole, and nothing else"
+    again, told, rest = send(cut=0)
+    assert again[0] == first[1] and len(again) == 2 and told == (2, 3)
+    assert len(rest) < 20_000, "the image came without its layers"
+    limits = Limits(2**21, 2**21, 9)
+    with (tmp_path / "sent").open("w+b") as file:
+        file.write(rest)
+        file.flush()
+        with pytest.raises(Rejected, match="not in it"):
+            examined(file, limits)
+        assert len(parts.complete(file)) == 3
+        assert examined(file, limits).name == "shop:7"
+        assert parts.complete(file) == []
+    parts.forget()
+    assert parts.there() == {} and not list((app.repo / "image-parts").iterdir())
+    with pytest.raises(Rejected, match="larger than"):
+        send_all = os.open(tmp_path / "saved.tar", os.O_RDONLY)
+        parts.add("sha256:" + "0" * 64, send_all, 2**16)

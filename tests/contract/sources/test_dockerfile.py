@@ -28,7 +28,7 @@ RUN mkdir -p /srv/app && chown -R 5:5 /srv/app && chmod 4755 /srv/app && cp /bin
 RUN cat /proc/self/uid_map > /built-as
 COPY text /text
 EXPOSE 8000
-HEALTHCHECK CMD true
+HEALTHCHECK --interval=1s --retries=5 CMD wget -q -O /tmp/www/checked http://127.0.0.1:8000/ && test "$WORD" = first
 USER 5:5
 ENV FIXED=8000
 CMD ["/bin/sh", "/serve"]
@@ -67,7 +67,6 @@ def shop(server: Host, admin: Client, base: bytes) -> Repo:
     pushed = repo.push()
     assert pushed.ok, pushed
     assert "built as a container image, because nothing else here says how the app runs" in pushed.remote
-    assert "HEALTHCHECK is not run" in pushed.remote
     return repo
 
 
@@ -86,6 +85,7 @@ def test_one_command_has_podman_installed_and_nothing_of_it_that_runs_by_itself(
 def test_a_dockerfile_is_built_and_its_layers_are_found_again(server: Host, admin: Client, shop: Repo) -> None:
     assert admin.get("shop").body.strip() == "first"
     first = say(admin, "run", "shop", "cat /made; stat -c %a /srv/app /srv/su; cat /built-as /etc/app/a").out
+    assert admin.get("shop", "/checked").body.strip() == "first", "the image's own check ran in the container"
     made, *modes, built_as, _ = first.splitlines()
     assert made.startswith("long work") and modes == ["4755", "4755"], first
     assert built_as.split() == ["0", server.sh("id -u build-shop", check=True).out.strip(), "1"], "nobody outside"
@@ -142,6 +142,21 @@ def test_what_does_not_build_changes_nothing_and_the_way_back_to_git_is_a_rollba
     shop.commit({"Dockerfile": DOCKERFILE.replace("COPY text", "RUN echo sorry && exit 3\nCOPY text")})
     refused = shop.push()
     assert not refused.ok and "sorry" in refused.remote and live(admin, "shop") == before, refused
+    unwell = DOCKERFILE.replace('test "$WORD" = first', "{ echo not well; false; }").replace("retries=5", "retries=4")
+    shop.commit({"Dockerfile": unwell})
+    refused = shop.push()
+    assert not refused.ok and live(admin, "shop") == before, str(refused)
+    assert "the image's HEALTHCHECK ends with 1: not well" in refused.remote, str(refused)
+    # What the app says counts instead.
+    shop.commit(
+        {
+            "Dockerfile": unwell,
+            "shipit.yml": "build: {config: [WORD]}\nprocesses: {web: {healthcheck: {status: 200}}}\n",
+        }
+    )
+    taken = shop.push()
+    assert taken.ok and admin.get("shop").body.strip() == "first", str(taken)
+    before = live(admin, "shop")
     plain = {
         "Dockerfile": DOCKERFILE,
         "Procfile": "web: python3 -m http.server --bind 127.0.0.1 $PORT\n",

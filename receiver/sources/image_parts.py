@@ -1,0 +1,94 @@
+"""Layers of an image that are sent before it, each on its own: what has arrived whole need not be sent again when the
+transfer of a later one is cut off. An archive that comes then, and names them, is completed by them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from receiver.errors import Rejected
+from receiver.paths import AppPaths
+from receiver.sources.image_archive import BLOCK, CHUNK, OCI, Members, opened
+from receiver.sources.limits import too_large
+from receiver.sources.oci import Layout
+
+KEPT = 86400  # seconds for which a layer waits for its image
+
+
+class Parts:
+    """Those of one app, named by their digests."""
+
+    def __init__(self, paths: AppPaths) -> None:
+        self._place = paths.repo / "image-parts"
+
+    def there(self) -> dict[str, Path]:
+        """By their digests."""
+        try:
+            return {f"sha256:{path.name}": path for path in self._place.iterdir() if not path.name.startswith(".")}
+        except FileNotFoundError:
+            return {}
+
+    def add(self, digest: str, source: int, limit: int) -> int:
+        """Take a layer from a descriptor; returns its size. Raises Rejected beyond `limit` bytes of all together, and for
+        what is cut off or not what its digest says, of which nothing is kept."""
+        self._place.mkdir(mode=0o700, exist_ok=True)
+        for old in self._place.iterdir():
+            if old.stat().st_mtime < time.time() - KEPT:
+                old.unlink(missing_ok=True)
+        room = limit - sum(path.stat().st_size for path in self.there().values())
+        found, size = hashlib.sha256(), 0
+        with tempfile.NamedTemporaryFile(dir=self._place, prefix=".", delete=False) as file:
+            try:
+                while chunk := os.read(source, CHUNK):
+                    size += len(chunk)
+                    if size > room:
+                        raise too_large("The image", limit)
+                    found.update(chunk)
+                    file.write(chunk)
+                if f"sha256:{found.hexdigest()}" != digest:
+                    raise Rejected(
+                        "The layer is cut off, or not the one that its digest names.", holds="Nothing was received."
+                    )
+                file.flush()
+                Path(file.name).replace(self._place / digest.removeprefix("sha256:"))
+            except BaseException:
+                Path(file.name).unlink(missing_ok=True)
+                raise
+        return size
+
+    def complete(self, file: IO[bytes]) -> list[str]:
+        """Add to an OCI archive, at its end, what it names and leaves out and is here; returns the digests."""
+        here = self.there()
+        if not here:
+            return []
+        archive = opened(file)
+        if not archive.has(OCI):
+            return []
+        _, _, layers, _ = archive.oci()
+        wanted = [f"sha256:{blob}" for name, blob in layers if not archive.has(name) and f"sha256:{blob}" in here]
+        if not wanted:
+            return []
+        ends = [member.start + -(-member.size // BLOCK) * BLOCK for member in Members(file)]
+        file.seek(max(ends))
+        layout = Layout(file)
+        for digest in wanted:
+            with here[digest].open("rb") as part:
+                layout.blob(digest, os.fstat(part.fileno()).st_size, _chunks(part))
+        file.write(b"\0" * BLOCK * 2)
+        file.flush()
+        return wanted
+
+    def forget(self) -> None:
+        """Remove them all: their image has come."""
+        for path in self.there().values():
+            path.unlink(missing_ok=True)
+
+
+def _chunks(file: IO[bytes]) -> Iterator[bytes]:
+    while chunk := file.read(CHUNK):
+        yield chunk
