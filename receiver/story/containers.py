@@ -17,27 +17,26 @@ from receiver.sources.registry import HUB
 from receiver.system import apt
 from receiver.system.run import find, run
 
-NONE = "This server has no podman, which builds and runs container images"
 
-
-def there() -> bool:
-    """Whether this server runs container images."""
-    return all(map(find, ("podman", "crun")))
+def missing() -> list[str]:
+    """What this server lacks to run container images."""
+    return [name for name in ("podman", "crun") if not find(name)]
 
 
 def refuse_without(settings: Settings, caller: Caller) -> None:
     """Before anything is received: raises, with what an administrator types, unless podman is there or the caller's release
     has it installed."""
-    if there():
+    if not (gone := missing()):
         return
+    lacks = f"This server has no {' and no '.join(gone)}; container images are built and run by podman"
     if not settings.containers:
         raise HostFault(
-            f"{NONE}, and its settings say that shipit installs none (containers).", holds="Nothing was changed.",
+            f"{lacks}, and its settings say that shipit installs none (containers).", holds="Nothing was changed.",
             hint=f"On the server, once: {as_root(apt.by_hand(apt.PODMAN))}",
         )  # fmt: skip
     if caller.role is not Role.ADMIN:
         raise Denied(
-            f"{NONE}. The key {caller.name} may not have it installed.", holds="Nothing was changed.",
+            f"{lacks}. The key {caller.name} may not have it installed.", holds="Nothing was changed.",
             hint="An administrator types, once: shipit containers:setup",
         )  # fmt: skip
 
@@ -45,13 +44,13 @@ def refuse_without(settings: Settings, caller: Caller) -> None:
 def install(agent: Agent, output: Callable[[], AbstractContextManager[int]], say: Callable[[str], None]) -> bool:
     """Have podman installed where it is not, with apt's words at `output`; False if it was there. Raises HostFault, with
     what an administrator types, when it cannot be."""
-    if there():
+    if not missing():
         return False
     say(f"Installing podman on the server (apt), once, for all container images: {', '.join(apt.PODMAN)}")
     began = time.monotonic()
     with output() as descriptor:
         code = agent.install_podman(descriptor)
-    if code or not there():
+    if code or missing():
         why = f"apt ended with {code}" if code else "apt says that all is well, and there is no podman"
         raise HostFault(
             f"podman, which builds and runs container images, was not installed: {why}.",

@@ -28,7 +28,7 @@ from receiver.names import AppName, TypeName
 from receiver.paths import PROXY_GROUP, Layout, app_user
 from receiver.system import apt, disk
 from receiver.system.render import prepared
-from receiver.system.run import CLEAN, run, start
+from receiver.system.run import CLEAN, find, run, start
 
 INSTALL_TIMEOUT = 1800
 PODMAN_RUNS = ("podman.socket", "podman.service", "podman-auto-update.timer")
@@ -291,9 +291,11 @@ class SystemdEngine(Journal, Clock):
         return self._apt(app_word(app), packages, output)
 
     def install_podman(self, output: int) -> int:
+        # Of a podman that was here, whose services may have users, only what it lacks is brought.
+        new = find("podman") is None
         # Two apps may ask at once; apt waits for apt.
         code = self._apt(f"-podman-{os.getpid()}", apt.PODMAN, output)
-        if not code:
+        if new and not code:
             # Debian's package starts services of podman's own as root, which nobody here has asked for. Some versions
             # have fewer.
             for unit in PODMAN_UNITS:
