@@ -48,6 +48,7 @@ APP = parsed(names.app_name)
 NUMBER = whole(10**9)
 DOMAINS = many(parsed(names.domain))
 FORMATION = pairs(parsed(names.type_name), whole(100))
+PAGES = parsed(lambda text: text and names.pages(text))
 STORAGE = pairs(parsed(names.slug_path), parsed(names.slug_path))
 
 
@@ -230,7 +231,7 @@ class Release(Record):
         default=None, metadata=carried(optional(nested(ProcessEnv)), since=Format(1, 2))
     )
     shares: tuple[int, ...] = field(default=(), metadata=carried(many(NUMBER), since=Format(1, 2)))
-    static: str = field(default="", metadata=carried(text, since=Format(1, 2)))
+    static: str = field(default="", metadata=carried(PAGES, since=Format(1, 2)))
     storage: tuple[tuple[str, str], ...] = field(default=(), metadata=carried(STORAGE, since=Format(1, 3)))
     image: bool = field(default=False, metadata=carried(flag, since=Format(1, 3)))
     machine: bool = field(default=False, metadata=carried(flag, since=Format(1, 3)))

@@ -249,6 +249,16 @@ def slug_path(text: str) -> str:
     return text
 
 
+def pages(text: str) -> str:
+    """Parse the directory of a release that nginx serves, `.` for all of it; raises Rejected."""
+    if text != "." and (len(text) > 400 or not _SLUG_PATH.fullmatch(text)):
+        raise Rejected(
+            f"{_shown(text)} is not a directory of the release, which nginx could serve.",
+            hint="Name one in shipit.yml:  static: dist",
+        )
+    return text
+
+
 def mount(text: str) -> tuple[str, str]:
     """Parse `DATA:PLACE`, or `PLACE` for both: what of an app's data is seen at which place of its release."""
     data, colon, place = text.partition(":")

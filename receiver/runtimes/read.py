@@ -12,7 +12,7 @@ from receiver.manifest.command import Server
 from receiver.manifest.procfile import Line, Procfile
 from receiver.manifest.section import Section
 from receiver.model import WEB
-from receiver.names import type_name
+from receiver.names import pages, type_name
 from receiver.runtimes import unserved
 from receiver.runtimes.all import RUNTIMES
 from receiver.runtimes.base import Asked, Evidence, Runtime
@@ -202,7 +202,8 @@ def _lines(pushed: Pushed, found: Found, runtimes: Sequence[Runtime], notices: l
             notices.append(suggested.notice)
             lines = {WEB: Line(suggested.web, 0)} if suggested.web else {}
             lines |= {type_name(kind): Line(command, 0) for kind, command in suggested.others}
-            return Procfile(lines, None), suggested.static
+            # A build script, or a generator's configuration, may name any place: nginx is told of none outside.
+            return Procfile(lines, None), pages(suggested.static) if suggested.static else ""
     examples = (runtime.example(pushed) for runtime, _ in found)
     example = next(filter(None, examples), "web: ./server --port $PORT")
     file, what = unserved.language(pushed.tree, [runtime.name for runtime in runtimes])

@@ -117,6 +117,7 @@ def test_a_checksum_counts_only_where_it_is_written(value: Release | AppState, d
         ("app", "../x"), ("number", 0), ("number", "8"), ("number", True), ("status", "gone"), ("origin", "HEAD"),
         ("formation", [["web", 101]]), ("formation", [["We b", 1]]), ("created", "now"), ("surprise", 1),
         ("origin", {"kind": "git"}), ("slug", -1), ("build_config", ["a=b"]),
+        ("static", "../v7"), ("static", "/srv"),
     ],
 )  # fmt: skip
 def test_a_record_with_a_bad_field_is_refused(field: str, value: object) -> None:

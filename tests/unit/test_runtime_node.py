@@ -207,6 +207,16 @@ def test_pages_are_where_the_script_or_the_configuration_says(
     assert (manifest.static, manifest.processes) == (where, ())
 
 
+@pytest.mark.parametrize(
+    "script",
+    ["vite build --outDir a/../../../../../var/www/html", "vite build --outDir ./..", "vitepress build ../../x",
+     "vitepress build a/../.."],
+)  # fmt: skip
+def test_nginx_serves_no_directory_outside_of_the_release_whatever_a_build_script_says(script: str) -> None:
+    with pytest.raises(Rejected, match="not a directory of the release"):
+        read(package(scripts={"build": script}, devDependencies={"vite": "1", "vitepress": "1"}))
+
+
 def test_a_script_of_another_name_builds_the_pages_where_nothing_else_is_to_be_served() -> None:
     manual = package(
         scripts={"docs:build": "vitepress build docs", "test": "vitest"}, devDependencies={"vitepress": "1"}
