@@ -66,8 +66,9 @@ def main() -> int:
     """Look at every app that has a quota, for the timer."""
     layout = Layout()
     for app in apps(layout):
-        # One that is damaged, or cannot be measured, keeps nobody from looking at the others; doctor tells of it.
-        with suppress(Failure):
+        # One that is damaged, cannot be measured, or ends meanwhile, keeps nobody from looking at the others; doctor tells
+        # of it.
+        with suppress(Failure, OSError):
             ledger, known = Ledger(layout.app(app)), settings.load(layout.settings)
             if quota.of(ledger.state(), known):
                 with Agent.connect(layout.agent_socket) as agent:

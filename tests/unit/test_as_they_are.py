@@ -160,6 +160,8 @@ def test_what_django_writes_beside_its_code_is_told_with_the_line_to_write() -> 
         ('ALLOWED_HOSTS = config(\n    "DJANGO_ALLOWED_HOSTS",\n    cast=Csv(),\n)', ("DJANGO_ALLOWED_HOSTS",), ()),
         ('if not DEBUG:\n    ALLOWED_HOSTS: list[str] = env.list("HOSTS")', ("HOSTS",), ()),
         ('ALLOWED_HOSTS = [os.environ["HOSTNAME"]]\nCORS_ALLOWED_HOSTS = os.environ["CORS_ALLOWED_HOSTS"]', (), ()),
+        ('ALLOWED_HOSTS = json.loads(os.environ.get("ALLOWED_HOSTS", "[]"))', (), ()),
+        ('ALLOWED_HOSTS = env.json("ALLOWED_HOSTS", default=[])', (), ()),
         ("SECRET_KEY = os.environ['SECRET_KEY']", (), ("SECRET_KEY",)),
         ('SECRET_KEY = os.environ.get(\n    "DJANGO_KEY"\n) or None  # unsafe', (), ("DJANGO_KEY",)),
         ('SECRET_KEY = os.getenv("SECRET_KEY", "")', (), ("SECRET_KEY",)),

@@ -6,7 +6,10 @@ import re
 import time
 from pathlib import Path
 
-from receiver.runtimes.python import installed
+from trees import FakeTree
+
+from receiver.runtimes.python import django, installed
+from receiver.runtimes.site import generators
 
 ROOT = Path(__file__).parents[2] / "receiver"
 
@@ -23,4 +26,18 @@ def test_a_long_line_of_a_packages_metadata_is_read_once() -> None:
     for line in ("Name:" + " " * 8000 + "x" * 300, "Name: x" + " " * 8000 + "y" * 300, "Name: " + " x" * 4000):
         assert not [value for _, value in installed._FIELD.findall(line) if len(value) <= installed.LONGEST]
     assert installed._FIELD.findall("Name: a\nLicense:  MIT \nVersion: \n") == [("Name", "a"), ("License", "MIT ")]
+    assert time.process_time() - began < 5
+
+
+def test_settings_and_configurations_are_read_once_however_they_are_written() -> None:
+    began = time.process_time()
+    size = 10**6
+    for text in (
+        'SECRET_KEY = env("X"' + " " * size,
+        "sqlite3 ROOT / " + " " * size,
+        "MEDIA_ROOT = " + "BASE_DIR 'a " * (size // 12),
+    ):
+        found = django.find(FakeTree({"manage.py": "import django", "site1/settings.py": text}))
+        assert found and not (found.secrets or found.database or found.media)
+    assert generators.find(FakeTree({"conf.py": "project:\n" * (size // 9)})) is None
     assert time.process_time() - began < 5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -85,6 +86,27 @@ def test_people_are_told_once_and_again_when_it_has_shrunk_and_grown(ledger: Led
     ]  # fmt: skip
     assert "The data of blog takes 81M" in storage.warning(ledger, server)
     assert storage.warning(ledger, Settings()) == "" == storage.warning(ledger, Settings(storage_quota=1000))
+
+
+def test_an_app_that_is_destroyed_while_it_is_measured_keeps_nobody_from_looking_at_the_others(
+    ledger: Ledger, known: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = ledger.paths.layout
+    other = Ledger(layout.app(AppName("zoo")))
+    other.paths.releases.mkdir(parents=True)
+    other.create()
+    for one in (ledger, other):
+        one.change_state(lambda state: replace(state, quota=1))
+
+    def measure(app: AppName) -> int:
+        if app == BLOG:
+            shutil.rmtree(ledger.paths.releases)
+        return 2**21
+
+    monkeypatch.setattr(known, "measure", measure)
+    monkeypatch.setattr(storage, "Layout", lambda: layout)
+    assert storage.main() == 0
+    assert len(known.told) == 1 and "zoo" in known.told[0]
 
 
 def test_a_note_that_is_damaged_is_none(ledger: Ledger, known: Any) -> None:

@@ -17,9 +17,11 @@ _HOSTS_NAME = re.compile(rb"""[(\[]\s*["']((?:[A-Z][A-Z0-9]*_)*(?:ALLOWED_HOSTS?
 # what is signed or sealed with it could not be read any more.
 _SECRET = re.compile(
     rb"""^[ \t]*SECRET_KEY\b[^=\n]{0,80}=[ \t]*(?:str\()?[\w.]{0,60}[(\[]\s*["']([A-Z][A-Z0-9_]*)["']\s*"""
-    rb"""(?:,\s*(?:default\s*=\s*)?(?:None|""|''))?\s*(?:,\s*cast\s*=\s*str)?\s*[)\]]\)?(?:\s*or\s+(?:None|""|''))?[ \t]*(?:\#.*)?$""",
+    rb"""(?:,\s*(?:default\s*=\s*)?(?:None|""|'')\s*)?(?:,\s*cast\s*=\s*str\s*)?[)\]]\)?(?:\s*or\s+(?:None|""|''))?[ \t]*(?:\#.*)?$""",
     re.MULTILINE,
 )
+# Where the value is a program's text, `*` is none.
+_PARSED = re.compile(rb"json|literal_eval|\beval\b|yaml")
 _FROM_ENVIRONMENT = re.compile(rb"environ|getenv|\benv\b|\bconfig\(|get_env|decouple")
 
 
@@ -29,7 +31,7 @@ def hosts(texts: Iterable[bytes]) -> tuple[ConfigKey, ...]:
         name
         for text in texts
         for found in _HOSTS.finditer(text)
-        if _FROM_ENVIRONMENT.search(found[1])
+        if _FROM_ENVIRONMENT.search(found[1]) and not _PARSED.search(found[1])
         for name in _HOSTS_NAME.findall(found[1])
     )
 

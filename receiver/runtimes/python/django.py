@@ -14,10 +14,10 @@ from receiver.runtimes.python.project import packages
 MAX_SETTINGS = 20  # files that are looked at
 _STATIC_ROOT = re.compile(rb"^[ \t]*STATIC_ROOT\s*=\s*(?!None\b|['\"]{2})", re.MULTILINE)
 _BESIDE = re.compile(
-    rb"""(?:BASE_DIR|ROOT_DIR|PROJECT_DIR|APPS_DIR|ROOT)\s*(?:/|,|\+|\))\s*\(?\s*["']/?([\w./-]+\.(?:sqlite3?|db))["']"""
+    rb"""(?:BASE_DIR|ROOT_DIR|PROJECT_DIR|APPS_DIR|ROOT)\s*(?:/|,|\+|\))\s*(?:\(\s*)?["']/?([\w./-]+\.(?:sqlite3?|db))["']"""
 )
 _MEDIA = re.compile(
-    rb"""^[ \t]*MEDIA_ROOT\s*=[^\n]*?(?:BASE_DIR|ROOT_DIR|PROJECT_DIR|APPS_DIR)\W[^\n]*?["']/?([\w./-]+?)/?["']""",
+    rb"""^[ \t]*MEDIA_ROOT\s*=[^\n]{0,200}?(?:BASE_DIR|ROOT_DIR|PROJECT_DIR|APPS_DIR)\W[^\n]{0,200}?["']/?([\w./-]{1,200}?)/?["']""",
     re.MULTILINE,
 )
 _SETTINGS = re.compile(r"(?:.*/)?(?:settings(?:/[\w/]+|\w*)?|\w*settings|config/\w+)\.py")

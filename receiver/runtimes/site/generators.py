@@ -61,7 +61,7 @@ GENERATORS = (
     Generator("mkdocs", ("mkdocs.yml", "mkdocs.yaml"), docs=True, package="mkdocs", known=_MKDOCS),
     Generator("sphinx", ("docs/conf.py", "docs/source/conf.py", "doc/conf.py", "doc/source/conf.py", "source/conf.py",
                          "conf.py"),
-              says=r"(?m)^(?:extensions|html_theme|project|master_doc|root_doc)\s*(?::[^=]+)?=", docs=True, package="sphinx",
+              says=r"(?m)^(?:extensions|html_theme|project|master_doc|root_doc)[ \t]*(?::[^=\n]{0,200})?=", docs=True, package="sphinx",
               known={name: name.replace("_", "-").replace(".", "-") for name in _SPHINX}),
 )  # fmt: skip
 
