@@ -274,6 +274,16 @@ def test_a_lock_with_another_version_of_the_project_alone_still_counts(tmp_path:
         assert {path.name for path in tmp_path.iterdir()} == {"uv", "uv.lock", "next"}
 
 
+def test_an_installation_that_fails_with_a_lock_that_fits_is_not_tried_again(tmp_path: Path) -> None:
+    uv = tmp_path / "uv"
+    uv.write_text('#!/bin/sh\n[ "$1" = lock ] && exit\necho "error: no compiler"; exit 2\n')
+    uv.chmod(0o755)
+    (tmp_path / "uv.lock").write_text("version = 1\n")
+    words = ["/bin/sh", "-c", own.SYNC, "sh", str(uv), "sync", "--locked"]
+    done = subprocess.run(words, cwd=tmp_path, stdout=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "error: no compiler\n")
+
+
 def test_django_below_src_is_started_from_there() -> None:
     files = {
         "manage.py": MANAGE, "src/site1/wsgi.py": "application = get_wsgi_application()\n",

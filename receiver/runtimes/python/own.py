@@ -13,7 +13,7 @@ from receiver.manifest import Tree, toml
 from receiver.runtimes.python.project import Kind
 
 # A uv.lock that has an older version of the project itself, and of nothing else, installs what it says: who has raised the
-# version, and not locked again, has changed no package.
+# version, and not locked again, has changed no package. What failed with a lock that is up to date failed for another reason.
 SYNC = """
 "$@" && exit; code=$?
 packages() {
@@ -21,7 +21,8 @@ packages() {
          /^source = / && !/(editable|virtual) = "\\."/ {print n, v, $0}' "$1"
 }
 mv uv.lock .uv.lock.pushed && cp .uv.lock.pushed uv.lock
-if "$1" lock --quiet && [ "$(packages uv.lock)" = "$(packages .uv.lock.pushed)" ]; then
+if "$1" lock --quiet && ! cmp -s uv.lock .uv.lock.pushed &&
+    [ "$(packages uv.lock)" = "$(packages .uv.lock.pushed)" ]; then
     rm .uv.lock.pushed
     echo "uv.lock only has another version of the project itself; every package is as it is locked."
     exec "$@"
