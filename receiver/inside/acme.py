@@ -1,12 +1,13 @@
 """Ask a certificate authority for one name's certificate (RFC 8555, by HTTP or DNS), as the user that does nothing else.
 
 Standard input is a wish, JSON on one line, from root; standard output the answer: {"pem": key and chain}, or {"error":
-why, "limited": bool}. certbot(1) of the system does the work. Before that it is seen whether the name leads here at
+why, "limited": bool, "until": when it may be asked again or 0}. certbot(1) of the system does the work. Before that it is seen whether the name leads here at
 all: an authority counts failures.
 """
 
 from __future__ import annotations
 
+import calendar
 import hashlib
 import http.client
 import json
@@ -31,20 +32,21 @@ HOME = Path.home()
 
 
 class Refused(Exception):
-    """There is no certificate. `limited`: the authority wants to be left alone for a while."""
+    """There is no certificate. `limited`: the authority wants to be left alone for a while; `until` when, in seconds
+    since the epoch, 0 if it does not say."""
 
-    def __init__(self, why: str, *, limited: bool = False) -> None:
+    def __init__(self, why: str, *, limited: bool = False, until: int = 0) -> None:
         super().__init__(why)
-        self.limited = limited
+        self.limited, self.until = limited, until
 
 
 def main(_: list[str]) -> None:
     wish = json.loads(sys.stdin.readline())
-    answer: dict[str, str | bool]
+    answer: dict[str, str | bool | int]
     try:
         answer = {"pem": certificate(wish)}
     except Refused as why:
-        answer = {"error": str(why), "limited": why.limited}
+        answer = {"error": str(why), "limited": why.limited, "until": why.until}
     except (HostFault, OSError, ValueError) as why:
         answer = {"error": str(why) or type(why).__name__}
     sys.stdout.write(json.dumps(answer))
@@ -78,8 +80,9 @@ def certificate(wish: dict[str, Any]) -> str:
         if dns:
             os.close(secret)
     if done.code:
-        said, problem = done.out + done.err, answered()
-        raise Refused(why(said, problem, wish), limited=problem == "rateLimited" or "rateLimited" in said)
+        said, (problem, detail) = done.out + done.err, answered()
+        limited = problem == "rateLimited" or "rateLimited" in said
+        raise Refused(why(said, problem, wish, detail), limited=limited, until=until(said + detail) if limited else 0)
     return text(live)
 
 
@@ -184,18 +187,26 @@ def ask(name: str, address: str, path: str, hops: int = 3) -> str | None:
         connection.close()
 
 
-def answered() -> str:
-    """The kind of error that the authority answered last (RFC 8555, 6.7), by what certbot has written to its log in this
-    run; "" if none. Some kinds certbot itself stumbles over, and says so instead."""
+def answered() -> tuple[str, str]:
+    """The error that the authority answered last (RFC 8555, 6.7): its kind and its words, by what certbot has written to
+    its log in this run; "" if there are none. Some kinds certbot itself stumbles over, and says so instead."""
     try:
         log = (HOME / "logs/letsencrypt.log").read_text(errors="replace")
     except OSError:
-        return ""
-    kinds = re.findall(r"\burn:ietf:params:acme:error:([A-Za-z]+)", log.rpartition("certbot version: ")[2])
-    return str(kinds[-1]) if kinds else ""
+        return "", ""
+    mine = log.rpartition("certbot version: ")[2]
+    kinds = re.findall(r"\burn:ietf:params:acme:error:([A-Za-z]+)", mine)
+    if not kinds:
+        return "", ""
+    details = re.findall(rf'\{{[^{{}}]*"urn:ietf:params:acme:error:{kinds[-1]}"[^{{}}]*\}}', mine)
+    try:
+        detail = json.loads(details[-1]).get("detail", "") if details else ""
+    except ValueError:
+        detail = ""
+    return str(kinds[-1]), " ".join(str(detail).split())
 
 
-def why(said: str, problem: str, wish: dict[str, Any]) -> str:
+def why(said: str, problem: str, wish: dict[str, Any], detail: str = "") -> str:
     """Of what certbot says, the authority's words."""
     if wish["dns"] and ("unrecognized arguments: --dns" in said or "does not appear to be installed" in said):
         plugin = wish["dns"]["plugin"]
@@ -211,6 +222,9 @@ def why(said: str, problem: str, wish: dict[str, Any]) -> str:
     details = re.findall(r"^\s*(?:Detail|Type):\s*(.+)$", said, re.MULTILINE)
     if details:
         return " - ".join(dict.fromkeys(reversed(details)))
+    # certbot sends anew what had a bad nonce, so that is never why.
+    if detail and problem != "badNonce":
+        return f"{wish['directory'].split('/')[2]}: {detail}"
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     useful = [
         line for line in lines
@@ -218,6 +232,15 @@ def why(said: str, problem: str, wish: dict[str, Any]) -> str:
         and "Requesting a certificate" not in line and "re-run Certbot" not in line
     ]  # fmt: skip
     return " ".join(useful[-2:]) or "certbot failed."
+
+
+def until(said: str) -> int:
+    """The time that Let's Encrypt names (`retry after 2026-01-31 12:00:00 UTC`), in seconds since the epoch; else 0."""
+    found = re.search(r"retry after (\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d) ?(?:UTC|Z)", " ".join(said.split()))
+    try:
+        return calendar.timegm(time.strptime(" ".join(found.groups()), "%Y-%m-%d %H:%M:%S")) if found else 0
+    except ValueError:
+        return 0
 
 
 def say(line: str) -> None:

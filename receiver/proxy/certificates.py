@@ -42,8 +42,8 @@ MAX_HSTS = 2 * 366 * 86400
 LEFT = 1 / 3
 # The pause after a first failure, which doubles with each further one, and the longest (s).
 FIRST_PAUSE, LONGEST_PAUSE = 900, 86400
-# The least pause after an authority has said "too many" (s).
-LIMITED = 6 * 3600
+# The least pause after an authority has said "too many", and the longest that it may name (s).
+LIMITED, LONGEST_LIMITED = 6 * 3600, 8 * 86400
 # The longest that an admin may give name servers to know what is written to them (s).
 LONGEST_WAIT = 3600
 # Names that no authority on the internet gives a certificate for (RFC 6761, RFC 8375), and no one here needs.
@@ -92,10 +92,12 @@ class Try(Record):
     why: str = field(metadata=own(text))
     format: Format = field(default=FORMAT, metadata=own(format_number))
 
-    def again(self, now: float, why: str, *, limited: bool) -> Try:
-        """After one more failure."""
+    def again(self, now: float, why: str, *, limited: bool, until: float = 0) -> Try:
+        """After one more failure. `until`: when an authority that has said "too many" may be asked again, if it says."""
         pause = min(FIRST_PAUSE * 2 ** min(self.failures, 10), LONGEST_PAUSE)
-        return Try(self.failures + 1, now, now + max(pause, LIMITED if limited else 0), why)
+        pause = max(pause, LIMITED if limited else 0)
+        named = min(until, now + LONGEST_LIMITED) if limited else 0
+        return Try(self.failures + 1, now, max(now + pause, named), why)
 
 
 NEVER = Try(0, 0.0, 0.0, "")

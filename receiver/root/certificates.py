@@ -156,23 +156,24 @@ def installed(pair: x509.Pair, origin: Origin) -> Installed:
 def _certify_one(
     layout: Layout, engines: Engines, known: Settings, store: Certificates, name: Domain, number: int, output: int
 ) -> Outcome:
-    why, limited = _ask(layout, engines, known, store, name, number, output)
+    why, limited, until = _ask(layout, engines, known, store, name, number, output)
     if not why:
         disk.remove_file(store.try_record(name))
         return Outcome(name, True)
-    failed = store.last_try(name).again(time.time(), why, limited=limited)
+    failed = store.last_try(name).again(time.time(), why, limited=limited, until=until)
     _write(store.try_record(name), failed)
     return Outcome(name, False, why)
 
 
 def _ask(
     layout: Layout, engines: Engines, known: Settings, store: Certificates, name: Domain, number: int, output: int
-) -> tuple[str, bool]:
-    """Ask for and install one certificate; returns why it could not be, and whether the authority wants to be left
-    alone for a while."""
+) -> tuple[str, bool, int]:
+    """Ask for and install one certificate; returns why it could not be, whether the authority wants to be left alone
+    for a while, and until when, if it says."""
     answer = _job(layout, engines, known, store, name, number, output)
     if why := answer.get("error"):
-        return _line(why), answer.get("limited") is True
+        until = answer.get("until")
+        return _line(why), answer.get("limited") is True, until if isinstance(until, int) and 0 <= until < 2**40 else 0
     try:
         pair = x509.read(str(answer.get("pem", "")).encode(), user=ACME_USER)
         new = installed(pair, Origin.ACME)
@@ -180,14 +181,14 @@ def _ask(
             raise Rejected(f"The certificate that came is for {', '.join(new.names[:5])}.")
         _install(layout, known, store, store.record(name), new, pair.pem)
     except Failure as failure:
-        return " ".join([failure.message, *failure.details[:2]]), False
-    return "", False
+        return " ".join([failure.message, *failure.details[:2]]), False, 0
+    return "", False, 0
 
 
 def _job(
     layout: Layout, engines: Engines, known: Settings, store: Certificates, name: Domain, number: int, output: int
 ) -> dict[str, Any]:
-    """Have certbot run, as its own user; returns its answer: `pem`, or `error` and `limited`."""
+    """Have certbot run, as its own user; returns its answer: `pem`, or `error`, `limited` and `until`."""
     old, dns = store.acme(name), store.dns(known)
     wait = dns.wait if dns else 0
     wish = {

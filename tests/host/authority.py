@@ -4,6 +4,7 @@ may be changed (bind9), by DNS-01."""
 from __future__ import annotations
 
 import http.client
+import json
 import socket
 import ssl
 from collections.abc import Mapping
@@ -90,6 +91,76 @@ def name_server(host: Host) -> None:
     host.write("/var/lib/bind/inner.test", ZONE)
     host.write("/etc/bind/named.conf", NAMED)
     host.sh("chown bind: /var/lib/bind/inner.test; systemctl restart named")
+
+
+# An authority that wants an external account, and has had enough of orders while a file says so: acme2certifier, which
+# does not look at the names itself here.
+BOUND = "https://ca.test:9444/directory"
+BOUND_KEY = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY"
+BOUND_CONFIG = """[DEFAULT]
+debug: False
+[DBhandler]
+handler: wsgi
+dbfile: /etc/a2c/acme.db
+[CAhandler]
+handler_module: acme2certifier.cahandlers.openssl_ca_handler
+issuing_ca_key: /etc/a2c/ca.key
+issuing_ca_cert: /etc/a2c/ca.crt
+issuing_ca_crl: /etc/a2c/ca.crl
+cert_save_path: /etc/a2c/certs
+ca_cert_chain_list: []
+[EABhandler]
+eab_handler_module: acme2certifier.eabhandlers.json_handler
+key_file: /etc/a2c/keys.json
+[Challenge]
+challenge_validation_disable: True
+"""
+# Of each order a line goes into `orders`. What it says when it has had enough is what `limited` holds.
+BOUND_SERVER = """
+import json, os, ssl
+from pathlib import Path
+os.environ |= {"ACME2CERTIFIER_I_KNOW_THE_RISK": "1", "ACME_SRV_CONFIGFILE": "/etc/a2c/acme_srv.cfg"}
+from wsgiref.simple_server import make_server
+from acme2certifier.share.acme2certifier_wsgi import application
+limited = Path("/etc/a2c/limited")
+def app(environ, start):
+    environ["wsgi.url_scheme"] = "https"
+    if environ["PATH_INFO"].endswith("neworders"):
+        with open("/etc/a2c/orders", "a") as orders:
+            orders.write("one\\n")
+        if limited.exists():
+            start("429 Too Many Requests", [("Content-Type", "application/problem+json")])
+            said = {"type": "urn:ietf:params:acme:error:rateLimited", "detail": limited.read_text(), "status": 429}
+            return [json.dumps(said).encode()]
+    return application(environ, start)
+server = make_server("127.0.0.1", 9444, app)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain("/etc/a2c/srv.crt", "/etc/a2c/srv.key")
+server.socket = context.wrap_socket(server.socket, server_side=True)
+server.serve_forever()
+"""
+BOUND_KEYS = """
+mkdir -p certs
+openssl req -x509 -newkey rsa:2048 -nodes -subj "/CN=Bound CA" -days 300 -keyout ca.key -out ca.crt \\
+    -addext basicConstraints=critical,CA:TRUE -addext keyUsage=keyCertSign,cRLSign
+openssl req -newkey rsa:2048 -nodes -subj /CN=ca.test -keyout srv.key -out srv.csr
+echo subjectAltName=DNS:ca.test >ext
+openssl x509 -req -in srv.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 100 -extfile ext -out srv.crt
+install -m 644 ca.crt /etc/ssl/bound.pem
+"""
+
+
+def bound(host: Host) -> None:
+    """Bring the authority at BOUND; its certificate is /etc/ssl/bound.pem, the external account `kid-1` with BOUND_KEY."""
+    host.sh("/usr/lib/shipit/current/bin/uv pip install -q --target /opt/a2c acme2certifier==0.46.3", timeout=600)
+    host.write("/etc/a2c/acme_srv.cfg", BOUND_CONFIG)
+    host.write("/etc/a2c/keys.json", json.dumps({"kid-1": BOUND_KEY}))
+    host.write("/etc/a2c/serve.py", BOUND_SERVER)
+    host.sh(f"cd /etc/a2c; {{ {BOUND_KEYS} }} 2>/dev/null")
+    host.sh(
+        "systemd-run -q --unit=a2c -p Environment=PYTHONPATH=/opt/a2c python3 /etc/a2c/serve.py; "
+        "for i in $(seq 300); do (exec 3<>/dev/tcp/127.0.0.1/9444) 2>/dev/null && exit 0; sleep 0.1; done; exit 1"
+    )
 
 
 def start(host: Host) -> None:

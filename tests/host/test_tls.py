@@ -14,9 +14,12 @@ from lab.base import Result, run
 from lab.client import Client, Load, Repo
 from lab.host import Host
 
-from host.apps import asked, pushed, say, unwell
+from host.apps import asked, doctor, pushed, say, unwell
 from host.authority import (
+    BOUND,
+    BOUND_KEY,
     CREDENTIALS,
+    bound,
     certificate,
     connected,
     found,
@@ -312,3 +315,48 @@ def test_https_can_be_taken_away_again(shared_host: Host, laptop: Client, shop: 
     assert laptop.get("shop").status == 301
     say(laptop, "apps:destroy", "--force", "shop", check=True)
     assert not shared_host.exists("/var/lib/shipit/apps/shop")
+
+
+def test_an_authority_that_wants_an_account_gets_it_and_one_that_has_had_enough_is_left_alone(
+    shared_host: Host, laptop: Client, authority: Path, tmp_path: Path
+) -> None:
+    """External account binding (RFC 8555, 7.3.4), and `rateLimited` with the time that Let's Encrypt names."""
+    host, name = shared_host, "bound.apps.test"
+    bound(host)
+    pushed(laptop, "bound", "one")
+    host.sh(
+        f"echo 127.0.0.1 {name} >>/etc/hosts; sed -i '/^acme_/d; /^auto_tls/d' /etc/shipit/shipit.yml; "
+        f"printf 'acme_directory: {BOUND}\\nacme_email: ops@example.org\\nacme_ca_bundle: /etc/ssl/bound.pem\\n' "
+        ">>/etc/shipit/shipit.yml"
+    )
+    without = enabled(laptop, "bound")
+    assert not without.ok and "/etc/shipit/acme-eab" in without.err, without
+    for key in ("d3Jvbmc", BOUND_KEY):
+        host.write("/etc/shipit/acme-eab", f"kid-1 {key}\n", 0o600)
+        result = enabled(laptop, "bound")
+        assert result.ok == (key == BOUND_KEY), result
+    ca = tmp_path / "bound.pem"
+    ca.write_text(host.read("/etc/ssl/bound.pem"))
+    served = certificate(host, name, ca)["serialNumber"]
+    assert "Bound CA" in report(laptop, "bound")[name]["issuer"] and report(laptop, "bound")[name]["failures"] == 0
+    # It is time for the next one, and the authority has had enough for three days.
+    age(host, name, "bound")
+    then = int(time.time()) + 3 * 86400
+    named = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(then))
+    host.write(
+        "/etc/a2c/limited", f"too many certificates (5) already issued in the last 168h0m0s, retry after {named}: see"
+    )
+    host.sh("systemctl start shipit-certificates", check=False, timeout=300)
+    told_of = report(laptop, "bound")[name]
+    assert told_of["next try"] == then and "too many certificates" in told_of["why"], told_of
+    orders = host.read("/etc/a2c/orders")
+    host.sh("systemctl start shipit-certificates", check=False, timeout=300)
+    assert host.read("/etc/a2c/orders") == orders, "it was asked again before the time"
+    [finding] = [one for one in doctor(host)["findings"] if one["subject"] == "bound" and not one["well"]]
+    assert f"the certificate for {name} lasts until" in finding["what"], finding
+    assert "too many certificates" in finding["hint"] and "shipit tls:renew bound" in finding["hint"], finding
+    assert certificate(host, name, ca)["serialNumber"] == served and https(host, name, ca).body.strip() == "one"
+    # An admin who knows better asks at once.
+    host.sh("rm /etc/a2c/limited")
+    assert say(laptop, "tls:renew", "bound", timeout=300).ok
+    assert certificate(host, name, ca)["serialNumber"] != served
