@@ -121,9 +121,7 @@ def _otherwise(pushed: Pushed, found: Found, runtimes: Sequence[Runtime]) -> lis
     if not example:
         return []
     names = " and ".join(runtime.name for runtime in others)
-    return [
-        f"Without a container (as {names}) it runs with a Procfile that says how to start it, for example:  {example}"
-    ]
+    return [f"Otherwise (as {names}) it runs with a Procfile that says how to start it, for example:  {example}"]
 
 
 def _alone_below(pushed: Pushed, runtimes: Sequence[Runtime]) -> str:
