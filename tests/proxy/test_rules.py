@@ -7,9 +7,12 @@ import os
 import re
 import signal
 import socket
+import ssl
 import struct
+import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -19,10 +22,11 @@ from receiver.ledger.ledger import Ledger
 from receiver.model import AppState, Release
 from receiver.names import Domain
 from receiver.proxy import nginx, passwords, snippet
+from receiver.proxy.certificates import Secure, Served
 from receiver.records import encode
 from receiver.serving import Serving
 
-from .site import APP, Site, local, release, until
+from .site import APP, Site, free_port, local, release, until
 from .test_switch import ask
 
 STATE = AppState(app=APP, created=0.0)
@@ -171,16 +175,29 @@ def test_lines_of_nginxs_own_language_are_what_nginx_takes(site: Site) -> None:
     assert ask(site, "GET /c")[0] == "410" and ask(site, "GET /cc")[0] == "200"
 
 
+@pytest.mark.parametrize("secure", [True, False])
 @pytest.mark.parametrize("buffering", [True, False])
-def test_a_body_that_http2_told_nothing_of_is_the_last_on_its_connection(site: Site, buffering: bool) -> None:
-    """An app that does not read it would take it for the next request, which may be another visitor's."""
+def test_a_body_that_http2_told_nothing_of_is_the_last_on_its_connection(
+    site: Site, tmp_path: Path, buffering: bool, secure: bool
+) -> None:
+    """An app that does not read it would take it for the next request, which may be another visitor's. By HTTPS, and
+    where another site has made the plain port speak HTTP/2."""
     made = put_live(site, 1, Serving(upload_buffering=buffering), {})
     site.terminate(1, how=signal.SIGKILL).wait()
     where = site.sockets(1, 1)[0]
     where.unlink()
-    site.layout.app(APP).vhost.write_text(
-        re.sub(r"(listen 127\.0\.0\.1:[0-9]+)", r"\1 http2", local(nginx.text(site.layout, site.settings, STATE, made)))
+    port = free_port() if secure else site.port
+    site.settings = replace(site.settings, https_port=port if secure else 443)
+    served = (
+        Secure(servers=(Served(certified(tmp_path), (Domain(f"{APP}.test"),)),), http2=False) if secure else Secure()
     )
+    text = local(nginx.text(site.layout, site.settings, STATE, made, served))
+    site.layout.app(APP).vhost.write_text(
+        text if secure else re.sub(r"(listen 127\.0\.0\.1:[0-9]+)", r"\1 http2", text)
+    )
+    trusting = ssl.create_default_context()
+    trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+    trusting.set_alpn_protocols(["h2"])
     heads: list[bytes] = []
     with socket.socket(socket.AF_UNIX) as app:
         app.bind(str(where))
@@ -193,7 +210,8 @@ def test_a_body_that_http2_told_nothing_of_is_the_last_on_its_connection(site: S
         late = [] if buffering else [(b"GET", smuggled, 1), (b"HEAD", b"x", 1), (b"GET", b"x" * 30_000, 1)]
         for method, body, pieces in kinds + late:
             head, data = http2(method, f"{APP}.test".encode(), body)
-            with socket.create_connection(("127.0.0.1", site.port)) as client:
+            with socket.create_connection(("127.0.0.1", port)) as plain:
+                client = trusting.wrap_socket(plain, server_hostname=f"{APP}.test") if secure else plain
                 client.sendall(head if pieces else head + data)
                 connection, _ = app.accept()
                 with connection:
@@ -204,6 +222,15 @@ def test_a_body_that_http2_told_nothing_of_is_the_last_on_its_connection(site: S
                     heads.append(said.partition(b"\r\n\r\n")[0].lower())
     closes = [b"connection: close" in head for head in heads]
     assert closes == [False] + [True] * (len(heads) - 1), heads
+
+
+def certified(where: Path) -> Path:
+    """A key and its certificate, in one file."""
+    made = where / "both.pem"
+    words = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=x"]
+    subprocess.run(["openssl", *words, "-keyout", made, "-out", where / "crt"], check=True, capture_output=True)
+    made.write_text(made.read_text() + (where / "crt").read_text())
+    return made
 
 
 def http2(method: bytes, host: bytes, body: bytes) -> tuple[bytes, bytes]:
