@@ -169,7 +169,7 @@ def healthcheck(said: Any) -> dict[str, Any] | None:
 
     def seconds(key: str, default: float) -> float:
         told = said.get(key)
-        return min(told / 1e9, 3600.0) if isinstance(told, (int, float)) and told > 0 else default
+        return min(told, 3600 * 10**9) / 1e9 if isinstance(told, (int, float)) and told > 0 else default
 
     tries = said.get("Retries")
     tries = min(tries, 1000) if isinstance(tries, int) and tries > 0 else 3

@@ -89,6 +89,14 @@ def kind_of(file: IO[bytes], said: str) -> str:
     return kind
 
 
+def sent(source: int) -> Iterator[bytes]:
+    """All that comes from a descriptor, in parts; raises Rejected when it takes too long."""
+    try:
+        yield from arriving(source, Ends(LONGEST, SILENCE), CHUNK)
+    except TimeoutError as error:
+        raise Rejected(f"What was sent is not whole: {why(error)}.", holds="Nothing was changed.") from error
+
+
 @contextmanager
 def spooled(source: int, folder: Path, limit: int) -> Iterator[tuple[IO[bytes], int]]:
     """All that comes from a descriptor, in a file without a name, and how many bytes; raises Rejected beyond `limit`."""
@@ -97,14 +105,11 @@ def spooled(source: int, folder: Path, limit: int) -> Iterator[tuple[IO[bytes], 
 
     with tempfile.TemporaryFile(dir=folder) as file:
         size = 0
-        try:
-            for chunk in arriving(source, Ends(LONGEST, SILENCE), CHUNK):
-                size += len(chunk)
-                if size > limit:
-                    raise too_large("The archive", limit)
-                file.write(chunk)
-        except TimeoutError as error:
-            raise Rejected(f"What was sent is not whole: {why(error)}.", holds="Nothing was changed.") from error
+        for chunk in sent(source):
+            size += len(chunk)
+            if size > limit:
+                raise too_large("The archive", limit)
+            file.write(chunk)
         file.flush()
         file.seek(0)
         yield file, size

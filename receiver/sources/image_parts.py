@@ -8,11 +8,13 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
 from receiver.errors import Rejected
 from receiver.paths import AppPaths
+from receiver.sources.archive import sent
 from receiver.sources.image_archive import BLOCK, CHUNK, OCI, Members, opened
 from receiver.sources.limits import too_large
 from receiver.sources.oci import Layout
@@ -37,16 +39,16 @@ class Parts:
         """Take a layer from a descriptor; returns its size. Raises Rejected beyond `limit` bytes of all together, and for
         what is cut off or not what its digest says, of which nothing is kept."""
         self._place.mkdir(mode=0o700, exist_ok=True)
-        for old in self._place.iterdir():
-            if old.stat().st_mtime < time.time() - KEPT:
+        for old, known in self._all():
+            if known.st_mtime < time.time() - KEPT:
                 old.unlink(missing_ok=True)
-        room = limit - sum(path.stat().st_size for path in self.there().values())
         found, size = hashlib.sha256(), 0
         with tempfile.NamedTemporaryFile(dir=self._place, prefix=".", delete=False) as file:
             try:
-                while chunk := os.read(source, CHUNK):
+                for chunk in sent(source):
                     size += len(chunk)
-                    if size > room:
+                    # Several may come at once: each counts what the others have received by now.
+                    if size + sum(known.st_size for path, known in self._all() if path != Path(file.name)) > limit:
                         raise too_large("The image", limit)
                     found.update(chunk)
                     file.write(chunk)
@@ -60,6 +62,14 @@ class Parts:
                 Path(file.name).unlink(missing_ok=True)
                 raise
         return size
+
+    def _all(self) -> list[tuple[Path, os.stat_result]]:
+        """Those that are still coming, too."""
+        found = []
+        for path in self._place.iterdir():
+            with suppress(FileNotFoundError):
+                found.append((path, path.stat()))
+        return found
 
     def complete(self, file: IO[bytes]) -> list[str]:
         """Add to an OCI archive, at its end, what it names and leaves out and is here; returns the digests."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import os
 import random
@@ -15,6 +16,7 @@ from security.test_images import packed as archived
 
 from receiver.client.image import without
 from receiver.errors import Rejected
+from receiver.inside.container import healthcheck
 from receiver.names import AppName
 from receiver.paths import Layout
 from receiver.sources.image import ImageSource
@@ -65,6 +67,26 @@ def test_an_image_that_went_through_gzip_is_told_to_come_as_it_is(tmp_path: Path
     (tmp_path / "sent").write_bytes(content)
     with (tmp_path / "sent").open("rb") as file, pytest.raises(Rejected, match="went through gzip"):
         SOURCE.receive(file, Limits(9, 9, 9), by="ann", parent=None, said="", check=lambda commits, oid: None)
+
+
+def test_a_healthcheck_says_any_number_and_is_asked_for_an_hour_at_most() -> None:
+    for told in (10**400, float("inf"), float("nan"), -1, "x", None):
+        said = {"Test": ["CMD", "true"], "Interval": told, "Timeout": told, "StartPeriod": told, "Retries": told}
+        read = healthcheck(said)
+        assert read and 0 < read["timeout"] <= 3600 and 0 < read["most"] <= 3600
+
+
+def test_layers_that_come_at_once_have_one_limit_together(tmp_path: Path) -> None:
+    app = Layout(tmp_path).app(AppName("blog"))
+    (app.repo / "image-parts").mkdir(parents=True)
+    (app.repo / "image-parts/.coming").write_bytes(bytes(900))
+    (tmp_path / "layer").write_bytes(bytes(200))
+    digest = f"sha256:{hashlib.sha256(bytes(200)).hexdigest()}"
+    with (tmp_path / "layer").open("rb") as file:
+        with pytest.raises(Rejected, match="larger"):
+            Parts(app).add(digest, file.fileno(), 1000)
+        file.seek(0)
+        assert Parts(app).add(digest, file.fileno(), 1100) == 200
 
 
 def test_a_layer_that_arrived_whole_is_not_sent_again_when_a_later_one_was_cut_off(tmp_path: Path) -> None:

@@ -12,10 +12,13 @@ from urllib.parse import urlsplit
 import pytest
 
 from receiver.errors import Failure, HostFault
+from receiver.names import AppName
 from receiver.ops.notify import ways
 from receiver.ops.notify.message import Message
+from receiver.paths import Layout
 from receiver.sources import archive, download, registry
 from receiver.sources.download import downloaded
+from receiver.sources.image_parts import Parts
 from receiver.sources.pull import status
 from receiver.sources.registry import Reference, Registry
 from receiver.system import transfer
@@ -77,7 +80,7 @@ def test_a_download_that_drips_has_an_end(
     url = f"http://{dripping(at_once).host}/x.tar"
     with pytest.raises(HostFault, match="took longer"), downloaded(url, "0" * 64, tmp_path, 10**6):
         pass
-    assert not list(tmp_path.iterdir())
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize("at_once", [b"", HEAD])
@@ -137,6 +140,7 @@ def test_a_greeting_of_tls_that_drips_has_an_end(dripping: Callable[[bytes], Dri
 def test_what_comes_on_standard_input_in_drops_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reader, writer = os.pipe()
     over = threading.Event()
+    parts = Layout(tmp_path / "server").app(AppName("blog"))
 
     def drip() -> None:
         for _ in range(600):
@@ -152,9 +156,12 @@ def test_what_comes_on_standard_input_in_drops_has_an_end(tmp_path: Path, monkey
         monkeypatch.setattr(archive, "LONGEST", 0.4)
         with pytest.raises(Failure, match="took longer than"), archive.spooled(reader, tmp_path, 10**6):
             pass
+        parts.repo.mkdir(parents=True)
+        with pytest.raises(Failure, match="took longer than"):
+            Parts(parts).add("sha256:" + "0" * 64, reader, 10**6)
     finally:
         over.set()
         thread.join()
         os.close(writer)
         os.close(reader)
-    assert not list(tmp_path.iterdir())
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
