@@ -176,8 +176,10 @@ _SYSTEM = (
     (r"ext-(\w+) \S+ -> it is missing|ignore-platform-req=ext-(\w+)|PHP extension (?:ext-)?(\w+) is missing",
      r"php-\1\2\3"),
     (r"ffmpeg: (?:command )?not found", "ffmpeg"), (r"jekyll: (?:command )?not found", "jekyll"),
-    (r"cannot load such file -- (jekyll-[\w-]+)|don't appear to have (jekyll-[\w-]+) ", r"ruby-\1\2"),
-    (r"The (minima|[\w-]+) theme could not be found", r"jekyll-theme-\1"),
+    (r"cannot load such file -- (jekyll-(?:archives|avatar|feed|gist|include-cache|mentions|paginate(?:-v2)?|redirect-from|"
+     r"relative-links|seo-tag|sitemap|toc|titles-from-headings|readme-index|default-layout|optional-front-matter))\b",
+     r"ruby-\1"),
+    (r"The minima theme could not be found", "jekyll-theme-minima"),
     (r"(?:gcc|cc|g\+\+|c\+\+|make)(?:'|:) (?:failed: )?(?:No such file|(?:command )?not found)|"
      r"command '[^']*(?:gcc|g\+\+|cc)' failed: No such file|unable to execute '[^']*g?cc'|need a C compiler|"
      r"not find (?:any )?Visual|not found: make|No acceptable C compiler", "build-essential"),

