@@ -116,7 +116,10 @@ for name; do
 done
 exit ${code:-0}
 """
+# $1: empty where nothing shows that the program uses what composer would install.
 _INSTALL = """
+command -v composer >/dev/null || [ "$1" ] || {
+    echo "composer is not on this server (apt install composer unzip). Going on without: nothing here uses vendor/."; exit 0; }
 command -v composer >/dev/null || {
     echo "composer is not on this server. Its administrator types:  apt install composer unzip" >&2; exit 1; }
 exec composer install --no-dev --no-interaction --no-progress --prefer-dist --optimize-autoloader --no-ansi
@@ -154,7 +157,7 @@ class PHP(Runtime):
                 "COMPOSER_CACHE_DIR": str(project.cache / "composer/cache"),
             }
             told = f"Installing from {LOCK if LOCK in files else NAME + ', which no lock file pins'}"
-            steps = (Step(told, ("/bin/sh", "-c", _INSTALL), environment),)
+            steps = (Step(told, ("/bin/sh", "-c", _INSTALL, "sh", _used(project.tree)), environment),)
         elif extensions := [name[4:] for name in names if re.fullmatch(r"ext-\w+", name)]:
             steps = (Step("Looking for PHP's extensions", ("/bin/sh", "-c", _EXTENSIONS, "sh", *extensions)),)
         if "artisan" in files and "vendor/autoload.php" in files:
@@ -238,6 +241,16 @@ def _alone(tree: Tree) -> str:
     ]
     named = [path for path in top if not re.search(r"config|sample|example|test", path)]
     return named[0] if len(named) == 1 else ""
+
+
+def _used(tree: Tree) -> str:
+    """What shows that packages are to be installed: a lock, or an index.php that loads them; "" if nothing does, as where
+    a program that brings all it needs has a composer.json for those who want it as a package."""
+    if LOCK in tree.files():
+        return LOCK
+    root = served(tree)
+    index = tree.read(f"{root}/index.php".lstrip("/")) if root is not None else b""
+    return "index.php" if index is None or root or re.search(rb"vendor/|autoload", index) else ""
 
 
 def composer(tree: Tree) -> dict[str, Any]:

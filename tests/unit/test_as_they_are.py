@@ -473,3 +473,16 @@ def test_an_example_of_an_environment_names_config_vars() -> None:
     text = "# what it needs\nSECRET_KEY=change-me\nexport MAIL_SERVER=\n#OPTIONAL=1\nPORT=8000\nlower=1\n"
     assert read({".env.example": text}).example == (".env.example", ("SECRET_KEY", "MAIL_SERVER"))
     assert read({}).example == ("", ())
+
+
+def test_composer_is_not_asked_for_where_the_program_brings_all_it_needs() -> None:
+    def words(files: Mapping[str, str]) -> tuple[str, ...]:
+        tree, place = FakeTree({"composer.json": json.dumps({"require": {"a/b": "1"}}), **files}), Path("/nowhere")
+        found = read_manifest(tree)
+        plan, _ = build_plan(found, tree, slug=place, cache=place, tools=place, settings=Settings())
+        return next(step.argv for step in plan.steps if "composer" in step.argv[2])
+
+    assert words({"index.php": "<?php require 'own/bootstrap.php';"})[-1] == ""
+    assert words({"index.php": "<?php require 'own/bootstrap.php';", "composer.lock": "{}"})[-1] == "composer.lock"
+    assert words({"index.php": "<?php require __DIR__ . '/vendor/autoload.php';"})[-1] == "index.php"
+    assert words({"public/index.php": "<?php require '../src/app.php';"})[-1] == "index.php"
