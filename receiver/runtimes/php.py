@@ -125,6 +125,12 @@ command -v composer >/dev/null || {
 exec composer install --no-dev --no-interaction --no-progress --prefer-dist --optimize-autoloader --no-ansi
 """
 
+# What keeps an empty directory in a commit, and directories that are no part of the running program.
+_PLACEHOLDER = re.compile(r"\.gitkeep|\.keep|\.placeholder|_dummy|\.gitignore|\.htaccess")
+_NOT_DATA = re.compile(r"(?:_?tests?|docs?|vendor|node_modules|examples?)(?:/|$)|\.")
+_WAY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*){0,4}")
+MOST_PLACES = 40
+
 
 class PHP(Runtime):
     """Projects with a composer.json or an index.php that is served."""
@@ -179,7 +185,7 @@ class PHP(Runtime):
     def storage(self, pushed: Pushed) -> tuple[tuple[str, str], ...]:
         # Laravel's own: sessions, compiled views, a log, uploads.
         if "artisan" not in pushed.tree.files():
-            return ()
+            return tuple((place, place) for place in _kept_open(pushed.tree))
         return tuple(
             (place, place)
             for place in ("storage/app", "storage/framework/cache/data", "storage/framework/sessions",
@@ -241,6 +247,21 @@ def _alone(tree: Tree) -> str:
     ]
     named = [path for path in top if not re.search(r"config|sample|example|test", path)]
     return named[0] if len(named) == 1 else ""
+
+
+def _kept_open(tree: Tree) -> list[str]:
+    """The directories that the commit has for what the program will write, and nothing in yet: git keeps none that is
+    empty, so there is a file that says nothing. The topmost of them."""
+    full: set[str] = set()
+    every: set[str] = set()
+    for path in tree.files():
+        above = path.split("/")[:-1]
+        ways = {"/".join(above[: depth + 1]) for depth in range(len(above))}
+        every |= ways
+        if not _PLACEHOLDER.fullmatch(path.rpartition("/")[2]):
+            full |= ways
+    found = sorted(way for way in every - full if "/" not in way or way.rpartition("/")[0] in full)
+    return [way for way in found if _WAY.fullmatch(way) and not _NOT_DATA.match(way)][:MOST_PLACES]
 
 
 def _used(tree: Tree) -> str:

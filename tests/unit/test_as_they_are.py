@@ -486,3 +486,15 @@ def test_composer_is_not_asked_for_where_the_program_brings_all_it_needs() -> No
     assert words({"index.php": "<?php require 'own/bootstrap.php';", "composer.lock": "{}"})[-1] == "composer.lock"
     assert words({"index.php": "<?php require __DIR__ . '/vendor/autoload.php';"})[-1] == "index.php"
     assert words({"public/index.php": "<?php require '../src/app.php';"})[-1] == "index.php"
+
+
+def test_directories_that_a_php_program_has_kept_open_are_of_its_data() -> None:
+    files = {
+        "index.php": "<?php", "cache/.gitkeep": "", "user/data/.gitkeep": "", "user/data/.htaccess": "deny from all",
+        "user/pages/home.md": "# hello", "data/_dummy": "", "data/tmp/_dummy": "", "tests/tmp/.gitkeep": "",
+        ".github/.htaccess": "", "plugins/.gitignore": "*", "logs/a b/.gitkeep": "", "logs/x.log": "",
+    }  # fmt: skip
+    found = read_manifest(FakeTree(files))
+    assert [place for _, place in found.storage] == ["cache", "data", "plugins", "user/data"]
+    said = read_manifest(FakeTree({**files, "shipit.yml": "storage: [user]\n"}))
+    assert [place for _, place in said.storage] == ["user", "cache", "data", "plugins"]
