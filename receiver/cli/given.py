@@ -29,6 +29,14 @@ def read_input(most: int, hint: str) -> bytes:
     return b"".join(parts)
 
 
+def read_text(most: int, hint: str) -> str:
+    """The same as text; raises Rejected for what is no UTF-8."""
+    try:
+        return read_input(most, hint).decode()
+    except UnicodeDecodeError:
+        raise Rejected("Standard input is not UTF-8.", holds="Nothing was changed.", hint=hint) from None
+
+
 def read_line(most: int, hint: str) -> str:
     """The line that is given, such as a password, without its end."""
-    return read_input(most, hint).decode(errors="surrogateescape").rstrip("\r\n")
+    return read_text(most, hint).rstrip("\r\n")

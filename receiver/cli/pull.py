@@ -12,7 +12,7 @@ from receiver import names, settings
 from receiver.caller import Caller, Role
 from receiver.cli import out
 from receiver.cli.args import app_argument, json_option, ledger_of
-from receiver.cli.given import read_input, read_line
+from receiver.cli.given import read_line, read_text
 from receiver.cli.main import Context, print_failure
 from receiver.engines import all as engines
 from receiver.errors import Failure, Rejected, printable
@@ -292,7 +292,7 @@ def allow_host(ctx: Context, app: AppName, host: str) -> None:
     place = Place(ledger_of(ctx, app).paths)
     if host == "-":
         hint = f"ssh-keyscan HOST | shipit git:allow-host {app} -"
-        lines = read_input(2**16, hint).decode(errors="surrogateescape").splitlines()
+        lines = read_text(2**16, hint).splitlines()
     else:
         lines = access.scan(access.host_of(host))
     for line in access.allow_host(place, lines):
@@ -314,7 +314,7 @@ def allow_signers(ctx: Context, app: AppName, where: str) -> None:
     hint = f"shipit git:allow-signers {app} - < FILE"
     if where != "-":
         raise Rejected("The signers are read from standard input.", hint=hint)
-    lines = read_input(2**16, hint).decode(errors="surrogateescape").splitlines()
+    lines = read_text(2**16, hint).splitlines()
     count = access.allow_signers(Place(ledger_of(ctx, app).paths), lines)
     out.say(f"{count} signers are allowed for {app}.")
 

@@ -67,6 +67,20 @@ def test_every_command_above_a_role_is_refused_to_it(
             assert "role" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["git:auth blog example.org ann -", "git:allow-host blog -", "git:allow-signers blog -",
+     "registry:login blog ghcr.io ann"],
+)  # fmt: skip
+def test_what_comes_on_standard_input_and_is_no_utf_8_is_refused(
+    words: str, layout: Layout, stdin: Callable[[bytes], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout.app(AppName("blog")).repo.mkdir()
+    stdin(b"example.org ssh-ed25519 AAAA \xff\n")
+    assert run(words.split(), LOCAL_ADMIN, layout) == 2
+    assert "Standard input is not UTF-8." in capsys.readouterr().err
+
+
 def test_a_scale_before_the_first_push_is_kept_for_it(
     layout: Layout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
