@@ -41,8 +41,8 @@ def _short(lines: Iterable[str]) -> list[str]:
     return [line[:_LONGEST] for line in lines]
 
 
-def advice(app: AppName, lines: Iterable[str]) -> str:
-    """What to write, for the newest line that we know; "" for none."""
+def advice(app: AppName, lines: Iterable[str], host: str = "") -> str:
+    """What to write, for the newest line that we know; "" for none. `host`: what the app was asked as."""
     said = _short(lines)
     # Node tells the code once more, without the file, below the line that has both.
     for line in (*(line for line in said[::-1] if _FILE.search(line)), *said[::-1]):
@@ -63,7 +63,10 @@ def advice(app: AppName, lines: Iterable[str]) -> str:
                 f"An administrator sees it as root: quota -u app-{app}"
             )
         if found := _HOSTS.search(line):
-            return f"Add {found[1] or found[2] or 'the app’s domain'} to ALLOWED_HOSTS of Django's settings."
+            name = found[1] or found[2] or host or "the app’s domain"
+            return (
+                f"Add {name} to ALLOWED_HOSTS of Django's settings (nginx passes on only the app's names: '*' will do)."
+            )
         if name := missing(line):
             return f"The app needs the config var {name}, which is not set:  shipit config:set {app} {name}=…"
         if told := _of_runtimes(line):

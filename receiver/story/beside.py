@@ -31,7 +31,7 @@ PLACES = 5  # that one release may be given
 MOST = 20  # that an app may have, by itself
 MAX_SOURCES = 300
 _DATABASE = re.compile(
-    rb"(?:sqlite:/{3}|dirname|basedir|BASE_DIR|connect\(|filename|storage|database)[^\n]{0,100}?"
+    rb"(?:sqlite:/{3}|dirname|basedir|BASE_DIR|connect\(|filename|storage|database|_(?:FILE|DB|PATH)\s*=)[^\n]{0,100}?"
     rb"[\"'/]((?:[\w.-]+/)?[\w-]+\.(?:db|sqlite3?))[\"']",
     re.IGNORECASE,
 )
@@ -78,11 +78,16 @@ class Beside:
         lines = self._since([*(seen or failure.details or context.say.last)])
         if (name := secret(lines)) and self._make(release, ConfigKey(name)):
             return True
-        database = ""
+        databases = [""]
         if any("database" in line for line in lines):
             with suppress(Failure):
-                database = _database(source_of(context.paths, origin_of(release)).tree(origin_of(release)))
-        places = [place for place in _places(beside(lines, database), file_beside(lines)) if _is_free(release, place)]
+                databases = _databases(source_of(context.paths, origin_of(release)).tree(origin_of(release))) or [""]
+        places = [
+            place
+            for database in databases
+            for place in _places(beside(lines, database), file_beside(lines))
+            if _is_free(release, place)
+        ]
         if not places:
             return False
         if full := self._full(release):
@@ -184,8 +189,9 @@ def _is_free(release: Release, place: str) -> bool:
     return not any(f"{place}/".startswith(f"{other}/") or other.startswith(f"{place}/") for other in taken)
 
 
-def _database(tree: Tree) -> str:
-    """Where the sources have their SQLite database, if all of them say the same; "" if they do not."""
+def _databases(tree: Tree) -> list[str]:
+    """Where the sources have their SQLite databases, the likeliest first. Each try gives one: of those that are no database
+    of the app's, all that comes is a link that leads to nothing."""
     paths = [
         p
         for p in tree.files()
@@ -198,4 +204,4 @@ def _database(tree: Tree) -> str:
             ups = match[0].lower().count(b"dirname") or match[0].lower().count(b"basedir")
             where = "/".join(path.split("/")[:-ups]) if ups else ""
             found[f"{where}/{match[1].decode()}".lstrip("/")] = path
-    return min(found) if len(found) == 1 else ""
+    return sorted(found, key=lambda name: (len(name), name))[:PLACES]

@@ -109,7 +109,7 @@ def _warn(context: AppContext, release: Release, process: ProcessType, index: in
     better = f"; {live.name} answers {before[-1]}" if live is not None and before[-1] else ""
     context.say.warn(f"{process.type}.{index} answers {status} to GET {check.path} at {host}{better}.")
     last = engines.here(context.layout).last_lines(release, process.type, index, LAST_LINES)
-    hint = advice(release.app, last)
+    hint = advice(release.app, last, host)
     if status == BAD_REQUEST and not hint:
         hint = f"Frameworks answer so to a name that they do not know: Django wants {host} in ALLOWED_HOSTS."
     if hint:

@@ -13,7 +13,7 @@ from receiver.inside import builder
 from receiver.model import Release
 from receiver.names import AppName, ConfigKey
 from receiver.story.advice import advice, beside, file_beside, secret
-from receiver.story.beside import Beside, _database, _places
+from receiver.story.beside import Beside, _databases, _places
 from receiver.story.context import AppContext
 
 SLUG = "/var/lib/shipit/apps/blog/slugs/v3"
@@ -58,10 +58,12 @@ def test_of_a_database_the_directory_is_tried_first() -> None:
     assert not _places("", "")
 
 
-def test_the_database_is_what_all_sources_call_it() -> None:
+def test_the_databases_are_what_the_sources_call_them() -> None:
     source = 'URI = os.environ.get("URI") or "sqlite:///" + os.path.join(basedir, "app.db")\n'
-    assert _database(FakeTree({"config.py": source})) == "app.db"
-    assert _database(FakeTree({"config.py": source, "x.js": "new Database({filename: './other.sqlite3'})"})) == ""
+    assert _databases(FakeTree({"config.py": source})) == ["app.db"]
+    more = {"config.py": source, "x.js": "new Database({filename: './other.sqlite3'})", "c.py": 'A_FILE = "gd.db"\n'}
+    assert _databases(FakeTree(more)) == ["gd.db", "app.db", "./other.sqlite3"]
+    assert _databases(FakeTree({"c.py": 'NAME = "gd.db"\n'})) == []
 
 
 @pytest.mark.parametrize(
