@@ -26,7 +26,7 @@ _FILE = re.compile(
 )
 # Nothing is read-only where a directory above is missing; these want to write there all the same.
 _ABOVE = re.compile(r"ENOENT.*\bmkdir '([^']+)'|No such file or directory:? '([^']+\.log)'")
-_DATABASE = re.compile(r"(?<![\w./-])([\w./-]*\w\.(?:db|sqlite3?))\b")
+_DATABASE = re.compile(r"(?<![\w./-])([\w./-]*\w\.(?:db|sqlite3?))\b(?!\.\w)")
 _IN_SLUG = re.compile(r"/var/lib/shipit/apps/[^/]+/slugs/v[0-9]+/(.+)")
 _FULL = re.compile(r"Disk quota exceeded|\bEDQUOT\b|disk quota exceeded")
 _HOSTS = re.compile(
@@ -219,14 +219,19 @@ def build_advice(release: Release, lines: Iterable[str]) -> str:
             )
         if told := _of_runtimes(line):
             return told
-    for line in reversed(said):
+    if packages := lacking(release, said):
+        return (
+            f"The server lacks a package of Debian. Write into shipit.yml:  apt: [{', '.join(packages)}]\n"
+            f"An administrator allows it once, on the server: shipit apt:allow {' '.join(packages)}"
+        )
+    return ""
+
+
+def lacking(release: Release, lines: Iterable[str]) -> list[str]:
+    """The packages of Debian that a build lacked, by the newest line that tells; [] if none does."""
+    for line in reversed(_short(lines)):
         for pattern, package in _SYSTEM:
             if needs := [match.expand(package) for match in re.finditer(pattern, line)]:
                 needed = sorted({_INSIDE.get(name, name) for name in needs})
-                packages = _with_compiler(" ".join(needed).split(), release)
-                words = f"shipit apt:allow {' '.join(packages)}"
-                return (
-                    f"The server lacks a package of Debian. Write into shipit.yml:  apt: [{', '.join(packages)}]\n"
-                    f"An administrator allows it once, on the server: {words}"
-                )
-    return ""
+                return _with_compiler(" ".join(needed).split(), release)
+    return []

@@ -20,7 +20,7 @@ from receiver.runtimes.build import build_plan
 from receiver.runtimes.read import read_manifest
 from receiver.sources.all import source_of
 from receiver.story import checkpoint, containers, ended, reuse
-from receiver.story.advice import build_advice
+from receiver.story.advice import build_advice, lacking
 from receiver.story.build_queue import turn_to_build
 from receiver.story.context import AppContext
 from receiver.story.domains import settle
@@ -39,7 +39,7 @@ def build(context: AppContext, release: Release, origin: Origin) -> Release:
         for notice in manifest.notices:
             context.say.line(notice)
         paths = context.paths.release(release.number)
-        for_packages(context, manifest, release.app)
+        for_packages(context, manifest.apt, release.app)
         release = with_config(context, release, manifest)
         plan, process = build_plan(
             manifest,
@@ -64,14 +64,21 @@ def build(context: AppContext, release: Release, origin: Origin) -> Release:
         disk.write_atomically(paths.build_plan, text, 0o640, lasts=disk.Lasts.LATER)
     if logins := containers.logins(context.layout, context.paths, plan.pulls):
         context.agent.log_in(release.app, logins)
-    with (
-        turn_to_build(context, release, wanted=bool(plan.steps) or not all(reused.link for reused in found)),
-        context.say.timed("build"),
-        context.say.output() as output,
-        source.open(origin) as stream,
-    ):
-        checkpoint.reach("unpacking")
-        result = context.agent.build(release.app, release.number, stream.fileno(), output)
+    waits = bool(plan.steps) or not all(reused.link for reused in found)
+    while True:
+        with (
+            turn_to_build(context, release, wanted=waits),
+            context.say.timed("build"),
+            context.say.output() as output,
+            source.open(origin) as stream,
+        ):
+            checkpoint.reach("unpacking")
+            result = context.agent.build(release.app, release.number, stream.fileno(), output)
+        # What a container lacks is not the server's.
+        brought = bring_lacking(context, release) if result.code and not plan.image else []
+        if not brought:
+            break
+        release = context.ledger.save(replace(release, apt=(*release.apt, *brought)))
     if result.code:
         how = ended.told(result.code, context.settings.build_timeout, context.settings)
         raise BuildFailed(f"The build of {release.name} {how}.", hint=build_advice(release, context.say.last))
@@ -80,10 +87,21 @@ def build(context: AppContext, release: Release, origin: Origin) -> Release:
     return release
 
 
-def for_packages(context: AppContext, manifest: Manifest, app: AppName) -> None:
+def bring_lacking(context: AppContext, release: Release) -> list[str]:
+    """After a build that has failed: have the packages of Debian installed that it lacked, if an administrator has allowed
+    all of them; returns what is new, [] when another build would end as this one did."""
+    brought = [name for name in apt.missing(lacking(release, context.say.last)) if name not in release.apt]
+    try:
+        for_packages(context, brought, release.app)
+    except Rejected:
+        return []
+    return brought
+
+
+def for_packages(context: AppContext, packages: Sequence[str], app: AppName) -> None:
     """Have the packages of Debian that are asked for installed; raises Rejected, with what an administrator types, when
     one is not allowed."""
-    missing = apt.missing(manifest.apt)
+    missing = apt.missing(packages)
     if not missing:
         return
     context.say.step(f"Installing {', '.join(missing)} on the server (apt)")

@@ -34,3 +34,16 @@ def test_a_package_is_installed_once_an_administrator_has_allowed_it_and_the_rel
     removes = repo.push()
     assert removes.code != 0 and "Aptfile:1: " in removes.remote, str(removes)
     shared_host.sh("dpkg-query --show ascii")
+
+
+def test_what_a_build_lacks_is_installed_and_the_build_done_again_where_an_administrator_has_allowed_it(
+    laptop: Client, shared_host: Host
+) -> None:
+    shared_host.sh("! command -v pkg-config")
+    repo = laptop.repo("lacking", {**files("one"), "shipit.yml": "build: {command: pkg-config --version}\n"})
+    failed = repo.push()
+    assert failed.code != 0 and "shipit apt:allow pkg-config" in failed.remote, str(failed)
+    shared_host.sh("shipit apt:allow pkg-config")
+    pushed = repo.push()
+    assert pushed.code == 0 and "Installing pkg-config on the server (apt)" in pushed.remote, str(pushed)
+    assert "pkg-config" in {row["package"] for row in asked(laptop, "apt:report")["packages"]}

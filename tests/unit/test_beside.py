@@ -32,6 +32,7 @@ SLUG = "/var/lib/shipit/apps/blog/slugs/v3"
         ("panic: mkdir data/db: read-only file system", "data/db"),
         ("Errno::EROFS: Read-only file system @ dir_s_mkdir - uploads", "uploads"),
         ("sqlite3.OperationalError: unable to open database file", "var/app.db"),
+        ("django.db.utils.OperationalError: unable to open database file", "var/app.db"),
         ("OSError: [Errno 30] Read-only file system: '/etc/x'", ""),
         (f"OSError: [Errno 30] Read-only file system: '{SLUG}/../../x'", ""),
         ("ModuleNotFoundError: No module named 'x'", ""),
@@ -89,6 +90,7 @@ def test_only_what_an_app_signs_with_is_a_secret_that_any_value_is_right_for(lin
 def test_a_config_var_that_a_process_misses_is_named_with_the_line_to_type() -> None:
     assert "shipit config:set blog DATABASE_URL=…" in advice(AppName("blog"), ["KeyError: 'DATABASE_URL'", "exiting"])
     assert not advice(AppName("blog"), ["KeyError: 'title'"])
+    assert "python: 3.11" in advice(AppName("blog"), ["  ModuleNotFoundError: No module named 'imp'"])
     assert "the module yaml." in advice(AppName("blog"), ["ModuleNotFoundError: No module named 'yaml'", "exiting"])
 
 

@@ -90,6 +90,11 @@ def test_an_app_that_a_function_elsewhere_makes_is_recognised_by_the_requirement
     assert web({"wsgi.py": source, "requirements.txt": "flask\ngunicorn\n"}) == "gunicorn wsgi:app"
     assert web({"main.py": source, "requirements.txt": "fastapi\nuvicorn\n"}) == "uvicorn main:app"
     assert find(FakeTree({"wsgi.py": source, "requirements.txt": "gunicorn\n"})) is None
+    inside = {
+        "app/main.py": "def get_application():\n    ...\napp = get_application()\n",
+        "requirements.txt": "fastapi\n",
+    }
+    assert web(inside) == "uvicorn app.main:app"
 
 
 def test_django_below_the_top_is_started_from_its_directory() -> None:

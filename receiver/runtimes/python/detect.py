@@ -32,7 +32,7 @@ _ASGI = frozenset({_DJANGO_ASGI, "FastAPI", "Starlette", "Quart", "Litestar"})
 _FACTORY = "create_app"
 # What a module-level app is called, and functions that make one somewhere else.
 _NAMES = ("app", "application", "api")
-_MAKERS = frozenset({"create_app", "make_app", "get_app", "build_app", "create_application"})
+_MAKERS = re.compile(r"(?:create|make|get|build|init|setup)_(?:\w+_)?app(?:lication)?")
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def _app(tree: Tree) -> Found | None:
             for name, (made, line) in _assignments(tree, path).items():
                 if made in _FRAMEWORKS:
                     return Found(made, f"{module}:{name}", f"{path}:{line}")
-                if made in _MAKERS and name in _NAMES and (framework := _required(tree)):
+                if _MAKERS.fullmatch(made) and name in _NAMES and (framework := _required(tree)):
                     return Found(framework, f"{module}:{name}", f"{path}:{line}")
                 if made.endswith("()") and factory is None:
                     factory = Found(made[:-2], f"{module}:{name}()", f"{path}:{line}")

@@ -16,6 +16,11 @@ from receiver.runtimes.python.project import Kind
 # As uv tells that a package wants more.
 _NEWER = re.compile(r"current Python version \([0-9.]+\) does not satisfy Python[>=~!,]*(3\.[0-9]+)")
 _LACKING = re.compile(r"ModuleNotFoundError: No module named '([A-Za-z_]\w{0,60})")
+# Modules that were Python's own: the last version that has each.
+_LEFT = {
+    **dict.fromkeys(("imp", "distutils", "asyncore", "asynchat", "smtpd"), "3.11"),
+    **dict.fromkeys(("cgi", "cgitb", "crypt", "telnetlib", "pipes", "imghdr", "nntplib", "audioop"), "3.12"),
+}
 # As it tells that nobody has such a Python.
 _GONE = re.compile(r"No (?:interpreter|download) found for (?:Python |request for )?(?:cpython-)?([0-9]+\.[0-9.]+)")
 
@@ -119,10 +124,7 @@ class Python(Runtime):
                 f"and all else that wants it, in shipit.yml:  python: {own}"
             )
         if lacking := _LACKING.search(line):
-            return (
-                f"Nothing that was installed has the module {lacking[1]}. Add its package to the requirements; if it is for "
-                "development, start with other settings (Django: config var DJANGO_SETTINGS_MODULE)."
-            )
+            return _without(lacking[1])
         found = _NEWER.search(line)
         if not found:
             return ""
@@ -144,6 +146,16 @@ class Python(Runtime):
                          "wsgi: starts gunicorn, which is not among the requirements.",
                          f"{project.how_to_add(pushed.tree, 'gunicorn')}.")  # fmt: skip
         nearly.check(pushed.tree, found, problems)
+
+
+def _without(module: str) -> str:
+    """What to write where a module is not found."""
+    if last := _LEFT.get(module):
+        return f"The module {module} left Python after {last}. Until the packages do without it, in shipit.yml:  python: {last}"
+    return (
+        f"Nothing that was installed has the module {module}. Add its package to the requirements; if it is for "
+        "development, start with other settings (Django: config var DJANGO_SETTINGS_MODULE)."
+    )
 
 
 def _is_made(path: str) -> bool:
