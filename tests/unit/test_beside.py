@@ -91,6 +91,7 @@ def test_a_config_var_that_a_process_misses_is_named_with_the_line_to_type() -> 
     assert "shipit config:set blog DATABASE_URL=…" in advice(AppName("blog"), ["KeyError: 'DATABASE_URL'", "exiting"])
     assert not advice(AppName("blog"), ["KeyError: 'title'"])
     assert "python: 3.11" in advice(AppName("blog"), ["  ModuleNotFoundError: No module named 'imp'"])
+    assert "setuptools<81" in advice(AppName("blog"), ["ModuleNotFoundError: No module named 'pkg_resources'"])
     assert "the module yaml." in advice(AppName("blog"), ["ModuleNotFoundError: No module named 'yaml'", "exiting"])
 
 

@@ -5,6 +5,7 @@ from trees import FakeTree
 
 from receiver.errors import Rejected
 from receiver.runtimes.python.detect import find
+from receiver.runtimes.python.project import Kind, kind, packages
 from receiver.runtimes.read import read_manifest
 
 FLASK = "from flask import Flask\n\nsite = Flask(__name__)\n"
@@ -95,6 +96,29 @@ def test_an_app_that_a_function_elsewhere_makes_is_recognised_by_the_requirement
         "requirements.txt": "fastapi\n",
     }
     assert web(inside) == "uvicorn app.main:app"
+
+
+def test_a_program_that_answers_no_requests_is_named_as_a_worker() -> None:
+    files = {"bot.py": "if __name__ == '__main__':\n    run()\n", "requirements.txt": "aiogram\n"}
+    with pytest.raises(Rejected) as refused:
+        read_manifest(FakeTree(files))
+    assert "worker: python bot.py\n" in refused.value.hint and "{worker: {count: 1}}" in refused.value.hint
+    with pytest.raises(Rejected) as refused:
+        read_manifest(FakeTree({**files, "requirements.txt": "aiogram\naiohttp\n"}))
+    assert "web: " in refused.value.hint
+
+
+def test_what_windows_has_written_is_read() -> None:
+    text = "Flask==3.0\r\ngunicorn\r\n".encode("utf-16")
+    assert packages(FakeTree({"requirements.txt": text})) == {"flask", "gunicorn"}
+
+
+def test_settings_of_linters_do_not_hide_the_requirements_below() -> None:
+    files = {"requirements/production.txt": "flask\n", "pyproject.toml": "[tool.black]\n"}
+    assert kind(FakeTree(files)) is Kind.REQUIREMENTS
+    assert kind(FakeTree({**files, "pyproject.toml": "[project]\nname = 'x'\n"})) is Kind.PYPROJECT
+    assert kind(FakeTree({"pyproject.toml": "[tool.black]\n"})) is Kind.PYPROJECT
+    assert kind(FakeTree({"pyproject.toml": "[tool.black]\n", "setup.py": ""})) is Kind.SETUP
 
 
 def test_django_below_the_top_is_started_from_its_directory() -> None:

@@ -9,6 +9,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from receiver.errors import Rejected
 from receiver.manifest import toml
 from receiver.manifest.problems import decode, reject, shown
 from receiver.manifest.tree import Tree
@@ -60,12 +61,24 @@ def kind(tree: Tree) -> Kind:
         return Kind.WHEEL
     if "Pipfile" in files and Kind.REQUIREMENTS.value not in files:
         raise reject("Pipfile", "There is a Pipfile but no Pipfile.lock.", "pipenv lock; git add Pipfile.lock")
+    instead = source(tree, Kind.REQUIREMENTS)
     for plain in (Kind.REQUIREMENTS, Kind.PYPROJECT, Kind.SETUP):
+        if plain is Kind.PYPROJECT and {instead, Kind.SETUP.value} & set(files) and _is_of_tools(tree):
+            continue
         if plain.value in files:
             return plain
     if "setup.cfg" in files:
         return Kind.SETUP
-    return Kind.REQUIREMENTS if source(tree, Kind.REQUIREMENTS) in files else Kind.NOTHING
+    return Kind.REQUIREMENTS if instead in files else Kind.NOTHING
+
+
+def _is_of_tools(tree: Tree) -> bool:
+    """Whether a pyproject.toml only has the settings of linters and the like: then it does not say what to install."""
+    try:
+        data = toml.read(tree, "pyproject.toml")
+    except Rejected:
+        return False
+    return not {"project", "build-system"} & set(data) and "poetry" not in toml.table(data, "tool")
 
 
 def lone_wheel(tree: Tree) -> str:

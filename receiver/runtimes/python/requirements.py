@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import posixpath
 import re
 from collections.abc import Iterable, Iterator
@@ -71,8 +72,15 @@ def _read(tree: Tree, path: str, found: Requirements, where: str) -> None:
     if raw is None:
         raise reject(where, f"{shown(path)} is not in the commit (or not a regular file of at most 1 MiB).")
     found.files.append(path)
-    for number, line in _logical_lines(decode(path, raw, MAX_READ)):
+    for number, line in _logical_lines(decode(path, _utf8(raw), MAX_READ)):
         _line(tree, path, number, line, found)
+
+
+def _utf8(raw: bytes) -> bytes:
+    """The same as UTF-8 where PowerShell has written it (`pip freeze > requirements.txt`), which installers read too."""
+    if not raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return raw
+    return raw.decode("utf-16", errors="replace").encode(errors="replace")
 
 
 def _line(tree: Tree, path: str, number: int, line: str, found: Requirements) -> None:

@@ -76,6 +76,11 @@ class Python(Runtime):
         if scripts:
             # A program of its own; how it is told where to listen is in its manual.
             return f"web: {next(iter(scripts))} --port $PORT"
+        from receiver.runtimes.python import script
+
+        if (alone := script.alone(pushed.tree)) and not script.serves(pushed.tree):
+            # With the count that no other type than web has by itself.
+            return f"worker: python {alone}\nand in shipit.yml:\nprocesses: {{worker: {{count: 1}}}}"
         return "web: gunicorn app:app" if project.kind(pushed.tree) is not Kind.NOTHING else ""
 
     def server(self, text: str, pushed: Pushed) -> Server | None:
@@ -150,6 +155,8 @@ class Python(Runtime):
 
 def _without(module: str) -> str:
     """What to write where a module is not found."""
+    if module == "pkg_resources":
+        return "pkg_resources is of setuptools, up to 81. Add to the requirements:  setuptools<81"
     if last := _LEFT.get(module):
         return f"The module {module} left Python after {last}. Until the packages do without it, in shipit.yml:  python: {last}"
     return (

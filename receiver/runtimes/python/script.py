@@ -52,6 +52,23 @@ def suggestion(tree: Tree) -> Suggestion | None:
     return None
 
 
+# Whoever wants one of these has requests to answer.
+_SERVERS = frozenset(
+    {"django", "flask", "fastapi", "starlette", "aiohttp", "tornado", "bottle", "sanic", "falcon", "pyramid", "cherrypy",
+     "quart", "litestar", "dash", "streamlit", "gradio", "panel", "gunicorn", "uvicorn", "waitress"}
+)  # fmt: skip
+
+
+def alone(tree: Tree) -> str:
+    """The only program at the top; "" where there are none or several."""
+    found = [path for path, text in _sources(tree) if _STARTS.search(text) and not path.startswith("test")]
+    return found[0] if len(found) == 1 else ""
+
+
+def serves(tree: Tree) -> bool:
+    return bool({name.partition("[")[0] for name in packages(tree)} & _SERVERS)
+
+
 def _sources(tree: Tree) -> list[tuple[str, bytes]]:
     paths = sorted(path for path in tree.files() if path.endswith(".py") and "/" not in path)
     order = {name: at for at, name in enumerate(_USUAL)}
