@@ -330,6 +330,7 @@ def test_the_lock_of_a_workspace_counts_or_the_push_is_refused() -> None:
         ("django.core.exceptions.ImproperlyConfigured: Set the DATABASE_URL environment variable", "config: [DATABASE_URL]"),
         ("decouple.UndefinedValueError: API_KEY not found. Declare it", "config: [API_KEY]"),
         ("Error: pg_config executable not found.", "apt:allow libpq-dev"),
+        ("/bin/bash: line 1: pkg-config: command not found", "apt:allow pkg-config"),
         ("fatal error: ffi.h: No such file or directory", "apt:allow libffi-dev"),
         ("error: command 'x86_64-linux-gnu-gcc' failed: No such file or directory", "apt:allow build-essential"),
         ("run Composer with `--ignore-platform-req=ext-curl --ignore-platform-req=ext-dom`", "apt:allow php-curl php-xml"),
