@@ -4,6 +4,7 @@ import pytest
 from trees import FakeTree
 
 from receiver.errors import Rejected
+from receiver.runtimes.python.brought import specs
 from receiver.runtimes.python.detect import find
 from receiver.runtimes.python.project import Kind, kind, packages
 from receiver.runtimes.read import read_manifest
@@ -111,6 +112,15 @@ def test_a_program_that_answers_no_requests_is_named_as_a_worker() -> None:
 def test_what_windows_has_written_is_read() -> None:
     text = "Flask==3.0\r\ngunicorn\r\n".encode("utf-16")
     assert packages(FakeTree({"requirements.txt": text})) == {"flask", "gunicorn"}
+
+
+def test_an_old_gunicorn_gets_what_it_imports() -> None:
+    def added(text: str) -> list[str]:
+        tree = FakeTree({"requirements.txt": text, "Procfile": "web: gunicorn a:b\n"})
+        return specs(tree, read_manifest(tree))
+
+    assert added("flask\ngunicorn==20.0.4\n") == ["setuptools<81"]
+    assert added("gunicorn==20.0.4\nsetuptools==65\n") == added("gunicorn==23.0\n") == added("gunicorn\n") == []
 
 
 def test_settings_of_linters_do_not_hide_the_requirements_below() -> None:

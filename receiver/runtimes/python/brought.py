@@ -1,14 +1,18 @@
-"""Servers that a command starts and the requirements lack: the build adds them, within one major version.
+"""Servers that a command starts and the requirements lack, and what an old one needs: the build adds them, within one
+major version.
 
 A project that pins its own has that: what is there already is not touched.
 """
 
 from __future__ import annotations
 
-from receiver.manifest import Manifest, Tree
-from receiver.runtimes.python import command
-from receiver.runtimes.python.project import Kind, kind, packages
+import re
 
+from receiver.manifest import Manifest, Tree
+from receiver.runtimes.python import command, requirements
+from receiver.runtimes.python.project import Kind, kind, packages, source
+
+_OLDER = re.compile(rb"^\s*gunicorn\s*==\s*(?:19|20)\.", re.MULTILINE | re.IGNORECASE)
 VERSIONS = {"gunicorn": "gunicorn>=23,<26", "uvicorn": "uvicorn[standard]>=0.30,<1"}
 
 
@@ -26,4 +30,12 @@ def servers(tree: Tree, commands: list[str]) -> list[str]:
 def specs(tree: Tree, manifest: Manifest) -> list[str]:
     """What the build adds to the environment, as requirements."""
     lines = [process.command for process in manifest.processes]
-    return [VERSIONS[name] for name in servers(tree, lines)]
+    return [*(VERSIONS[name] for name in servers(tree, lines)), *_with_older_gunicorn(tree)]
+
+
+def _with_older_gunicorn(tree: Tree) -> list[str]:
+    """What gunicorn before 21 imports, and asks for in any version: later ones of setuptools do not have it."""
+    if kind(tree) is not Kind.REQUIREMENTS or "setuptools" in packages(tree):
+        return []
+    files = requirements.read(tree, source(tree, Kind.REQUIREMENTS)).files
+    return ["setuptools<81"] if any(_OLDER.search(tree.read(path) or b"") for path in files) else []

@@ -69,7 +69,7 @@ def plan(project: Project) -> BuildPlan:
         decides, fills = [], (*fills, _uv(project, "Installing the project itself", "pip", "install", "-e", "."))
         lines = []
     if added := brought.specs(project.tree, project.manifest):
-        names = ", ".join(sorted(brought.servers(project.tree, [p.command for p in project.manifest.processes])))
+        names = ", ".join(re.split(r"[<>=\[]", spec)[0] for spec in added)
         fills = (*fills, _uv(project, f"Installing {names}, if the requirements do not", "pip", "install", *added))
     made = Made(
         name=ENVIRONMENT,
