@@ -150,8 +150,8 @@ _MISSING = re.compile(
     r"KeyError: '([A-Za-z_][A-Za-z0-9_]*)'|Set the ([A-Z][A-Z0-9_]*) environment variable|"
     r"UndefinedValueError: ([A-Z][A-Z0-9_]*) not found|environment variable '?\"?([A-Z][A-Z0-9_]+)'?\"? (?:is )?not set|"
     r"[Mm]issing (?:required )?env(?:ironment)? var(?:iable)?s?:? '?\"?([A-Z][A-Z0-9_]+)|"
-    r"[Ee]nvironment variable [\"'`]?([A-Z][A-Z0-9_]+)[\"'`]? (?:(?:is )?(?:not set|required|not found|missing)|must be set)|"
-    r"\b([A-Z][A-Z0-9_]+) (?:environment variable|env var) (?:(?:is )?(?:not set|required|not found|missing)|must be set)|"
+    r"[Ee]nvironment variable [\"'`]?([A-Z][A-Z0-9_]+)[\"'`]? (?:(?:is )?(?:not set|not defined|undefined|required|not found|missing)|must be set)|"
+    r"\b([A-Z][A-Z0-9_]+) (?:environment variable|env var) (?:(?:is )?(?:not set|not defined|undefined|required|not found|missing)|must be set)|"
     r"[Pp]lease (?:configure|set|define|provide|specify) (?:(?:an?|the|your) )?([A-Z][A-Z0-9_]{3,})\b|"
     r"The ([A-Z]+_KEY) setting must not be empty"
 )

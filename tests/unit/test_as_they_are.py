@@ -21,7 +21,7 @@ from receiver.manifest.tree import lead
 from receiver.model import Change, Release, Status
 from receiver.names import AppName
 from receiver.runtimes.build import build_plan
-from receiver.runtimes.python import own
+from receiver.runtimes.python import django, own
 from receiver.runtimes.python.scm import version_of
 from receiver.runtimes.read import read_manifest
 from receiver.settings import Settings
@@ -200,6 +200,10 @@ def test_a_build_collects_static_files_without_the_apps_secret(tmp_path: Path) -
             step.argv, env={**path, **given}, cwd=tmp_path, stdout=subprocess.PIPE, text=True, check=True
         )
         assert done.stdout == f"collectstatic {seen}\n"
+    for words, code in (("without having set the STATIC_ROOT setting", 0), ("another trouble", 1)):
+        (tmp_path / "manage.py").write_text(f"raise SystemExit({words!r})\n")
+        done = subprocess.run(step.argv, env=path, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert (done.returncode, django.NOWHERE in done.stdout, words in done.stderr) == (code, not code, True)
 
 
 BELOW = {

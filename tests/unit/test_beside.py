@@ -89,6 +89,9 @@ def test_only_what_an_app_signs_with_is_a_secret_that_any_value_is_right_for(lin
 
 def test_a_config_var_that_a_process_misses_is_named_with_the_line_to_type() -> None:
     assert "shipit config:set blog DATABASE_URL=…" in advice(AppName("blog"), ["KeyError: 'DATABASE_URL'", "exiting"])
+    assert "config:set blog DATABASE_URL=…" in advice(
+        AppName("blog"), ["DATABASE_URL environment variable not defined"]
+    )
     assert not advice(AppName("blog"), ["KeyError: 'title'"])
     assert "python: 3.11" in advice(AppName("blog"), ["  ModuleNotFoundError: No module named 'imp'"])
     assert "setuptools<81" in advice(AppName("blog"), ["ModuleNotFoundError: No module named 'pkg_resources'"])

@@ -12,7 +12,7 @@ from receiver.manifest import Manifest, Tree
 from receiver.runtimes.python import command, requirements
 from receiver.runtimes.python.project import Kind, kind, packages, source
 
-_OLDER = re.compile(rb"^\s*gunicorn\s*==\s*(?:19|20)\.", re.MULTILINE | re.IGNORECASE)
+_OLDER = re.compile(rb"^[ \t]*gunicorn[ \t]*==[ \t]*(?:19|20)\.", re.MULTILINE | re.IGNORECASE)
 VERSIONS = {"gunicorn": "gunicorn>=23,<26", "uvicorn": "uvicorn[standard]>=0.30,<1"}
 
 
