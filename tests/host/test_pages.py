@@ -83,11 +83,12 @@ class Newcomer:
 
     @property
     def mark(self) -> str:
-        return f"number {self.marks}"
+        # Of another length each time: rsync takes two files of one size and one second for the same.
+        return f"number {self.marks}{'.' * self.marks}"
 
     @property
     def site(self) -> str:
-        return f"site {self.marks}"
+        return f"site {self.marks}{'.' * self.marks}"
 
     def change(self) -> None:
         """Other texts on the pages, committed."""

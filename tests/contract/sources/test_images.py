@@ -11,6 +11,7 @@ import re
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 from host.apps import asked, live, newest, say, until_body, unwell
@@ -392,7 +393,8 @@ def test_from_a_laptop_only_the_layers_travel_that_the_server_lacks(
     # Real archives of podman's; a program of its name in front of them, since this machine need not have it.
     build(server, "laptop:base", "base")
     for mark in ("one", "two", "three"):
-        server.write(f"{PLACE}/only", mark)
+        # The last one is large, so its layer travels on its own.
+        server.sh(f"head -c {5 * 2**20 if mark == 'three' else 9} /dev/urandom > {PLACE}/only", check=True)
         build(server, f"laptop:{mark}", mark, base="localhost/laptop:base", copy="only /")
         (tmp_path / mark).write_bytes(saved(server, f"laptop:{mark}"))
     engine = tmp_path / "bin/podman"
@@ -419,7 +421,26 @@ def test_from_a_laptop_only_the_layers_travel_that_the_server_lacks(
     assert refused.code == 2 and "leaves out 1 of 2 layers, which the server has not" in refused.err, str(refused)
     cut = admin.ssh("deploy laptop -", input=part[: len(part) // 2])
     assert cut.code == 2 and admin.get("laptop").body.strip() == "one", str(cut)
-    assert admin.ssh("deploy laptop -", input=part).code == 0 and admin.get("laptop").body.strip() == "three"
+    # A layer that arrived whole before the transfer was cut off is not sent again.
+    large: list[tuple[str, bytes]] = []
+
+    def ahead(digest: str, size: int, file: IO[bytes]) -> bool:
+        large.append((digest, file.read()))
+        return True
+
+    with (tmp_path / "three").open("rb") as file:
+        assert without(opened(file), layers, io.BytesIO(), tmp_path, ahead) == (1, 2)
+    [(digest, content)] = large
+    cut = admin.ssh(f"images:add laptop {digest}", input=content[:-1000])
+    assert cut.code == 2 and "cut off" in cut.err, str(cut)
+    assert digest not in say(admin, "images:layers", "laptop", check=True).out
+    assert admin.ssh(f"images:add laptop {digest}", input=content).code == 0
+    third = shipit(admin, "--remote", f"shipit@{server.ip}:laptop", "deploy", "--image", "laptop:three")
+    assert "0.0 MiB: 0 of 2 layers" in third.err and "Sending the layer" not in third.err, str(third)
+    assert admin.get("laptop").body.strip() == "three" and digest not in say(admin, "images:layers", "laptop").out
+    whole = shipit(admin, "--remote", f"shipit@{server.ip}:other", "deploy", "--image", "laptop:three")
+    assert f"Sending the layer {digest[:19]}, 5.0 MiB" in whole.err and "2 of 2 layers" in whole.err, str(whole)
+    assert admin.get("other").body.strip() == "three"
 
 
 def test_podman_comes_with_the_first_image_of_an_administrator_and_one_image_follows_another(tmp_path: Path) -> None:
