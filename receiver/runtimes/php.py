@@ -128,8 +128,8 @@ exec composer install --no-dev --no-interaction --no-progress --prefer-dist --op
 # What keeps an empty directory in a commit, and directories that are no part of the running program.
 _PLACEHOLDER = re.compile(r"\.gitkeep|\.keep|\.placeholder|_dummy|\.gitignore|\.htaccess")
 _NOT_DATA = re.compile(r"(?:_?tests?|docs?|vendor|node_modules|examples?)(?:/|$)|\.")
-_WAY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*){0,4}")
-MOST_PLACES = 40
+_WAY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
+DEEPEST, MOST_PLACES = 5, 40
 
 
 class PHP(Runtime):
@@ -255,7 +255,7 @@ def _kept_open(tree: Tree) -> list[str]:
     full: set[str] = set()
     every: set[str] = set()
     for path in tree.files():
-        above = path.split("/")[:-1]
+        above = path.split("/")[:-1][:DEEPEST]
         ways = {"/".join(above[: depth + 1]) for depth in range(len(above))}
         every |= ways
         if not _PLACEHOLDER.fullmatch(path.rpartition("/")[2]):

@@ -226,3 +226,9 @@ def test_what_is_not_set_or_wrong_is_told_by_the_way_that_needs_it(
     (way,) = known(ledger, replace(release, capabilities={}), Settings(notify={"webhok": "x"}))
     with pytest.raises(Failure, match="unknown key 'webhok'"):
         way.send(told)
+
+
+def test_a_webhook_whose_host_is_no_name_fails_with_a_sentence(told: Message) -> None:
+    for host in ("a" * 70 + ".example", "a..example"):
+        with pytest.raises(HostFault, match="did not take it"):
+            Webhook(f"http://{host}/", free=True).send(told)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import time
+import tracemalloc
 from pathlib import Path
 
 from trees import FakeTree
 
+from receiver.runtimes import php
 from receiver.runtimes.python import django, installed
 from receiver.runtimes.site import generators
 
@@ -41,3 +43,12 @@ def test_settings_and_configurations_are_read_once_however_they_are_written() ->
         assert found and not (found.secrets or found.database or found.media)
     assert generators.find(FakeTree({"conf.py": "project:\n" * (size // 9)})) is None
     assert time.process_time() - began < 5
+
+
+def test_of_a_path_only_the_directories_that_can_be_mounted_are_kept_in_mind() -> None:
+    tree = FakeTree({f"{number}/" + "a/" * 1000 + "b": "" for number in range(100)})
+    tracemalloc.start()
+    assert php._kept_open(tree) == []
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10 * 2**20, "1000 beginnings of each path take 100 MiB"

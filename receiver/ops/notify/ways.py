@@ -59,6 +59,9 @@ class Webhook:
                 again = status in (408, 425, 429) or status >= 500
             except (OSError, HTTPException) as error:
                 trouble, again = why(error), True
+            except ValueError as error:
+                # No name that DNS could have.
+                trouble, again = why(error), False
             else:
                 if 200 <= status < 300:
                     return f"it answered {status}"
