@@ -126,6 +126,8 @@ def test_an_old_gunicorn_gets_what_it_imports() -> None:
 def test_settings_of_linters_do_not_hide_the_requirements_below() -> None:
     files = {"requirements/production.txt": "flask\n", "pyproject.toml": "[tool.black]\n"}
     assert kind(FakeTree(files)) is Kind.REQUIREMENTS
+    assert kind(FakeTree({**files, "setup.cfg": "[flake8]\n"})) is Kind.REQUIREMENTS
+    assert kind(FakeTree({**files, "setup.cfg": "[metadata]\nname = x\n"})) is Kind.SETUP
     assert kind(FakeTree({**files, "pyproject.toml": "[project]\nname = 'x'\n"})) is Kind.PYPROJECT
     assert kind(FakeTree({"pyproject.toml": "[tool.black]\n"})) is Kind.PYPROJECT
     assert kind(FakeTree({"pyproject.toml": "[tool.black]\n", "setup.py": ""})) is Kind.SETUP

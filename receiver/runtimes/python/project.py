@@ -36,6 +36,7 @@ INSTEAD = tuple(f"requirements/{name}.txt" for name in ("production", "prod", "d
 # An optional group of pyproject.toml that is for a server.
 GROUPS = ("production", "prod")
 _VERSION = re.compile(r"(?:(?:cpython|python)[-@]?)?(3(?:\.[0-9]{1,2}){0,2})t?|pypy[-@]?(3\.[0-9]{1,2})", re.ASCII)
+_PACKAGE = re.compile(rb"^\[(?:metadata|options)\]", re.MULTILINE)
 _NAMES = re.compile(r'^name = "([A-Za-z0-9._-]+)"', re.MULTILINE)
 
 
@@ -67,7 +68,7 @@ def kind(tree: Tree) -> Kind:
             continue
         if plain.value in files:
             return plain
-    if "setup.cfg" in files:
+    if "setup.cfg" in files and not (instead in files and not _PACKAGE.search(tree.read("setup.cfg") or b"")):
         return Kind.SETUP
     return Kind.REQUIREMENTS if instead in files else Kind.NOTHING
 
