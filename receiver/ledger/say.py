@@ -19,7 +19,7 @@ from receiver.errors import printable, sick_disk
 MAX_LINE = 4096
 MAX_OUTPUT = 8 * 2**20
 SECRET_MIN = 8
-LAST = 30
+LAST = 100  # a compiler that is missing is named before a trace, or two, of who has called it
 
 
 class Say:

@@ -10,6 +10,7 @@ import pytest
 from trees import FakeTree
 
 from receiver.errors import Rejected
+from receiver.ledger.say import Say
 from receiver.manifest import Manifest
 from receiver.model import Change, Release, Status
 from receiver.names import AppName
@@ -25,6 +26,8 @@ MKDOCS = {"mkdocs.yml": "site_name: x\ntheme:\n  name: material\n", "docs/index.
 SPHINX = {"docs/conf.py": "project = 'x'\nextensions = ['myst_parser']\nhtml_theme = 'furo'\n", "docs/index.rst": "x"}
 PELICAN = {"pelicanconf.py": "AUTHOR = 'x'\n", "content/one.md": "Title: one"}
 LOCKED = {"Gemfile": "gem 'jekyll'\n", "Gemfile.lock": "GEM\n  specs:\n    jekyll (4.3.3)\n"}
+
+BLOG = Release(app=AppName("blog"), number=3, change=Change.DEPLOY, status=Status.BUILDING, by="a", created=0.0)
 
 
 def read(files: dict[str, str]) -> Manifest:
@@ -139,7 +142,6 @@ def test_a_first_page_in_a_directory_of_pages_is_enough(place: str) -> None:
 
 
 def test_what_debian_s_jekyll_lacks_is_told() -> None:
-    release = Release(app=AppName("blog"), number=3, change=Change.DEPLOY, status=Status.BUILDING, by="a", created=0.0)
     for line, told in (
         ("sh: 1: jekyll: not found", "apt: [jekyll]"),
         ("cannot load such file -- jekyll-feed (LoadError)", "apt: [ruby-jekyll-feed]"),
@@ -147,4 +149,17 @@ def test_what_debian_s_jekyll_lacks_is_told() -> None:
         ("The jekyll-theme-hacker theme could not be found.", "git add Gemfile.lock"),
         ("find': Tried to load unspecified class: Symbol (Psych::DisallowedClass)", "write expanded for :expanded"),
     ):
-        assert told in build_advice(release, [line, "from here"]), line
+        assert told in build_advice(BLOG, [line, "from here"]), line
+
+
+def test_the_cause_of_a_failed_build_is_found_above_a_long_trace(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.touch()
+    say = Say(log)
+    for line in (
+        "gyp ERR! stack Error: not found: make",
+        *(f"gyp ERR! stack at step {number}" for number in range(60)),
+    ):
+        say.foreign(line)
+    say.close()
+    assert "apt: [build-essential" in build_advice(BLOG, say.last)
