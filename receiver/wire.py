@@ -35,6 +35,7 @@ class Verb(str, Enum):
     LOG_IN = "log_in"
     BUILD = "build"
     LIST_PARTS = "list_parts"
+    GIVE = "give"
     MOUNT = "mount"
     MEASURE = "measure"
     INSTALL_PACKAGES = "install_packages"
@@ -87,6 +88,9 @@ FIELDS: Mapping[Verb, frozenset[str]] = {
     Verb.BUILD: frozenset({APP, RELEASE}),
     # What was installed for vN, as a program of its builder's reads it in the slug (inside/parts.py). fds: output. {"code": int}
     Verb.LIST_PARTS: frozenset({APP, RELEASE}),
+    # The image or the disk of vN as a file that can be deployed again, as inside/image.py and inside/disk.py write it.
+    # fds: where it goes, messages. {"code": int}
+    Verb.GIVE: frozenset({APP, RELEASE}),
     # Links what of the app's data build.json of vN names now into slugs/vN, where nothing is in the way.
     # fds: output. {"code": int, "digest": str}
     Verb.MOUNT: frozenset({APP, RELEASE}),
@@ -154,7 +158,7 @@ FIELDS: Mapping[Verb, frozenset[str]] = {
 }
 
 FDS: Mapping[Verb, int] = {
-    Verb.BUILD: 2, Verb.LIST_PARTS: 1, Verb.MOUNT: 1, Verb.INSTALL_PACKAGES: 1, Verb.INSTALL_PODMAN: 1,
+    Verb.BUILD: 2, Verb.LIST_PARTS: 1, Verb.GIVE: 2, Verb.MOUNT: 1, Verb.INSTALL_PACKAGES: 1, Verb.INSTALL_PODMAN: 1,
     Verb.RELEASE_COMMAND: 1, Verb.CHECK_COMMAND: 1, Verb.RUN: 3,
     Verb.CERTIFY: 1, Verb.ADD_CERTIFICATE: 1, Verb.PROVE_BY_DNS: 1,
 }  # fmt: skip

@@ -11,7 +11,7 @@ import click
 from receiver.cli import out
 from receiver.cli.args import RELEASE, app_argument, json_option, ledger_of
 from receiver.cli.main import Context
-from receiver.errors import Rejected, printable
+from receiver.errors import HostFault, Rejected, printable
 from receiver.names import AppName
 from receiver.runtimes.base import Part
 from receiver.story.submit import tell
@@ -129,23 +129,33 @@ def provenance(ctx: Context, app: AppName, release: int, signature: bool, signer
 @click.argument("release", type=RELEASE)
 @click.option("--tree", is_flag=True, help="Print all files as an archive, also if the release is one package.")
 @click.pass_obj
-def export(ctx: Context, app: AppName, release: int, tree: bool) -> None:
-    """Print the artifact of a release: its files as `shipit pack` packs them (tar.gz), or the package that was sent.
+def export(ctx: Context, app: AppName, release: int, tree: bool) -> int:
+    """Print the artifact of a release: its files as `shipit pack` packs them (tar.gz), or the package that was sent; the
+    container image, or the virtual machine's disk.
 
     \b
     Examples:
       ssh prod releases:export blog v7 > blog-v7.tar.gz
       ssh prod releases:export blog v7 | ssh other deploy blog -
     """
-    from receiver.sources.export import exported
+    from receiver.sources.export import exported, what_stored
     from receiver.sources.tarball import CHUNK
 
     ledger = ledger_of(ctx, app)
     if os.isatty(1):
         raise Rejected("Standard output is a terminal.", hint=f"shipit releases:export {app} v{release} > FILE")
-    with exported(ledger.paths, ledger.release(release), tree=tree) as found:
+    asked = ledger.release(release)
+    if not tree and (stored := what_stored(asked)):
+        tell(f"{asked.name} is a {stored}, {asked.origin.ref if asked.origin else ''}")
+        with ctx.connect_agent() as agent:
+            code = agent.give(app, release, 1, 2)
+        if code:
+            raise HostFault(f"The {stored} did not come to its end.", holds="What was printed of it is of no use.")
+        return 0
+    with exported(ledger.paths, asked, tree=tree) as found:
         tell(f"{printable(found.name)}, {found.size / 2**20:.1f} MiB, sha256:{found.digest}")
         sys.stdout.flush()
         while chunk := found.file.read(CHUNK):
             sys.stdout.buffer.write(chunk)
         sys.stdout.buffer.flush()
+    return 0

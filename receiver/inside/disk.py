@@ -1,6 +1,7 @@
 """Stores the disk of a virtual machine for its releases. Runs in the build's cage, as the build's user, in the slug.
 
     disk store HEX FORMAT     into .disk/, from the file that was sent, or else from another release that has it
+    disk give                 on standard output: the disk, in a tar beside its shipit.yml if it has one
 
 What arrives may be anything: it is looked at once more (diskimage.py), and qemu-img, which is told its format, copies
 it into a qcow2 of its own making. Who runs the machine can read that one and not write it; releases of the same disk
@@ -20,12 +21,16 @@ from receiver.inside import diskimage
 
 PLACE = ".disk"
 BASE, KNOWN = f"{PLACE}/base.qcow2", f"{PLACE}/disk.json"
+YML = "shipit.yml"
 QEMU_IMG = "/usr/bin/qemu-img"
+CHUNK = 2**20
 AGAIN = "Send it again: ssh HOST deploy APP - < DISK"
 
 
 def main(argv: list[str]) -> None:
     """Always ends by SystemExit with the verdict."""
+    if argv == ["give"]:
+        raise SystemExit(give(Path.cwd()))
     if len(argv) != 3 or argv[0] != "store":
         raise SystemExit(f"disk: {argv}")
     raise SystemExit(store(Path.cwd(), argv[1], argv[2]))
@@ -66,6 +71,23 @@ def store(slug: Path, digest: str, format: str) -> int:
         return 1
     known = {"id": digest, "size": found.size, "firmware": firmware}
     (slug / KNOWN).write_text(json.dumps(known) + "\n")
+    return 0
+
+
+def give(slug: Path) -> int:
+    """Write the disk as it can be sent again; returns an exit code. A machine only reads it, also while it runs."""
+    yml = slug / YML
+    with (slug / BASE).open("rb") as file, open(1, "wb", closefd=False) as out:
+        if not yml.is_file():
+            shutil.copyfileobj(file, out, CHUNK)
+            return 0
+        import tarfile
+
+        with tarfile.open(fileobj=out, mode="w|", format=tarfile.GNU_FORMAT) as archive:
+            for name, content in (YML, yml.open("rb")), ("disk.qcow2", file):
+                info = tarfile.TarInfo(name)
+                info.size = os.fstat(content.fileno()).st_size
+                archive.addfile(info, content)
     return 0
 
 

@@ -3,6 +3,7 @@
     image note              as the build's user: what the slug points at (an image that was sent)
     image build FILE LIMIT  as the build's user: by this Dockerfile of the slug; LIMIT: bytes that its store may keep
     image store             as the app's user: has podman take it, from the archive that was sent or from the build
+    image give              as the app's user: the image as an archive, on standard output
 
 podman reads, builds and unpacks in a user namespace where root is this user: whatever an image holds, nobody with more
 rights opens it. What is built is built in a store of the build's user, so that nothing of it meets the app's processes,
@@ -48,6 +49,8 @@ def main(argv: list[str]) -> None:
         note(slug, {key: pointer[key] for key in ("id", "port", "layers", "workdir", "check") if key in pointer})
     elif argv == ["store"]:
         take(slug)
+    elif argv == ["give"]:
+        give(slug)
     elif argv[:1] == ["build"] and len(argv) == 3:
         build(slug, argv[1], int(argv[2]))
     else:
@@ -207,6 +210,30 @@ def take(slug: Path) -> None:
     if wanted not in stored(store):
         print(f"podman found another image than {wanted}.", flush=True)
         raise SystemExit(1)
+
+
+def give(slug: Path) -> None:
+    """Write the image of the slug as an archive that has the same digest when it is sent again: the one of docker for an
+    image of docker's form, an OCI archive for the others."""
+    app = slug.parents[1]
+    store = container.Store(f"{app.parents[1]}/images/{app.name}")
+    image = str(json.loads((slug / container.STORED).read_bytes())["id"])
+    # As containers are run: nothing is written where the images are.
+    told = subprocess.run(
+        store.argv("image", "inspect", "--format={{.ManifestType}}", image, run=True),
+        env=store.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False,
+    )  # fmt: skip
+    if told.returncode:
+        raise SystemExit(told.returncode)
+    # ssh compresses what it is asked to.
+    form = ["docker-archive"] if b".docker." in told.stdout else ["oci-archive", "--uncompressed"]
+    argv = store.argv("save", "--quiet", "--format", *form, image, run=True)
+    # podman opens its output by its name, which only the one may who has made it.
+    with subprocess.Popen(argv, env=store.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        with open(1, "wb", closefd=False) as out:
+            shutil.copyfileobj(child.stdout, out, 2**18)
+    raise SystemExit(child.returncode)
 
 
 def opened(path: str) -> container.Store:

@@ -126,6 +126,11 @@ class Agent:
         """Have what was installed for vN written to `output`, a line of JSON each; returns the exit code."""
         return int(self._call(Request(Verb.LIST_PARTS, app, release), (output,))["code"])
 
+    def give(self, app: AppName, release: int, output: int, messages: int) -> int:
+        """Have the image or the disk of vN written to `output`, as a file that can be deployed again; returns the exit
+        code."""
+        return int(self._call(Request(Verb.GIVE, app, release), (output, messages))["code"])
+
     def mount(self, app: AppName, release: int, output: int) -> BuildResult:
         """Have more of the app's data seen in the slug of vN, which is built and not live; build.json names it."""
         answer = self._call(Request(Verb.MOUNT, app, release), (output,))

@@ -22,6 +22,7 @@ from receiver.model import CheckKind, Release
 from receiver.names import AppName, ConfigKey, build_may_see
 from receiver.paths import (
     BUILDER,
+    DISK,
     HANDED_IMAGE,
     IMAGE,
     LAUNCH,
@@ -41,7 +42,7 @@ CONFIG_MODE = 0o600
 # execve(2): one string of the environment has 128 KiB with its name; systemd: all credentials of a unit 1 MiB.
 MAX_VALUE, MAX_CONFIG = 2**17 - 200, 2**20 - 2**16
 MAX_TREE = 2_000_000  # entries of a slug, environment included
-PARTS_TIMEOUT = 60
+PARTS_TIMEOUT, GIVE_TIMEOUT = 60, 3600
 MEASURE_TIMEOUT = 600
 
 Answer = dict[str, Any]
@@ -168,6 +169,23 @@ class Verbs:
             timeout=PARTS_TIMEOUT, build=True,
         )  # fmt: skip
         return {"code": self._run(job, None, fds[0])}
+
+    def do_give(self, request: Request, fds: Sequence[int]) -> Answer:
+        release = self._known(request)
+        slug = self._app(request.app).release(release.slug).slug
+        if not (release.image or release.machine):
+            raise Rejected(f"{release.name} is neither an image nor a disk.")
+        if not release.slug or not slug.is_dir():
+            raise NotFound(f"The files of {release.name} are not kept any more.")
+        # Each by who may read it, with nothing to write: the store of images is the app's own user's, a disk the builder's.
+        user, program = (app_user, IMAGE) if release.image else (build_user, DISK)
+        job = Job(
+            name=job_name("give", release.app, release.number, str(os.getpid())), app=release.app,
+            user=user(release.app), argv=(str(PYTHON), "-IS", str(program), "give"), cwd=slug, writable=(),
+            timeout=GIVE_TIMEOUT, build=True, release=release if release.image else None,
+        )  # fmt: skip
+        with self.watch(job.name):
+            return {"code": self.engines.run_job(job, None, *fds)}
 
     def _store_image(self, build: Job, paths: AppPaths, output: int) -> int:
         """The second half of an image's build: podman maps root of a container to the user who has stored its image, so

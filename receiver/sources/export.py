@@ -46,12 +46,8 @@ def exported(paths: AppPaths, release: Release, *, tree: bool = False) -> Iterat
     source = source_of(paths, origin)
     if not source.has(origin):
         raise Rejected(f"What {release.name} was built from is not kept any more.")
-    stored = {ImageSource.kind: "container image", DiskSource.kind: "virtual machine's disk"}.get(origin.kind)
-    if stored and not tree:
-        raise Rejected(
-            f"{release.name} is a {stored}, which is in the server's store and not given out.",
-            hint="Its pointer and its manifest, as files: --tree",
-        )
+    if not tree and (stored := what_stored(release)):
+        raise Rejected(f"{release.name} is a {stored}, which its origin names by its digest.")
     with tempfile.TemporaryFile(dir=paths.repo) as spool, tempfile.TemporaryFile(dir=paths.repo) as out:
         with source.reopen(origin) as stream:
             while chunk := os.read(stream.fileno(), CHUNK):
@@ -67,6 +63,12 @@ def exported(paths: AppPaths, release: Release, *, tree: bool = False) -> Iterat
             name = _pack(paths, release, archive, found, out)
         size = out.tell()
         yield Export(name, tarball.digest(_rewound(out)), size, _rewound(out))
+
+
+def what_stored(release: Release) -> str:
+    """What of a release is in no tree, but in the server's store; "" for nothing."""
+    kinds = {ImageSource.kind: "container image", DiskSource.kind: "virtual machine's disk"}
+    return kinds.get(origin_of(release).kind, "")
 
 
 def _pack(paths: AppPaths, release: Release, archive: TarFile, found: list[TarInfo], out: IO[bytes]) -> str:

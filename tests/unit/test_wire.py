@@ -25,6 +25,7 @@ REQUESTS = [
     Request(Verb.LOG_IN, BLOG, logins={"localhost:5000": "ann:a:b ü"}),
     Request(Verb.BUILD, BLOG, 8),
     Request(Verb.LIST_PARTS, BLOG, 8),
+    Request(Verb.GIVE, BLOG, 8),
     Request(Verb.MOUNT, BLOG, 8),
     Request(Verb.MEASURE, BLOG),
     Request(Verb.INSTALL_PACKAGES, BLOG, packages=("g++", "libpq-dev")),

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 from host.apps import asked, live, newest, say, unwell
+from host.test_across import given
 from lab import snapshot
 from lab.background import Background, wait_for
 from lab.client import Client
@@ -133,7 +134,14 @@ def test_a_disk_is_a_release_and_what_it_keeps_goes_from_machine_to_machine(serv
 
     half = admin.ssh("deploy shop -", input=disk("two.qcow2")[: 2**20])
     assert half.code == 2 and "cut off" in half.text and newest(admin, "shop")["release"] == "v6", str(half)
-    with (disks() / "two.qcow2").open("rb") as file:
+    # What is given back is the same disk with the same shipit.yml, and is taken.
+    with tarfile.open(fileobj=io.BytesIO(given(admin, "shop", "v6"))) as archive:
+        inner = {name: archive.extractfile(name).read() for name in archive.getnames()}  # type: ignore[union-attr]
+    assert list(inner) == ["shipit.yml", "disk.qcow2"] and inner["shipit.yml"].decode() == YML
+    server.write("/tmp/back.qcow2", inner["disk.qcow2"])
+    server.write("/tmp/sent.qcow2", disk("one.qcow2"))
+    server.sh("qemu-img compare /tmp/back.qcow2 /tmp/sent.qcow2 && rm /tmp/*.qcow2", check=True)
+    with (admin.home / "given").open("rb") as file:
         deploys = Background(admin.ssh_words("deploy", "shop", "-"), file, env=admin.environment, cwd=admin.home)
     wait_for("the new machine to have the disk", lambda: has_disk(server, "v7"), timeout=BOOT)
     server.power_cut()

@@ -15,6 +15,7 @@ from typing import IO
 
 import pytest
 from host.apps import asked, live, newest, say, until_body, unwell
+from host.test_across import given
 from host.test_laptop import shipit
 from lab import snapshot
 from lab.background import wait_for
@@ -109,6 +110,22 @@ def test_an_image_is_a_release_like_any_other(server: Host, admin: Client, image
     assert len([p for p in asked(admin, "ps", app) if p["process"].startswith("web")]) == 2
     again = say(admin, "deploy", app)
     assert again.code == 0 and admin.get(app).body.strip() == "two", str(again)
+
+
+def test_an_image_that_is_given_back_and_sent_again_is_the_same_image(
+    server: Host, admin: Client, images: dict[str, bytes], app: str
+) -> None:
+    """Of docker's form (v1) and of OCI's (v2)."""
+    assert admin.ssh(f"deploy {app} -", input=images["two"]).code == 0
+    other = f"again-{app}"
+    say(admin, "apps:create", other, check=True)
+    for release, body in (("v1", "one"), ("v2", "two")):
+        sent = admin.ssh(f"deploy {other} -", input=given(admin, app, release))
+        assert sent.code == 0 and admin.get(other).body.strip() == body, str(sent)
+        slugs = [f"/var/lib/shipit/apps/{name}/slugs/{release}/shipit-image.stored.json" for name in (app, other)]
+        first, second = (json.loads(server.sh(f"cat {slug}", check=True).out) for slug in slugs)
+        assert first == second, f"{release}: the same id, the same layers"
+    assert asked(admin, "ps", other) and live(admin, app) == "v2"
 
 
 def test_root_in_the_container_is_the_app_outside_and_has_no_right_on_the_machine(
