@@ -58,6 +58,19 @@ def test_a_build_runs_as_the_builder_and_may_write_its_slug_and_cache_only(lab: 
     assert stat.S_IMODE(of.slug.stat().st_mode) == 0o2750 and not list(of.slug.iterdir()), "a leftover was built upon"
 
 
+def test_what_is_given_back_is_read_by_who_may_and_nothing_is_written(lab: Lab) -> None:
+    for number, (kind, user) in enumerate({"image": "app-blog", "machine": "build-blog"}.items(), 1):
+        release = lab.live(**{kind: True})
+        assert release.number == number
+        lab.engine.jobs.clear()
+        assert lab.agent.give(BLOG, release.number, 1, 2) == 0
+        (job,) = lab.engine.jobs
+        assert (job.user, job.writable, job.config, job.build) == (user, (), None, True)
+        assert job.cwd == lab.paths.release(number).slug and job.argv[-1] == "give"
+    with pytest.raises(Failure, match="neither an image nor a disk"):
+        lab.agent.give(BLOG, lab.live().number, 1, 2)
+
+
 def test_a_build_gets_the_config_vars_that_the_manifest_names_and_no_other(lab: Lab) -> None:
     lab.live()
     lab.agent.snapshot_config(BLOG, 2, 0, {A: "1", B: "2"}, [])
