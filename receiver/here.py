@@ -7,7 +7,6 @@ process's environment, who reads: somebody on the server itself, or somebody who
 from __future__ import annotations
 
 import os
-import re
 
 # ssh(1)'s words for this server, `shipit@example.org` or `-p 2222 shipit@example.org`.
 HOST = "SHIPIT_HOST"
@@ -37,6 +36,9 @@ def typed(text: str) -> str:
     ssh = os.environ.get(HOST, "")
     if not ssh:
         return text
+    # A laptop has no need of it, and no time.
+    import re
+
     if REMOTE in os.environ:
         text = re.sub(_COMMAND, rf"\1ssh {ssh} ", text)
     *port, user = ssh.removeprefix("-p ").split(" ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,29 @@ def test_a_remote_is_a_receiver_or_none(url: str, remote: Remote | None) -> None
     assert parse("prod", url) == remote
 
 
+USER, HOST = r"[^@/\s]+@", r"(?:\[[0-9a-fA-F:.]+\]|[^:/@\s\[-][^:/@\s]*)"
+URL = re.compile(rf"ssh://({USER})?({HOST})(?::([0-9]{{1,5}}))?/+([^/\s]+?)(?:\.git)?/?")
+SCP = re.compile(rf"([^@/:\s-][^@/:\s]*@)?({HOST}):/?([^/:\s]+?)(?:\.git)?/?")
+PARTS = ["ssh://", "@", ":", "/", "[", "]", "-", ".git", "box", "::1", "2222", "app", " ", "shipit", "//"]
+
+
+@given(st.lists(st.sampled_from(PARTS), max_size=9).map("".join))
+def test_an_address_is_read_as_its_grammar_says(url: str) -> None:
+    known = None
+    if match := URL.fullmatch(url):
+        user, host, port, app = match.groups()
+        known = Remote("x", (user or "") + unbracketed(host), app, int(port or 0))
+    elif (match := SCP.fullmatch(url)) and "://" not in url:
+        user, host, app = match.groups()
+        known = Remote("x", (user or "") + unbracketed(host), app)
+    # What has two is nobody's, and ssh says so.
+    assert url.count("@") > 1 or parse("x", url) == known
+
+
+def unbracketed(host: str) -> str:
+    return host[1:-1] if host.startswith("[") else host
+
+
 def checkout(path: Path, **remotes: str) -> Path:
     path.mkdir(exist_ok=True)
     subprocess.run(["git", "init", "-q", path], check=True)
@@ -88,7 +112,7 @@ def test_a_command_that_the_server_does_imports_nothing_slow(tmp_path: Path) -> 
 import os, sys
 before = set(sys.modules)
 def becomes(program, argv):
-    print(argv[-2:][0], sorted({"typing", "dataclasses", "pathlib", "subprocess", "click", "shlex"} & (set(sys.modules) - before)))
+    print(argv[-2:][0], sorted({"typing", "dataclasses", "pathlib", "subprocess", "click", "shlex", "re", "json"} & (set(sys.modules) - before)))
     raise SystemExit(0)
 os.execvp = becomes
 from receiver.client.main import main
