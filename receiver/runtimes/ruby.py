@@ -45,6 +45,7 @@ _GEM = re.compile(
 _PAGES = re.compile(r"^    (?:jekyll|github-pages|middleman|nanoc|bridgetown) \(", re.MULTILINE)
 # Sinatra's way for a program in one file: it starts a server when the program has been read.
 _SINATRA = re.compile(r"""^[ \t]*require[ (]+['"]sinatra['"]""", re.MULTILINE)
+_USUAL, MOST_PROGRAMS = ("app.rb", "server.rb"), 40  # that are looked at
 _LACKING = re.compile(r"cannot load such file -- ([a-z]\w{1,40}(?:/\w{1,40})?) \(LoadError\)")
 _INSTALL = 'bundle install && mkdir -p "$BUNDLE_PATH"'
 
@@ -158,9 +159,10 @@ class Ruby(Runtime):
 
 def _sinatra(tree: Tree) -> str:
     """The program at the top that Sinatra starts by itself, "" if there is none, or several."""
-    top = [path for path in tree.files() if re.fullmatch(r"[\w-]+\.rb", path)]
-    found = [path for path in top if _SINATRA.search(_text(tree, path))]
-    return found[0] if len(found) == 1 else next((path for path in ("app.rb", "server.rb") if path in found), "")
+    top = sorted(path for path in tree.files() if re.fullmatch(r"[\w-]+\.rb", path))
+    top.sort(key=lambda path: path not in _USUAL)
+    found = [path for path in top[:MOST_PROGRAMS] if _SINATRA.search(_text(tree, path))]
+    return found[0] if len(found) == 1 else next((path for path in _USUAL if path in found), "")
 
 
 def is_rails(tree: Tree) -> bool:

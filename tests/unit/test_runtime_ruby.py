@@ -9,6 +9,7 @@ from trees import FakeTree
 
 from receiver.errors import Rejected
 from receiver.manifest import Manifest
+from receiver.runtimes import ruby
 from receiver.runtimes.build import build_plan
 from receiver.runtimes.node.runtime import Node
 from receiver.runtimes.read import read_manifest
@@ -65,3 +66,18 @@ def test_a_start_that_lacks_a_package_is_answered_with_where_to_name_it() -> Non
     assert "npm install @scope/one" in told
     for file in ("/var/lib/x/dist/main.js", "./lib/a"):
         assert not Node().advice(f"Error: Cannot find module '{file}'")
+
+
+class Counted(FakeTree):
+    """Knows how many files were read."""
+
+    reads = 0
+
+    def read(self, path: str) -> bytes | None:
+        self.reads += 1
+        return super().read(path)
+
+
+def test_of_many_programs_only_some_are_read() -> None:
+    tree = Counted({**{f"a{number}.rb": "x" for number in range(1000)}, "server.rb": "require 'sinatra'"})
+    assert ruby._sinatra(tree) == "server.rb" and tree.reads == ruby.MOST_PROGRAMS
