@@ -245,6 +245,8 @@ def test_a_package_is_installed_where_its_own_program_is_started() -> None:
     assert itself({**files, "Procfile": "web: shop --port $PORT\n"})
     assert itself({**files, "Procfile": "web: gunicorn store.web:app\n"})
     assert itself({**files, "Procfile": "web: python -m store\n"})
+    setup = "setup(entry_points={'console_scripts': ['shop-web=shop.cli:main']})\n"
+    assert itself({"requirements.txt": "flask\n", "setup.py": setup, "Procfile": "web: shop-web --port $PORT\n"})
     for line in ("gunicorn app:app", "python shop.py", "bin/shop", "python src/store/run.py", "python store.py"):
         assert not itself({**files, "Procfile": f"web: {line}\n"}), line
     assert not itself({**files, "pyproject.toml": "[tool.ruff]\n", "Procfile": "web: gunicorn store.web:app\n"})

@@ -31,6 +31,8 @@ mv .uv.lock.pushed uv.lock
 exit $code
 """
 _INSIDE = re.compile(r"src/(\w+)/__init__\.py")
+# As setup.py and setup.cfg name a program: `name = package.module:function`.
+_ENTRY = re.compile(rb"([\w-]+)[ \t]*=[ \t]*[\w.]+:\w+")
 # A word of a command, and the module that one names: not a part of a path, and no file.
 _WORD = re.compile(r"(?<![\w./-])([\w-]+)(?![\w./:-])")
 _MODULE = re.compile(r"(?<![\w./-])(\w+)(?=[.:]\w|\s|$)(?!\.py\b)")
@@ -55,9 +57,11 @@ def installs(tree: Tree) -> bool:
 
 
 def programs(tree: Tree) -> set[str]:
-    """The programs that it would install, as far as pyproject.toml says."""
+    """The programs that it would install, as far as its files say."""
     data = _pyproject(tree)
-    return {*toml.table(data, "project", "scripts"), *toml.table(data, "tool", "poetry", "scripts")}
+    older = [tree.read(name) or b"" for name in ("setup.py", "setup.cfg")]
+    named = {name.decode() for text in older if b"console_scripts" in text for name in _ENTRY.findall(text)}
+    return {*named, *toml.table(data, "project", "scripts"), *toml.table(data, "tool", "poetry", "scripts")}
 
 
 def _pyproject(tree: Tree) -> dict[str, object]:
