@@ -25,6 +25,15 @@ server=$!
 echo "serves $MARK"
 wait
 """
+# With a directory of the image as its root and another place as its working directory, a shell walks up and out of a
+# chroot(2): busybox keeps the latter where nsenter changes only the root.
+CLIMB = "".join(
+    (
+        "mkdir -p /trap/bin && cp /bin/busybox /trap/bin/sh && cd / && busybox nsenter -r/trap /bin/sh -c '",
+        "for up in 1 2 3 4 5 6 7 8 9; do cd -P ..; done; ",
+        "for tool in var/lib/shipit/images/*/overlay/*/diff/tool; do echo reaches $tool; echo echo STAYS > $tool; done'; true",
+    )
+)
 BUILDER = "builder"
 PLACE = "/mnt/plain/build"
 

@@ -11,7 +11,7 @@ from lab.base import Result
 from lab.client import Client, Repo
 from lab.host import Host
 
-from contract.sources.images import build, saved, server_with_podman
+from contract.sources.images import CLIMB, build, saved, server_with_podman
 
 pytestmark = [pytest.mark.host, pytest.mark.slow, pytest.mark.xdist_group("dockerfile")]
 
@@ -109,17 +109,6 @@ def test_a_build_sees_nothing_of_the_app_that_runs(server: Host, admin: Client, 
     unit = f"shipit-shop-web-{live(admin, 'shop')}@1.service"
     assert server.sh(f"systemctl show -P NRestarts {unit}", check=True).out == "0\n", "nothing of it was killed"
     assert admin.get("shop").body.strip() == "first"
-
-
-# With a directory of the image as its root and another place as its working directory, a shell walks up and out of a
-# chroot(2): busybox keeps the latter where nsenter changes only the root.
-CLIMB = "".join(
-    (
-        "mkdir -p /trap/bin && cp /bin/busybox /trap/bin/sh && cd / && busybox nsenter -r/trap /bin/sh -c '",
-        "for up in 1 2 3 4 5 6 7 8 9; do cd -P ..; done; ",
-        "for tool in var/lib/shipit/images/*/overlay/*/diff/tool; do echo reaches $tool; echo echo STAYS > $tool; done'; true",
-    )
-)
 
 
 def test_what_a_step_writes_is_gone_with_its_line(server: Host, admin: Client, base: bytes) -> None:

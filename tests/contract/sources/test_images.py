@@ -23,7 +23,7 @@ from lab.client import Client, Repo
 from lab.host import Host
 from security.test_images import entry
 
-from contract.sources.images import PLACE, SERVE, build, podman, saved, server_with_podman
+from contract.sources.images import CLIMB, PLACE, SERVE, build, podman, saved, server_with_podman
 from receiver.client.image import without
 from receiver.sources.image_archive import opened
 
@@ -464,12 +464,27 @@ def test_podman_comes_with_the_first_image_of_an_administrator_and_one_image_fol
     with server_with_podman("images-trixie", "trixie", podman=False) as host:
         admin, ci = Client(host, tmp_path / "admin", key=snapshot.admin_key()), Client(host, tmp_path / "ci")
         say(admin, "ssh-keys:add", "ci", input=ci.public_key + "\n", check=True)
-        lines = ["FROM scratch", "COPY root /", "RUN chown 7:7 /serve", "ENV MARK=built FIXED=80", "EXPOSE 80"]
+        lines = ["FROM scratch", "COPY root /", "RUN chown 7:7 /serve; echo clean > /tool", f"RUN {CLIMB}"]
+        lines += ["ENV MARK=built FIXED=80", "EXPOSE 80", "HEALTHCHECK CMD echo well > /tmp/www/checked"]
         files = {"Dockerfile": "\n".join([*lines, 'CMD ["/bin/sh", "/serve"]', ""]), "root/serve": SERVE}
         busybox = (host.directory / "plain/build/root/bin/busybox").read_bytes()
         made, other = (who.repo("made", {**files, "root/bin/sh": busybox}) for who in (admin, ci))
         for tree in (made, other):
-            for tool in ("mkdir", "echo", "id", "cat", "touch", "ls", "sleep", "httpd", "kill", "chown"):
+            for tool in (
+                "mkdir",
+                "echo",
+                "id",
+                "cat",
+                "touch",
+                "ls",
+                "sleep",
+                "httpd",
+                "kill",
+                "chown",
+                "cp",
+                "busybox",
+                "true",
+            ):
                 (tree.path / "root/bin" / tool).symlink_to("sh")
             (tree.path / "root/bin/sh").chmod(0o755)
             tree.commit()
@@ -503,6 +518,10 @@ def test_podman_comes_with_the_first_image_of_an_administrator_and_one_image_fol
         host.sh("mv /away/* /etc/apt/")
         pushed = made.push()
         assert pushed.ok and admin.get("made").body.strip() == "built", str(pushed)
+        assert admin.get("made", "/checked").body.strip() == "well", "its HEALTHCHECK"
+        assert host.sh("cat /var/lib/shipit/images/made.build/overlay/*/diff/tool").out == "clean\n", (
+            "each step its layer"
+        )
         assert "Installing podman on the server (apt), once" in pushed.remote, str(pushed)
         assert re.search(r"Installed podman 5\.\S+ in \d+ s", pushed.remote), str(pushed)
         # Whoever deploys may from now on.
