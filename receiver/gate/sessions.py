@@ -144,7 +144,7 @@ def began(pid: int) -> str:
 
 def _stat(pid: int) -> list[str]:
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return [""] * 20
     return text.rpartition(")")[2].split()

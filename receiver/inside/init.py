@@ -162,7 +162,7 @@ def _children(parent: int) -> list[int]:
     for name in os.listdir("/proc"):  # noqa: PTH208
         if name.isdigit():
             try:
-                with open(f"/proc/{name}/stat") as file:  # noqa: PTH123
+                with open(f"/proc/{name}/stat", errors="replace") as file:  # noqa: PTH123
                     state, above = file.read().rpartition(")")[2].split()[:2]
             except (OSError, ValueError):
                 continue

@@ -17,7 +17,7 @@ def parents() -> dict[int, int]:
         if entry.name.isdecimal():
             with suppress(OSError, ValueError):
                 # proc(5), stat: the name in parentheses may hold anything, what follows it not.
-                state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+                state, parent = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[:2]
                 if state != "Z":
                     found[int(entry.name)] = int(parent)
     return found
@@ -55,7 +55,7 @@ def work(pids: Iterable[int]) -> tuple[int, float]:
     for pid in pids:
         with suppress(OSError, ValueError):
             # proc(5), stat: as above; utime, stime, cutime, cstime and num_threads.
-            told = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            told = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
             threads += int(told[17])
             ticks += sum(map(int, told[11:15]))
     return threads, ticks / os.sysconf("SC_CLK_TCK")

@@ -16,6 +16,8 @@ from receiver.engines.base import Job
 from receiver.engines.embedded import jobs
 from receiver.engines.embedded.programs import Name, Program
 from receiver.engines.embedded.supervisord import control_socket, write
+from receiver.gate import sessions
+from receiver.inside import init
 from receiver.model import Limits
 from receiver.names import app_name
 from receiver.paths import Layout
@@ -116,6 +118,16 @@ def test_a_job_ends_with_the_agent_that_wanted_it(tmp_path: Path) -> None:
     while subprocess.run(look, capture_output=True, check=False).stdout:
         assert time.monotonic() < deadline, "it still runs"
         time.sleep(0.05)
+
+
+def test_a_process_whose_name_is_cut_within_a_letter_is_found_like_any_other() -> None:
+    # The kernel keeps 15 bytes of a name.
+    naming = "open('/proc/self/comm', 'wb').write('приложение'.encode()[:15])\nprint(flush=True)\ninput()"
+    with subprocess.Popen([sys.executable, "-c", naming], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout and child.stdout.readline()
+        assert child.pid in family.below(os.getpid()) and child.pid in init._children(os.getpid())
+        assert family.work({child.pid})[0] == 1 and sessions.began(child.pid).isdecimal()
+        child.kill()
 
 
 def test_descendants_and_what_they_take_are_found() -> None:
