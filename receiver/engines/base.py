@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, get_args, runtime_checkable
 
 from receiver.model import Limits, Release
 from receiver.names import AppName, TypeName
@@ -88,7 +88,12 @@ def app_word(app: AppName) -> str:
     return app.replace("-", "_")
 
 
-def job_name(kind: str, app: AppName, number: int, *more: str) -> str:
+# Each is ended with its app: an engine looks for them by name.
+JobKind = Literal["build", "release", "check", "run", "certificate", "parts", "give", "measure"]
+JOB_KINDS: tuple[JobKind, ...] = get_args(JobKind)
+
+
+def job_name(kind: JobKind, app: AppName, number: int, *more: str) -> str:
     """The name of a job of one release: `build-my_blog-v8`."""
     return "-".join((kind, app_word(app), f"v{number}", *more))
 

@@ -6,6 +6,7 @@ import os.path
 import re
 from collections.abc import Iterable
 
+from receiver.inside.builder import DATABASES
 from receiver.inside.launch import FILES
 from receiver.model import Release
 from receiver.names import AppName
@@ -129,7 +130,7 @@ def _place(path: str) -> str:
     if inside.startswith(("/", "..")) or not _NAME.fullmatch(inside):
         return ""
     directory, _, name = inside.rpartition("/")
-    return directory if directory and "." in name[1:] and not name.endswith(_DATABASES) else inside
+    return directory if directory and "." in name[1:] and not name.endswith(DATABASES) else inside
 
 
 def file_beside(lines: Iterable[str]) -> str:
@@ -144,7 +145,6 @@ def file_beside(lines: Iterable[str]) -> str:
 
 
 _NAME = re.compile(r"[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)*")
-_DATABASES = (".db", ".sqlite", ".sqlite3")
 # What a settings file says of a variable that it does not find.
 _MISSING = re.compile(
     r"KeyError: '([A-Za-z_][A-Za-z0-9_]*)'|Set the ([A-Z][A-Z0-9_]*) environment variable|"

@@ -16,7 +16,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from receiver import settings
-from receiver.engines.base import Job, ProcessState, ProcessStatus, Service, Usage, app_word, wait_until_it_listens
+from receiver.engines.base import (
+    JOB_KINDS,
+    Job,
+    ProcessState,
+    ProcessStatus,
+    Service,
+    Usage,
+    app_word,
+    wait_until_it_listens,
+)
 from receiver.engines.systemd import NAME, bus, units
 from receiver.engines.systemd.ctl import systemctl
 from receiver.engines.systemd.files import write
@@ -385,7 +394,6 @@ class SystemdEngine(Journal, Clock):
 
 ATTEMPTS = 3  # to have a job begun
 KVM = "kvm"  # who may use the processor for virtual machines (udev)
-JOB_KINDS = ("build", "release", "check", "run", "certificate", "parts", "measure")
 
 
 def _has_group(name: str) -> bool:
