@@ -17,6 +17,7 @@ from pathlib import Path
 
 from tests.lab import snapshot
 from tests.lab.base import REPO
+from tests.lab.tree import SUITE
 
 from . import measures
 from .figures import ALONE, AMONG, AMONG_OTHERS, HOOK, Figures, table
@@ -166,7 +167,7 @@ def machine() -> dict[str, str]:
     memory = int(Path("/proc/meminfo").read_text().split()[1]) // 2**20
     return {
         "machine": f"{os.cpu_count()} cores, {processor[0].split(':')[1].strip()}, {memory} GiB, Linux {platform.release()}",
-        "hosts": "Debian 12 (bookworm), booted in systemd-nspawn, each with its own address and its own ext4 (journal, fsync waits)",
+        "hosts": f"Debian {SUITE}, booted in systemd-nspawn, each with its own address and its own ext4 (journal, fsync waits)",
         "shipit": commit.stdout.strip(),
     }
 

@@ -13,7 +13,6 @@ from .sample import GUNICORN, Sample
 
 DOMAIN = "bench.test"
 HOOK = Path(__file__).parent / "bash-hook"
-SUITE = "bookworm"
 
 
 class Receiver(Protocol):
@@ -76,7 +75,7 @@ class BashHook:
 
     @classmethod
     def install(cls, client: Client) -> BashHook:
-        server = Server.boot(tree.base_tree(SUITE), "hook", own_disk=True)
+        server = Server.boot(tree.base_tree(tree.SUITE), "hook", own_disk=True)
         server.put(HOOK, "/root/bash-hook")
         server.write("/root/key.pub", client.key.with_suffix(".pub").read_text())
         server.run("/root/bash-hook/prepare", "/root/key.pub", timeout=300)
@@ -132,7 +131,7 @@ class Shipit:
 
     @classmethod
     def install(cls, client: Client, name: str = "shipit") -> Shipit:
-        server = Server.boot(tree.base_tree(SUITE), name, own_disk=True)
+        server = Server.boot(tree.base_tree(tree.SUITE), name, own_disk=True)
         server.put(snapshot.clone(), "/root/shipit")
         server.write("/root/key.pub", client.key.with_suffix(".pub").read_text())
         words = ("./install.sh", "--key", "/root/key.pub", "--domain", DOMAIN)

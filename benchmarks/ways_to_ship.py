@@ -28,7 +28,7 @@ from .machine import Client, Outcome, Server
 from .measures import SETTLE
 from .packages import Packages
 from .poller import Missing, Poller
-from .receivers import DOMAIN, SUITE, host_name
+from .receivers import DOMAIN, host_name
 from .sample import ADDED, Sample
 from .ways import APP, PREPARED, WAYS, Side, Way
 
@@ -211,7 +211,7 @@ def resident(server: Server, unit: str) -> float:
 
 
 def boot(name: str, client: Client) -> Server:
-    server = Server.boot(tree.base_tree(SUITE), name, own_disk=True)
+    server = Server.boot(tree.base_tree(tree.SUITE), name, own_disk=True)
     server.sh(SSHD, timeout=300)
     server.sh("install -d -m 700 /root/.ssh")
     server.write("/root/.ssh/authorized_keys", client.key.with_suffix(".pub").read_text(), mode=0o600)
