@@ -18,7 +18,8 @@ ADDED = (
     "distlib==0.3.8", "filelock==3.15.4", "platformdirs==4.2.2", "idna==3.7", "colorama==0.4.6",
 )  # fmt: skip
 """One small wheel after the other, none of which needs another: a round adds the next."""
-LARGE = ("numpy==1.26.4", "scipy==1.13.1", "pillow==10.3.0", "lxml==5.2.2")
+LARGE = ("numpy==2.2.6", "scipy==1.15.3", "pillow==11.3.0", "lxml==5.4.0")
+"""Each has wheels for the Pythons of Debian 12 and 13."""
 
 PAGE = """\
 import importlib.metadata
