@@ -199,7 +199,7 @@ def certify(shipit: Shipit, app: str) -> None:
 
 
 def ask_safely(ip: str, host: str, seconds: int, words: tuple[str, ...], into: Series) -> None:
-    """The same by HTTPS, by h2load, which sometimes does not end after its time by HTTP/1.1, whomever it asks: then again."""
+    """The same by HTTPS, by h2load. By HTTP/1.1 it did not end once, in ten rounds: then again."""
     for _ in range(3):
         with suppress(subprocess.TimeoutExpired):
             _h2load(ip, host, seconds, words, into)
