@@ -237,8 +237,9 @@ class Verbs:
                     os.close(fd)
         if not told or not told[0].isdigit():
             raise HostFault(
-                f"The data of {request.app} could not be measured (du ended with {code}).", hint=f"du -sh {paths.data}"
-            )
+                f"The data of {request.app} could not be measured (du ended with {code}).",
+                holds="Nothing was changed.", hint=as_root(f"du -sh {paths.data}"),
+            )  # fmt: skip
         return {"used": int(told[0])}
 
     def do_install_packages(self, request: Request, fds: Sequence[int]) -> Answer:
