@@ -1,4 +1,4 @@
-"""The agent: root's side of a connection, a fork for each. Reads requests of wire.py, has verbs.py do them, answers.
+"""The agent: root's side of a connection, a fork for each. Reads requests of wire.py, has verbs/ do them, answers.
 
 Trusts nothing but the kernel's word on who is there (SO_PEERCRED, unix(7)) and the closed grammar of a request. What
 goes wrong unexpectedly is told in the journal, and to the peer only that it did.
@@ -29,7 +29,7 @@ from receiver.engines.all import Engines
 from receiver.errors import Failure, HostFault, Rejected, sick_disk
 from receiver.paths import SHIPIT_USER, Layout
 from receiver.proxy.vhost import TEMPLATES
-from receiver.root.verbs import Verbs
+from receiver.root.verbs.all import Verbs
 from receiver.system.journal import lines_may_be_lost
 from receiver.system.listener import FIRST_FD, IDLE, fork_for_each
 from receiver.system.render import prepared

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from receiver import wire
 from receiver.errors import Failure, HostFault, Rejected
 from receiver.names import AppName, ConfigKey, TypeName
-from receiver.root.verbs import Verbs
+from receiver.root.verbs.all import Verbs
 from receiver.wire import Request, Verb, decode_error, decode_request, encode_error, encode_request
 
 BLOG = AppName("blog")
