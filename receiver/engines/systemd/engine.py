@@ -30,18 +30,16 @@ from receiver.engines.systemd import NAME, bus, units
 from receiver.engines.systemd.ctl import systemctl
 from receiver.engines.systemd.files import write
 from receiver.engines.systemd.logs import Journal
+from receiver.engines.systemd.packages import Packages
 from receiver.engines.systemd.timers import Clock
 from receiver.errors import HostFault, as_root
 from receiver.model import CheckKind, Limits, Listen, Release
 from receiver.names import AppName, TypeName
 from receiver.paths import PROXY_GROUP, Layout, app_user
-from receiver.system import apt, disk
+from receiver.system import disk
 from receiver.system.render import prepared
-from receiver.system.run import CLEAN, find, run, start
+from receiver.system.run import CLEAN, run, start
 
-INSTALL_TIMEOUT = 1800
-PODMAN_RUNS = ("podman.socket", "podman.service", "podman-auto-update.timer")
-PODMAN_UNITS = (*PODMAN_RUNS, "podman-auto-update.service", "podman-restart.service", "podman-clean-transient.service")
 TIMED_OUT, KILLED, STOPPED = 124, 128, 128 + signal.SIGTERM
 # systemd's own exit codes for a program that it could not execute as asked (systemd.exec(5), 200/CHDIR on).
 NEVER_STARTED = range(200, 256)
@@ -51,8 +49,8 @@ SHOWN = (
 )  # fmt: skip
 
 
-class SystemdEngine(Journal, Clock):
-    """See `Engine`, `Warm`, `Early`, `Adopts`, `Timed`, `Timers`, `Plans` and `Machine` for the promises.
+class SystemdEngine(Journal, Clock, Packages):
+    """See `Engine`, `Warm`, `Early`, `Adopts`, `Timed`, `Plans` and `Machine` for the promises.
 
     An engine whose processes are units as well (of a container, of a virtual machine) is one of these with other
     `files`; the rest (start, drain, boot, warm, journal) holds for any unit of this name.
@@ -295,35 +293,6 @@ class SystemdEngine(Journal, Clock):
     def _was_lost(self, unit: str) -> bool:
         """Whether systemd never began this job: it was executing itself anew when it was asked (daemon-reexec)."""
         return "not-found" in systemctl("show", "--property=LoadState", unit, check=False).out
-
-    def install_packages(self, app: AppName, packages: Sequence[str], output: int) -> int:
-        return self._apt(app_word(app), packages, output)
-
-    def install_podman(self, output: int) -> int:
-        # Of a podman that was here, whose services may have users, only what it lacks is brought.
-        new = find("podman") is None
-        # Two apps may ask at once; apt waits for apt.
-        code = self._apt(f"-podman-{os.getpid()}", apt.PODMAN, output)
-        if new and not code:
-            # Debian's package starts services of podman's own as root, which nobody here has asked for. Some versions
-            # have fewer.
-            for unit in PODMAN_UNITS:
-                systemctl("disable", "--quiet", "--no-reload", unit, check=False)
-            systemctl("stop", *PODMAN_RUNS, check=False)
-        return code
-
-    def _apt(self, unit: str, packages: Sequence[str], output: int) -> int:
-        # Of the apps it sees nothing, and nothing of it outlives apt. Scripts of packages are root's: that is Debian's word.
-        properties = (
-            f"InaccessiblePaths=-{self._layout.apps}", "ProtectHome=read-only", "PrivateTmp=yes",
-            "ProtectKernelTunables=yes", "ProtectClock=yes", "RestrictRealtime=yes", "LockPersonality=yes",
-            f"RuntimeMaxSec={INSTALL_TIMEOUT}", "TimeoutStopSec=60",
-            *(f"Environment={name}={value}" for name, value in apt.ENVIRONMENT.items()),
-        )  # fmt: skip
-        words = [word for line in properties for word in ("-p", line)]
-        words += [f"--unit=shipit-apt-{unit}.service", "--"]
-        argv = ["systemd-run", "--quiet", "--wait", "--pipe", "--collect", *words]
-        return start([*argv, *apt.install(packages)], env=CLEAN, stdout=output, stderr=output).wait()
 
     def stop_job(self, name: str) -> None:
         systemctl("stop", units.job_unit(name), check=False)
