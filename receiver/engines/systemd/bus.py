@@ -7,6 +7,7 @@ between, and every signal of the manager arrives without having been asked for. 
 from __future__ import annotations
 
 import socket
+import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -155,6 +156,15 @@ def talk(work: Callable[[Bus], T], path: Path = PRIVATE) -> T:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.2)
+
+
+@contextmanager
+def logged() -> Iterator[None]:
+    """What systemd refuses is told in the journal."""
+    try:
+        yield
+    except (HostFault, Refused) as why:
+        print(f"systemd: {why}", file=sys.stderr, flush=True)
 
 
 @contextmanager

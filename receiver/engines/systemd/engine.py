@@ -6,20 +6,11 @@ than all the rest of a start). What somebody waits for on every deploy is a call
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
-import time
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
-from receiver import settings
 from receiver.engines.base import (
     JOB_KINDS,
-    Job,
-    ProcessState,
     ProcessStatus,
     Service,
     Usage,
@@ -29,27 +20,21 @@ from receiver.engines.base import (
 from receiver.engines.systemd import NAME, bus, units
 from receiver.engines.systemd.ctl import systemctl
 from receiver.engines.systemd.files import write
+from receiver.engines.systemd.jobs import Jobs
 from receiver.engines.systemd.logs import Journal
 from receiver.engines.systemd.packages import Packages
+from receiver.engines.systemd.shown import SHOWN, as_kept, counter, pairs, status_of
 from receiver.engines.systemd.timers import Clock
 from receiver.errors import HostFault, as_root
-from receiver.model import CheckKind, Limits, Listen, Release
+from receiver.model import CheckKind, Listen, Release
 from receiver.names import AppName, TypeName
 from receiver.paths import PROXY_GROUP, Layout, app_user
 from receiver.system import disk
 from receiver.system.render import prepared
-from receiver.system.run import CLEAN, run, start
-
-TIMED_OUT, KILLED, STOPPED = 124, 128, 128 + signal.SIGTERM
-# systemd's own exit codes for a program that it could not execute as asked (systemd.exec(5), 200/CHDIR on).
-NEVER_STARTED = range(200, 256)
-SHOWN = (
-    "Id", "ActiveState", "MainPID", "NRestarts", "MemoryCurrent", "TasksCurrent", "CPUUsageNSec",
-    "ExecMainStartTimestampMonotonic",
-)  # fmt: skip
+from receiver.system.run import run
 
 
-class SystemdEngine(Journal, Clock, Packages):
+class SystemdEngine(Jobs, Journal, Clock, Packages):
     """See `Engine`, `Warm`, `Early`, `Adopts`, `Timed`, `Plans` and `Machine` for the promises.
 
     An engine whose processes are units as well (of a container, of a virtual machine) is one of these with other
@@ -60,7 +45,6 @@ class SystemdEngine(Journal, Clock, Packages):
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
-        self._own: str | None = None
 
     def takes(self, release: Release) -> bool:
         return True
@@ -116,18 +100,11 @@ class SystemdEngine(Journal, Clock, Packages):
             disk.replace_symlink(enabled, f"../{units.app_target(app)}")
 
     def adopt(self, app: AppName, number: int, pid: int) -> None:
-        with _logged(), bus.connect() as systemd:
+        with bus.logged(), bus.connect() as systemd:
             systemd.start_transient(units.worker_scope(app, number, pid))
 
     def ahead(self) -> Iterator[None]:
         return prepared(*units.TEMPLATES)
-
-    def expect_jobs(self) -> None:
-        if self._own is None:
-            scope = units.agent_scope(os.getpid())
-            with _logged(), bus.connect() as systemd:
-                systemd.start_transient(scope)
-                self._own = scope.name
 
     def forget(self, app: AppName) -> None:
         word = app_word(app)
@@ -158,7 +135,7 @@ class SystemdEngine(Journal, Clock, Packages):
         systemctl("daemon-reload")
 
     def expect_start(self, release: Release) -> None:
-        with _logged():
+        with bus.logged():
             self._define(release)
             with bus.connect() as systemd:
                 systemd.reread()
@@ -194,7 +171,7 @@ class SystemdEngine(Journal, Clock, Packages):
         for path in self._unit_files(app, number):
             disk.remove_file(path)
         systemctl("reset-failed", pattern, check=False)
-        with _logged(), bus.connect() as systemd:
+        with bus.logged(), bus.connect() as systemd:
             systemd.stop_units([units.warm_name(app, number)])
             systemd.reread()
 
@@ -203,7 +180,7 @@ class SystemdEngine(Journal, Clock, Packages):
         if idle:
             systemctl("stop", "--no-block", *idle)
         # Last: who finds the timer may take all of them over.
-        with _logged(), bus.connect() as systemd:
+        with bus.logged(), bus.connect() as systemd:
             systemd.start_transient(units.warm_timer(release.app, release.runs_as, seconds))
             return True
         return False
@@ -255,17 +232,17 @@ class SystemdEngine(Journal, Clock, Packages):
     def processes(self, app: AppName) -> Sequence[ProcessStatus]:
         shown = systemctl("show", *(f"--property={name}" for name in SHOWN), units.unit_pattern(app)).out
         # What runs by the clock is none of these: its units have no index.
-        found = [_status(dict(_pairs(block))) for block in shown.split("\n\n") if block.strip()]
+        found = [status_of(dict(pairs(block))) for block in shown.split("\n\n") if block.strip()]
         mine = [status for unit, status in found if unit and unit.app == app and status]
         if len({status.release for status in mine}) > 1:
             warm = self.warm(app)
-            mine = [_as_kept(status, warm) for status in mine]
+            mine = [as_kept(status, warm) for status in mine]
         return sorted(mine, key=lambda s: (s.release, s.process, s.index))
 
     def usage(self, app: AppName) -> Usage:
         wanted = ("MemoryCurrent", "MemoryMax", "TasksCurrent", "TasksMax", "CPUUsageNSec")
         shown = systemctl("show", *(f"--property={name}" for name in wanted), units.app_slice(app)).out
-        known = {name: _number(value) for name, value in _pairs(shown)}
+        known = {name: counter(value) for name, value in pairs(shown)}
         return Usage(
             memory=known.get("MemoryCurrent", 0),
             most_memory=known.get("MemoryMax", 0),
@@ -276,67 +253,6 @@ class SystemdEngine(Journal, Clock, Packages):
 
     def defined(self, app: AppName) -> set[int]:
         return {int(path.name.rpartition("-v")[2].removesuffix("@.service")) for path in self._unit_files(app)}
-
-    def run_job(self, job: Job, stdin: int | None, stdout: int, stderr: int, *, tty: bool = False) -> int:
-        unit = units.job_unit(job.name)
-        properties = [word for line in self._cage(job) for word in ("-p", line)]
-        words = ["--quiet", "--wait", "--service-type=exec", "--pty" if tty else "--pipe", f"--unit={unit}"]
-        env = {**CLEAN, **({"TERM": "xterm-256color"} if tty else {})}
-        argv = ["systemd-run", *words, *properties, "--", *job.argv]
-        for attempt in range(ATTEMPTS):
-            code = start(argv, env=env, stdin=stdin, stdout=stdout, stderr=stderr).wait()
-            if code != 1 or attempt + 1 == ATTEMPTS or not self._was_lost(unit):
-                break
-            os.write(stderr, b"(systemd did not take it; once more)\n")
-        return self._verdict(unit, code) if code else 0
-
-    def _was_lost(self, unit: str) -> bool:
-        """Whether systemd never began this job: it was executing itself anew when it was asked (daemon-reexec)."""
-        return "not-found" in systemctl("show", "--property=LoadState", unit, check=False).out
-
-    def stop_job(self, name: str) -> None:
-        systemctl("stop", units.job_unit(name), check=False)
-        # One whose agent was killed is left failed.
-        systemctl("reset-failed", units.job_unit(name), check=False)
-
-    def _cage(self, job: Job) -> list[str]:
-        known = settings.load(self._layout.settings)
-        paths = self._layout.app(job.app)
-        limits = Limits(
-            memory=job.limits.memory or known.build_memory,
-            cpu=job.limits.cpu,
-            tasks=job.limits.tasks or known.build_tasks,
-        )
-        return units.job_properties(
-            app=job.app, user=job.user, cwd=job.cwd, writable=job.writable,
-            group=job.group, hidden=(*job.hidden, *((paths.data, paths.sockets) if job.build else ())),
-            timeout=job.timeout, limits=limits, config=job.config, build=job.build, owner=self._own_unit(),
-            container=job.release is not None and job.release.image,
-        )  # fmt: skip
-
-    def _own_unit(self) -> str | None:
-        """The unit of this process alone; None if systemd did not make one, which is no reason to run no job."""
-        self.expect_jobs()
-        return self._own
-
-    def _verdict(self, unit: str, code: int) -> int:
-        """The exact exit code of a job that did not end with 0: systemd-run only tells the plain ones."""
-        shown = systemctl("show", "--property=LoadState,Result,ExecMainCode,ExecMainStatus", unit).out
-        known = dict(_pairs(shown))
-        systemctl("reset-failed", unit, check=False)
-        status = int(known.get("ExecMainStatus") or 0)
-        if known["LoadState"] == "not-found" and code != 1:
-            # stop_job has put it away before it could be asked; 255 is systemd-run's word for any signal.
-            return STOPPED if code == 255 else code
-        if known["LoadState"] == "not-found":
-            raise HostFault(f"systemd-run(1) could not run {unit}.", hint="shipit doctor")
-        if known["Result"] == "timeout":
-            return TIMED_OUT
-        if known["ExecMainCode"] in ("2", "3"):
-            return KILLED + status
-        if code == 1 and status in NEVER_STARTED:
-            raise HostFault(f"systemd could not start {unit} (exit status {status}).", hint="shipit doctor")
-        return status or code
 
     def _define(self, release: Release) -> None:
         """Write the release's units, if they are not there already."""
@@ -361,7 +277,6 @@ class SystemdEngine(Journal, Clock, Packages):
         return self._layout.units / f"{units.app_target(app)}.wants"
 
 
-ATTEMPTS = 3  # to have a job begun
 KVM = "kvm"  # who may use the processor for virtual machines (udev)
 
 
@@ -374,61 +289,3 @@ def _has_group(name: str) -> bool:
     except KeyError:
         return False
     return True
-
-
-@contextmanager
-def _logged() -> Iterator[None]:
-    """What systemd refuses is told in the journal."""
-    try:
-        yield
-    except (HostFault, bus.Refused) as why:
-        print(f"systemd: {why}", file=sys.stderr, flush=True)
-
-
-def _pairs(block: str) -> list[tuple[str, str]]:
-    return [(name, value) for name, _, value in (line.partition("=") for line in block.splitlines())]
-
-
-def _status(shown: dict[str, str]) -> tuple[units.UnitName | None, ProcessStatus | None]:
-    unit = units.parse_unit_name(shown.get("Id", ""))
-    state = _state(shown.get("ActiveState", ""))
-    if unit is None or state is None:
-        return None, None
-    since = _number(shown["ExecMainStartTimestampMonotonic"]) / 1e6
-    return unit, ProcessStatus(
-        release=unit.release,
-        process=unit.process,
-        index=unit.index,
-        state=state,
-        pid=_number(shown["MainPID"]),
-        since=round(time.time() - time.monotonic() + since, 3) if since else 0.0,
-        restarts=_number(shown["NRestarts"]),
-        memory=_number(shown["MemoryCurrent"]),
-        tasks=_number(shown["TasksCurrent"]),
-        cpu=_number(shown["CPUUsageNSec"]) / 1e9,
-    )
-
-
-def _as_kept(status: ProcessStatus, warm: Collection[int]) -> ProcessStatus:
-    if status.release in warm and status.state is ProcessState.RUNNING:
-        return replace(status, state=ProcessState.WARM)
-    return status
-
-
-def _state(active: str) -> ProcessState | None:
-    if active in ("active", "reloading"):
-        return ProcessState.RUNNING
-    if active == "activating":
-        return ProcessState.STARTING
-    if active == "deactivating":
-        return ProcessState.STOPPING
-    if active == "failed":
-        return ProcessState.FAILED
-    # What is inactive has ended as it should, or was only looked up: nobody runs it any more.
-    return None
-
-
-def _number(text: str) -> int:
-    """systemd writes `[not set]` or 2**64-1 for what it does not know."""
-    number = int(text) if text.isdigit() else 0
-    return 0 if number == 2**64 - 1 else number
