@@ -9,19 +9,17 @@ the step that failed. `--root=DIR` puts all paths below DIR (tests). Only the st
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import json
 import os
 import signal
-import stat
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
-from receiver.inside.launch import FILES, FIRST
+from receiver.inside.public import check_assets, check_static, make_readable, show
+from receiver.inside.storage import link_to_data, make_up, mount
 
 if False:  # typing is slow to import
     from typing import Any
@@ -31,12 +29,6 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 UMASK = 0o027
 # Lies in a directory into which the steps behind it have written: the next release gets a copy of it and no link.
 WRITTEN = ".written-by-the-build"
-PROXY_GROUP = "shipit-proxy"
-INDEX = "index.html"
-# Files at the top of a slug that tell of the app and are no pages.
-OURS = ("Procfile", "shipit.yml", "app.json")
-KEEPERS = (".gitkeep", ".keep", ".gitignore", ".htaccess", "index.html", "web.config", "README.md", ".dummy", "_dummy")
-DATABASES = (".db", ".sqlite", ".sqlite3")
 TELL_FROM = 0.5  # seconds; shorter steps need no timing
 
 
@@ -136,48 +128,6 @@ def make_directory(made: Any, base: dict[str, str]) -> int:
     if copier and code == 0:
         copier.settle(target)
     return code
-
-
-def make_up(place: str) -> None:
-    """A directory for what a build's steps write where the app's data will be seen; it goes when they are done."""
-    with contextlib.suppress(OSError):
-        os.makedirs(os.path.dirname(place) or "." if place.endswith(FILES) else place, exist_ok=True)  # noqa: PTH103, PTH120
-
-
-def mount(storage: Sequence[Sequence[str]]) -> int:
-    """Link more of the app's data into a slug that is built; 1 when something is in the way that pushes may change."""
-    for data, place in storage:
-        if os.path.islink(place):  # noqa: PTH114
-            continue
-        if os.path.lexists(place) and not is_kept_place(place):
-            print(f"{place} is in the commit.", flush=True)
-            return 1
-        link_to_data(data, place)
-    make_readable()
-    return 0
-
-
-def is_kept_place(place: str) -> bool:
-    """Whether a directory has nothing in it but what keeps it in a commit, or from visitors, and what no push would ever
-    change for an app that writes there: databases and logs. Or is a database itself."""
-    if not os.path.isdir(place):  # noqa: PTH112
-        return place.endswith(DATABASES)
-    names = [name for _, _, files in os.walk(place) for name in files]
-    return len(names) < 50 and all(name in KEEPERS or name.endswith((*DATABASES, ".log")) for name in names)
-
-
-def link_to_data(data: str, place: str) -> None:
-    """Have the processes see what is at `data`, which is the app's, at `place` of the slug. What the slug has there is
-    what an app without that data begins with (launch.py)."""
-    for above in reversed(Path(place).parents[:-1]):
-        if above.is_symlink() or not above.is_dir():
-            above.unlink(missing_ok=True)
-            above.mkdir()
-    if os.path.lexists(place):
-        first = Path(FIRST, place)
-        first.parent.mkdir(parents=True, exist_ok=True)
-        os.rename(place, first)  # noqa: PTH104
-    os.symlink(data, place)  # noqa: PTH211
 
 
 def run_following(plan: Any, base: dict[str, str]) -> int:
@@ -290,92 +240,6 @@ def counted(controller: str, file: str, event: str) -> int:
 def verdict(code: int) -> int:
     """128 + the signal for a program that one has killed, as a shell reports it."""
     return code if code >= 0 else 128 - code
-
-
-def make_readable() -> None:
-    """The processes can read and execute all of the slug and write none of it, whatever modes a step has set."""
-    todo = ["."]
-    while todo:
-        with os.scandir(todo.pop()) as entries:
-            for entry in entries:
-                if entry.is_symlink():
-                    continue
-                # Without the set-group-id bit that directories inherit here: the cage forbids asking for it.
-                mode = stat.S_IMODE(entry.stat(follow_symlinks=False).st_mode) & 0o777
-                wanted = mode & ~0o027 | 0o040 | (mode & 0o100) >> 3
-                if mode != wanted:
-                    os.chmod(entry.path, wanted)  # noqa: PTH101
-                if entry.is_dir(follow_symlinks=False):
-                    todo.append(entry.path)
-
-
-def check_static(directory: str) -> int:
-    """1, with the reason told, when there is nothing to serve in the directory that nginx shall serve."""
-    if os.path.isfile(f"{directory}/{INDEX}"):  # noqa: PTH113
-        return 0
-    print(f"There is no {directory}/{INDEX} after the build, and nginx is to serve {directory} (`static`).", flush=True)
-    return 1
-
-
-def check_assets(directory: str) -> int:
-    """1, with the reason told, when the directory is not there, or a link leads to it."""
-    if os.path.isdir(directory) and os.path.realpath(directory) == os.path.join(os.getcwd(), directory):  # noqa: PTH112, PTH118, PTH109
-        return 0
-    print(f"There is no directory {directory} after the build, and nginx is to serve it (`static`).", flush=True)
-    return 1
-
-
-def show(directory: str) -> None:
-    """Let the proxy read all below a directory of the slug but what is hidden.
-
-    Nobody but the slug's owner and group gets into the slug; the proxy's group does from here on, but sees no more of it
-    than what everybody may read, which is what this makes of that directory.
-    """
-    let_proxy_in(".")
-    around = directory.split("/")[:-1]
-    for depth in range(len(around)):
-        add_mode("/".join(around[: depth + 1]), 0o001)
-    todo = [directory]
-    while todo:
-        place = todo.pop()
-        if place != ".":
-            add_mode(place, 0o005)
-        with os.scandir(place) as entries:
-            for entry in entries:
-                if entry.is_symlink() or (entry.name.startswith(".") and entry.name != ".well-known"):
-                    continue
-                if entry.is_dir(follow_symlinks=False):
-                    todo.append(entry.path)
-                elif place != "." or entry.name not in OURS:
-                    add_mode(entry.path, 0o004)
-
-
-def add_mode(path: str, bits: int) -> None:
-    mode = stat.S_IMODE(os.stat(path, follow_symlinks=False).st_mode) & 0o777  # noqa: PTH116
-    os.chmod(path, mode | bits)  # noqa: PTH101
-
-
-def let_proxy_in(path: str) -> None:
-    """Let the group shipit-proxy pass through our directory, to what it is allowed to read there (acl(5)).
-
-    On a file system without access lists everybody on the server may pass, who then can read what all the world can.
-    """
-    import grp
-    import struct
-
-    owner, group, named, mask, other = 0x01, 0x04, 0x08, 0x10, 0x20
-    nobody = 0xFFFFFFFF
-    entries = ((owner, 7, nobody), (group, 5, nobody), (named, 1, grp.getgrnam(PROXY_GROUP).gr_gid),
-               (mask, 5, nobody), (other, 0, nobody))  # fmt: skip
-    text = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
-    try:
-        os.setxattr(path, "system.posix_acl_access", text)
-    except (OSError, KeyError) as error:
-        print(
-            f"(No access list for {path}: {error}. Users of this server can read the static directory, too.)",
-            flush=True,
-        )
-        add_mode(path, 0o001)
 
 
 if __name__ == "__main__":

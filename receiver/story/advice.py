@@ -6,8 +6,8 @@ import os.path
 import re
 from collections.abc import Iterable
 
-from receiver.inside.builder import DATABASES
 from receiver.inside.launch import FILES
+from receiver.inside.storage import DATABASES
 from receiver.model import Release
 from receiver.names import AppName
 from receiver.ops.quota import hint as quota_hint

@@ -1,7 +1,7 @@
 """What a release that does not start is given by itself, to be started again.
 
 An app that writes beside its code, where a release is read-only: that place becomes part of the app's data. Only a place
-where the release has no file, or nothing but databases and logs (inside/builder.py). In any other, the data would hide the
+where the release has no file, or nothing but databases and logs (inside/storage.py). In any other, the data would hide the
 release's files from then on, and no push would change what the app sees there.
 
 An app that wants a secret of its own from the environment: shipit makes one, and keeps it.
@@ -18,7 +18,7 @@ from dataclasses import replace
 
 from receiver import names
 from receiver.errors import BuildFailed, Failure, Unhealthy
-from receiver.inside.builder import DATABASES
+from receiver.inside.storage import DATABASES
 from receiver.manifest import Tree
 from receiver.model import Change, Release
 from receiver.names import ConfigKey

@@ -15,7 +15,7 @@ from trees import FakeTree
 from receiver.cli.main import run
 from receiver.errors import Rejected
 from receiver.gate.keys import LOCAL_ADMIN
-from receiver.inside import builder
+from receiver.inside import storage
 from receiver.manifest import Manifest
 from receiver.manifest.tree import lead
 from receiver.model import Change, Release, Status
@@ -106,7 +106,7 @@ def test_a_place_of_storage_becomes_a_link_whatever_was_there(tmp_path: Path, mo
     (tmp_path / "media/.gitkeep").touch()
     (tmp_path / "etc").symlink_to("/etc")
     for data, place in (("/data/media", "media"), ("/data/up", "public/up"), ("/data/x", "etc/shipit-x")):
-        builder.link_to_data(data, place)
+        storage.link_to_data(data, place)
     assert [str(Path(p).readlink()) for p in ("media", "public/up", "etc/shipit-x")] == [
         "/data/media",
         "/data/up",

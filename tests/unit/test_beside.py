@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 from trees import FakeTree
 
-from receiver.inside import builder
+from receiver.inside import storage
 from receiver.model import Release
 from receiver.names import AppName, ConfigKey
 from receiver.story.advice import advice, beside, file_beside, secret
@@ -105,9 +105,9 @@ def test_databases_and_logs_of_a_build_are_what_data_begins_with(
     for path in ("logs/app.log", "var/x.sqlite3", "app.db", "dist/app.js", "dist/app.db"):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).touch()
-    assert builder.mount([["/data/logs", "logs"], ["/data/var", "var"], ["/data/app.db", "app.db"]]) == 0
+    assert storage.mount([["/data/logs", "logs"], ["/data/var", "var"], ["/data/app.db", "app.db"]]) == 0
     assert Path(".storage/logs/app.log").exists() and Path(".storage/app.db").exists()
-    assert builder.mount([["/data/dist", "dist"]]) == 1
+    assert storage.mount([["/data/dist", "dist"]]) == 1
 
 
 def test_only_what_keeps_a_directory_in_a_commit_gives_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,11 +115,11 @@ def test_only_what_keeps_a_directory_in_a_commit_gives_way(tmp_path: Path, monke
     for path in ("kept/.gitkeep", "kept/below/.gitignore", "code/app.py", "file"):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).touch()
-    assert builder.mount([["/data/kept", "kept"], ["/data/new", "new/x"]]) == 0
+    assert storage.mount([["/data/kept", "kept"], ["/data/new", "new/x"]]) == 0
     assert (str(Path("kept").readlink()), str(Path("new/x").readlink())) == ("/data/kept", "/data/new")
     assert Path(".storage/kept/.gitkeep").exists()
-    assert builder.mount([["/data/kept", "kept"], ["/data/code", "code"]]) == 1
-    assert builder.mount([["/data/file", "file"]]) == 1
+    assert storage.mount([["/data/kept", "kept"], ["/data/code", "code"]]) == 1
+    assert storage.mount([["/data/file", "file"]]) == 1
     assert Path("code/app.py").exists()
 
 
