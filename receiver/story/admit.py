@@ -20,19 +20,19 @@ from receiver.story import containers
 from receiver.story.domains import approve, approved
 from receiver.story.visitors import refuse_to_drop_web
 
-# Beside the files of the commit itself: what a build and the ledger need.
+# Inodes that the build and the ledger need, beside one for each file of the commit.
 SPARE_INODES = 10_000
 
 
 def admit(
     layout: Layout, ledger: Ledger, settings: Settings, caller: Caller, commits: Commits, commit: Oid
 ) -> tuple[Manifest, Sequence[Domain]]:
-    """Look for room, a tree bomb, a mistake in the manifest, names that are not the app's to ask for.
+    """Check the free disk space, the tree's size, the manifest, and that the app may have the domains that it asks for.
 
     Returns the manifest, and the names that an admin approves by having it deployed (domains.approve).
     """
     room = room_for(ledger, settings)
-    # What is too large to be read is refused by this.
+    # Raises Rejected if the commit's objects are too large to be read.
     commits.commit(commit)
     tree = commits.tree(commit, max_files=settings.max_files, max_size=room)
     disk = os.statvfs(ledger.paths.dir)
@@ -50,8 +50,8 @@ def admit(
 
 
 class Admission:
-    """`admit` as the check of a source (sources/base.py, Sent). `names` is what it returned; `how` is what to type for an
-    app that is to take no requests any more, "" when that was said."""
+    """`admit` as the check of a source (sources/base.py, Sent). `names` is what it returned. `how` is the command that
+    allows the app to lose its web process; "" if the user has allowed that already."""
 
     def __init__(self, layout: Layout, ledger: Ledger, settings: Settings, caller: Caller, how: str) -> None:
         self._layout, self._ledger, self._settings, self._caller = layout, ledger, settings, caller
@@ -65,14 +65,14 @@ class Admission:
 
 
 def keep_web(ledger: Ledger, manifest: Manifest, how: str) -> None:
-    """Refuse what would take the app away from its visitors; `how` is what to type when that is meant."""
+    """Refuse a release that would leave the app without a web process; `how` is the command that allows it."""
     state = ledger.state()
     counts = {**dict(manifest.formation), **dict(state.formation)}
     refuse_to_drop_web(ledger.current(), state, manifest.processes, counts, how, static=manifest.static)
 
 
 def approve_for(caller: Caller, ledger: Ledger, names: Sequence[Domain]) -> None:
-    """Once it is taken: what an admin asks for is approved by that."""
+    """After the release is accepted: if an admin sent it, that approves the domains it asks for."""
     if names and caller.role is Role.ADMIN:
         ledger.change_state(lambda state: approved(state, names))
 

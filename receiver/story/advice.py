@@ -1,4 +1,4 @@
-"""What the last lines of a process say of its trouble, where we know the way out."""
+"""Advice for known causes of a process's trouble, found in its last lines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _READ_ONLY = re.compile(
     r"attempt to write a readonly database|readonly database|"
     r"(?:PermissionError|Permission denied|EACCES).*?/var/lib/shipit/apps/[^/]+/slugs/"
 )
-# Python names the file behind, Node before the code; SQLite names none.
+# Python's message ends with the file's name; in Node's it comes before the code; SQLite's names no file.
 _FILE = re.compile(
     r"(?:Read-only file system|Permission denied):? '[^']+' -> '([^']+)'|"
     r"(?:Read-only file system|Permission denied):? '([^']+)'|(?:mkdir|open|unlink|scandir|copyfile) '([^']+)'|"
@@ -25,7 +25,7 @@ _FILE = re.compile(
     r"(?:mkdir|open|create|unlinkat) ([\w./-]+): (?:read-only file system|permission denied)|"
     r"(?:Read-only file system|Permission denied) @ \w+ - (\S+)"
 )
-# Nothing is read-only where a directory above is missing; these want to write there all the same.
+# These are no "read-only" errors, because a directory is missing; but the app wants to write there all the same.
 _ABOVE = re.compile(r"ENOENT.*\bmkdir '([^']+)'|No such file or directory:? '([^']+\.log)'")
 _DATABASE = re.compile(r"(?<![\w./-])([\w./-]*\w\.(?:db|sqlite3?))\b(?!\.\w)")
 _IN_SLUG = re.compile(r"/var/lib/shipit/apps/[^/]+/slugs/v[0-9]+/(.+)")
@@ -34,7 +34,7 @@ _HOSTS = re.compile(
     r"Invalid HTTP_HOST header: '([\w.:\[\]-]+)'|add '?([\w.:\[\]-]+)'? to ALLOWED_HOSTS|DisallowedHost"
 )
 _ONE_NAME = re.compile(r"[\w.@+-]{1,100}")
-# An app may print lines without end, and some of what is looked for takes the square of a line's length.
+# An app may print very long lines, and some of these patterns take time with the square of a line's length.
 _LONGEST = 2000
 
 
@@ -43,14 +43,14 @@ def _short(lines: Iterable[str]) -> list[str]:
 
 
 def advice(app: AppName, lines: Iterable[str], host: str = "") -> str:
-    """What to write, for the newest line that we know; "" for none. `host`: what the app was asked as."""
+    """What to do, by the newest line that we know; "" if we know none. `host`: the name that the app was asked for."""
     said = _short(lines)
-    # Node tells the code once more, without the file, below the line that has both.
+    # Below the line that has code and file, Node prints the code again without the file: prefer the former.
     for line in (*(line for line in said[::-1] if _FILE.search(line)), *said[::-1]):
         if _READ_ONLY.search(line):
             file = _file_of(line, said)
             last = file.rstrip("/").rpartition("/")[2]
-            # A sentence of the app's own is no name, and this line is shipit's.
+            # Only a plain name may go from the app's output into shipit's line.
             name = last if _ONE_NAME.fullmatch(last) else ""
             place = _place(file) if file else ""
             mount = f"\nOr have the app write beside itself, in shipit.yml:  storage: [{place}]" if place else ""
@@ -82,16 +82,16 @@ def _of_runtimes(line: str) -> str:
 
 
 def missing(line: str) -> str:
-    """The config var that a line says is not set; "" if it says nothing of the kind."""
+    """The config var that a line says is missing; "" if it says nothing of the kind."""
     found = _MISSING.search(line)
     name = next(filter(None, found.groups()), "") if found else ""
-    # A key of anything, where the line has no more than that: variables are written in capitals.
+    # KeyError names a key of any dict; only names in capitals are taken for variables.
     return name if name.isupper() else ""
 
 
 def secret(lines: Iterable[str]) -> str:
-    """The config var whose lack has ended a process, by the newest line that tells, if any random value is right for it:
-    what an app signs its cookies with. "" for every other, such as a password of somebody else's service."""
+    """The missing config var that ended a process, by the newest line that names one, if any random value will do for
+    it (a key to sign cookies). "" for any other, such as a password of another service."""
     for line in _short(lines)[::-1]:
         if name := missing(line):
             return name if _SECRET.fullmatch(name) else ""
@@ -101,8 +101,8 @@ def secret(lines: Iterable[str]) -> str:
 
 
 def beside(lines: Iterable[str], database: str = "") -> str:
-    """Where in its release a process wanted to write, as `storage` has it, by the newest line that tells; "" if none
-    does. SQLite names no file: `database` is what the sources call it."""
+    """The path in its release where a process wanted to write, as `storage` has it, by the newest line that names one;
+    "" if none does. SQLite names no file, so `database` is the path that the app's sources give."""
     said = _short(lines)
     for line in (*(line for line in said[::-1] if _FILE.search(line) or _ABOVE.search(line)), *said[::-1]):
         if _READ_ONLY.search(line):
@@ -115,7 +115,7 @@ def beside(lines: Iterable[str], database: str = "") -> str:
 
 
 def _file_of(line: str, said: Iterable[str]) -> str:
-    """The file that a line is about; SQLite names none, a line of the traceback may."""
+    """The file that a line is about. SQLite's message names none, but a line of the traceback may."""
     if found := _FILE.search(line):
         return str(next(filter(None, found.groups())))
     database = next(filter(None, map(_DATABASE.search, said)), None) if "database" in line else None
@@ -123,8 +123,8 @@ def _file_of(line: str, said: Iterable[str]) -> str:
 
 
 def _place(path: str) -> str:
-    """The path of a file in a release as `storage` has it: of a file that is no database its directory; "" if there
-    is none."""
+    """The place for `storage` of a file in a release: for a file that is no database, its directory; "" if there is
+    none."""
     match = _IN_SLUG.fullmatch(path)
     inside = os.path.normpath(match[1] if match else path)
     if inside.startswith(("/", "..")) or not _NAME.fullmatch(inside):
@@ -134,7 +134,7 @@ def _place(path: str) -> str:
 
 
 def file_beside(lines: Iterable[str]) -> str:
-    """The file itself that `beside` found the directory of; "" if it is none that `storage` takes for a file."""
+    """The file itself, for the directory that `beside` returned; "" if `storage` does not take this file alone."""
     for line in _short(lines)[::-1]:
         if _READ_ONLY.search(line) and (found := _FILE.search(line)):
             path = next(filter(None, found.groups()))
@@ -145,7 +145,7 @@ def file_beside(lines: Iterable[str]) -> str:
 
 
 _NAME = re.compile(r"[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)*")
-# What a settings file says of a variable that it does not find.
+# What a settings file prints if a variable is missing.
 _MISSING = re.compile(
     r"KeyError: '([A-Za-z_][A-Za-z0-9_]*)'|Set the ([A-Z][A-Z0-9_]*) environment variable|"
     r"UndefinedValueError: ([A-Z][A-Z0-9_]*) not found|environment variable '?\"?([A-Z][A-Z0-9_]+)'?\"? (?:is )?not set|"
@@ -160,7 +160,7 @@ _SECRET = re.compile(
 )
 _WANTED = re.compile(r"\b(?:please|must|missing|required|not set|unset|empty|configure|define)\b", re.IGNORECASE)
 COMPILER = "build-essential"
-# What a build says that lacks something of the system, and the Debian package that has it.
+# What a build prints if a system package is missing, and the Debian package that has it.
 _SYSTEM = (
     (r"pg_config|libpq-fe\.h", "libpq-dev"),
     (r"mysql_config|mysqlclient|mysql\.h", "default-libmysqlclient-dev pkg-config"),
@@ -190,7 +190,7 @@ _SYSTEM = (
 
 
 def _with_compiler(packages: list[str], release: Release) -> list[str]:
-    """Who lacks a header lacks a compiler too, on a server that has none: all that is missing in one answer."""
+    """`packages`, and a compiler if the server has none: a build that lacks a header needs both."""
     from receiver.runtimes.all import RUNTIMES
     from receiver.system import apt
 
@@ -200,7 +200,7 @@ def _with_compiler(packages: list[str], release: Release) -> list[str]:
     return [*packages, *(name for name in apt.missing([COMPILER, *own]) if name not in packages)]
 
 
-# Extensions of PHP that come with another package.
+# Extensions of PHP that are part of another package.
 _INSIDE = {
     **dict.fromkeys(("php-dom", "php-simplexml", "php-xmlreader", "php-xmlwriter"), "php-xml"),
     "php-pdo_mysql": "php-mysql", "php-mysqli": "php-mysql", "php-pdo_pgsql": "php-pgsql", "php-pdo_sqlite": "php-sqlite3",
@@ -208,7 +208,7 @@ _INSIDE = {
 
 
 def build_advice(release: Release, lines: Iterable[str]) -> str:
-    """What to write or to install after a build that failed, by the newest line that we know; "" for none."""
+    """What to write or to install after a failed build, by the newest line that we know; "" if we know none."""
     app = release.app
     said = _short(lines)
     for line in reversed(said):
@@ -228,7 +228,7 @@ def build_advice(release: Release, lines: Iterable[str]) -> str:
 
 
 def lacking(release: Release, lines: Iterable[str]) -> list[str]:
-    """The packages of Debian that a build lacked, by the newest line that tells; [] if none does."""
+    """The Debian packages that a build lacked, by the newest line that names one; [] if none does."""
     for line in reversed(_short(lines)):
         for pattern, package in _SYSTEM:
             if needs := [match.expand(package) for match in re.finditer(pattern, line)]:

@@ -1,7 +1,7 @@
-"""After the verdict: what went live is watched for a short while, because to run is not yet to be well.
+"""After the verdict: the new release is watched for a short while, because a process that runs may still crash soon.
 
-Nobody waits for this. It looks at what the launcher notes beside the sockets, which costs nothing; the engine is asked
-only about a process that has ended.
+Nobody waits for this. It reads the notes that the launcher leaves beside the sockets, which costs nothing; it asks the
+engine only about a process that has ended.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from receiver.story import verdict
 from receiver.story.context import AppContext
 from receiver.system import disk
 
-# How long it is watched, and how often (s).
+# How long the release is watched, and how often it is looked at (s).
 WATCHED, EVERY = 30.0, 1.0
 MAX_NOTE = 64  # bytes
 LAST_LINES = 30
 
 
 def watch_on(context: AppContext, release: Release) -> None:
-    """Tell of each process of the live release that ends again and again, in its log and as an event."""
+    """Report each process of the live release that ends again and again, in the release's log and as an event."""
     if context.keeps_stopped(release) or release.took_over:
         return
     told: set[tuple[TypeName, int]] = set()
     deadline = time.monotonic() + WATCHED
     while time.monotonic() < deadline:
         time.sleep(EVERY)
-        # What an app's end takes away meanwhile is no trouble of the release's.
+        # If the app is destroyed meanwhile, that is no fault of the release.
         with suppress(Failure, KeyError, OSError):
             if context.ledger.current_number() != release.number:
                 return
@@ -48,7 +48,7 @@ def watch_on(context: AppContext, release: Release) -> None:
 
 
 def trouble(engine: engines.Engines, release: Release, process: ProcessStatus) -> list[str]:
-    """Why a process ends again and again: its last words, and what to write where we know it."""
+    """Why a process ends again and again: its last lines, and advice if we know any."""
     from receiver.story.advice import advice
 
     lines = engine.last_lines(release, process.process, process.index, LAST_LINES)
@@ -67,8 +67,8 @@ def _tell(context: AppContext, release: Release, process: ProcessStatus) -> None
 
 
 def _ended(context: AppContext, release: Release) -> Iterator[tuple[TypeName, int]]:
-    """The processes that were started again, by the launcher's notes (inside/launch.py). The app may write there what it
-    likes: at worst the engine is asked in vain."""
+    """The processes that were started again, by the launcher's notes (inside/launch.py). The app can write there too;
+    the worst that does is that the engine is asked for nothing."""
     uid = pwd.getpwnam(app_user(release.app)).pw_uid
     paths = context.paths.release(release.runs_as)
     for process, index in release.running():

@@ -1,10 +1,11 @@
-"""What a release that does not start is given by itself, to be started again.
+"""What shipit gives to a release that does not start, so that it can be started again.
 
-An app that writes beside its code, where a release is read-only: that place becomes part of the app's data. Only a place
-where the release has no file, or nothing but databases and logs (inside/storage.py). In any other, the data would hide the
-release's files from then on, and no push would change what the app sees there.
+A place in the app's data: for an app that writes beside its code, where a release is read-only. shipit mounts a
+directory of the data there, but only where the release has no file, or nothing but databases and logs
+(inside/storage.py). Anywhere else the data would hide the release's files from then on, and no push would change what
+the app sees there.
 
-An app that wants a secret of its own from the environment: shipit makes one, and keeps it.
+A secret: for an app that wants one from its environment (to sign cookies, say). shipit makes it, and keeps it.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from receiver.story import storage
 from receiver.story.context import AppContext
 from receiver.system import disk
 
-PLACES = 5  # that one release may be given
-MOST = 20  # that an app may have, by itself
+PLACES = 5  # the most that one release is given
+MOST = 20  # the most that an app has in all from here
 MAX_SOURCES = 300
 _DATABASE = re.compile(
     rb"(?:sqlite:/{3}|dirname|basedir|BASE_DIR|connect\(|filename|storage|database|_(?:FILE|DB|PATH)\s*=)[^\n]{0,100}?"
@@ -39,7 +40,7 @@ _ASIDE = re.compile(r"(?:^|/)(?:tests?|docs?|examples?|migrations|node_modules)/
 
 
 class Beside:
-    """What one release is given. `start` tries; `keep` is for when it is live."""
+    """What one release is given. `start` tries; call `keep` when the release is live."""
 
     def __init__(self, context: AppContext, release: Release) -> None:
         self.context, self.release = context, release
@@ -48,7 +49,7 @@ class Beside:
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Raises Again in place of a failure that ends when the release is started once more."""
+        """Raises Again in place of a failure that another start of the release may mend."""
         try:
             yield
         except (Unhealthy, BuildFailed) as failure:
@@ -57,7 +58,7 @@ class Beside:
             raise Again from failure
 
     def keep(self) -> None:
-        """The places are the app's from now on."""
+        """Record the places as the app's, for its later releases."""
         if self.given:
             mounted = {place: data for data, place in self.context.ledger.state().storage}
             mounted |= {place: data for data, place in self.given}
@@ -65,12 +66,12 @@ class Beside:
             self.context.ledger.change_state(lambda state: replace(state, storage=storage))
 
     def _give(self, failure: Failure) -> bool:
-        # What knows every source and runtime is slow to import, and only a failure needs it.
+        # Importing all sources and runtimes is slow, and only a failure needs them.
         from receiver.sources.all import origin_of, source_of
         from receiver.story.advice import beside, file_beside, secret
 
         context, release = self.context, self.context.ledger.release(self.release.number)
-        # Who has taken a place away by a command is not given it again.
+        # A place that a user took away with a command is not given again.
         pushed = release.builds and release.change is Change.DEPLOY
         if not pushed or release.image or not release.digest or len(self.given) >= PLACES:
             return False
@@ -112,7 +113,7 @@ class Beside:
         return True
 
     def _since(self, lines: list[str]) -> list[str]:
-        """What was printed since the release was last given something: what came before has been answered."""
+        """The lines that came after the release was last given something; the earlier ones were dealt with then."""
         from receiver.story.advice import beside, file_beside, secret
 
         given = {place for _, place in self.given}
@@ -123,7 +124,7 @@ class Beside:
         return lines
 
     def _full(self, release: Release) -> str:
-        """Why the app is given no further place by itself; "" while there is room. What it writes there is of its data."""
+        """Why the app is given no further place; "" while it may have one. What it writes there counts as its data."""
         context = self.context
         if len(release.storage) >= MOST:
             return f"it has {len(release.storage)} such places already. In shipit.yml:  storage: [...]"
@@ -137,7 +138,7 @@ class Beside:
         return quota.sentence(release.app, used, most) if quota.level(used, most) is quota.Level.OVER else ""
 
     def _make(self, release: Release, key: ConfigKey) -> bool:
-        """Give the release a secret; False when it has one of that name, and so wants another."""
+        """Give the release a secret; False if it has one of that name already, so that another would not help."""
         context = self.context
         if key in {**dict(release.env), **context.agent.read_config(release.app, release.number)}:
             return False
@@ -153,7 +154,7 @@ class Beside:
         return True
 
     def _mounted(self, release: Release, place: str) -> Release | None:
-        """The release with one more place in its slug; None when the commit has something there."""
+        """The release with one more place in its slug; None if the commit has a file there."""
         context = self.context
         storage = tuple(sorted((*release.storage, (place, place)), key=lambda pair: pair[1]))
         path = context.paths.release(release.number).build_plan
@@ -172,8 +173,8 @@ class Again(Exception):
 
 
 def _places(found: str, file: str) -> list[str]:
-    """Where the app may find its data, the best first: of a database the directory that it is in, as some programs make a
-    file only where nothing is, and a link is something."""
+    """Where the app may find its data, the likeliest place first. For a database that is the directory around it: some
+    programs create the file only where nothing exists, and a link does exist."""
     around = found.rpartition("/")[0] if found.endswith(DATABASES) else ""
     return [place for place in dict.fromkeys((around, found, file)) if place]
 
@@ -190,8 +191,8 @@ def _is_free(release: Release, place: str) -> bool:
 
 
 def _databases(tree: Tree) -> list[str]:
-    """Where the sources have their SQLite databases, the likeliest first. Each try gives one: of those that are no database
-    of the app's, all that comes is a link that leads to nothing."""
+    """Where the sources say that their SQLite databases are, the likeliest first. Each try gives one of them to the
+    release; a wrong guess leaves a link that leads to nothing."""
     paths = [
         p
         for p in tree.files()
@@ -200,7 +201,7 @@ def _databases(tree: Tree) -> list[str]:
     found = {}
     for path in sorted(paths, key=len)[:MAX_SOURCES]:
         for match in _DATABASE.finditer(tree.read(path) or b""):
-            # Beside the source that says so, or above it.
+            # In the directory of the source file that names it, or in one above.
             ups = match[0].lower().count(b"dirname") or match[0].lower().count(b"basedir")
             where = "/".join(path.split("/")[:-ups]) if ups else ""
             found[f"{where}/{match[1].decode()}".lstrip("/")] = path

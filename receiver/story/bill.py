@@ -1,6 +1,6 @@
-"""What is in a release: the parts that were installed for it, and the bill of them (CycloneDX).
+"""What was installed for a release, and its bill of materials (CycloneDX).
 
-The list comes from a program of the builder's, which reads what a build has left; here it is somebody else's text.
+A program of the build's user makes the list (inside/parts.py), so its text is untrusted here.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from receiver.root.client import Agent
 from receiver.runtimes.base import Part
 from receiver.system.drain import drained
 
-# Bytes of the list; a part has some hundred.
+# Bytes of the list; one part takes some hundred.
 MOST = 2**25
 LONGEST = 300  # characters of a field
 KINDS = ("pypi", "npm", "golang", "gem", "composer", "deb", "rpm", "oci", "generic")
-# Debian's packages, and Red Hat's, are named within a distribution; which one built it nobody says.
+# Package URLs of Debian's and Red Hat's packages need a distribution; the list does not say which one.
 NAMESPACES = {"deb": "debian/", "rpm": "rpm/"}
-# Licences that can be told by their SPDX ids alone; any other text is given as it is.
+# Licences that are given as SPDX ids; any other text is given as it is.
 SPDX = frozenset(
     {
         "MIT", "MIT-0", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "0BSD", "ISC", "MPL-2.0", "Unlicense", "Zlib",
@@ -55,7 +55,7 @@ def parts_of(ledger: Ledger, agent: Agent, release: Release) -> list[Part]:
 
 
 def parsed(raw: bytes) -> Iterable[Part]:
-    """The parts that a list names; raises HostFault for what is no such list. A part that cannot be named is left out."""
+    """The parts in a list; raises HostFault if it is not such a list. Parts without a usable name are left out."""
     try:
         for line in raw.splitlines():
             said = json.loads(line)
@@ -69,11 +69,11 @@ def parsed(raw: bytes) -> Iterable[Part]:
 
 
 def purl(part: Part) -> str:
-    """Its package URL (https://github.com/package-url/purl-spec)."""
+    """The part's package URL (https://github.com/package-url/purl-spec)."""
     name = "/".join(quote(word, safe="-._~") for word in part.name.split("/"))
     more = "&".join(f"{key}={quote(value, safe='-._~:')}" for key, value in part.more)
     if part.kind == "oci":
-        # Its name is the last word of a repository's, without the tag, and its version the digest.
+        # An image: the name is the last word of its repository without the tag, the version is the digest.
         name = quote(part.name.rpartition("/")[2].partition(":")[0].lower(), safe="-._~")
     version = quote(part.version, safe="-._~:")
     if part.kind == "oci":
@@ -82,7 +82,7 @@ def purl(part: Part) -> str:
 
 
 def versions(parts: Iterable[Part]) -> dict[str, str]:
-    """Kind and name → version; several, where there are, in one word each."""
+    """Kind and name → version; several versions are joined to one word."""
     found: dict[str, set[str]] = {}
     for part in parts:
         found.setdefault(f"{part.kind}/{part.name}", set()).add(part.version)
@@ -90,7 +90,7 @@ def versions(parts: Iterable[Part]) -> dict[str, str]:
 
 
 def bill(release: Release, parts: Iterable[Part]) -> dict[str, Any]:
-    """CycloneDX 1.6 of a release. The same release gives the same bill."""
+    """The bill of a release in CycloneDX 1.6. The same release gives the same bill."""
     components = {purl(part): component(part) for part in parts}
     facts = {"commit": release.commit or "", "source": release.origin.kind if release.origin else "",
              "runtime": release.runtime, "slug": release.digest}  # fmt: skip
@@ -130,12 +130,12 @@ def component(part: Part) -> dict[str, Any]:
 
 
 def when(then: float) -> str:
-    """As RFC 3339 has it, in UTC."""
+    """The time in UTC as RFC 3339 writes it."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(then))
 
 
 def dependencies(ledger: Ledger, agent: Agent, release: Release) -> Mapping[str, str] | str:
-    """`versions` of a release; why they cannot be told, if they cannot."""
+    """`versions` of a release, or why they are not known."""
     try:
         return versions(parts_of(ledger, agent, release))
     except Rejected as gone:

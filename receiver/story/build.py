@@ -1,4 +1,4 @@
-"""From a commit to a slug: read the manifest, plan, let the builder work in its cage."""
+"""From a commit to a slug: read the manifest, plan, have the sandboxed builder do it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from receiver.system import apt, disk
 
 
 def build(context: AppContext, release: Release, origin: Origin) -> Release:
-    """Fill the release from its commit and build its slug."""
+    """Fill the release's fields from its commit, and build its slug."""
     context.say.step(f"Building {release.name} from {told_of(origin)}")
     source = source_of(context.paths, origin)
     with context.say.timed("plan"):
@@ -74,7 +74,7 @@ def build(context: AppContext, release: Release, origin: Origin) -> Release:
         ):
             checkpoint.reach("unpacking")
             result = context.agent.build(release.app, release.number, stream.fileno(), output)
-        # What a container lacks is not the server's.
+        # A build in a container cannot use packages of the server.
         brought = bring_lacking(context, release) if result.code and not plan.image else []
         if not brought:
             break
@@ -88,8 +88,8 @@ def build(context: AppContext, release: Release, origin: Origin) -> Release:
 
 
 def bring_lacking(context: AppContext, release: Release) -> list[str]:
-    """After a build that has failed: have the packages of Debian installed that it lacked, if an administrator has allowed
-    all of them; returns what is new, [] when another build would end as this one did."""
+    """After a failed build: install the Debian packages that it lacked, if an administrator has allowed all of them.
+    Returns the new ones; [] if another build would fail like this one."""
     brought = [name for name in apt.missing(lacking(release, context.say.last)) if name not in release.apt]
     try:
         for_packages(context, brought, release.app)
@@ -99,8 +99,8 @@ def bring_lacking(context: AppContext, release: Release) -> list[str]:
 
 
 def for_packages(context: AppContext, packages: Sequence[str], app: AppName) -> None:
-    """Have the packages of Debian that are asked for installed; raises Rejected, with what an administrator types, when
-    one is not allowed."""
+    """Install the Debian packages that the app asks for; raises Rejected, with the command for an administrator, if one
+    is not allowed."""
     missing = apt.missing(packages)
     if not missing:
         return
@@ -116,10 +116,10 @@ def for_packages(context: AppContext, packages: Sequence[str], app: AppName) -> 
 
 
 def with_config(context: AppContext, release: Release, manifest: Manifest) -> Release:
-    """The release, with the secrets that its commit wants made; raises Rejected when a config var is missing that it
-    cannot do without."""
+    """The release, with the secrets that its commit asks for. Raises Rejected if a config var is missing that the app
+    requires."""
     file, wished = manifest.example
-    # Once: who has left one out has done so on purpose.
+    # Only at the first release: a var that is missing later was left out on purpose.
     wished = wished if not context.ledger.current_number() else ()
     if not (manifest.required or manifest.secrets or wished):
         return release
@@ -156,12 +156,12 @@ def filled(
     process: ProcessEnv,
     found: Sequence[reuse.Reused],
 ) -> Release:
-    """The release with what its commit says."""
+    """The release with the fields that its commit decides."""
     scaled = dict(context.ledger.state().formation)
     formation = tuple((kind, scaled.get(kind, count)) for kind, count in manifest.formation)
     processes = manifest.processes
     if plan.image or plan.machine:
-        # It has ports of its own; what is before it takes requests from a socket.
+        # An app in containers has ports of its own; shipit's front takes its requests from a socket.
         processes = tuple(replace(p, listen=Listen.SOCKET) if p.listen is Listen.PORT else p for p in processes)
     return replace(
         release,
@@ -188,7 +188,7 @@ def filled(
 
 
 def mounts(context: AppContext, manifest: Manifest) -> tuple[tuple[str, str], ...]:
-    """What of the app's data is seen where: as its manifest says, and over that, as a command has said."""
+    """Which places of the app's data are mounted where: as the manifest says, and a command's choice over that."""
     said = {place: data for data, place in (*manifest.storage, *context.ledger.state().storage)}
     for place in said:
         if around := next((other for other in said if place.startswith(f"{other}/")), ""):
@@ -197,8 +197,8 @@ def mounts(context: AppContext, manifest: Manifest) -> tuple[tuple[str, str], ..
 
 
 def adopt(context: AppContext, manifest: Manifest) -> None:
-    """Take over what the manifest says of the app and not of the release: how many releases it keeps. Else the server
-    says that."""
+    """Take over the setting of the manifest that belongs to the app, not the release: how many releases it keeps.
+    Without it, the server's default applies."""
     keep = manifest.keep or context.settings.keep
     if context.ledger.state().keep != keep:
         context.ledger.change_state(lambda state: replace(state, keep=keep))

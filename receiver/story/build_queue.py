@@ -1,4 +1,5 @@
-"""The queue of the builds of all apps: so many run at once, first come, first served; who waits is told their place."""
+"""The queue of the builds of all apps: `builds` of them run at once, first come, first served; a waiting pusher sees
+its place."""
 
 from __future__ import annotations
 
@@ -10,15 +11,15 @@ from receiver.ledger.tickets import Ticket, drawn
 from receiver.model import Release
 from receiver.story.context import AppContext
 
-# Seconds between two looks at who is before us.
+# Seconds between two looks at who is ahead in the queue.
 TICK = 0.1
 
 
 @contextmanager
 def turn_to_build(context: AppContext, release: Release, *, wanted: bool) -> Iterator[None]:
-    """Have one of the server's `builds` for the block, and wait for it before.
+    """Wait for one of the server's `builds` slots, and hold it for the block.
 
-    Only where it is `wanted`: a build without a step just unpacks, and need not wait for minutes of somebody else's.
+    Only if `wanted`: a build without steps just unpacks, and need not wait minutes for other apps' builds.
     """
     limit = context.settings.builds
     if not (wanted and limit):

@@ -1,5 +1,5 @@
-"""Behind the timer that renews certificates (templates/systemd/shipit-certificates-tell.service): what became of them is
-told, of all apps.
+"""Runs after the timer that renews certificates (templates/systemd/shipit-certificates-tell.service): sends the events
+about the certificates of all apps.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from receiver.story import verdict
 def main() -> int:
     layout = Layout()
     for app in apps(layout):
-        # One that is damaged keeps nobody from being told of the others; doctor tells of it.
+        # A damaged app must not keep others from being told of; doctor reports it.
         with suppress(Failure):
             verdict.certificates(Ledger(layout.app(app)))
     return 0

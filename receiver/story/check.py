@@ -19,18 +19,18 @@ from receiver.story.advice import advice
 from receiver.story.context import AppContext
 
 LAST_LINES = 30
-# An exception that followed from another one is printed below it, with all that called it.
+# Python prints a chained exception below the one that caused it, with its whole traceback.
 FOR_THE_CAUSE = 300
 REFUSED, BAD_REQUEST = 400, 400
-# How long the release that is live may take to be compared with (s).
+# How long the live release may take to answer the request that the new one is compared with (s).
 PATIENCE = 5.0
-# How long a process must stay up that ended once while it was checked (s).
+# How long a process that ended once during its check must stay up (s).
 STEADY = 5.0
 
 
 def wait_until_healthy(context: AppContext, release: Release) -> None:
-    """Wait for all processes of the formation at once; raises Unhealthy with the process's last log lines. What nginx
-    serves by itself must be there."""
+    """Wait for all processes of the formation at once; raises Unhealthy with the process's last log lines. If nginx
+    serves files of the release itself, check that they are there."""
     running = release.running()
     if release.static:
         health.check_pages(context.paths.release(release.slug).slug, release.static)
@@ -87,7 +87,7 @@ def _check(context: AppContext, release: Release, process: ProcessType, index: i
 def _explained(
     context: AppContext, release: Release, process: ProcessType, index: int, failure: Unhealthy
 ) -> Unhealthy:
-    """The failure with what the process printed last, and what that calls for."""
+    """`failure` with the process's last output, and advice on it."""
     said = engines.here(context.layout).last_lines(release, process.type, index, FOR_THE_CAUSE)
     hint = failure.hint or advice(release.app, said)
     explained = Unhealthy(failure.message, hint=hint, details=[*said[-LAST_LINES:], *failure.details])
@@ -96,7 +96,7 @@ def _explained(
 
 
 def _warn(context: AppContext, release: Release, process: ProcessType, index: int, status: int, host: str) -> None:
-    """Tell that visitors are answered with an error, unless the release that is live answers no better."""
+    """Warn that visitors get an error status, unless the live release answers no better."""
     check, live = process.check, context.ledger.current()
     before = [0]
     if live is not None and takes_requests(live):
@@ -119,7 +119,7 @@ def _warn(context: AppContext, release: Release, process: ProcessType, index: in
 
 
 def _watch_the_unsteady(context: AppContext, release: Release, watch: _Watch) -> None:
-    """Who has ended once while it was checked has to stay up a little longer; raises Unhealthy if it does not."""
+    """Watch the processes that ended once during their check a little longer; raises Unhealthy if one ends again."""
     unsteady = [] if release.took_over else [which for which in release.running() if watch.has_ended(*which)]
     if not unsteady:
         return
@@ -135,24 +135,24 @@ def _watch_the_unsteady(context: AppContext, release: Release, watch: _Watch) ->
 
 
 class _Watch:
-    """What the engine says of the processes, asked at most every 0.2 s for all of them together."""
+    """What the engine says of the processes; it is asked at most every 0.2 s, once for all processes."""
 
     def __init__(self, context: AppContext, release: Release) -> None:
         self._context, self._release = context, release
         self._lock = threading.Lock()
         self._asked, self._known = 0.0, dict[tuple[str, int], ProcessStatus]()
         self._given_up = False
-        # The first to fail; the others only stopped because of it.
+        # The failure of the first process; the other checks stopped only because of it.
         self.culprit: Unhealthy | None = None
-        # An app that answers only to its own names (Django's ALLOWED_HOSTS) shall know this one.
+        # The check uses this name: some apps answer only to their own names (Django's ALLOWED_HOSTS).
         names = domains(release.app, context.ledger.state(), release, context.settings)
         self.host_header = names[0].replace("*.", "www.")
-        # One that sends plain HTTP to HTTPS shall know that it was asked by that.
+        # Some apps redirect plain HTTP to HTTPS: the check says that the request came by HTTPS.
         secure = certificates.secure(context.paths, context.ledger.state(), release, names[:1], context.settings)
         self.scheme = "https" if secure.servers else "http"
 
     def give_up(self) -> None:
-        """One process failed: the others need not go on to their own timeout."""
+        """One process failed: end the checks of the others, too."""
         self._given_up = True
 
     def status(self, process: ProcessType, index: int) -> ProcessStatus | None:
@@ -164,7 +164,7 @@ class _Watch:
             return self._known.get((process.type, index))
 
     def has_ended(self, process: ProcessType, index: int) -> bool:
-        """Whether it was started more than once, as far as anybody has asked."""
+        """Whether the process was started more than once, as of the last answer of the engine."""
         known = self._known.get((process.type, index))
         return known is not None and known.restarts > 0
 

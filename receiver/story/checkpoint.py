@@ -1,7 +1,7 @@
 """Named points of a deploy at which the fault tests kill it or hold it, by the worker's environment:
 `SHIPIT_DIE_AT=committed`, `SHIPIT_STOP_AT=committed`, `SHIPIT_STOP_AT=all`.
 
-Only root can set a unit's environment, so this is no way in for a pusher.
+Only root can set a unit's environment, so a pusher cannot use this.
 """
 
 from __future__ import annotations

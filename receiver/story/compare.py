@@ -20,7 +20,7 @@ LINK, MODULE = "120000", "160000"
 
 @dataclass(frozen=True)
 class Changes:
-    """Of one kind of thing, by name: `added` and `removed` with what they are, `changed` with what they were and are."""
+    """Changes of one kind of thing, by name: `added` and `removed` values, and `changed` (old, new) pairs."""
 
     added: Mapping[str, Any] = field(default_factory=dict)
     removed: Mapping[str, Any] = field(default_factory=dict)
@@ -36,7 +36,7 @@ class Changes:
 
 @dataclass(frozen=True)
 class Difference:
-    """Each part is None when it cannot be told any more; `why` says of these what is missing."""
+    """A part is None if it is not known any more; `why` says the reason for each of these."""
 
     origin: tuple[dict[str, str] | None, dict[str, str] | None]
     files: Changes | None
@@ -53,7 +53,7 @@ class Difference:
 
 
 def between(was: Mapping[str, V], now: Mapping[str, V]) -> Changes:
-    """What changed from one set of named values to another, in the order of the names."""
+    """The changes from one set of named values to another, in the order of the names."""
     return Changes(
         {name: now[name] for name in sorted(now.keys() - was.keys())},
         {name: was[name] for name in sorted(was.keys() - now.keys())},
@@ -62,7 +62,7 @@ def between(was: Mapping[str, V], now: Mapping[str, V]) -> Changes:
 
 
 def compare(ledger: Ledger, agent: Agent, old: Release, new: Release) -> Difference:
-    """From `old` to `new`."""
+    """The difference from `old` to `new`."""
     why: dict[str, str] = {}
     return Difference(
         (described(old.origin), described(new.origin)),
@@ -86,7 +86,7 @@ def commands(release: Release) -> dict[str, str]:
 
 
 def files(ledger: Ledger, old: Release, new: Release, why: dict[str, str]) -> Changes | None:
-    """The sizes in bytes of the files that differ; a change of the mode alone is one, too."""
+    """The sizes in bytes of the files that differ; a change of the mode alone counts, too."""
     if old.origin == new.origin:
         return Changes()
     found: list[Mapping[str, Any]] = []
@@ -104,13 +104,13 @@ def files(ledger: Ledger, old: Release, new: Release, why: dict[str, str]) -> Ch
     same = {path for path in was.keys() & now.keys() if was[path] == now[path]}
     sizes = [{path: entry.size for path, entry in tree.items() if path not in same} for tree in found]
     changes = between(*sizes)
-    # Of the same size, and other: `between` sees no change there.
+    # Files of the same size with other contents: `between` sees no change in these.
     equal = {path: (sizes[0][path], size) for path, size in sizes[1].items() if sizes[0].get(path) == size}
     return Changes(changes.added, changes.removed, dict(sorted({**changes.changed, **equal}.items())))
 
 
 def installed(ledger: Ledger, agent: Agent, old: Release, new: Release, why: dict[str, str]) -> Changes | None:
-    """The versions of what was installed, by kind and name."""
+    """The changed versions of what was installed, by kind and name."""
     if old.slug == new.slug:
         return Changes()
     found = []
@@ -138,7 +138,7 @@ def config(agent: Agent, old: Release, new: Release, why: dict[str, str]) -> Cha
 
 
 def lines(difference: Difference) -> Iterable[tuple[str, str, str]]:
-    """(part, sign, what) of each change, for people."""
+    """(part, sign, text) for each change, for people to read."""
     was, now = difference.origin
     if was != now:
         yield "origin", "~", f"{_origin(was)} → {_origin(now)}"

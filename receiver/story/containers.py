@@ -1,5 +1,5 @@
-"""podman, which builds and runs container images. shipit has Debian's installed with the first one that an administrator
-deploys, because most servers never need it."""
+"""podman, which builds and runs container images. shipit installs Debian's podman when an administrator deploys the
+first image, because most servers never need it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from receiver.system.run import find, run
 
 
 def missing() -> list[str]:
-    """What this server lacks to run container images."""
+    """Which programs this server lacks to run container images."""
     return [name for name in ("podman", "crun") if not find(name)]
 
 
 def refuse_without(settings: Settings, caller: Caller) -> None:
-    """Before anything is received: raises, with what an administrator types, unless podman is there or the caller's release
-    has it installed."""
+    """Before anything is received: raises Rejected, with the command for an administrator, unless podman is installed
+    or the caller is an administrator, whose release installs it."""
     if not (gone := missing()):
         return
     lacks = f"This server has no {' and no '.join(gone)}; container images are built and run by podman"
@@ -42,8 +42,8 @@ def refuse_without(settings: Settings, caller: Caller) -> None:
 
 
 def install(agent: Agent, output: Callable[[], AbstractContextManager[int]], say: Callable[[str], None]) -> bool:
-    """Have podman installed where it is not, with apt's words at `output`; False if it was there. Raises HostFault, with
-    what an administrator types, when it cannot be."""
+    """Install podman if it is missing, with apt's output at `output`; False if it was there. Raises HostFault, with the
+    command for an administrator, if that fails."""
     if not missing():
         return False
     say(f"Installing podman on the server (apt), once, for all container images: {', '.join(apt.PODMAN)}")
@@ -62,7 +62,7 @@ def install(agent: Agent, output: Callable[[], AbstractContextManager[int]], say
 
 
 def logins(layout: Layout, paths: AppPaths, text: str) -> dict[str, str]:
-    """As whom a build asks registries, {HOST: "USER:PASSWORD"}: of the app's logins, and of those for all, the ones whose
-    registry its text names. Docker Hub needs no name."""
+    """The registry logins that a build may use, {HOST: "USER:PASSWORD"}: of the app's logins and the server-wide ones,
+    those whose registry `text` names. Those for Docker Hub always, as images of it need no host name."""
     known = {**Logins.of_all(layout).all(), **Logins.of_app(paths).all()} if text else {}
     return {host: f"{who.user}:{who.password}" for host, who in known.items() if host == HUB or f"{host}/" in text}

@@ -1,4 +1,4 @@
-"""What a story acts on: the effects, bundled, made in the entry points and passed down."""
+"""The effects that a story acts through; entry points make them and pass them down."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from receiver.settings import Settings
 
 @dataclass(frozen=True)
 class AppContext:
-    """One app on this server, as a worker sees it while it holds the app's lock."""
+    """One app on this server, as its worker sees it while holding the app's lock."""
 
     layout: Layout
     settings: Settings

@@ -1,7 +1,7 @@
-"""How a release goes live. Every release does, whatever it came from: a push, a config change, a scale, a rollback.
+"""How a release goes live. Every release takes this way: a push, a config change, a scale, a rollback.
 
-Killed at any point, what is found is the old release serving, or the new one, whole: before `commit` nothing that
-serves was touched; `commit` is one rename; what follows it can be repeated (story/recover.py does).
+If the worker is killed at any point, either the old release serves or the new one does, whole: nothing that serves is
+touched before `commit`; `commit` is one rename; what follows can be repeated (story/recover.py does).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from receiver.system.address import moved
 def deploy(context: AppContext, release: Release) -> Release:
     """Make `release` the live release of its app, or change nothing that serves; the caller holds the app's lock.
 
-    Raises Failure with the reason after everything of the release but its record and log was taken away.
+    Raises Failure with the reason, after everything of the release except its record and log was removed.
     """
     with undone_on_failure(context, release):
         recover(context, release)
@@ -40,7 +40,7 @@ def deploy(context: AppContext, release: Release) -> Release:
             settle_in(context, release)
         with known_to_the_proxy(context):
             release = built(context, settle(context, release))
-        # A new slug is durable before the ledger names it; the disk works while the new processes come up.
+        # A new slug is durable before the ledger names it; it is synced while the new processes start.
         with disk.synced(context.paths.slugs) if release.builds else nullcontext():
             snapshot_config(context, release)
             beside = Beside(context, release)
@@ -55,14 +55,15 @@ def deploy(context: AppContext, release: Release) -> Release:
 
 
 def started(context: AppContext, release: Release, beside: Beside) -> Release:
-    """The release with all of its processes up and healthy; started again when it lacked only a place to write."""
+    """The release with all processes up and healthy. If it lacked only a place to write, it gets one and starts
+    again."""
     while True:
         try:
             with beside.watched():
                 run_release_command(context, release)
                 release = start(context, release)
                 if not release.builds and not beside.given:
-                    # Not before: the user waits for the start, and nothing is left to do while the processes load.
+                    # Only now, while the processes load: before, it would make the user wait longer.
                     settle_in(context, release)
                 wait_until_healthy(context, release)
                 return release
@@ -71,24 +72,24 @@ def started(context: AppContext, release: Release, beside: Beside) -> Release:
 
 
 def settle_in(context: AppContext, release: Release) -> None:
-    """What has to be before anything of the release prints or takes long."""
+    """What has to be done before anything of the release prints or takes long."""
     leave_session(context, release)
     hide_config(context, release)
 
 
 def leave_session(context: AppContext, release: Release) -> None:
-    """Have the worker, which is this process, moved into a unit of its own, so that no end of a session ends it."""
-    # It is all the same to a release if nobody ends that session.
+    """Have the worker (this process) moved into a unit of its own, so that the end of the login does not end it."""
+    # If that fails, the release can go on: it matters only if the session ends.
     with suppress(Failure):
         context.agent.adopt(release.app, release.number)
 
 
 def built(context: AppContext, release: Release) -> Release:
-    """The release with a slug of its own; one that runs another's comes back as it is."""
+    """The release with a slug of its own; a release that uses another one's slug comes back unchanged."""
     checkpoint.reach("opened")
     if not release.builds:
         return release
-    # What reads a commit is slow to import, and only this needs it.
+    # Importing what reads a commit is slow, and only this needs it.
     from receiver.story.build import build
 
     return build(context, release, origin_of(release))
@@ -96,7 +97,7 @@ def built(context: AppContext, release: Release) -> Release:
 
 @contextmanager
 def known_to_the_proxy(context: AppContext) -> Iterator[None]:
-    """Beside the first build of an app, give it its vhost: nginx's reload takes as long as all of the switch.
+    """During the first build of an app, make its vhost: nginx's reload takes as long as the whole switch.
 
     The vhost of an app without a live release is that of one web process. If this fails, `announce` tries again.
     """
@@ -118,7 +119,7 @@ def known_to_the_proxy(context: AppContext) -> Iterator[None]:
 
 @contextmanager
 def undone_on_failure(context: AppContext, release: Release) -> Iterator[None]:
-    """On any exception before the commit: stop and remove what was started and built, record why."""
+    """On any exception before the commit: stop and remove what was started and built, and record why."""
     try:
         yield
     except BaseException as error:
@@ -126,7 +127,7 @@ def undone_on_failure(context: AppContext, release: Release) -> Iterator[None]:
             raise
         reason = error.message if isinstance(error, Failure) else f"A bug in shipit ({type(error).__name__})."
         try:
-            # The connection may hold half an answer: whatever interrupted us may have come in the middle of a call.
+            # A new connection: the exception may have interrupted a call, which leaves half an answer on the old one.
             with Agent.connect(context.layout.agent_socket) as agent:
                 agent.cancel(release.app, release.number)
                 put_away(context, agent, release.number)
@@ -139,7 +140,7 @@ def undone_on_failure(context: AppContext, release: Release) -> Iterator[None]:
 
 
 def put_away(context: AppContext, agent: Agent, number: int) -> None:
-    """Remove what did not go live; but an environment that was just made is kept for the next try, one and no more.
+    """Remove a release that did not go live; but keep its new environment for the next try. Only one such is kept.
 
     Pruning takes it once a release is live (retire.py).
     """
@@ -148,7 +149,7 @@ def put_away(context: AppContext, agent: Agent, number: int) -> None:
         agent.put_aside(failed.app, number)
     else:
         agent.take_away(failed.app, number)
-    # What this one has links to was made for an earlier try, and stays for the next.
+    # The directories that this release has links to were made by an earlier try, and stay for the next, too.
     since = {n for n in context.ledger.built() if n > context.ledger.current_number()}
     if left := sorted(since - failed.needs - {number}):
         with suppress(Failure):
@@ -156,16 +157,16 @@ def put_away(context: AppContext, agent: Agent, number: int) -> None:
 
 
 def snapshot_config(context: AppContext, release: Release) -> None:
-    """Freeze the config vars of a release that was built; those of another were written when it was submitted."""
+    """Freeze the config vars of a release that was built; those of the others were written when they were submitted."""
     if release.builds:
         context.agent.snapshot_config(release.app, release.number, release.config_base, {}, [])
     checkpoint.reach("configured")
 
 
 def hide_config(context: AppContext, release: Release) -> None:
-    """Whatever a build, a release command or a crashing process prints of the config vars is not kept.
+    """Have values of config vars masked in what a build, a release command or a crashing process prints.
 
-    A release that is built will have those of its base; another's are written already.
+    A release that is built will have the config vars of its base; those of another release are written already.
     """
     number = release.config_base if release.builds else release.number
     context.say.hide(context.agent.read_config(release.app, number).values())
@@ -182,7 +183,7 @@ def start(context: AppContext, release: Release) -> Release:
         context.say.step(f"Starting {', '.join(f'{p.type}.{i}' for p, i in release.running())}{beside}")
         with context.say.timed("start"):
             context.agent.start(release.app, release.number)
-    # The processes load meanwhile.
+    # Meanwhile the processes load.
     context.ledger.keep_name(release)
     checkpoint.reach("started")
     return release
@@ -196,7 +197,7 @@ def commit(context: AppContext, release: Release) -> None:
 
 
 def announce(context: AppContext, release: Release) -> Release:
-    """After the commit: make the rest of the world follow, then tell. Repeatable; recover() does it after a crash."""
+    """After the commit: update proxy, boot units and branch, then tell. Repeatable: recover() does it after a crash."""
     if context.ledger.state().stopped and not context.keeps_stopped(release):
         context.ledger.change_state(lambda state: replace(state, stopped=False))
     if not context.keeps_stopped(release):
@@ -205,7 +206,7 @@ def announce(context: AppContext, release: Release) -> Release:
     if release.origin:
         source_of(context.paths, release.origin).follow(release)
     checkpoint.reach("announced")
-    # The clock may have been set back meanwhile.
+    # The clock may have been set back since `created`.
     took = max(0.0, time.time() - release.created)
     if not release.slug:
         context.say.step(f"{release.name} holds the config vars for the first push ({took:.1f} s)")

@@ -1,6 +1,6 @@
-"""Who answers to a name. A name has one app, and an app gets a name in two ways: an admin gives it (`domains:add`), or
-its shipit.yml asks for it. What shipit.yml asks for has to be approved once, is the app's from the switch to that
-release on, and is free again when a release without that line is live.
+"""Which app answers to which name. A name belongs to one app. An app gets a name in two ways: an admin gives it
+(`domains:add`), or its shipit.yml asks for it. What shipit.yml asks for has to be approved once. The name is the app's
+from the switch to that release on, and is free again when a release without that line is live.
 """
 
 from __future__ import annotations
@@ -37,16 +37,17 @@ def claiming(layout: Layout, app: AppName, wanted: Sequence[Domain], settings: S
 
 
 def owned(layout: Layout, app: AppName, settings: Settings) -> set[Domain]:
-    """The names that nobody else may have: those the app answers at, and its default name even while it does not."""
+    """The names that no other app may have: those the app answers at, and its default name even while it is not
+    used."""
     ledger = Ledger(layout.app(app))
     return {*vhost.domains(app, ledger.state(), ledger.current(), settings), default_domain(app, settings)}
 
 
 def keep_default_free(layout: Layout, app: AppName, settings: Settings) -> None:
-    """Raise Rejected when another app has been given the name that a new `app` would have by default."""
+    """Raise Rejected if another app has been given the default name of a new app `app`."""
     name = default_domain(app, settings)
     for other in apps(layout):
-        # An app whose ledger is damaged keeps nobody from making another.
+        # An app whose ledger is damaged must not keep others from being made.
         with suppress(Corrupt):
             if other != app and name in owned(layout, other, settings):
                 raise Rejected(
@@ -58,9 +59,9 @@ def keep_default_free(layout: Layout, app: AppName, settings: Settings) -> None:
 def approve(
     layout: Layout, ledger: Ledger, wanted: Sequence[Domain], settings: Settings, *, admin: bool = False
 ) -> tuple[Domain, ...]:
-    """Those names of shipit.yml that were not the app's to ask for until now. `admin`: an admin asks.
+    """The names in `wanted` (of shipit.yml) that the app was not allowed to ask for until now. `admin`: an admin asks.
 
-    Raises Rejected for one that nobody has approved, or that only `domains:add` can.
+    Raises Rejected for a name that nobody has approved, or that only `domains:add` can give.
     """
     state = ledger.state()
     known = {*state.domains, *state.approved, default_domain(ledger.app, settings)}
@@ -78,7 +79,7 @@ def approve(
 
 
 def special(layout: Layout, app: AppName, name: Domain, settings: Settings) -> str:
-    """Why a name is more than one of the app's own, so that an admin has to spell it out; "" for any other."""
+    """Why only `domains:add` can give the app this name; "" for a name that shipit.yml may ask for."""
     bare = name.removeprefix("*.")
     host = os.uname().nodename.lower()
     if covers(name, Domain(settings.domain)) or name == f"*.{settings.domain}":
@@ -97,7 +98,7 @@ def special(layout: Layout, app: AppName, name: Domain, settings: Settings) -> s
 
 
 def covers(pattern: str, name: str) -> bool:
-    """Whether `pattern`, a name or `*.` and a name, stands for all that `name` stands for."""
+    """Whether `pattern`, a name or `*.` and a name, matches everything that `name` matches."""
     return name == pattern or (pattern.startswith("*.") and name.endswith(pattern[1:]))
 
 
@@ -107,9 +108,10 @@ def approved(state: AppState, more: Sequence[Domain]) -> AppState:
 
 
 def settle(context: AppContext, release: Release) -> Release:
-    """See early, before anything is built or started, whether the release can have the names that it asks for.
+    """Check early, before anything is built or started, whether the release can have the names that it asks for.
 
-    A build is refused. One that runs what was live before must not fail for a name: it goes without.
+    A release that is built is refused. One that runs an earlier build must not fail for a name: it goes live without
+    it.
     """
     if not release.domains:
         return release
@@ -131,7 +133,7 @@ def settle(context: AppContext, release: Release) -> Release:
 
 @contextmanager
 def claimed(context: AppContext, release: Release) -> Iterator[None]:
-    """Around the switch: the names that it brings to the app are nobody else's, and nobody takes them meanwhile."""
+    """Around the switch: check that the new names of the release belong to no other app, and lock them meanwhile."""
     ledger, settings = context.ledger, context.settings
     state = ledger.state() if release.domains else None
     if state is None or {*release.domains} <= {*vhost.domains(ledger.app, state, ledger.current(), settings)}:

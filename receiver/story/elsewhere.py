@@ -1,5 +1,5 @@
-"""Names of apps that lead to another machine, by DNS. Only where that can be known: a machine with an address of the
-world's own, and no proxy before it, to which names lead on purpose."""
+"""Finds names of apps whose DNS leads to another machine. This is only known on a machine that has a public address and
+no proxy in front of it that names lead to on purpose."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from receiver.story.examine import Finding
 from receiver.system.address import is_own
 
 Address = IPv4Address | IPv6Address
-# An address of each family to which nothing is sent: only the way there is asked for.
+# An address of each family that no packet is sent to: they are only used to find the route.
 TOWARDS = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
 PATIENCE = 5.0  # seconds for all answers of DNS together
-MOST = 200  # names that are asked for: each takes a thread
+MOST = 200  # names that are looked up: each takes a thread
 
 
 def names_elsewhere(layout: Layout, settings: Settings) -> Iterator[Finding]:
-    """A finding for each name that leads to other machines only. One without an address is no mistake yet."""
+    """A finding for each name that leads only to other machines. A name without an address is not reported."""
     own = [one for family in TOWARDS if (one := own_address(family)) and one.is_global]
     if not own or settings.trusted_proxies:
         return
@@ -45,14 +45,14 @@ def names_elsewhere(layout: Layout, settings: Settings) -> Iterator[Finding]:
 
 
 def leads_elsewhere(addresses: Sequence[Address], own: Sequence[Address]) -> bool:
-    """Whether none of a name's addresses is this machine's. Of a family that this machine has no address of its own of,
-    it may be the one of a router before it."""
+    """Whether none of a name's addresses is this machine's. If this machine has no own address of a family, an address
+    of that family does not count: it may belong to a router in front of it."""
     known = {one.version for one in own}
     return bool(addresses) and all(one.version in known and not is_own(str(one)) for one in addresses)
 
 
 def own_address(family: socket.AddressFamily) -> Address | None:
-    """The address that packets to the world leave from."""
+    """The source address of packets to the internet."""
     with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
         probe.connect((TOWARDS[family], 9))
         return ip_address(probe.getsockname()[0])
@@ -60,7 +60,7 @@ def own_address(family: socket.AddressFamily) -> Address | None:
 
 
 def resolved(names: Sequence[str]) -> dict[str, list[Address]]:
-    """What DNS says of each name, of the first MOST, within PATIENCE; nothing of one that it does not know."""
+    """The addresses in DNS of the first MOST names, within PATIENCE; names that DNS does not know are left out."""
     found: dict[str, list[Address]] = {}
 
     def ask(name: str) -> None:
@@ -68,7 +68,7 @@ def resolved(names: Sequence[str]) -> dict[str, list[Address]]:
             entries = socket.getaddrinfo(name, 80, type=socket.SOCK_STREAM)
             found[name] = [ip_address(entry[4][0]) for entry in entries]
 
-    # Daemons: nobody waits for a name server that does not answer.
+    # Daemon threads: the process can end while a name server does not answer.
     asking = [threading.Thread(target=ask, args=(name,), daemon=True) for name in names[:MOST]]
     for thread in asking:
         thread.start()

@@ -1,4 +1,4 @@
-"""How a job in a cage ended, in words that name the limit it ran into."""
+"""How a sandboxed job ended, in words that name the limit it ran into."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ OUT_OF_TIME, SIGKILLED = 124, 137
 
 
 def told(code: int, timeout: int, settings: Settings) -> str:
-    """What follows "The build of v8 ..." when its exit code was not 0."""
+    """The words that follow "The build of v8 ..." if its exit code was not 0."""
     if code == OUT_OF_TIME:
         return f"took longer than {timeout} s and was stopped"
     if code == SIGKILLED and settings.build_memory:

@@ -1,7 +1,7 @@
-"""What `shipit doctor` looks at: every promise about a host that can be checked by looking.
+"""What `shipit doctor` checks: every promise about a host that can be checked by looking.
 
-`host_findings` needs root (it asks sshd and nginx); `app_findings` runs as `shipit`. Both only look; what mends is
-the agent's RECONCILE, and it is the same that runs at boot.
+`host_findings` needs root (it asks sshd and nginx); `app_findings` runs as `shipit`. Both only look; repairs are the
+agent's RECONCILE, which also runs at boot.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ from receiver.system.run import run
 SYSTEM_PYTHON = Path("/usr/bin/python3")
 MANY_PORTS = 1000
 
-LOADS = 10.0  # seconds in which a process that was started may not listen yet
+LOADS = 10.0  # seconds after its start in which a process may not listen yet
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at. `hint` is what to type when it is not well; `mends`: reconcile cures it; `dead`:
-    only building the live commit again does; `outdated`: only a start anew does, of nginx or the app."""
+    """One thing that was checked. `hint` is what to type if it is not well; `mends`: reconcile repairs it; `dead`:
+    only building the live commit again does; `outdated`: only a restart does, of nginx or the app."""
 
     subject: str
     what: str
@@ -62,7 +62,7 @@ class Finding:
 
 
 def host_findings(layout: Layout) -> Iterator[Finding]:
-    """Look at the installation itself."""
+    """Check the installation itself."""
     again = "Run the installer again: ./install.sh"
     settings, machine = load(layout.settings), engines.here(layout)
     yield Finding("host", f"installation at {PREFIX.resolve()}", PYTHON.exists() and _tools(), again)
@@ -119,7 +119,7 @@ def host_findings(layout: Layout) -> Iterator[Finding]:
 
 
 def _connections(layout: Layout, settings: Settings) -> Iterator[Finding]:
-    """How many requests an app may have open at once, and which app asks for more than this nginx has."""
+    """How many connections an app may have open at once; a finding for each app that asks for more than nginx has."""
     try:
         capacity = nginx.capacity(layout)
     except OSError:  # another finding says that nginx is not there
@@ -143,7 +143,7 @@ def _connections(layout: Layout, settings: Settings) -> Iterator[Finding]:
 
 
 def python_findings(layout: Layout) -> Iterator[Finding]:
-    """As root: does what shipit, and each live release, runs on exist still, and does the system look after it?"""
+    """As root: whether the Python of shipit and of each live release still exists, and gets the system's updates."""
     system = SYSTEM_PYTHON.resolve()
     mine = PYTHON.resolve()
     yield Finding(
@@ -164,7 +164,7 @@ def python_findings(layout: Layout) -> Iterator[Finding]:
 
 
 def app_findings(layout: Layout, app: AppName, agent: Agent) -> Iterator[Finding]:
-    """Look at one app: ledger, slug, processes, branch."""
+    """Check one app: ledger, slug, processes, branch."""
     ledger = Ledger(layout.app(app))
     try:
         state, current, releases = ledger.state(), ledger.current(), ledger.releases()
@@ -200,7 +200,7 @@ def app_findings(layout: Layout, app: AppName, agent: Agent) -> Iterator[Finding
     yield Finding(app, told, not ending, f"See why: shipit status {app}")
     yield from tls_findings(ledger, state, current, layout)
     if wanted and takes_requests(current):
-        # What has only just been started, by --fix perhaps, may need a moment.
+        # A process that has only just been started, perhaps by --fix, may need a moment.
         patience = max([0.0, *(p.since + LOADS for p in up)])
         while (silent := silence(ledger, current)) and time.time() < patience:
             time.sleep(0.1)
@@ -209,7 +209,7 @@ def app_findings(layout: Layout, app: AppName, agent: Agent) -> Iterator[Finding
         )
     yield from storage_findings(ledger, state, layout, agent)
     others = {p.release for p in found if p.release != current.runs_as and p.state.value == "running"}
-    # Its worker stops them when they have finished their requests.
+    # The release's worker stops them when they have finished their requests.
     draining = ledger.worker_lives(current.number)
     strays = sorted(f"v{n}" for n in others if not (draining and n < current.number) and not ledger.worker_lives(n))
     yield Finding(app, f"processes of other releases: {', '.join(strays) or 'none'}", not strays, mends=True)
@@ -223,7 +223,7 @@ def app_findings(layout: Layout, app: AppName, agent: Agent) -> Iterator[Finding
 
 
 def tls_findings(ledger: Ledger, state: AppState, current: Release, layout: Layout) -> Iterator[Finding]:
-    """Whether each name that shall be served by HTTPS is, and goes on to be."""
+    """Whether each name that should be served by HTTPS is, and whether its certificate is renewed."""
     settings, store, now = load(layout.settings), certificates.Certificates(ledger.paths), time.time()
     for name in domains(ledger.app, state, current, settings):
         try:
@@ -260,7 +260,7 @@ def storage_findings(ledger: Ledger, state: AppState, layout: Layout, agent: Age
 
 
 def mend(layout: Layout, app: AppName, agent: Agent) -> list[str]:
-    """Make the world of one app equal to its ledger; returns what was done. Leaves alone what a worker is making."""
+    """Make one app equal to its ledger; returns what was done. Leaves a release alone that a worker is making."""
     ledger = Ledger(layout.app(app))
     done = repair(ledger)
     agent.create_app(app)
@@ -316,12 +316,12 @@ def _name(uid: int) -> str:
 
 
 def _tools() -> bool:
-    """Whether the programs are there that builds need."""
+    """Whether the programs that builds need are installed."""
     return all((PREFIX / "bin" / tool).exists() for runtime in RUNTIMES for tool in runtime.tools)
 
 
 def _takes_files(path: Path) -> Finding:
-    """Whether anything new can be written there: space, inodes, and a file system that is not read-only."""
+    """Whether new files can be created there: it needs space, inodes and a file system that is not read-only."""
     found = os.statvfs(path)
     why = ""
     if found.f_flag & os.ST_RDONLY:

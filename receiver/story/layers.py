@@ -1,4 +1,4 @@
-"""Which layers of container images the server has of an app, so that nobody need send them again."""
+"""Which layers of an app's container images the server has already, so that they need not be sent again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from receiver.sources.image import POINTER
 
 
 def stored_layers(ledger: Ledger) -> frozenset[str]:
-    """By their digests unpacked: those of the images that were sent, and whose releases are still on the disk."""
+    """The digests of the unpacked layers of images that were sent, and whose releases are still on the disk."""
     found: set[str] = set()
     for number in ledger.built():
         with suppress(Failure, OSError, ValueError, AttributeError):

@@ -1,4 +1,5 @@
-"""What still runs on programs and libraries that the system has replaced, such as an OpenSSL with a hole. As root."""
+"""Finds processes that still use programs or libraries that the system has replaced (an OpenSSL with a hole). As
+root."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from receiver.root.client import Agent
 from receiver.story.examine import Finding
 from receiver.system.libraries import replaced
 
-SOME = 3  # names that are told
+SOME = 3  # how many names are printed
 
 
 def outdated_proxy(layout: Layout) -> Finding:
@@ -26,7 +27,7 @@ def outdated_proxy(layout: Layout) -> Finding:
 
 
 def outdated_apps(layout: Layout) -> Iterator[Finding]:
-    """The live release of each app. What runs in a container has the libraries of its image."""
+    """One for the live release of each app. A container has the libraries of its image, so it is left out."""
     with Agent.connect(layout.agent_socket) as agent:
         for app in apps(layout):
             with suppress(Failure):

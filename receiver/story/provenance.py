@@ -1,7 +1,7 @@
 """Where a release came from, as an in-toto Statement with SLSA's provenance (https://slsa.dev/spec/v1.0/provenance).
 
-All of it is in the ledger and the repository: the same release gives the same statement, byte for byte. It is signed by
-a key of the server's, which is made with the first signature.
+All of it comes from the ledger and the repository: the same release gives the same statement, byte for byte. The server
+signs it with a key of its own, which is made with the first signature.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from receiver.system.run import run
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"
 BUILD_TYPE = "urn:shipit:release:v1"
-# What a signature is for (ssh-keygen(1), -n): one of an artifact is none of a statement.
+# The namespace of a signature (ssh-keygen(1), -n): a signature of something else is not valid for a statement.
 NAMESPACE = "shipit-provenance"
 
 
@@ -60,7 +60,7 @@ def statement(release: Release, artifact: Export | None, parts: Iterable[Part], 
                     "startedOn": when(release.created),
                     **({"finishedOn": when(release.finished)} if release.finished else {}),
                 },
-                # Of every name, kind, mode and size in what was built (not of the contents).
+                # A digest of every name, kind, mode and size in the slug (not of the contents).
                 "byproducts": [{"name": "slug", "digest": {"shipitTree": release.digest}}] if release.digest else [],
             },
         },
@@ -68,18 +68,18 @@ def statement(release: Release, artifact: Export | None, parts: Iterable[Part], 
 
 
 def _source(origin: Origin, release: Release, host: str) -> dict[str, Any]:
-    """A commit of the app's repository; of what came as files, the one that they became."""
+    """A commit of the app's repository; for files that came another way, the commit that was made of them."""
     uri = f"git+ssh://{SHIPIT_USER}@{host}/{release.app}"
     return {"uri": uri, **({"digest": {"gitCommit": origin.id}} if origin.commit else {"name": origin.id})}
 
 
 def encoded(said: dict[str, Any]) -> bytes:
-    """As it is printed and signed."""
+    """The bytes that are printed and signed."""
     return (json.dumps(said, indent=2) + "\n").encode()
 
 
 def signature(layout: Layout, statement: bytes) -> str:
-    """By the server's own key, as ssh-keygen makes and verifies it."""
+    """Sign with the server's own key, as ssh-keygen makes and verifies it."""
     import tempfile
 
     key = _key(layout)
@@ -91,7 +91,7 @@ def signature(layout: Layout, statement: bytes) -> str:
 
 
 def signer(layout: Layout, host: str) -> str:
-    """The server as a line of allowed signers (ssh-keygen(1))."""
+    """The server's public key as a line of allowed signers (ssh-keygen(1))."""
     public = _key(layout).with_suffix(".pub").read_text().split()
     if len(public) < 2:
         raise HostFault("The public half of the server's provenance key is damaged.")
@@ -99,7 +99,7 @@ def signer(layout: Layout, host: str) -> str:
 
 
 def _key(layout: Layout) -> Path:
-    """The key's file; made when it is not there. Two that make it at once have the same afterwards."""
+    """The key's file; made if it is missing. Two processes that make it at once end up with the same key."""
     path = layout.provenance_key
     with disk.locked(path.with_suffix(".lock"), wait=True):
         if not path.exists():

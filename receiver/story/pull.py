@@ -1,7 +1,7 @@
-"""Following another repository: look whether the ref has moved, fetch it, and make a release of it as of a push.
+"""Following another repository: see whether the ref has moved, fetch it, and make a release of it as of a push.
 
-What was tried once is not tried again by itself, whether it went live or not: only when the ref moves, or somebody asks.
-What could not be reached is asked for again each time, and told once.
+A commit is tried once, whether it went live or not: again only when the ref moves, or when a user asks. A repository
+that cannot be reached is asked each time; people are told of that once.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ REASON_MAX = 500
 
 
 class Pull:
-    """Looks at what an app follows. `asked`: somebody waits for it, so what was tried before is tried again.
+    """Looks at the repository that an app follows. `asked`: a user waits for it, so a commit is tried again.
 
-    `told`: the last look failed for a reason that was told before.
+    `told`: the last look failed for a reason that people were told of already.
     """
 
     def __init__(self, layout: Layout, ledger: Ledger, settings: Settings, caller: Caller, *, asked: bool) -> None:
@@ -44,10 +44,10 @@ class Pull:
         self._place = Place(ledger.paths)
 
     def look(self, *, waits: bool = False) -> int:
-        """Make a release if there is anything new; returns the exit code of its verdict, 0 if there is nothing.
+        """Make a release if there is a new commit; returns the exit code of its verdict, 0 if there is nothing new.
 
-        `waits`: when somebody else looks, look again afterwards, for what has come since; one waits so for all.
-        Raises Unreached, and Rejected for what is not taken; the ledger is as it was then. Raises Busy.
+        `waits`: if another process is looking, look again when it is done, for what has come since; one process waits
+        for all. Raises Unreached, Rejected if the commit is refused (the ledger is as it was), and Busy.
         """
         if self._place.read() is None:
             app = self.ledger.app
@@ -77,7 +77,7 @@ class Pull:
             tell(f"{seen.ref} of {follow.url} is at {seen.oid[:8]}, which is live.")
             return 0
         try:
-            # Of a tag it is known which commit it is when it is here.
+            # Which commit a tag points to is known only after it is fetched.
             if not seen.ref.startswith("refs/tags/") and not self._may(follow, seen, seen.oid):
                 return 0
             return self._bring(follow, seen)
@@ -93,7 +93,7 @@ class Pull:
     def _bring(self, follow: Follow, seen: remote.Seen) -> int:
         tell(f"Fetching {seen.ref} of {follow.url}")
         app, source = self.ledger.app, PullSource(self.ledger.paths)
-        # Before it is the app's turn: who sends slowly keeps nobody waiting.
+        # Fetch before taking the app's turn: a slow server must not keep other changes waiting.
         with remote.fetched(self._place, follow, seen, self.settings.max_push * 2**20) as (git, oid):
             if follow.signed:
                 tell(f"{oid[:8]} is signed by {remote.check_signature(self._place, git, seen, oid)}")
@@ -101,7 +101,7 @@ class Pull:
                 return 0
             last = Oid(follow.commit)
             if last and last != oid and not self.ledger.state().allow_force_push:
-                # What is not kept here any more is there, if they have it.
+                # Even if the last commit is not kept here any more, the fetched history has it if it goes on from it.
                 goes_on = git.commit_of(last) is not None and git.is_ancestor(last, oid)
                 self._refuse_rewritten(follow, seen, last, oid, goes_on=goes_on)
             how = f"Meant so, once before it: shipit ps:scale {app} web=0 --force"
@@ -117,10 +117,10 @@ class Pull:
         return code
 
     def _may(self, follow: Follow, seen: remote.Seen, commit: Oid) -> bool:
-        """Whether what has to speak well of the commit does; False while it says nothing, and nobody asked.
+        """Whether the check of --wait-for has passed; False while it has no answer and no user asked.
 
-        Raises Rejected when it says that it is not well, or has said nothing for too long; Busy when somebody asked, and it
-        says nothing yet.
+        Raises Rejected if the check failed or has had no answer for too long; Busy if a user asked and there is no
+        answer yet.
         """
         if not follow.wait_for:
             return True
@@ -151,14 +151,14 @@ class Pull:
         raise Busy(f"Nobody has said yet whether {commit[:8]} of {seen.ref} goes well: {why}.", hint=then)
 
     def _serves(self, follow: Follow, seen: remote.Seen) -> bool:
-        """Whether just this was taken before, and is live."""
+        """Whether exactly this was taken before, and is live."""
         current = self.ledger.current()
         origin = current.origin if current else None
         mine = origin is not None and origin.kind == PullSource.kind and origin.id == follow.commit
         return mine and not follow.refused and (seen.ref, str(seen.oid)) == (follow.name, follow.seen)
 
     def _refuse_rewritten(self, follow: Follow, seen: remote.Seen, last: Oid, new: Oid, *, goes_on: bool) -> None:
-        """A branch goes on from where it was, and a tag stays where it is; a newer tag may be of another branch."""
+        """Refuse a branch that does not go on from its last commit, or a moved tag; a newer tag may be anywhere."""
         hint = f"Allow it: shipit git:set {self.ledger.app} force-push on    Then: shipit git:sync {self.ledger.app}"
         if seen.ref.startswith("refs/tags/") and seen.ref == follow.name:
             raise Rejected(f"{seen.ref} of {follow.url} was moved from {last[:8]} to {new[:8]}.", hint=hint)
@@ -170,7 +170,7 @@ class Pull:
             )
 
     def _refused(self, seen: remote.Seen, reason: str) -> None:
-        """What was seen is not taken, and is not tried again before it changes."""
+        """What was seen is refused, and is not tried again before it changes."""
         self._save(lambda now: replace(now, name=seen.ref, seen=str(seen.oid), refused=reason[:REASON_MAX]))
         verdict.unreached(self.ledger, reason)
 
@@ -183,5 +183,5 @@ class Pull:
             verdict.unreached(self.ledger, reason)
 
     def _save(self, change: Callable[[Follow], Follow]) -> None:
-        """Of what is kept by now: somebody may have changed meanwhile what is followed, or ended it."""
+        """Change what is kept by now: a user may meanwhile have changed what is followed, or ended it."""
         self._place.change(change)

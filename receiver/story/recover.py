@@ -8,7 +8,7 @@ from receiver.story.context import AppContext
 
 
 def recover(context: AppContext, release: Release) -> None:
-    """Make the ledger and the host whole again; `release` is the one that is about to be made."""
+    """Make the ledger and the host consistent again; `release` is the one that is about to be made."""
     current = context.ledger.current_number()
     settled = release.number - 1
     for left in context.ledger.unfinished():

@@ -1,4 +1,4 @@
-"""The Procfile's `release:` line: once, in the new slug with the new config, before anything starts."""
+"""The Procfile's `release:` line: runs once, in the new slug with the new config, before any process starts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from receiver.story.context import AppContext
 
 
 def run_release_command(context: AppContext, release: Release) -> None:
-    """Run it for a release that was built; raises BuildFailed, with the warning that it may have done half."""
+    """Run it for a release that was built; raises BuildFailed, which warns that the command may have done half."""
     if release.release_command and release.change in (Change.DEPLOY, Change.REBUILD):
         context.say.step(f"Release command: {release.release_command}")
         with context.say.timed("release command"), context.say.output() as output:

@@ -1,4 +1,5 @@
-"""After the switch: prune, let the old release finish what it has, stop it or keep it warm. Failures here only warn."""
+"""After the switch: prune, let the old release finish its requests, stop it or keep it warm. Failures here only
+warn."""
 
 from __future__ import annotations
 
@@ -16,19 +17,19 @@ from receiver.story import checkpoint, verdict
 from receiver.story.context import AppContext
 from receiver.system import disk
 
-# A release is kept warm while so much of the machine's memory is free.
+# A release is kept warm only while at least this part of the machine's memory is free.
 FREE_MEMORY = 0.25
-# Releases that every prune looks at; older ones have a slug, or lost all that could be pruned long ago.
+# How many of the newest releases every prune looks at; older ones have a slug, or were pruned long ago.
 RECENT = 200
 
 
 def retire(context: AppContext, release: Release) -> None:
-    """Let every other release's processes finish their requests, then stop them; the last one's may be kept warm.
+    """Let every older release's processes finish their requests, then stop them; the previous one's may be kept warm.
 
-    Needs no lock, so the next push does not wait for a slow request of the last: it touches no release but older ones,
-    and nobody goes on with those. A rollback makes a new one, or takes over what is kept warm, which is left alone here
-    from the moment on that it can be found. A worker or agent killed here leaves processes, or their definitions, that
-    the next release's retiring, or reconcile, removes.
+    Needs no lock, so the next push does not wait for a slow request: this touches only older releases, which no other
+    worker changes. A rollback makes a new release, or takes over a warm one, which is left alone here as soon as a
+    rollback can find it. If the worker or the agent is killed here, processes or units stay behind; the next release's
+    retiring, or reconcile, removes them.
     """
     try:
         others = context.agent.remainders(release.app) - {release.runs_as}
@@ -46,9 +47,9 @@ def retire(context: AppContext, release: Release) -> None:
 
 
 def come_to_rest(context: AppContext, release: Release) -> None:
-    """When the connections to the old release are gone, spare nginx the work that the switch needed (ledger/pool.py).
+    """When the old release has no connections left, undo what the switch needed of nginx (ledger/pool.py).
 
-    Whoever makes a change meanwhile takes over from here; without this, requests cost nginx a little more.
+    If another change begins meanwhile, its worker does this; until it is done, requests cost nginx a little more.
     """
     time.sleep(pool.CLEAN)
     with suppress(Failure, OSError), disk.locked(context.paths.app_lock, wait=False):
@@ -57,13 +58,13 @@ def come_to_rest(context: AppContext, release: Release) -> None:
 
 
 def memory_is_free(told: Path = Path("/proc/meminfo")) -> bool:
-    """Whether the machine has memory for what is kept only for the case of a rollback (proc(5), MemAvailable)."""
+    """Whether the machine has enough free memory to keep a release warm for a rollback (proc(5), MemAvailable)."""
     known = dict(line.split()[:2] for line in told.read_text().splitlines())
     return int(known["MemAvailable:"]) >= FREE_MEMORY * int(known["MemTotal:"])
 
 
 def sockets(context: AppContext, numbers: Sequence[int]) -> list[Path]:
-    """Where the processes of these releases take requests."""
+    """The sockets on which the processes of these releases take requests."""
     return [
         context.paths.release(number).socket(process.type, index)
         for number in numbers
@@ -78,17 +79,18 @@ def longest_drain(context: AppContext, numbers: Sequence[int]) -> int:
 
 
 def prune(context: AppContext) -> None:
-    """Remove slugs, config and commits of releases that nothing points at; their records and logs stay.
+    """Remove slugs, config and commits of releases that nothing needs any more; their records and logs stay.
 
-    One that still finishes its requests, and may yet read its files, has its turn at a later prune: many pushes are
-    made within one drain.
+    A release that still finishes its requests may read its files, so a later prune takes it: many pushes may come
+    within one drain.
     """
     numbers = context.ledger.numbers()
-    # What a prune left behind is looked for now and then in all of a long history, and always in what is new.
+    # Every 50th prune looks at the whole history, for what an interrupted prune left behind; the others only at the
+    # newest.
     recent = numbers if numbers and numbers[-1] % 50 == 0 else {*numbers[-RECENT:], *context.ledger.built()}
     stored = [number for number in sorted(recent, reverse=True) if is_stored(context, number)]
     try:
-        # After that list, so that a release which is opened in between is on neither.
+        # Read after the list of numbers: a release that is opened in between is in neither.
         kept = context.ledger.kept()
         gone = [number for number in stored if number not in kept]
         if gone:
@@ -106,12 +108,12 @@ def prune(context: AppContext) -> None:
 
 
 def in_use(context: AppContext) -> set[int]:
-    """The releases of which anything runs, and those whose files it has."""
+    """The releases that have running processes, and those whose files these use."""
     running = context.agent.in_use(context.ledger.app)
     return running.union(*(context.ledger.release(number).runs_from for number in running))
 
 
 def is_stored(context: AppContext, number: int) -> bool:
-    """Whether anything of the release is left to prune: its sockets link goes last, so a cut-short prune goes on."""
+    """Whether anything is left to prune: the sockets link goes last, so an interrupted prune is continued."""
     paths = context.paths.release(number)
     return paths.sockets_link.is_symlink() and paths.record.exists()

@@ -1,6 +1,6 @@
-"""What the build of a release need not make again: directories that an earlier one has made.
+"""Which directories a build can take from an earlier release instead of making them again.
 
-Each release's build.json says what its build made, by which keys, and in whose slug that lies.
+Each release's build.json says what its build made, with which keys, and in whose slug that lies.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from receiver.story.inherit import may_inherit
 
 @dataclass(frozen=True)
 class Reused:
-    """For one directory of a build: `link` is the release in whose slug an equal one lies, `seed` the one whose may be
-    copied (0: none), and `requires` what that one was made of, if nothing else has put anything into it."""
+    """What to do for one directory of a build. `link`: the release in whose slug an equal one lies; `seed`: the release
+    whose directory may be copied and completed (0: none). `requires`: what that one was made of, if only the installer
+    has written into it."""
 
     made: Made
     link: int = 0
@@ -33,7 +34,7 @@ class Reused:
 
 
 def find(context: AppContext, release: Release, plan: BuildPlan) -> list[Reused]:
-    """For each directory that the plan makes, the best that the releases before this one have."""
+    """For each directory that the plan makes, the best match in earlier releases."""
     if release.fresh or not any(made.key for made in plan.made):
         return [Reused(made) for made in plan.made]
     earlier = list(_builds(context, release))
@@ -41,19 +42,19 @@ def find(context: AppContext, release: Release, plan: BuildPlan) -> list[Reused]
 
 
 def requires(plan: BuildPlan) -> list[str]:
-    """All that the plan asks to be installed, in whichever directory."""
+    """Every package that the plan asks for, in all its directories."""
     return [f"{made.name}: {line}" for made in plan.made for line in made.requires]
 
 
 def shares(found: Sequence[Reused]) -> tuple[int, ...]:
-    """The releases whose files a slug links to; they stay on disk with it."""
+    """The releases that a slug links to; their files stay on disk as long as it does."""
     return tuple(sorted({reused.link for reused in found} - {0}))
 
 
 def encoded(
     context: AppContext, release: Release, plan: BuildPlan, found: Sequence[Reused], manifest: Manifest
 ) -> bytes:
-    """build.json of a release: what the builder does, and what later builds ask of it."""
+    """build.json of a release: what the builder does, and what later builds need to know of it."""
 
     def place(owner: int, made: Made) -> str:
         return str(context.paths.release(owner).slug / made.name) if owner else ""
@@ -98,7 +99,7 @@ def _best(context: AppContext, made: Made, steps: Sequence[Step], earlier: Seque
     argvs = [list(step.argv) for step in steps]
     for _, build in earlier:
         same = _of(build, made)
-        # What runs behind it may write into it; what has run there before has shown whether it does (builder.py).
+        # Build commands may write into a linked directory; the same commands have shown whether they do (builder.py).
         known = not made.copier or not argvs or [step["argv"] for step in build["following"]] == argvs
         if made.key and same and same["key"] == made.key and known and context.paths.release(same["in"]).slug.is_dir():
             return Reused(made, link=same["in"])
@@ -115,8 +116,8 @@ def _of(build: dict[str, Any], made: Made) -> dict[str, Any]:
 
 
 def _builds(context: AppContext, release: Release) -> Iterator[Build]:
-    """The builds whose slug is whole and still on disk, newest first; those of older versions of shipit told less."""
-    # Only what is built still has a slug: the rest of a long history need not be read.
+    """The builds whose slug is complete and still on disk, newest first; build.json of an older shipit says less."""
+    # Only releases in built() have a slug: the rest of a long history need not be read.
     for number in sorted({*context.ledger.built()} - {release.number}, reverse=True):
         with suppress(NotFound, Corrupt, OSError, ValueError, KeyError):
             if context.ledger.release(number).digest:

@@ -12,12 +12,12 @@ from receiver.proxy.endpoint import still_holds
 from receiver.root.client import Agent
 from receiver.sources.all import source_of
 
-# Commits that a rollback names; who wants all has git log.
+# How many commits a rollback lists; git log has all.
 MOST = 10
 
 
 def target_of(ledger: Ledger, number: int | None) -> Release:
-    """The release to return to, whole and once live; raises Rejected or NotFound before anything is touched."""
+    """The release to return to; it was live, and its files are there. Raises Rejected or NotFound; changes nothing."""
     current = ledger.current_number()
     if number is None:
         target = ledger.previous_good()
@@ -46,15 +46,15 @@ def target_of(ledger: Ledger, number: int | None) -> Release:
 
 
 def warm(agent: Agent, current: Release, target: Release, formation: object) -> int:
-    """The processes of `target` that were kept warm and are just those that a rollback to it would start: the release
-    that they were started as, 0 if there are none."""
+    """The release whose warm processes a rollback to `target` can take over, by the number they were started under; 0
+    if there are none that match what the rollback would start."""
     if not current.warm or target.runs_as == current.runs_as or target.formation != formation:
         return 0
     return target.runs_as if target.runs_as in agent.warm(target.app) else 0
 
 
 def changes(ledger: Ledger, current: Release, target: Release, config: list[str]) -> list[str]:
-    """What going from `current` to `target` changed, as lines to print: the commits, and what `config` says."""
+    """The changes from `current` to `target`, as lines to print: the commits, and the lines of `config`."""
     lines: list[str] = []
     now, then = current.origin, target.origin
     if now and then and now.id != then.id:

@@ -1,4 +1,4 @@
-"""A run by the clock did not end with 0: tell it. systemd starts this (templates/systemd/shipit-run-failed@.service)."""
+"""Reports a scheduled run that did not end with 0. systemd starts it (templates/systemd/shipit-run-failed@.service)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from receiver.story import verdict
 
 
 def main(which: str) -> None:
-    """`which` is `blog:nightly:v7`, as the unit's name has it."""
+    """`which` is `blog:nightly:v7`, from the unit's name."""
     app, process, release = which.split(":")
     layout, kind, number = Layout(), names.type_name(process), names.release_number(release)
     ledger = open_app(layout, names.app_name(app))
@@ -23,7 +23,7 @@ def main(which: str) -> None:
 
 
 def told(said: Mapping[str, str]) -> str:
-    """How it ended, by what systemd.exec(5) says of it."""
+    """How the run ended, from the variables that systemd sets (systemd.exec(5))."""
     result, status = said.get("MONITOR_SERVICE_RESULT", ""), said.get("MONITOR_EXIT_STATUS", "")
     if result == "timeout":
         return "it took longer than its schedule allows"

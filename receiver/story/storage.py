@@ -1,6 +1,7 @@
-"""Looks how large an app's data is, keeps that for whoever does not want to wait for it, and tells when little room is left.
+"""Measures an app's data, keeps the result for callers that cannot wait for it, and tells when the quota is nearly
+used.
 
-Where an app has a quota, that is done after each release, every hour where the machine has timers
+Apps that have a quota are measured after each release, every hour where the machine has timers
 (templates/systemd/shipit-storage.timer), and by `storage:list`, `storage:quota` and `doctor`.
 """
 
@@ -24,7 +25,7 @@ from receiver.system import disk
 
 
 def last(ledger: Ledger) -> Measured | None:
-    """What the last look found."""
+    """The result of the last measurement."""
     try:
         return decode(Measured, ledger.paths.measured.read_bytes(), ledger.paths.measured.name)
     except (FileNotFoundError, Failure):
@@ -32,15 +33,16 @@ def last(ledger: Ledger) -> Measured | None:
 
 
 def measure(ledger: Ledger, agent: Agent, most: int) -> Measured:
-    """Look, and keep what was found; raises HostFault. `most`: the app's quota in MiB. Many files take a while."""
+    """Measure, and keep the result; `most` is the app's quota in MiB. Slow if there are many files; raises
+    HostFault."""
     used = agent.measure(ledger.app)
     with _note(ledger) as before:
-        # What has shrunk is told again when it has grown again.
+        # If the data has shrunk, people are told again when it grows again.
         return _keep(ledger, used, min(before, quota.level(used, most), key=lambda level: level.rank))
 
 
 def look(ledger: Ledger, agent: Agent, known: Settings) -> None:
-    """Look, and tell whoever wants to know when it has come nearer to its quota than was told."""
+    """Measure, and send an event if the data has reached a higher level than people were told of."""
     most = quota.of(ledger.state(), known)
     if not most:
         return
@@ -53,7 +55,7 @@ def look(ledger: Ledger, agent: Agent, known: Settings) -> None:
 
 
 def warning(ledger: Ledger, known: Settings) -> str:
-    """What a push says, by the last look; "" while there is room."""
+    """The warning that a push prints, from the last measurement; "" while there is room."""
     most = quota.of(ledger.state(), known)
     found = last(ledger) if most else None
     if found is None or quota.level(found.used, most) is Level.WELL:
@@ -63,11 +65,11 @@ def warning(ledger: Ledger, known: Settings) -> str:
 
 
 def main() -> int:
-    """Look at every app that has a quota, for the timer."""
+    """Measure every app that has a quota, for the timer."""
     layout = Layout()
     for app in apps(layout):
-        # One that is damaged, cannot be measured, or ends meanwhile, keeps nobody from looking at the others; doctor tells
-        # of it.
+        # An app that is damaged, that cannot be measured or that is destroyed meanwhile must not keep the others from
+        # being measured; doctor reports it.
         with suppress(Failure, OSError):
             ledger, known = Ledger(layout.app(app)), settings.load(layout.settings)
             if quota.of(ledger.state(), known):
@@ -78,7 +80,7 @@ def main() -> int:
 
 @contextmanager
 def _note(ledger: Ledger) -> Iterator[Level]:
-    """Up to where people know of it, while nobody else changes that: of two who look at once, one tells."""
+    """The level that people have been told of, under a lock: of two measurements at once, only one tells."""
     with disk.locked(ledger.paths.measured_lock, wait=True):
         before = last(ledger)
         yield before.told if before else Level.WELL

@@ -1,4 +1,4 @@
-"""Having a release made: open it, start its worker, follow it to its end. For every command but a push."""
+"""Has a release made: opens it, starts its worker, follows it to its end. For every command except a push."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from receiver.story import verdict, worker
 
 
 def scaled(formation: Sequence[tuple[TypeName, int]], wish: Mapping[TypeName, int]) -> Any:
-    """A formation with the wished counts in place of its own; types it does not have are left out."""
+    """A formation with the given counts; process types that it does not have are left out of it."""
     return tuple((kind, wish.get(kind, count)) for kind, count in formation)
 
 
 class Submission:
-    """The app is ours (queue lock held) until the block ends: open one release and see it through.
+    """Holds the app's queue lock until the block ends: open one release and see it through.
 
-    `agent` may be asked until the release is submitted; then the worker has it.
+    `agent` may be used until the release is submitted; then it is the worker's.
     """
 
     def __init__(self, layout: Layout, ledger: Ledger, by: Caller) -> None:
         self.layout, self.ledger, self.by = layout, ledger, by
-        # It starts while we still decide what to ask for.
+        # The agent starts up while we still decide what to ask for.
         self.agent = Agent.connect(layout.agent_socket)
 
     def __enter__(self) -> Submission:
@@ -47,7 +47,7 @@ class Submission:
         return self
 
     def _wait(self, line: str) -> None:
-        # Of many who wait, each would keep an agent.
+        # Close it while waiting: each of many waiting commands would keep an agent busy.
         self.agent.close()
         tell(line)
 
@@ -73,7 +73,6 @@ class Submission:
         **values: Any,
     ) -> int:
         """Open the release, start its worker and relay its log to the end; returns the exit code of its verdict.
-
         `base`: the release whose carried fields it takes over (records.py); `values` are its own. The config vars of a
         release that is not built are written here, with `change`, and go to the agent and nowhere else.
         """

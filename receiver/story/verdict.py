@@ -1,7 +1,7 @@
-"""How a release ends: the only place where its verdict is written down, and where others learn of it.
+"""How a release ends: the only place where its verdict is written down, and where events are sent.
 
-The verdict comes first and is durable. Then the capabilities that asked for the event are told, in a process of its
-own: one that fails, hangs or crashes changes nothing for the release, or for whoever waits for it.
+The verdict comes first and is durable. Then the capabilities that asked for the event are called, in a process of their
+own: if one fails, hangs or crashes, that changes nothing for the release, or for anybody who waits for it.
 """
 
 from __future__ import annotations
@@ -22,59 +22,60 @@ from receiver.root.client import Agent
 from receiver.system.audit import Audit
 from receiver.system.detach import detach
 
-# Seconds for all capabilities together to do what one event asks of them.
+# Seconds that all capabilities together may take for one event.
 LIMIT = 120
 
 
 def opened(ledger: Ledger, release: Release) -> None:
-    """It has its number, and somebody works on it."""
+    """The release has its number, and a worker makes it."""
     tell(Event(What.OPENED, release, ledger))
 
 
 def live(ledger: Ledger, release: Release) -> Release:
-    """It serves: `current` says so already."""
+    """The release serves: the link `current` leads to it already."""
     return _ended(ledger, release, Status.LIVE, What.LIVE)
 
 
 def failed(ledger: Ledger, release: Release, reason: str) -> Release:
-    """It was not made live; nothing of it is left but record and log, and its slug for the next try (deploy.put_away)."""
+    """The release was not made live. Its record and log stay, and its slug for the next try (deploy.put_away)."""
     return _ended(ledger, release, Status.FAILED, What.FAILED, reason)
 
 
 def cancelled(ledger: Ledger, release: Release, reason: str) -> Release:
-    """Somebody wanted it not to be made live."""
+    """The release was not made live because a user or the system asked its worker to stop."""
     return _ended(ledger, release, Status.CANCELLED, What.CANCELLED, reason)
 
 
 def retired(ledger: Ledger, number: int) -> None:
-    """A newer release replaced it, and its processes were told to end."""
+    """A newer release replaced this one, and its processes were told to end."""
     if _hearers(What.RETIRED):
         tell(Event(What.RETIRED, ledger.release(number), ledger))
 
 
 def crashed(ledger: Ledger, number: int, process: TypeName, index: int, *, apart: bool = False) -> None:
-    """A process of it ends again and again. For whoever notices: aftercare, and doctor, which at boot is a service whose
-    end would end who tells, and which has no network: `apart` of it."""
+    """A process of the release ends again and again. Called by aftercare and by doctor. `apart` is for doctor at boot:
+    it is a service there without network, and its end would end the process that tells."""
     if _hearers(What.CRASHED):
         tell(Event(What.CRASHED, ledger.release(number), ledger, process, index), apart=apart)
 
 
 def unreached(ledger: Ledger, reason: str) -> None:
-    """What the app follows cannot be reached, or is not taken, and this is the first time. For story/pull.py."""
+    """The repository that the app follows cannot be reached, or is refused, for the first time. For story/pull.py."""
     release = ledger.current()
     if release is not None and _hearers(What.UNREACHED):
         tell(Event(What.UNREACHED, release, ledger, reason=reason))
 
 
 def run_failed(ledger: Ledger, number: int, process: TypeName, how: str) -> None:
-    """A run by the clock did not end with 0. For a process that has nothing else to do: it waits for the capabilities."""
+    """A scheduled run did not end with 0. Waits for the capabilities: only for a process that has nothing else to
+    do."""
     if hearers := _hearers(What.RUN_FAILED):
         tell_each(hearers, Event(What.RUN_FAILED, ledger.release(number), ledger, process, 1, how))
 
 
 def certificates(ledger: Ledger) -> None:
-    """Tell of names of the app's without a certificate, or with one that ends soon, as far as nobody knows. For a process
-    that has nothing else to do: it waits for the capabilities."""
+    """Send events for the app's names that have no certificate, or one that ends soon, as far as nobody was told
+    before. Waits for the capabilities: only for a process that has nothing else to do."""
     release, hearers = ledger.current(), _hearers(What.CERTIFICATE)
     if release is not None and hearers:
         for reason in tls.news(ledger):
@@ -82,7 +83,8 @@ def certificates(ledger: Ledger) -> None:
 
 
 def storage(ledger: Ledger, reason: str) -> None:
-    """Its data takes most of what it may, or more. For a process that has nothing else to do: it waits for the capabilities."""
+    """The app's data nears its quota, or exceeds it. Waits for the capabilities: only for a process that has nothing
+    else to do."""
     release, hearers = ledger.current(), _hearers(What.STORAGE)
     if release is not None and hearers:
         tell_each(hearers, Event(What.STORAGE, release, ledger, reason=reason))
@@ -99,9 +101,9 @@ def _hearers(what: What) -> list[Capability]:
 
 
 def tell(event: Event, *, apart: bool = False) -> None:
-    """Tell the event, in a process of its own, to every capability that wants it; returns at once."""
+    """Pass the event, in a new process, to every capability that wants it; returns at once."""
     if hearers := _hearers(event.what):
-        # A machine that can start no process has told its worker so already.
+        # If the machine can start no process, the worker has failed with that message already.
         with suppress(OSError):
             aside(lambda: tell_each(hearers, event), event if apart else None)
 
@@ -110,18 +112,18 @@ def tell_each(hearers: Sequence[Capability], event: Event) -> None:
     for capability in hearers:
         try:
             capability.on(event)
-        except Exception as error:  # noqa: BLE001 - the next one is told all the same; an administrator finds it
+        except Exception as error:  # noqa: BLE001 - the next capability is called all the same; the journal has it
             Audit(capability.key).bug(error)
     if event.what is What.LIVE and event.ledger.paths.tls.is_dir():
-        # What it brought of names has been asked for by now.
+        # A release may bring new domains; the certificates for these have been asked for by now.
         certificates(event.ledger)
 
 
 def aside(work: Callable[[], None], apart: Event | None = None) -> None:
-    """Do it in a fork that has none of our descriptors, so that nobody waits for it, and that LIMIT ends.
+    """Do the work in a fork without our descriptors, so that nobody waits for it; the fork is killed after LIMIT.
 
-    `apart`: in a unit of its own, as the worker of this event's release. This returns when the fork is in there: the end of
-    our own unit, which may be next, would end it anywhere else.
+    `apart`: in a unit of its own, the one of this event's worker. Then this returns only when the fork is in that unit:
+    in ours it would be killed when our own service ends, which may happen next.
     """
     moved, moves = os.pipe() if apart else (-1, -1)
     if os.fork():

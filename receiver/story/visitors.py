@@ -1,4 +1,4 @@
-"""Refuses a change that would leave an app without a web process, unless whoever makes it says that this is meant."""
+"""Refuses a change that would leave an app without a web process, unless the user says that this is meant."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def refuse_to_drop_web(
     *,
     static: str = "",
 ) -> None:
-    """Raise Rejected when `current` takes requests and these processes, so many of each type, would not.
+    """Raise Rejected if `current` takes requests and the new release, with these processes and counts, would not.
 
-    `static` are the pages that nginx would serve, which takes requests as well. `how` is what to type when that is meant.
+    `static` names the pages that nginx would serve; these take requests as well. `how` is the command that allows it.
     """
     if static or current is None or state.stopped or not takes_requests(current):
         return

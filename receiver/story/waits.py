@@ -1,6 +1,6 @@
-"""Waiting for what others say of a commit before it is deployed: a status at a URL, or a command of the app's own.
+"""Waiting until a commit has passed its checks, before it is deployed: a status at a URL, or the app's own command.
 
-Nothing waits here: each look asks once, and what is not known yet is asked again by the next.
+Nothing here blocks: each look asks once; if the answer is not known yet, the next look asks again.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from receiver.root.oneoff import run_unwatched
 from receiver.sources.pull.status import Verdict, asked, is_url
 from receiver.sources.pull.wish import Place
 
-PENDING = 75  # of a command (sysexits EX_TEMPFAIL)
+PENDING = 75  # exit code of a command that has no answer yet (sysexits EX_TEMPFAIL)
 LONGEST = 120.0  # seconds that a command may take
 
 
 def verdict_on(
     ledger: Ledger, connect: Callable[[], Agent], place: Place, wait_for: str, commit: Oid, ref: str
 ) -> tuple[Verdict, str]:
-    """What the URL or the command says of a commit. Raises HostFault, and Rejected where no command can run."""
+    """What the URL or the command says of a commit. Raises HostFault; Rejected if there is no release to run it in."""
     if is_url(wait_for):
         return asked(place, wait_for, commit)
     current = ledger.current()

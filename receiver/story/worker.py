@@ -1,8 +1,8 @@
 """The worker: makes one release live, in a process that no client's disconnection can stop.
 
-A fork of the gateway, or of the command line on the server: what a release needs is imported there already, and so is
-the agent's connection, so nothing starts twice. It leaves the session behind: a session of its own (setsid(2)), none of
-the client's or git's descriptors, and, by the agent, a unit of its own (`shipit-worker-blog-v8.scope`).
+The worker is a fork of the gateway, or of the command line on the server, so all imports and the connection to the
+agent are there already. It leaves the session: it has a session of its own (setsid(2)), none of the client's or git's
+descriptors, and the agent moves it into a unit of its own (`shipit-worker-blog-v8.scope`).
 """
 
 from __future__ import annotations
@@ -39,15 +39,16 @@ from receiver.system.audit import Audit, where
 from receiver.system.detach import detach
 from receiver.system.limits import limit_memory
 
-NAME = "shipit-worker"  # in ps(1), where its command line is the gateway's; proc(5), comm: 15 letters at most
-AFTERWARDS = "shipit-watch"  # the same, when the release is live and the old one retired
+NAME = "shipit-worker"  # the name in ps(1), where its command line is the gateway's; 15 bytes at most (proc(5), comm)
+AFTERWARDS = "shipit-watch"  # its name once the release is live and the old one retired
 
 
 def begin(layout: Layout, ledger: Ledger, release: Release, agent: Agent) -> int:
-    """Keep what `release` came from, and start the worker that makes it live; returns a descriptor whose end of file is
-    the worker's end.
+    """Keep what `release` came from, and start the worker that makes it live; returns a descriptor that reads end of
+    file when the worker has ended.
 
-    The caller has the app's turn. The worker takes over `agent`, which is closed here, and holds `app.lock` and the
+    The caller holds the app's queue lock. The worker takes over `agent`, which is closed here, and holds `app.lock` and
+    the
     release's `alive` before this returns. Raises Failure, with the release recorded as failed, if it cannot start.
     """
     reader, writer = os.pipe()
@@ -63,7 +64,7 @@ def begin(layout: Layout, ledger: Ledger, release: Release, agent: Agent) -> int
             leave(layout, ledger, release, agent, held)
     except (OSError, Failure) as error:
         os.close(reader)
-        # What it was to start is written already. If this fails, too, the next worker or a boot puts it away.
+        # The release is recorded already. If this fails, too, the next worker or the next boot marks it as failed.
         with suppress(Failure):
             agent.take_away(release.app, release.number)
         if isinstance(error, Failure):
@@ -76,7 +77,7 @@ def begin(layout: Layout, ledger: Ledger, release: Release, agent: Agent) -> int
             hint="Try again; the server's administrator looks with: shipit doctor",
         ) from error
     finally:
-        # The locks stay: they belong to the open files, which the worker has too (flock(2)).
+        # Closing these keeps the locks: they belong to the open files, which the worker shares (flock(2)).
         for fd in held:
             os.close(fd)
         agent.close()
@@ -95,7 +96,7 @@ def locked(path: Path) -> int:
 
 
 def leave(layout: Layout, ledger: Ledger, release: Release, agent: Agent, held: list[int]) -> None:
-    """In the fork: be the worker, and never return into the gateway's code."""
+    """In the fork: run as the worker, and never return into the gateway's code."""
     code = 70
     try:
         code = serve(layout, ledger, release, agent, held)
@@ -106,7 +107,7 @@ def leave(layout: Layout, ledger: Ledger, release: Release, agent: Agent, held: 
 
 
 def serve(layout: Layout, ledger: Ledger, release: Release, agent: Agent, held: list[int]) -> int:
-    """Make the release live; returns an exit code. `held`: the pipe to whoever follows, `app.lock`, `alive`."""
+    """Make the release live; returns an exit code. `held`: the pipe to the follower, `app.lock`, `alive`."""
     detach({agent.fileno(), *held}, NAME)
     gc.freeze()
     gc.enable()
@@ -118,7 +119,7 @@ def serve(layout: Layout, ledger: Ledger, release: Release, agent: Agent, held: 
     context = AppContext(layout, known, ledger, agent, Say(ledger.paths.release(release.number).log))
     verdict.opened(ledger, release)
     code = work(context, release, lock)
-    # From here on nothing is being made, and nobody waits.
+    # From here on no release is being made, and nobody waits.
     for fd in (follower, alive):
         os.close(fd)
     if code == 0:
@@ -126,14 +127,14 @@ def serve(layout: Layout, ledger: Ledger, release: Release, agent: Agent, held: 
         Path("/proc/self/comm").write_text(AFTERWARDS)
         come_to_rest(context, release)
         watch_on(context, ledger.release(release.number))
-        # What a damaged ledger, or an app's end meanwhile, keeps from being measured is doctor's to tell.
+        # Measuring fails if the ledger is damaged or the app is destroyed meanwhile; doctor reports the first.
         with suppress(Failure, OSError):
             look(ledger, agent, known)
     return code
 
 
 def work(context: AppContext, release: Release, lock: int) -> int:
-    """Deploy, and write the verdict into the log whatever happens. `lock` (app.lock) is given back after the switch."""
+    """Deploy, and always write the verdict into the log. `lock` (app.lock) is released after the switch."""
 
     def cancel(signum: int, frame: FrameType | None) -> None:
         # Past the commit there is nothing to cancel: the release is live and only housekeeping is left.
@@ -159,8 +160,8 @@ def work(context: AppContext, release: Release, lock: int) -> int:
 
 
 def live_all_the_same(context: AppContext, release: Release) -> str:
-    """What holds when something fails after the switch: whoever says that a release is live has looked whether nginx
-    knows its app."""
+    """What holds when something fails after the switch: the release is live. If nginx does not know the app, visitors
+    cannot reach it, and the text says so."""
     if context.paths.vhost.exists() or not listens(release):
         return f"{release.name} is live all the same."
     return (
