@@ -1,1 +1,1 @@
-"""The ssh side of shipit: what a client typed becomes a request, is allowed or denied, and served."""
+"""The ssh side of shipit: parses what a client typed into a request, allows or refuses it, and serves it."""

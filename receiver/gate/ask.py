@@ -1,7 +1,8 @@
-"""What sshd starts for a login: hands it to the gateway that is up (listen.py), waits, and ends with its exit code.
+"""What sshd starts for a login: it hands the login to the gateway service (listen.py), waits, and ends with its exit
+code.
 
-The login has woken that gateway (templates/systemd/login.dropin), so nobody waits for its imports. This imports nothing
-that the interpreter has not loaded already.
+The login wakes that service (templates/systemd/login.dropin), so nobody waits for its imports. This program imports
+only modules that the interpreter has loaded anyway.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ import os
 import sys
 from _socket import AF_UNIX, SCM_RIGHTS, SOCK_STREAM, SOL_SOCKET, socket
 
-# As in paths.Layout, which takes too long to import here.
+# The same as in paths.Layout, which takes too long to import here.
 GATEWAY = "/run/shipit/gateway.sock"
-# What the gateway says when it has the request; the next byte is the exit code.
+# The gateway's first byte, when it has the request; the next byte is the exit code.
 TAKEN = b"!"
-# What it is told when somebody types Ctrl-C; when this program is gone it sees that by itself.
+# What we send it for Ctrl-C; it notices by itself when this program is gone.
 INTERRUPT = b"\x03"
-# The account's shell, and what every line of authorized_keys names (keys.py).
+# The shell of the account, and the command in every line of authorized_keys (keys.py).
 COMMAND = "/usr/lib/shipit/current/share/shipit/libexec/gateway"
 LOST = """\
  !     The gateway ended before it had answered.
@@ -25,10 +26,10 @@ LOST = """\
 
 
 def key_of(words: list[str]) -> list[str]:
-    """The name and the fingerprint of the key, as our arguments say; nothing if they are anything else.
+    """The name and the fingerprint of the key, from our arguments; empty if these have any other form.
 
-    sshd runs all that it runs for a user through the user's shell, whichever way somebody came in. That shell is this
-    program, so a way in that is none of authorized_keys' lines leads nowhere.
+    sshd runs every command of a user through the user's login shell, however the user logged in. That shell is this
+    program, so a login that did not come by a line of authorized_keys leads nowhere.
     """
     if len(words) == 2 and words[0] == "-c":
         program, *words = words[1].split(" ")
@@ -40,7 +41,7 @@ def key_of(words: list[str]) -> list[str]:
 def ask(key: list[str]) -> int | None:
     """Have the gateway serve the key on our standard input, output and error; returns its exit code.
 
-    None when no gateway has taken the request: nothing was done then.
+    None if no gateway has taken the request: then nothing was done.
     """
     connection = socket(AF_UNIX, SOCK_STREAM)
     try:
@@ -49,7 +50,7 @@ def ask(key: list[str]) -> int | None:
         message = len(body).to_bytes(4, "big") + body
         fds = b"".join(fd.to_bytes(4, sys.byteorder) for fd in (0, 1, 2))
         sent = connection.sendmsg([message], [(SOL_SOCKET, SCM_RIGHTS, fds)])
-        # Sending nothing is an error, too, when the gateway has answered by then and is gone.
+        # send(2) also fails if the gateway has answered already and is gone.
         if rest := message[sent:]:
             connection.sendall(rest)
         if connection.recv(1) != TAKEN:
@@ -57,7 +58,7 @@ def ask(key: list[str]) -> int | None:
     except OSError:
         return None
     except KeyboardInterrupt:
-        # If it was taken all the same, the gateway ends when we do.
+        # If the gateway has taken the request, it ends when we do.
         return 130
     try:
         code = answer(connection)

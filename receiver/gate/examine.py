@@ -1,4 +1,4 @@
-"""Whether those who have a key can get in, for `shipit doctor`."""
+"""Checks for `shipit doctor` that people who have a key can log in."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from receiver.story.examine import Finding
 
 
 def key_findings(layout: Layout) -> Iterator[Finding]:
-    """Look at the keys, and at the lines that sshd reads. As `shipit`, whose files they are."""
+    """Check the keys, and the lines that sshd reads. Runs as `shipit`, which owns these files."""
     ring = Keyring(layout)
     try:
         keys, written = ring.all(), ring.is_written()
@@ -41,5 +41,5 @@ def key_findings(layout: Layout) -> Iterator[Finding]:
 
 
 def mend_keys(layout: Layout) -> None:
-    """Write the lines that sshd reads again. Raises Failure when somebody has damaged our part of the file."""
+    """Write the lines that sshd reads again. Raises Failure if our part of the file was damaged."""
     Keyring(layout).write_lines()

@@ -1,5 +1,5 @@
-"""The forced command of every key: `libexec/gateway NAME FINGERPRINT`. Its arguments say
-whose key logged in, SSH_ORIGINAL_COMMAND says what that person wants. Nothing else that a client sends is believed.
+"""The forced command of every key: `libexec/gateway NAME FINGERPRINT`. The arguments say whose key logged in;
+SSH_ORIGINAL_COMMAND says what that person wants. Nothing else that a client sends is trusted.
 
 It imports little before it knows the request: the user waits for every millisecond.
 """
@@ -26,7 +26,7 @@ from receiver.paths import SHIPIT_USER, Layout, share
 from receiver.system.audit import Audit, where
 from receiver.system.limits import limit_memory
 
-# For the fault tests (story/checkpoint.py). sshd lets no client set it; root can, in /etc/environment.
+# For the fault tests (story/checkpoint.py). No client can set these through sshd; root can, in /etc/environment.
 FAULTS = ("SHIPIT_DIE_AT", "SHIPIT_STOP_AT")
 TOO_LARGE = HostFault(
     "This needs more memory than one command may take.",
@@ -47,20 +47,20 @@ def serve(layout: Layout, key: Sequence[str], hooks: Path, asker: int) -> int:
         signal.signal(number, _ended)
     command = os.environb.get(b"SSH_ORIGINAL_COMMAND")
     audit = Audit(os.environ.get("SSH_CONNECTION", "").split(" ")[0])
-    # Programs that are started get an environment of their own; this is for what reads ours (time zones, locales).
+    # Programs that we start get an environment of their own; this is for code in our process (time zones, locales).
     home = str(layout.home)
     connection = os.environ.get("SSH_CONNECTION", "")
     faults = {name: os.environ[name] for name in FAULTS if name in os.environ}
     os.environ.clear()
     os.environ.update(PATH="/usr/bin:/bin", HOME=home, LANG="C.UTF-8", **faults)
-    with suppress(Failure):  # who can't read the settings is told when they are needed
+    with suppress(Failure):  # if the settings cannot be read, whoever needs them raises this again
         known = settings.load(layout.settings)
         here.say_where(SHIPIT_USER, here.address(known.domain, connection), known.ssh_port, remote=True)
     name, fingerprint = key if len(key) == 2 else ("", "")
     caller: Caller | None = None
     verb, code = "refused", 1
     request: Request = Greeting()
-    # Before anything is read that somebody sends; what is started from here on has the limit, too.
+    # Before reading anything that a client sends; the programs started from here on have the limit, too.
     limit_memory(settings.Settings.push_memory)
     try:
         if not name:
@@ -99,7 +99,7 @@ def _answer(layout: Layout, request: Request, caller: Caller, hooks: Path) -> in
 
         if request.client:
             out.for_terminal(request.columns, request.colours)
-            # Who has the client types `shipit …` as on the server.
+            # Hints name commands as on the server, `shipit …`: a user with the client types them like that.
             os.environ.pop(here.REMOTE, None)
         return run(request.words, caller, layout, request.app)
     if isinstance(request, GitRequest):
@@ -116,14 +116,14 @@ def _answer(layout: Layout, request: Request, caller: Caller, hooks: Path) -> in
         try:
             return rsync.receive(layout, request, caller, known)
         except Failure as failure:
-            # Its own exit codes would be told as rsync's.
+            # rsync would report our own exit codes as errors of its own.
             _refuse(failure, git=False)
             return rsync.REFUSED
     return _greet(caller)
 
 
 def _verb(request: Request) -> str:
-    """What the audit line says: a known word, never what somebody typed."""
+    """What the audit line says: a known word, never the user's text."""
     if isinstance(request, GitRequest):
         return f"git {request.service.value}"
     if isinstance(request, RsyncRequest):
@@ -137,7 +137,7 @@ def _verb(request: Request) -> str:
 
 
 def _greet(caller: Caller) -> int:
-    """Somebody typed `ssh shipit@host`: there is no shell, so say what there is."""
+    """A plain `ssh shipit@host`: there is no shell, so print what there is."""
     apps = "all apps" if caller.apps is None else ", ".join(caller.apps) or "no app"
     text = (
         f"Hi {caller.name}, this is shipit: your key may {caller.role.value} {apps}. There is no shell here.\n"
@@ -150,8 +150,8 @@ def _greet(caller: Caller) -> int:
 
 
 def _refuse(failure: Failure, *, git: bool) -> None:
-    """Say why not. git's client shows a refusal as its own error when it comes as an ERR packet (gitprotocol-pack(5)),
-    and would add misleading advice about access rights otherwise."""
+    """Print the refusal. git's client shows an ERR packet (gitprotocol-pack(5)) as its own error; without one it would
+    add misleading advice about access rights."""
     lines = failure.lines()
     if git:
         body = ("ERR " + "\n".join(lines)).encode()[:60000]
@@ -163,5 +163,5 @@ def _refuse(failure: Failure, *, git: bool) -> None:
 
 
 def _ended(number: int, frame: FrameType | None) -> None:
-    # What was begun goes on: git and its hooks hold the turn, the worker makes the release.
+    # What was begun goes on: git and its hooks hold the turn, and the worker makes the release.
     raise SystemExit(128 + number)

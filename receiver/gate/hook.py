@@ -1,9 +1,9 @@
-"""What happens when a push has arrived: pre-receive refuses, post-receive has the commit made a release.
+"""The work of git's hooks: pre-receive refuses, post-receive has the pushed commit made a release.
 
-git runs `hooks/*`, three lines of shell that ask the gateway, and the gateway answers with this module. It waits for git
-anyway, and has imported all this meanwhile, so a push pays for no further start of Python. The client shows what is written
-to the hook's standard error, with `remote: ` before each line. The worker makes the release, so killing a hook, git, the
-gateway or the client stops nothing.
+git runs `hooks/*`, three lines of shell that ask the gateway, and the gateway answers with this module. The gateway
+waits for git anyway and has imported all this by then, so a push does not start Python again. The client shows what is
+written to the hook's standard error, with `remote: ` before each line. The worker makes the release, so killing a hook,
+git, the gateway or the client does not stop it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from receiver.story.admit import admit, approve_for, keep_web
 
 
 class Hooks:
-    """The hooks of one push. `release` is what post-receive opened, as it was last seen."""
+    """The hooks of one push. `release` is the one that post-receive opened, as last read."""
 
     def __init__(self, layout: Layout, ledger: Ledger, settings: Settings, caller: Caller, agent: Agent) -> None:
         self.release: Release | None = None
@@ -48,7 +48,7 @@ class Hooks:
         self._agent = agent
 
     def answer(self, name: str, pid: int, lines: Sequence[bytes]) -> int:
-        """Do what the hook `name`, a process that waits, is for; returns its exit code."""
+        """Do the work of the hook `name`, whose process `pid` waits; returns its exit code."""
         act: Callable[[Sideband, Options, Mapping[str, str], list[Update]], None]
         act = self._pre_receive if name == "pre-receive" else self._post_receive
         with Sideband.of(pid) as side:
@@ -109,7 +109,7 @@ class Hooks:
             self._deploy(side, wish, source.origin(update.new, branch))
 
     def _deploy_files(self, side: Sideband, wish: Options, oid: Oid) -> None:
-        """The ref has done its work: the release keeps the commit."""
+        """Deploy the commit and delete the ref that brought it: the release keeps the commit."""
         source = FilesSource(self._ledger.paths)
         with source.commits as commits:
             try:
@@ -137,7 +137,7 @@ class Hooks:
 
 
 def environment(pid: int) -> dict[str, str]:
-    """What git gave its hook: the environment of a process of our own user."""
+    """The environment that git gave its hook, read from a process of our own user."""
     with open(f"/proc/{pid}/environ", "rb") as file:  # noqa: PTH123 - not a path of ours
         pairs = (item.partition(b"=") for item in file.read().split(b"\0"))
         return {name.decode(errors="replace"): value.decode(errors="replace") for name, _, value in pairs}

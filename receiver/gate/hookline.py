@@ -1,7 +1,7 @@
 """The two pipes between the gateway and the hooks of the git that it started (hooks/pre-receive, hooks/post-receive).
 
-A hook writes its name and process id, its standard input and an empty line; it gets one line, its exit code.
-Only git and what git starts inherit the far ends, so whoever asks is a hook of this push.
+A hook writes its name and process id, its standard input and an empty line; it gets one line back, its exit code. Only
+git and the programs that git starts inherit the other ends, so only a hook of this push can ask.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from contextlib import contextmanager, suppress
 from receiver.errors import HostFault
 from receiver.system.audit import where
 
-# A shell redirects to descriptors of one digit only (POSIX shell, 2.7).
+# A POSIX shell redirects only descriptors of one digit (2.7).
 _HIGHEST = 9
-# More refs than anybody pushes at once.
+# Larger than the list of refs of any real push.
 _MAX_QUESTION = 16 * 2**20
 
 
 class HookLine:
-    """Both pipes. `ended` is true once no process has the far end any more: git and its hooks are gone."""
+    """Both pipes. `ended` is true when no process has the other ends open: git and its hooks are gone."""
 
     def __init__(self, asked: int, asks: int, answers: int, answered: int) -> None:
         self.ended = False
@@ -35,7 +35,7 @@ class HookLine:
     @classmethod
     @contextmanager
     def made(cls) -> Iterator[HookLine]:
-        """Open the pipes; call this before other files are opened, for low numbers."""
+        """Open the pipes. Call this before opening other files, because the descriptors need low numbers."""
         asked, asks = os.pipe()
         asked = _out_of_the_way(asked)
         answers, answered = os.pipe()
@@ -56,13 +56,13 @@ class HookLine:
         return {"SHIPIT_ASK": str(self.theirs[0]), "SHIPIT_ANSWER": str(self.theirs[1])}
 
     def give_away(self) -> None:
-        """Close our copies of the far ends, once git has its own."""
+        """Close our copies of the other ends, once git has its own."""
         for fd in self.theirs:
             os.close(fd)
             self._open.discard(fd)
 
     def question(self, wait: float | None) -> tuple[str, int, list[bytes]] | None:
-        """(hook, process id, lines of its input); None after `wait` seconds, or when nobody can ask any more."""
+        """(hook, process id, lines of its input); None after `wait` seconds, or when git and its hooks are gone."""
         poll = select.poll()
         poll.register(self._asked, select.POLLIN)
         while b"\n\n" not in self._said:
@@ -79,13 +79,13 @@ class HookLine:
         return name, int(pid), lines
 
     def reply(self, code: int) -> None:
-        # A hook that was killed meanwhile has nobody to read it.
+        # The hook may have been killed meanwhile.
         with suppress(BrokenPipeError):
             os.write(self._answered, b"%d\n" % code)
 
 
 def _out_of_the_way(fd: int) -> int:
-    """The same file above the numbers that a shell can use, of which this leaves one more."""
+    """A duplicate of the descriptor above the numbers that a shell can use; frees its low number."""
     moved: int = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _HIGHEST + 1)
     os.close(fd)
     return moved

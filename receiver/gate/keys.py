@@ -1,7 +1,7 @@
 """Named ssh keys: who may log in and what each may do. `keys.json` is the truth, `authorized_keys` is derived.
 
-A key line is built from typed values only: sshd hands `command=` to a shell (sshd(8), AUTHORIZED_KEYS FILE FORMAT),
-and a line break in a key would be a second line without any command at all (threat rows 3-5).
+A key line is built from typed values only: sshd passes `command=` to a shell (sshd(8), AUTHORIZED_KEYS FILE FORMAT),
+and a line break in a key would start a second line without any forced command (threat rows 3-5).
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ class Key:
     added: float
 
 
-# The local administrator: `shipit …` on the server itself.
+# The local administrator, who types `shipit …` on the server itself.
 LOCAL_ADMIN = Caller("root", "", Role.ADMIN)
 
 
 class Keyring:
-    """The keys of this server. Changes take a lock and are atomic; both files are whole at any moment."""
+    """The keys of this server. Changes take a lock and are atomic; each of both files is complete at any moment."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
 
     def all(self) -> list[Key]:
-        """Every key, by name; none if the file does not exist yet. Raises HostFault when it is damaged."""
+        """Every key, by name; none if the file does not exist yet. Raises HostFault if it is damaged."""
         try:
             raw = self._layout.keys.read_bytes()
         except FileNotFoundError:
@@ -57,7 +57,7 @@ class Keyring:
         return sorted(_decode(raw, self._layout.keys), key=lambda key: key.name)
 
     def caller(self, name: str, fingerprint: str) -> Caller:
-        """Whom a forced command stands for; raises Denied for a key that is not, or no longer, known by this name."""
+        """The caller that a forced command names; raises Denied if no key has this name and fingerprint (any more)."""
         for key in self.all():
             if (key.name, key.fingerprint) == (name, fingerprint):
                 return Caller(key.name, key.fingerprint, key.role, key.apps)
@@ -119,7 +119,7 @@ class Keyring:
             before = _read(path)
             lines = merged(before, keys)
             _write(self._layout, self._layout.keys, _encode(keys))
-            # An editor takes no lock of ours: what it wrote meanwhile must not be lost.
+            # An editor does not take our lock: do not overwrite what it wrote meanwhile.
             if _read(path) != before:
                 raise Busy(f"Somebody else changed {path} just now.", hint="Do it again.")
             _write(self._layout, path, lines.encode())
@@ -135,7 +135,7 @@ def _read(path: Path) -> str:
 def _write(layout: Layout, path: Path, data: bytes) -> None:
     from receiver.system import disk
 
-    # Root may be the one who writes (install.sh); sshd wants the files to be the user's own (StrictModes), at every moment.
+    # Root may be the writer (install.sh); sshd wants these files to belong to the user (StrictModes), at every moment.
     home = layout.home.stat()
     owner = (home.st_uid, home.st_gid) if os.geteuid() == 0 else None
     disk.write_atomically(path, data, 0o600, owner=owner)

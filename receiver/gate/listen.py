@@ -1,7 +1,7 @@
-"""The gateway that is up: has imported everything, and serves each login (ask.py) in a fork of its own.
+"""The gateway service: it has imported everything, and serves each login (ask.py) in a fork of its own.
 
-It runs as the user `shipit`, in the sandbox of shipit-gateway.service. Only that user may connect (the socket's mode), and
-it could start a gateway of its own just as well. sshd's forced command says whose login it is.
+It runs as the user `shipit`, in the sandbox of shipit-gateway.service. Only that user may connect (the socket's mode),
+who could start a gateway just as well. sshd's forced command says whose login it is.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from receiver.paths import Layout, share
 from receiver.system.journal import lines_may_be_lost
 from receiver.system.listener import FIRST_FD, IDLE, fork_for_each
 
-# What requests need beside the gateway itself, the most frequent first.
+# Modules that requests need beside the gateway itself, the most frequent first.
 PARTS = (
     "click", "receiver.cli.main", "receiver.cli.config", "receiver.gate.service", "receiver.gate.hook", "yaml",
     "receiver.cli.releases", "receiver.cli.ps", "receiver.cli.apps", "receiver.cli.status", "receiver.cli.logs",
 )  # fmt: skip
 HEADER = 4
-LARGEST = 2**22  # bytes of a request: execve(2) allows an environment that large
+LARGEST = 2**22  # bytes of a request: execve(2) allows an environment of that size
 CHANNELS = (0, 1, 2)
 
 
@@ -51,13 +51,13 @@ def imports() -> Iterator[None]:
 
 
 def serve(connection: socket.socket) -> int:
-    """In a process of its own: be the gateway of one login; returns its exit code."""
+    """In a forked process: be the gateway of one login; returns its exit code."""
     key, environ, fds = receive(connection)
     asker = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))[0]
     for fd, number in zip(fds, CHANNELS, strict=True):
         os.dup2(fd, number)
         os.close(fd)
-    # As an interpreter makes them that is started in the locale C.UTF-8.
+    # The same as in an interpreter that is started in the locale C.UTF-8.
     sys.stdin = open(0, encoding="utf-8", errors="surrogateescape")  # noqa: SIM115
     sys.stdout = open(1, "w", encoding="utf-8", errors="surrogateescape")  # noqa: SIM115
     sys.stderr = open(2, "w", 1, encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
@@ -77,7 +77,7 @@ def serve(connection: socket.socket) -> int:
 
 
 def receive(connection: socket.socket) -> tuple[list[str], dict[bytes, bytes], list[int]]:
-    """The key's name and fingerprint, the environment that sshd made, and three descriptors; raises ValueError if that is not there."""
+    """The key's name and fingerprint, the environment from sshd, and three descriptors; raises ValueError otherwise."""
     found = array.array("i")
     data, ancillary, _, _ = connection.recvmsg(65536, socket.CMSG_SPACE(len(CHANNELS) * found.itemsize))
     for level, kind, raw in ancillary:
@@ -95,7 +95,7 @@ def receive(connection: socket.socket) -> tuple[list[str], dict[bytes, bytes], l
 
 
 def heed(connection: socket.socket) -> None:
-    """From now on end as by SIGHUP when who asked is gone, and by Ctrl-C when it says so (fcntl(2), F_SETSIG)."""
+    """From now on end as by SIGHUP when the asker is gone, and as by Ctrl-C when it sends that (fcntl(2), F_SETSIG)."""
 
     def told(number: int, frame: FrameType | None) -> None:
         try:
@@ -103,7 +103,7 @@ def heed(connection: socket.socket) -> None:
         except BlockingIOError:
             return
         except OSError:
-            word = b""  # It was gone before it had read that it was taken (ECONNRESET).
+            word = b""  # The asker ended before it had read our answer (ECONNRESET).
         if word.startswith(INTERRUPT):
             raise KeyboardInterrupt
         raise SystemExit(128 + signal.SIGHUP)
@@ -113,5 +113,5 @@ def heed(connection: socket.socket) -> None:
     fcntl.fcntl(connection, fcntl.F_SETSIG, signal.SIGUSR1)
     flags = fcntl.fcntl(connection, fcntl.F_GETFL)
     fcntl.fcntl(connection, fcntl.F_SETFL, flags | os.O_ASYNC | os.O_NONBLOCK)
-    # It may be gone already.
+    # The asker may be gone already.
     told(signal.SIGUSR1, None)

@@ -1,5 +1,6 @@
-"""One line of an OpenSSH public key file, parsed strictly. `ssh-keygen -lf` is no judge: it takes lines with options
-of their own and files of several lines (threat row 5), so the format is read here (RFC 4253 6.6, RFC 5656, PROTOCOL.u2f).
+"""One line of an OpenSSH public key file, parsed strictly. `ssh-keygen -lf` is too lax: it accepts lines with options
+of their own and files of several lines (threat row 5), so the format is read here (RFC 4253 6.6, RFC 5656,
+PROTOCOL.u2f).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _FIELDS = {
     "sk-ecdsa-sha2-nistp256@openssh.com": 3,
 }
 _MAX = 16 * 1024
-# What OpenSSH 9 still calls safe; smaller ones can be factored.
+# The least that OpenSSH 9 calls safe; smaller keys can be factored.
 _RSA_BITS = 2048
 
 
@@ -52,7 +53,7 @@ def parse(text: str) -> tuple[str, str, str]:
         raise Rejected(f"The public key is damaged: it is not a key of the type {kind}.")
     if kind == "ssh-rsa" and int.from_bytes(fields[2], "big").bit_length() < _RSA_BITS:
         raise Rejected(f"RSA keys need {_RSA_BITS} bits at least.", hint="Make a better one: ssh-keygen -t ed25519")
-    # Written again from the bytes, so that one key has one spelling.
+    # Encoded again from the bytes, so that a key has only one spelling.
     digest = base64.b64encode(hashlib.sha256(raw).digest()).decode().rstrip("=")
     return kind, base64.b64encode(raw).decode(), f"SHA256:{digest}"
 

@@ -1,4 +1,4 @@
-"""The refs of one push: which of them is to be deployed, and which make the push refused."""
+"""The refs of one push: which one is deployed, and which make shipit refuse the push."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _oid(raw: bytes) -> Oid | None:
 
 
 def deployed(updates: Iterable[Update], state: AppState) -> tuple[Branch, Update] | None:
-    """The deploy branch and its update, or None when the push leaves it alone. The first push names the branch."""
+    """The deploy branch and its update; None if the push does not touch it. The first push decides the branch."""
     for update in updates:
         if update.ref.startswith(HEADS):
             branch = names.branch(update.ref.removeprefix(HEADS))
@@ -50,7 +50,7 @@ def deployed(updates: Iterable[Update], state: AppState) -> tuple[Branch, Update
 
 
 def files(updates: Sequence[Update]) -> Oid | None:
-    """The commit of a directory's files (sources/files.py), which come alone; None for any other push."""
+    """The commit made of a directory's files (sources/files.py), which is pushed alone; None for any other push."""
     return updates[0].new if [update.ref for update in updates] == [FILES] else None
 
 

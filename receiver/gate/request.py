@@ -1,6 +1,6 @@
-"""The grammar of `SSH_ORIGINAL_COMMAND`: a closed set of git services, or words for the CLI. Anything else is refused.
+"""The grammar of `SSH_ORIGINAL_COMMAND`: one of a fixed set of git services, or words for the CLI. The rest is refused.
 
-Nothing here is ever given to a shell, and nothing is cleaned: a text parses as a whole or is Rejected.
+Nothing here ever reaches a shell, and nothing is repaired: a text parses as a whole or is Rejected.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MAX = 64 * 1024
 WORDS_MAX = 1000
 
 # What git's client sends for `host:blog`, `ssh://host/blog` and either with `.git` (connect.c quotes the path with
-# single quotes); git < 1.6 wrote no dash. The app's name itself is parsed by names.py.
+# single quotes); git < 1.6 sent no dash. names.py parses the app's name itself.
 _GIT = re.compile(r"git[- ]([a-z-]+) '/?([^'/]+?)(?:\.git)?'", re.ASCII)
 
 
@@ -39,8 +39,8 @@ class GitRequest:
 
 @dataclass(frozen=True)
 class CliRequest:
-    """The words of a command without the leading `shipit`; at least one. The rest is what only the client knows
-    (client/words.py)."""
+    """The words of a command without the leading `shipit`, at least one. The other fields are facts that only the
+    client knows (client/words.py)."""
 
     words: tuple[str, ...]
     app: str = ""
@@ -51,14 +51,14 @@ class CliRequest:
 
 @dataclass(frozen=True)
 class Greeting:
-    """Nothing was asked: `ssh shipit@host` by hand."""
+    """No command was given: `ssh shipit@host` by hand."""
 
 
 Request = GitRequest | RsyncRequest | CliRequest | Greeting
 
 
 def parse(command: bytes | None) -> Request:
-    """Parse what sshd put into SSH_ORIGINAL_COMMAND (None: it was not set); raises Rejected, nothing else."""
+    """Parse SSH_ORIGINAL_COMMAND as sshd set it (None: it was not set); raises Rejected, nothing else."""
     if command is None or not command.strip():
         return Greeting()
     if len(command) > MAX:
@@ -131,11 +131,10 @@ TWICE = (
 
 
 def split(text: str) -> list[str]:
-    """Words as a POSIX shell would split them, quotes and backslashes only: no variable, glob, pipe or list.
+    """Split into words as a POSIX shell does, with quotes and backslashes only: no variable, glob, pipe or list.
 
-    Stricter than shlex, because the client's shell and ssh have read the text before: whatever shows that they changed
-    it is refused. These are an unquoted shell operator, a quote within a word (`J={"a":1}`), and a backslash before a
-    letter (`a\\nb`).
+    Stricter than shlex: the client's shell and ssh have processed the text before. Text that shows a change by them is
+    refused: an unquoted shell operator, a quote within a word (`J={"a":1}`), a backslash before a letter (`a\\nb`).
     """
     words: list[str] = []
     at = 0
@@ -151,22 +150,22 @@ def split(text: str) -> list[str]:
 
 
 def _word(text: str, at: int) -> tuple[str, int]:
-    """One word from `at`, and the index behind it: bare, or quoted from its beginning, or single-quoted from its first
-    `=` on."""
+    """One word from `at`, and the index after it: unquoted, or quoted as a whole, or single-quoted from its first `=`
+    on."""
     parts: list[str] = []
     bare = ""
     quoted = False
     while at < len(text) and text[at] != " ":
         c = text[at]
         if c in "'\"":
-            # After NAME= a double quote is JSON's as likely as the shell's.
+            # A double quote after NAME= may be the shell's, or the beginning of a JSON value: refuse it.
             if bare and (c == '"' or not (bare.endswith("=") and bare.count("=") == 1)):
                 raise Rejected(f"A quote in the middle of a word: {_beginning(bare + text[at:])}", hint=TWICE)
             part, at = _single(text, at + 1) if c == "'" else _double(text, at + 1)
             parts.append(bare + part)
             bare, quoted = "", True
         elif quoted and c == "\\" and text[at + 1 : at + 2] in ("'", "!"):
-            # As shells' own quoting writes a quote within quotes: 'it'\''s'.
+            # A quote within quotes, as shells write it: 'it'\''s'.
             parts.append(text[at + 1])
             at += 1
         elif c in ";&|<>`()":
@@ -187,7 +186,7 @@ def _word(text: str, at: int) -> tuple[str, int]:
 
 
 def _beginning(text: str) -> str:
-    """What a user recognises the place by; the rest may be a secret."""
+    """Enough text to find the place by; the rest may be a secret."""
     return ascii(text[:20])
 
 
@@ -203,7 +202,7 @@ def _double(text: str, at: int) -> tuple[str, int]:
     """The text inside double quotes from `at`, and the index of the closing quote."""
     out: list[str] = []
     while at < len(text) and text[at] != '"':
-        # Inside double quotes a backslash keeps its meaning before these only (POSIX shell, 2.2.3).
+        # Inside double quotes a backslash escapes only these characters (POSIX shell, 2.2.3).
         if text[at] == "\\" and text[at + 1 : at + 2] and text[at + 1] in '"\\$`':
             at += 1
         out.append(text[at])

@@ -1,8 +1,9 @@
-"""`rsync -az --delete ./ shipit@HOST:APP/`: what rsync's client asks for, and the transfer as one turn of the app.
+"""`rsync -az --delete ./ shipit@HOST:APP/`: parses what rsync's client asks for, and takes the transfer in the app's
+turn.
 
-The words are a closed grammar, after those of Debian's rrsync(1): nothing in them can name a path but the app, or have
-the server's end follow a link, write in place, or send anything. rsync's protocol has standard output; all that people
-read goes to standard error, which rsync's client passes on, as it does the exit code.
+The words are a closed grammar, after Debian's rrsync(1). They can name no path but the app, and cannot make the
+server's rsync follow a link, write in place, or send files. rsync's protocol uses standard output, so text for people
+goes to standard error; rsync's client passes that on, and the exit code.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
     from receiver.paths import Layout
     from receiver.settings import Settings
 
-# rsync shows these as "unexplained error": none of its own codes (1-35) means that a release was not made live.
+# rsync prints these as "unexplained error": none of its own codes (1-35) means "the release was not made live".
 NOT_LIVE, REFUSED = 100, 102
-PARTIAL = 23  # rsync's own: what the lines above name could not be written as it was sent
+PARTIAL = 23  # rsync's own: some files, which it named before, could not be written as they were sent
 
-# Without: A X (ids and attributes of the sender's), b (copies beside the files), K L k (they follow links), R (paths as
-# they were typed), s (words that come later).
+# Not allowed: A X (the sender's ids and attributes), b (copies beside the files), K L k (they follow links), R (paths
+# as typed), s (arguments that come later in the protocol).
 _SHORT = re.compile(r"-([vqlogDtprzcCuIWndxmOJNSHEhUy]+)(?:e[0-9]*\.[A-Za-z]*)?", re.ASCII)
 _FLAGS = frozenset({
     "delete", "delete-after", "delete-before", "delete-delay", "delete-during", "delete-excluded", "dirs", "existing",
@@ -48,7 +49,7 @@ TYPED = "rsync -az --delete ./ HOST:APP/"
 
 
 class RsyncRequest(NamedTuple):
-    """`options` are what the server's end of rsync is started with; `dry`: it only says what it would do."""
+    """`options` for the rsync that the server starts; `dry`: a dry run, which changes nothing."""
 
     app: AppName
     options: tuple[str, ...]
@@ -56,7 +57,7 @@ class RsyncRequest(NamedTuple):
 
 
 def parse(words: list[str]) -> RsyncRequest:
-    """What rsync's client sends for `HOST:APP/`; raises Rejected for everything else."""
+    """Parse what rsync's client sends for `HOST:APP/`; raises Rejected for everything else."""
     if words[:2] != ["rsync", "--server"]:
         raise Rejected("This is not what an rsync client asks.", hint=f"Ship a directory: {TYPED}")
     if "--sender" in words:
@@ -91,10 +92,10 @@ def _is_long(word: str) -> bool:
 
 
 def receive(layout: Layout, request: RsyncRequest, caller: Caller, settings: Settings) -> int:
-    """Serve one transfer and make a release of it; returns 0 when that is live, or nothing was different.
+    """Serve one transfer and make a release of it; returns 0 if that is live, or if nothing was different.
 
-    Waits for the app's turn and holds it until the verdict. A transfer that ends early, or brings what no app has, leaves
-    nothing behind.
+    Waits for the app's turn and holds it until the verdict. A transfer that ends early, or whose files an app may not
+    have, leaves nothing behind.
     """
     from receiver.gate.service import existing, tell, unmake
     from receiver.ledger.follow import follow

@@ -1,4 +1,4 @@
-"""The git services: a push as one turn of the app, and a fetch."""
+"""The git services: a push, which holds the app's turn, and a fetch."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from receiver.system.run import Program, start
 if TYPE_CHECKING:
     from receiver.gate.hook import Hooks
 
-# Seconds a client may take to send its objects; then git is ended, so that nobody holds an app's turn by being silent.
+# Seconds a client may take to send its objects; then git is ended, so that a silent client cannot hold an app's turn.
 UPLOAD_LIMIT = 3600.0
-# So many packs (one a push) and they are packed together, behind the push.
+# From this many packs on (each push makes one) they are packed together, after the push.
 MANY_PACKS = 50
 
 HIDDEN = {"transfer.hideRefs": "refs/shipit"}
@@ -46,7 +46,7 @@ def upload(layout: Layout, app: AppName, caller: Caller) -> int:
 
 
 def receive(layout: Layout, app: AppName, caller: Caller, settings: Settings, hooks: Path) -> int:
-    """Serve a push; returns 0 when what it brought is live (or brought nothing to deploy), else not 0.
+    """Serve a push; returns 0 if its commit is live (or there is nothing to deploy), else not 0.
 
     Waits for the app's turn and holds it until the release is decided; then the branch is at the live commit again.
     """
@@ -54,14 +54,14 @@ def receive(layout: Layout, app: AppName, caller: Caller, settings: Settings, ho
     with ExitStack() as stack:
         line = stack.enter_context(HookLine.made())
         trace = stack.enter_context(Trace.made())
-        # Now at the latest, so that the agent starts while git works.
+        # At the latest now, so that the agent starts while git works.
         agent = stack.enter_context(Agent.connect(layout.agent_socket))
         new = not Ledger(layout.app(app)).exists()
         ledger = existing(layout, app, settings, agent)
         git = Git(ledger.paths.repo)
 
         def waiting(told: str) -> None:
-            # Of many pushes that wait, each would keep an agent.
+            # Close it while waiting: each of many waiting pushes would keep an agent busy.
             agent.close()
             tell(told)
 
@@ -74,7 +74,7 @@ def receive(layout: Layout, app: AppName, caller: Caller, settings: Settings, ho
             stdin=0,
             pass_fds=(*line.theirs, turn.fd),
         )
-        # Imported while git and the client speak: what the hooks and the worker will need.
+        # Imported while git talks to the client: hooks and worker will need it.
         from receiver.gate.hook import Hooks
 
         answers = Hooks(layout, ledger, settings, caller, agent)
@@ -86,7 +86,7 @@ def receive(layout: Layout, app: AppName, caller: Caller, settings: Settings, ho
             put_back(ledger, git)
             tidy(git)
         except Failure as failure:
-            # git's client has had its answer and takes no other.
+            # git's client has its answer already and takes no other.
             told(failure)
             return code or failure.exit_code
         release = answers.release
@@ -96,8 +96,8 @@ def receive(layout: Layout, app: AppName, caller: Caller, settings: Settings, ho
 
 
 def serve_hooks(child: Program, line: HookLine, answers: Hooks) -> tuple[int, bool]:
-    """Answer the hooks until git has ended; returns its exit code, and whether any hook asked. Who uploads for too long
-    is cut off."""
+    """Answer the hooks until git has ended; returns its exit code, and whether any hook asked. An upload that takes too
+    long is ended."""
     line.give_away()
     limit = time.monotonic() + UPLOAD_LIMIT
     asked = False
@@ -114,7 +114,7 @@ def serve_hooks(child: Program, line: HookLine, answers: Hooks) -> tuple[int, bo
 
 
 def receive_config(settings: Settings, hooks: Path) -> dict[str, str]:
-    """git-config(1) of one receive-pack; nothing of it is in a file that somebody could change."""
+    """The git-config(1) for one receive-pack; none of it is in a file that a user could change."""
     return {
         **HIDDEN,
         "core.hooksPath": str(hooks),
@@ -123,17 +123,17 @@ def receive_config(settings: Settings, hooks: Path) -> dict[str, str]:
         "receive.shallowUpdate": "true",
         "receive.advertisePushOptions": "true",
         "receive.autogc": "false",
-        # Our hook decides by the app's settings.
+        # Our hook decides this, by the app's settings.
         "receive.denyDeletes": "false",
         "receive.denyNonFastForwards": "false",
         "receive.denyDeleteCurrent": "ignore",
-        # Always a pack: git makes a pack durable as a whole, and loose objects not at all by default.
+        # Always keep the pack: git syncs a pack to disk as a whole, and loose objects not at all by default.
         "receive.unpackLimit": "1",
     }
 
 
 def existing(layout: Layout, app: AppName, settings: Settings, agent: Agent) -> Ledger:
-    """The app's ledger; the app is made by its first push where the server allows that."""
+    """The app's ledger; the first push makes the app if the server allows that."""
     ledger = Ledger(layout.app(app))
     if ledger.exists():
         return ledger
@@ -147,20 +147,20 @@ def existing(layout: Layout, app: AppName, settings: Settings, agent: Agent) -> 
 
 
 def unmake(ledger: Ledger, agent: Agent) -> None:
-    """Take an app away again that was made for a push of which nothing was taken: a name that was mistyped, perhaps. For
-    who has its turn; not if somebody waits for it, or has set something of it meanwhile."""
+    """Destroy an app that was made for a push of which nothing was taken (a mistyped name, perhaps). The caller holds
+    its turn. Keeps the app if another process waits for its turn, or if a setting of it was changed meanwhile."""
     state = ledger.state()
     untouched = AppState(app=ledger.app, created=state.created, format=state.format)
     stored = Git(ledger.paths.repo).run("for-each-ref", "--count=1").out
     if state == untouched and not stored and not ledger.numbers() and not somebody_waits(ledger.paths.queue):
-        with suppress(Failure):  # what is left is an app without a release, as `apps` says
+        with suppress(Failure):  # then an app without a release is left, and `apps` shows it as that
             agent.reopen()
             agent.destroy_app(ledger.app)
             tell(f"Nothing was taken, so {ledger.app} is not there again")
 
 
 def put_back(ledger: Ledger, git: Git) -> None:
-    """Make the deploy branch be at the last commit that was pushed and went live, so that any other can be pushed."""
+    """Put the deploy branch at the last commit that was pushed and went live, so that any commit can be pushed next."""
     branch = ledger.state().branch
     if branch is None:
         return
@@ -168,7 +168,7 @@ def put_back(ledger: Ledger, git: Git) -> None:
 
 
 def tidy(git: Git) -> None:
-    """Remove what a killed push left, and start packing the repository, behind this push, when there are many packs."""
+    """Remove what a killed push left; if there are many packs, start packing the repository in the background."""
     git.sweep()
     if git.packs() >= MANY_PACKS:
         null = os.open(os.devnull, os.O_WRONLY)

@@ -1,7 +1,7 @@
 """The sessions of a key: how many of its commands may run at once, and which processes they are.
 
-Each takes a place: a file in a directory of the key's, locked for as long as its gateway lives, so none is ever lost.
-It names the processes of the command, by which a key that is removed is cut off.
+Each command takes a place: a file in the key's directory, locked for as long as its gateway lives, so a place is always
+freed. The file names the command's processes, so that they can be ended when the key is removed.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from receiver.caller import Caller, Role
 from receiver.errors import Busy
 from receiver.paths import Layout
 
-# Of the places that there are for all (system/listener.py, MOST).
+# An admin's commands may take this many of all the places that there are (system/listener.py, MOST).
 MOST = {Role.ADMIN: 128}
 MOST_OTHERS = 48
-GRACE = 3.0  # seconds to end by themselves
+GRACE = 3.0  # seconds in which a command may end by itself
 
 
 @dataclass(frozen=True)
 class Place:
-    """The processes of one command. `sshd` is its connection's, which serves more commands than one (ControlMaster)."""
+    """The processes of one command. `sshd` is its connection's, which may serve several commands (ControlMaster)."""
 
     gateway: int
     asker: int
@@ -37,9 +37,9 @@ class Place:
 
 
 def take(layout: Layout, caller: Caller, asker: int) -> int | None:
-    """Take a place until this process ends, and return its descriptor; raises Busy when all of the key's are taken.
+    """Take a place until this process ends, and return its descriptor; raises Busy if all places of the key are taken.
 
-    `asker` is the process that sshd started. None on a disk that takes no file: nobody is kept out for that.
+    `asker` is the process that sshd started. Returns None if the disk takes no file: that keeps nobody out.
     """
     most = MOST.get(caller.role, MOST_OTHERS)
     sshd = parent(asker)
@@ -47,7 +47,7 @@ def take(layout: Layout, caller: Caller, asker: int) -> int | None:
     try:
         directory = layout.sessions / caller.fingerprint.encode().hex()
         directory.mkdir(parents=True, exist_ok=True)
-        # What is known of a connection that has no command just now is not written over while there are others.
+        # Use places of ended connections first: the note of an idle connection is needed to end it with its key.
         for anyones in (False, True):
             for number in range(most):
                 fd = os.open(directory / str(number), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -66,9 +66,9 @@ def take(layout: Layout, caller: Caller, asker: int) -> int | None:
 
 
 def cut_off(layout: Layout, fingerprint: str) -> int:
-    """End every connection and command of a key but our own; returns how many commands were ended.
+    """End every connection and command of a key except our own; returns how many commands were ended.
 
-    A release that one of them has begun is made by a worker, and goes on.
+    A release that one of them has begun goes on: its worker is another process.
     """
     from receiver.system import disk
 
@@ -108,7 +108,7 @@ def _all(directory: Path) -> Iterator[Place]:
 
 
 def _free(fd: int) -> bool:
-    """Whether nobody has the place; then we have it, as long as `fd` is open."""
+    """Whether the place is free; if so, it is ours for as long as `fd` is open."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -124,7 +124,7 @@ def _read(fd: int) -> Place | None:
 
 
 def _connected(place: Place | None, but: int) -> bool:
-    """Whether the connection that the place was taken by is up, unless it is `but`."""
+    """Whether the connection for which the place was taken is still up, and is not `but`."""
     if place is None or place.sshd == but or place.began == "0" or began(place.sshd) != place.began:
         return False
     with suppress(FileNotFoundError, ProcessLookupError):
@@ -138,7 +138,7 @@ def parent(pid: int) -> int:
 
 
 def began(pid: int) -> str:
-    """When a process began, in the kernel's ticks; "0" if there is none. With its number it stands for one process."""
+    """When a process began, in the kernel's ticks; "0" if there is none. Pid and start together identify a process."""
     return _stat(pid)[19] or "0"
 
 
@@ -151,7 +151,7 @@ def _stat(pid: int) -> list[str]:
 
 
 def _signal(pid: int, number: int) -> None:
-    # It may have ended, or be of another user (a test's own sshd).
+    # The process may have ended, or belong to another user (a test's own sshd).
     with suppress(ProcessLookupError, PermissionError):
         if pid > 1 and pid != os.getpid():
             os.kill(pid, number)

@@ -1,4 +1,4 @@
-"""The standard error of a hook, written to by the gateway: what the pusher reads after `remote: `."""
+"""The standard error of a hook, written by the gateway: the pusher reads it after `remote: `."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from types import TracebackType
 
 from receiver.errors import Failure
 
-# Milliseconds that a line may wait for a reader; the log of a release has its own, longer patience (follow.py).
+# Milliseconds that a line may wait for a reader; for the log of a release it is longer (ledger/follow.py).
 PATIENCE = 2000
 
 
 class Sideband:
-    """Writes lines to a descriptor that may take none: then they are lost, and nobody blocks."""
+    """Writes lines to a descriptor without ever blocking: lines that nobody takes are lost."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
 
     @classmethod
     def of(cls, pid: int) -> Sideband:
-        """The standard error of a process of our own user; ours where it cannot be opened again (a socket)."""
+        """The standard error of a process of our own user; our own if that cannot be opened again (a socket)."""
         try:
             return cls(os.open(f"/proc/{pid}/fd/2", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC))
         except OSError:

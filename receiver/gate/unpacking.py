@@ -1,6 +1,6 @@
-"""Why git refused what was pushed, in shipit's words. git does so before it runs a hook, so no hook can say it.
+"""Why git refused a push, in shipit's words. git refuses before it runs a hook, so no hook can explain it.
 
-The errors of git and its children are read from a trace (git's api-trace2, "error" events) in a file without a name.
+The errors of git and its children are read from a trace (git's api-trace2, "error" events) in an unnamed file.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from contextlib import contextmanager
 
 from receiver.errors import Rejected
 
-# Of one push; git stops at its first error.
+# Bytes of the trace of one push; git stops at its first error.
 _MAX_TRACE = 2**20
 _HOLDS = "Nothing was received."
 
 
 class Trace:
-    """What the git that is started with this environment has to say."""
+    """Collects the errors of the git that is started with `environment`."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
@@ -33,11 +33,11 @@ class Trace:
             os.close(fd)
 
     def environment(self) -> dict[str, str]:
-        """Opened by that path, so that no number of a descriptor has to be kept free for it."""
+        """git opens the trace by this path, so no descriptor number has to be kept free for it."""
         return {"GIT_TRACE2_EVENT": f"/proc/{os.getpid()}/fd/{self._fd}"}
 
     def refusal(self, max_push: int, push_memory: int) -> Rejected | None:
-        """The limit that the push ran into, when it did; both limits in MiB."""
+        """The limit that the push exceeded, or None; both limits in MiB."""
         for said in self._errors():
             if "maximum allowed size" in said:
                 return Rejected(
@@ -61,4 +61,4 @@ class Trace:
                 try:
                     yield str(json.loads(line)["msg"])
                 except (ValueError, KeyError):
-                    continue  # cut off, or not of the version that we know
+                    continue  # incomplete, or of another format

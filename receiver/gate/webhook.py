@@ -1,6 +1,6 @@
-"""Webhooks, as nginx passes them on from the apps' names: started by the first, ends when none has come for a while.
+"""Webhooks, which nginx passes on from the apps' names. The first one starts this; it ends when none comes for a while.
 
-As `shipit`, in a sandbox (templates/systemd/shipit-hook.service); each request has a process of its own.
+It runs as `shipit`, in a sandbox (templates/systemd/shipit-hook.service); each request has a process of its own.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from receiver.system.journal import lines_may_be_lost
 from receiver.system.listener import FIRST_FD, IDLE, fork_for_each
 from receiver.system.transfer import bounded
 
-LONGEST = 30.0  # seconds of a request, which nginx passes on as a whole
+LONGEST = 30.0  # seconds that one request may take; nginx passes it on as a whole
 
 
 def main() -> None:
@@ -34,7 +34,8 @@ def main() -> None:
 
 
 def serve(connection: socket.socket, layout: Layout = Layout()) -> int:  # noqa: B008
-    """In a process of its own: answer one request, then look if it was a hook; returns an exit code."""
+    """In a forked process: answer one request, then fetch the repository if it was a valid hook; returns an exit
+    code."""
     connection.settimeout(LONGEST)
     asked = Request(connection, layout)
     connection.close()
@@ -42,7 +43,7 @@ def serve(connection: socket.socket, layout: Layout = Layout()) -> int:  # noqa:
 
 
 class Request(BaseHTTPRequestHandler):
-    """Answers by being made. `app` is whose hook it was, "" if it was none."""
+    """Making one reads and answers the request. `app` is the app whose hook it was, "" if it was none."""
 
     server_version, sys_version = "shipit", ""
 
@@ -79,4 +80,4 @@ class Request(BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def log_message(self, format: str, *args: object) -> None:
-        """nginx has a log of requests."""
+        """Logs nothing: nginx logs the requests."""

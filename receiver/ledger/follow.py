@@ -1,6 +1,6 @@
-"""Relay the log of a release to whoever watches, without ever blocking on them, until the release is decided.
+"""Relay the log of a release to its readers until it has a verdict, without ever blocking on them.
 
-A client that went away is not noticed by git's hooks: nobody empties the pipe any more, and a hook that writes on
+git's hooks do not notice when a client goes away: nobody empties the pipe any more, and a hook that goes on writing
 blocks for ever, with the app's lock held (threats E6, E9). So writes never block; the log file itself is the buffer.
 """
 
@@ -19,13 +19,13 @@ from receiver.model import Change, Release, Status
 from receiver.system import disk
 from receiver.system.audit import where
 
-# Seconds. How long a reader may take no byte at all before the rest is kept from them.
+# Seconds in which a reader may take no byte at all; then it does not get the rest.
 PATIENCE = 5.0
-# How long the worker may take to say its last words after it recorded a failure.
+# Seconds in which the worker may write its last lines after it has recorded a failure.
 LAST_WORDS = 10.0
-# How long a worker may need to be started by systemd before it counts as dead.
+# Seconds that a worker may need to begin before it counts as dead.
 GRACE = 20.0
-# Seconds between two looks, which cost 10 microseconds each.
+# Seconds between two looks; one look takes 10 microseconds.
 TICK = 0.01
 
 
@@ -34,8 +34,8 @@ def follow(
 ) -> Release:
     """Copy the log of release `number` to the file descriptor `out` until the release is live, failed or cancelled.
 
-    `worker` is a descriptor that is at its end when the worker is (story/worker.py), so that is noticed at once;
-    without it the lock `vN/alive` is asked. Raises HostFault if the worker died before its verdict.
+    `worker` is a descriptor that reads end of file when the worker ends (story/worker.py), so that is noticed at once;
+    without it the lock `vN/alive` is tried. Raises HostFault if the worker died before its verdict.
     """
     paths = ledger.paths.release(number)
     with nonblocking(out), paths.log.open("rb", buffering=0) as log:
@@ -48,7 +48,7 @@ def follow(
             if release.status is Status.LIVE or (release.status.final and gone):
                 break
             if gone and ledger.current_number() == number:
-                # Killed after the commit: the release is live, and only putting the old one away was left.
+                # The worker was killed after the commit: the release is live, and only the old one was not yet retired.
                 release = replace(release, status=Status.LIVE)
                 break
             if gone:
@@ -64,10 +64,10 @@ def follow(
 
 
 def died(ledger: Ledger, release: Release, holds: str) -> HostFault:
-    """What is said when the worker ended without a verdict."""
+    """The failure to report if the worker ended without a verdict."""
     again = "Push again." if release.change is Change.DEPLOY else "Give the same command again."
     if disk.is_full(ledger.paths.releases):
-        # It could not even write down that it failed.
+        # The disk was too full even to record the failure.
         return HostFault(
             f"The disk of the server is full; {release.name} was not made live.",
             holds=holds,
@@ -81,7 +81,7 @@ def died(ledger: Ledger, release: Release, holds: str) -> HostFault:
 
 
 class Seen:
-    """The release's record and whether its worker is gone, read again only when they may have changed."""
+    """The release's record, and whether its worker is gone; read again only when these may have changed."""
 
     def __init__(self, ledger: Ledger, number: int, worker: int | None) -> None:
         self._ledger = ledger
@@ -96,7 +96,7 @@ class Seen:
         release = self._read()
         if not self._gone():
             return release, False
-        # It may have recorded its verdict after the first look and before it ended.
+        # The worker may have recorded its verdict between the first look and its end.
         return self._read(), True
 
     def _read(self) -> Release:
@@ -121,7 +121,7 @@ class Seen:
 
 
 class Relay:
-    """Copies a growing file to a file descriptor that may take nothing, or be closed."""
+    """Copies a growing file to a file descriptor that may not take anything, or may be closed."""
 
     def __init__(self, log: int, out: int) -> None:
         self._log = log
@@ -148,7 +148,7 @@ class Relay:
         self._progress = time.monotonic()
 
     def finish(self) -> None:
-        """Copy the rest as long as the reader takes some of it every PATIENCE seconds."""
+        """Copy the rest, as long as the reader takes some of it every PATIENCE seconds."""
         self.pump()
         while self.pending() and (left := self._progress + PATIENCE - time.monotonic()) > 0:
             writable = select.poll()
@@ -166,13 +166,13 @@ def wait(out: int | None, worker: int | None) -> None:
         poll.register(out, select.POLLOUT)
     for _, event in poll.poll(TICK * 1000):
         if event & (select.POLLERR | select.POLLNVAL):
-            # A reader that hung up stays "ready"; do not spin on it.
+            # A reader that hung up is always "ready": do not spin.
             time.sleep(0.05)
 
 
 @contextmanager
 def nonblocking(fd: int) -> Iterator[None]:
-    """Writes to `fd` do not block inside the block. The flag is shared with whoever else has the file open."""
+    """Writes to `fd` do not block inside the block. Others who have the same file open share this flag."""
     before = os.get_blocking(fd)
     os.set_blocking(fd, False)
     try:

@@ -1,7 +1,7 @@
 """The ledger of an app: its releases, its state, and the one link that says which release is live.
 
-Owned and written by `shipit`, read by the agent. Every write goes beside, is fsynced and renamed (disk.py), so a
-reader sees the old file or the new one. `commit` is the commit point of the whole product.
+Owned and written by `shipit`, read by the agent. Every write goes to a new file, which is fsynced and renamed
+(disk.py), so a reader sees the old content or the new one. `commit` is the commit point of the whole product.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from receiver.system import disk
 # Readable by the app's own group and the agent; no secret is ever in the ledger.
 FILE_MODE = 0o640
 DIR_MODE = 0o2751
-# Releases between two notes of how far the ledger is settled: the note costs two fsyncs, a record not read 30 µs.
+# Every so many releases `settled` is written: that costs two fsyncs; a record that need not be read saves 30 µs.
 SETTLE_EVERY = 50
-# As model.encode writes it. No other text of a record can hold these bytes: inside a JSON string a quote is escaped.
+# As model.encode writes it. These bytes are nowhere else in a record: a quote inside a JSON string is escaped.
 FINAL = tuple(f'"status": "{status.value}"'.encode() for status in Status if status.final)
 LIVE = f'"status": "{Status.LIVE.value}"'.encode()
 
@@ -52,7 +52,7 @@ def open_app(layout: Layout, app: AppName) -> Ledger:
 
 
 class Ledger:
-    """One app's ledger. Whoever writes holds the app's lock; reading needs none."""
+    """One app's ledger. Writers hold the app's lock; reading needs none."""
 
     def __init__(self, paths: AppPaths) -> None:
         self.paths = paths
@@ -82,8 +82,8 @@ class Ledger:
         return state
 
     def save_state(self, state: AppState) -> None:
-        """Writes the copy first, so that a full disk is met before anything is changed. Of a new app `app.json` comes
-        first: a copy alone would count as an app whose `app.json` was lost."""
+        """Write the copy first, so that a full disk is met before anything is changed. For a new app `app.json` comes
+        first: a copy alone would look like an app whose `app.json` was lost."""
         both = (self.paths.state_copy, self.paths.state)
         for path in both if self.paths.state.exists() else reversed(both):
             disk.write_atomically(path, encode(state), FILE_MODE)
@@ -122,7 +122,8 @@ class Ledger:
         return list(self.newest_first())
 
     def newest_first(self) -> Iterator[Release]:
-        """As `releases`, each read when it is asked for: history only grows, and a push must not pay for all of it."""
+        """As `releases`, but each is read when it is asked for: the history only grows, and a push must not read
+        all."""
         for number in reversed(self.numbers()):
             try:
                 yield self.release(number)
@@ -130,7 +131,7 @@ class Ledger:
                 continue
 
     def unfinished(self) -> list[Release]:
-        """The releases without a verdict, newest first; those that have one are told by a glance and not decoded."""
+        """The releases without a verdict, newest first; a record with a verdict is recognised without decoding it."""
         found = []
         settled = self._settled()
         for number in reversed(self.numbers()):
@@ -145,7 +146,7 @@ class Ledger:
         return [release for release in found if not release.status.final]
 
     def settle(self, number: int) -> None:
-        """Note that every release up to `number` has its verdict, which stays: nobody needs to look there again."""
+        """Note that every release up to `number` has its verdict, which never changes: no need to look there again."""
         if number >= self._settled() + SETTLE_EVERY:
             disk.write_atomically(self.paths.settled, f"{number}\n".encode(), FILE_MODE)
 
@@ -156,7 +157,7 @@ class Ledger:
             return 0
 
     def current_number(self) -> int:
-        """The live release's number, 0 if there is none yet. Raises Corrupt when the link was lost or leads nowhere."""
+        """The live release's number, 0 if there is none yet. Raises Corrupt if the link was lost or leads nowhere."""
         try:
             target = str(self.paths.current.readlink())
         except FileNotFoundError:
@@ -171,7 +172,7 @@ class Ledger:
         return number
 
     def _was_live(self) -> bool:
-        """Whether any release ever was, by a glance at the records."""
+        """Whether any release was ever live, by a quick look at the records."""
         records = (self.paths.release(number).record for number in reversed(self.numbers()))
         return any(LIVE in record.read_bytes() for record in records if record.exists())
 
@@ -186,11 +187,11 @@ class Ledger:
         self, change: Change, by: str, base: Release | None = None, *, builds: bool = False, **values: Any
     ) -> Release:
         """Give out the next number and record the release as building, or as starting. A power cut before `keep_name`
-        may forget it; what is found after one is whole.
+        may remove the record, but never leaves half of it.
 
         `base`: the release whose carried fields it takes over. `builds`: it gets a slug of its own. `values` are
-        further fields of Release. Raises OSError when the disk is full; nothing is left then but a number that was
-        never used.
+        further fields of Release. Raises OSError when the disk is full; then only a number is lost, which is never
+        used.
         """
         current = self.current_number()
         number = max([0, *self.numbers()]) + 1
@@ -217,7 +218,8 @@ class Ledger:
         return release
 
     def keep_name(self, release: Release) -> None:
-        """Make durable that there is this release. Before it goes live; and best while nobody waits for it."""
+        """Make the name of the release's directory durable. Needed before it goes live; best done while nobody
+        waits."""
         disk.fsync_dir(self.paths.release(release.number).dir)
         disk.fsync_dir(self.paths.releases)
 
@@ -226,14 +228,14 @@ class Ledger:
         return release
 
     def keep_copy(self, release: Release) -> None:
-        """A second copy of a finished record: nobody writes it again, and repair goes back to it."""
+        """Write a second copy of a finished record, for repair: finished records are not written again."""
         disk.write_atomically(self.paths.release(release.number).record_copy, encode(release), FILE_MODE)
 
     def commit(self, release: Release) -> None:
         """Make `release` the live one: one rename, durable when it returns. The proxy follows the same link.
 
-        Beside the record nginx finds how many web processes there are, as it can tell no socket from none, and through
-        which of its pools of kept connections their requests go.
+        Before it, files for nginx are written beside the record: how many web processes there are (nginx cannot look
+        for sockets), and which of its pools of kept connections to use.
         """
         paths = self.paths.release(release.number)
         if release.static:
@@ -250,7 +252,7 @@ class Ledger:
             pool.leave(replaced)
 
     def _lay_out(self, release: Release, replaced: ReleasePaths | None) -> None:
-        """Where nginx finds the assets of the release, and those of the one before it (docs/proxy.md)."""
+        """Make the links by which nginx finds the assets of the release and of the one before it (docs/proxy.md)."""
         paths = self.paths.release(release.number)
         if not (release.static or release.serving.assets):
             return
@@ -263,31 +265,31 @@ class Ledger:
         if replaced not in (None, paths):
             with suppress(Failure, OSError):
                 before = self.release(replaced.number)
-                # A change of config or scale has the same files: what was before is still what came before them.
+                # A config change or a scale has the same files: keep its predecessor's link.
                 target = replaced.older.readlink() if before.slug == release.slug else Path(f"../{before.name}")
                 disk.replace_symlink(paths.older, target)
         disk.fsync_dir(paths.dir)
 
     def rest(self) -> None:
-        """Some time after a commit: let nginx find the way to the live release with the least work."""
+        """Some time after a commit: let nginx find the live release with the fewest checks."""
         if release := self.current():
             pool.rest(self.paths.release(release.number), release.count(WEB))
 
     def _replaced(self) -> ReleasePaths | None:
-        """The release that is live until now; None where there is none, or nobody knows which."""
+        """The release that is live until now; None if there is none, or it is not known."""
         with suppress(Corrupt):
             if number := self.current_number():
                 return self.paths.release(number)
         return None
 
     def finish(self, release: Release, status: Status, reason: str = "") -> Release:
-        """Record the end of a release's making."""
+        """Record how the making of a release ended."""
         return self.save(replace(release, status=status, reason=reason, finished=time.time()))
 
     def previous_good(self) -> Release | None:
-        """What a rollback without a number goes to: what served before the current release, if it is still whole.
+        """The target of a rollback without a number: what served before the current release, if that is still whole.
 
-        A rollback's own predecessor is skipped back over: two rollbacks go back two releases and not to and fro.
+        After a rollback it goes on back from that rollback's target: two rollbacks go back two releases.
         """
         current = self.current()
         if current is None:
@@ -299,9 +301,9 @@ class Ledger:
         return None
 
     def is_whole(self, release: Release) -> bool:
-        """Whether the release was not pruned: its slug and environment are on disk, and its config vars.
+        """Whether the release was not pruned: slug, environment and config vars are on the disk.
 
-        Another release may keep the slug of one that was pruned. Its sockets link then tells: a prune takes that last.
+        A pruned release's slug may stay for another release; then its sockets link tells: a prune removes that last.
         """
         if not release.slug or not self.paths.release(release.number).sockets_link.is_symlink():
             return False
@@ -310,7 +312,7 @@ class Ledger:
     def worker_lives(self, number: int) -> bool:
         """Whether a worker still holds the release's `alive` lock."""
         try:
-            # Root asks, too, in a directory of shipit's: neither a link nor a FIFO leads it anywhere.
+            # Root asks this, too, in a directory of shipit's: a link or a FIFO there must not mislead root.
             flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
             handle = os.open(self.paths.release(number).alive, flags)
         except OSError:
@@ -324,7 +326,8 @@ class Ledger:
         return False
 
     def kept(self) -> set[int]:
-        """The releases whose slugs and config must stay: current, what a rollback wants, pinned, and what they use."""
+        """The releases whose slugs and config must stay: current, rollback targets, pinned, and those they depend
+        on."""
         state, current = self.state(), self.current_number()
         good = (r for r in self.newest_first() if r.status is Status.LIVE and r.number <= (current or r.number))
         keep = {r.number: r for r in islice(good, max(state.keep, 2))}
@@ -339,7 +342,7 @@ class Ledger:
 
 
 def numbered(path: Path) -> list[int]:
-    """The numbers N of the names vN in a directory, in no order; it may be missing."""
+    """The numbers N of the names vN in a directory, unordered; none if it does not exist."""
     try:
         names = os.listdir(path)  # noqa: PTH208 - with ten thousand releases, ten times faster than Path.iterdir()
     except FileNotFoundError:
@@ -350,8 +353,8 @@ def numbered(path: Path) -> list[int]:
 def _make_dir(path: Path) -> None:
     """A directory with DIR_MODE, in the group of its parent.
 
-    By mkdir(2) alone: chmod(2) takes the set-group-id bit away when the caller is not in the directory's group, and
-    `shipit` is in no app's.
+    By mkdir(2) alone: chmod(2) clears the set-group-id bit if the caller is not in the directory's group, and `shipit`
+    is in no app's group.
     """
     before = os.umask(0o777 & ~DIR_MODE)
     try:

@@ -1,9 +1,10 @@
 """Which of nginx's pools of kept connections the requests to a release go through.
 
-nginx keeps connections to an app for its next requests. Each switch moves on to another of a few pools, so that no request
-meets a release that was replaced. A file in the live release's directory names the pool: `current/pool.1`. CLEAN seconds
-after a switch, no connection of the pool before it is left, whatever its requests still do (docs/proxy.md). A release ends
-up in pool 0. If it has one web process, nginx then needs a single look at a file (`current/one`).
+nginx keeps connections to an app open for the next requests. Each switch moves to another of a few pools, so no request
+meets a connection of a release that was replaced. A file in the live release's directory names the pool:
+`current/pool.1`. CLEAN seconds after a switch the previous pool has no connection left, however long its requests take
+(docs/proxy.md). In the end a release is moved to pool 0. With one web process nginx then checks only one file for each
+request (`current/one`).
 """
 
 from __future__ import annotations
@@ -14,21 +15,21 @@ from contextlib import suppress
 from receiver.paths import ONE, POOLS, AppPaths, ReleasePaths
 from receiver.system import disk
 
-# What nginx does with a kept connection: closed after so long without a request, and after so long in all (ms).
+# When nginx closes a kept connection: after IDLE without a request, and after OLDEST in all (ms).
 IDLE, OLDEST = 100, 1000
-# From when on a pool that was left holds no connection any more (s): OLDEST, IDLE, and room for a busy machine.
+# When a pool that is no longer used has no connection left (s): OLDEST, IDLE, and a margin for a busy machine.
 CLEAN = 1.5
 MODE = 0o640
 
-# When each pool was left.
+# When each pool was last used (s since boot).
 Left = tuple[float, ...]
 
 
 def enter(release: ReleasePaths, live: ReleasePaths | None, web: int) -> None:
-    """Give `release`, with so many web processes, which is about to replace `live`, a pool that holds no connection to
-    any other release.
+    """Give `release`, which has `web` web processes and is about to replace `live`, a pool without connections to any
+    other release.
 
-    Waits where that needs time: for the third switch within CLEAN seconds. Nothing of it must outlast a power cut,
+    Waits if it has to: for the third switch within CLEAN seconds. The marks need not survive a power cut,
     which ends nginx's connections, too.
     """
     own, _ = _marks(release)
@@ -36,7 +37,7 @@ def enter(release: ReleasePaths, live: ReleasePaths | None, web: int) -> None:
         return
     used, left = _marks(live) if live else (set(), ())
     if live and not used:
-        # An older shipit's: what has no mark is in pool 0.
+        # A release of an older shipit has no mark; it uses pool 0.
         used = {0}
     left = left or (-CLEAN,) * POOLS
     new = min({*range(POOLS)} - used, key=lambda index: left[index])
@@ -49,11 +50,11 @@ def enter(release: ReleasePaths, live: ReleasePaths | None, web: int) -> None:
 
 
 def rest(release: ReleasePaths, web: int) -> None:
-    """Bring the live release to pool 0, once that is clean; for whoever holds the app's lock."""
+    """Move the live release to pool 0 once that is clean. The caller holds the app's lock."""
     used, left = _marks(release)
     if used and 0 not in used and _is_clean(left[0]):
         now = _now()
-        # Killed in between, both pools count as used.
+        # If killed in between, both pools count as used.
         _mark(release, 0, tuple([now if index in used else when for index, when in enumerate(left)]))
         for index in used:
             disk.remove_file(release.pool(index))
@@ -63,27 +64,27 @@ def rest(release: ReleasePaths, web: int) -> None:
 
 
 def look_everywhere(app: AppPaths) -> None:
-    """Have nginx look at more than one file for each request to the app, the marker of its maintenance among them."""
+    """Have nginx check all the files for each request to the app again, the marker of its maintenance among them."""
     for one in app.releases.glob(f"v*/{ONE}"):
         disk.remove_file(one)
 
 
 def leave(release: ReleasePaths) -> None:
-    """Take the marks of a release away that serves no more."""
+    """Remove the marks of a release that no longer serves."""
     for path in (release.one, *map(release.pool, range(POOLS))):
         disk.remove_file(path)
 
 
 def _shorten(release: ReleasePaths) -> None:
-    """Tell nginx that one look is enough. Not in a maintenance, which may begin in between: its marker is written before
-    `look_everywhere`, so one of the two takes the file away."""
+    """Tell nginx that it need check only one file. Not during maintenance. Maintenance may begin at the same moment:
+    its marker is written before `look_everywhere` is called, so one of the two removes the file again."""
     release.one.touch(MODE)
     if release.app.maintenance.exists():
         disk.remove_file(release.one)
 
 
 def _wait(left: float) -> None:
-    # Longer ago than this machine is up is before its last boot.
+    # A time in the future is from before the last boot.
     if 0 <= (ago := _now() - left) < CLEAN:
         time.sleep(CLEAN - ago)
 
@@ -93,7 +94,7 @@ def _is_clean(left: float) -> bool:
 
 
 def _now() -> float:
-    """Seconds since the machine was booted: nobody sets this clock."""
+    """Seconds since boot: this clock is never set."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
@@ -103,7 +104,7 @@ def _mark(release: ReleasePaths, pool: int, left: Left) -> None:
 
 
 def _marks(release: ReleasePaths) -> tuple[set[int], Left]:
-    """The pools of a release, and when each was left; what is damaged says only that the pool is used."""
+    """The pools of a release, and when each was last used; from damaged marks only that the pool is used."""
     used: set[int] = set()
     left: Left = ()
     for index in range(POOLS):

@@ -1,7 +1,7 @@
-"""Who may change an app next. One at a time; of the pushes that wait, the newest wins.
+"""Who may change an app next: one at a time. Of several waiting pushes the newest wins.
 
-`queue.lock` is an flock, so it dies with its holder and cannot go stale; the text in it is only a note for those who
-wait. A waiting push holds a ticket (tickets.py) of the file `queue`, which tells whether a newer push is still waiting.
+`queue.lock` is an flock, so it ends with its holder and cannot go stale; the text in it is only a note for those who
+wait. A waiting push holds a ticket (tickets.py) in the file `queue`, which shows whether a newer push is waiting.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from receiver.ledger.tickets import drawn
 from receiver.system import disk
 
 _TICK = 0.05
-# Seconds in which a release's worker may not have begun yet.
+# Seconds that a release's worker may need until it has begun.
 _STARTING = 10.0
 
 
@@ -34,7 +34,7 @@ class Superseded(Cancelled):
 
 @dataclass(frozen=True)
 class Turn:
-    """The right to change the app, for as long as `queued` lasts.
+    """The right to change the app, valid inside the block of `queued`.
 
     A program that inherits `fd` holds the turn too: so a push whose gateway was killed keeps its turn until git
     and its hooks have ended.
@@ -56,9 +56,10 @@ def queued(
 ) -> Iterator[Turn]:
     """Wait for the app's turn and hold it for the block; no worker is changing the app when the block begins.
 
-    `say` is told once who holds the app since when. A waiting `push` raises Superseded as soon as a newer push waits.
-    `client` is a descriptor whose end means that the asker went away (raises Cancelled). After `wait` seconds
-    (None: without end) it raises Busy. A locked app is nobody's (raises Busy), but for who only `mends`.
+    `say` is called once with who holds the app since when. A waiting `push` raises Superseded as soon as a newer push
+    waits. `client` is a descriptor that reads end of file when the client has gone (raises Cancelled). After `wait`
+    seconds (None: no limit) it raises Busy. So it does if the app is locked (`apps:lock`), unless the caller only
+    `mends`.
     """
     paths = ledger.paths
     limit = None if wait is None else time.monotonic() + wait
@@ -78,7 +79,7 @@ def queued(
             os.ftruncate(lock, 0)
             os.pwrite(lock, note, 0)
             while not _is_free(ledger):
-                # The gateway of that deploy is gone, its worker is not.
+                # The gateway of that deploy is gone, but its worker still runs.
                 if not told:
                     say(f"Waiting for {_unfinished(ledger) or 'a deploy that is still running'}.")
                     told = True
@@ -91,7 +92,7 @@ def queued(
 
 
 def refuse_locked(ledger: Ledger) -> None:
-    """Raise Busy when `apps:lock` holds the app. Whatever changes an app asks this: `queued` for all that take turns."""
+    """Raise Busy if `apps:lock` holds the app. Everything that changes an app calls this (`queued` does)."""
     state = ledger.state()
     if state.locked:
         raise Busy(
@@ -131,7 +132,7 @@ def _taken(lock: int) -> bool:
 
 
 def _is_free(ledger: Ledger) -> bool:
-    """Whether no worker holds the app's lock. None can take it later: who tells a worker to work has the turn."""
+    """Whether no worker holds the app's lock. None can take it later: only the holder of the turn starts a worker."""
     handle = disk.open_lock(ledger.paths.app_lock)
     try:
         return _taken(handle)
@@ -140,7 +141,7 @@ def _is_free(ledger: Ledger) -> bool:
 
 
 def _holder(ledger: Ledger, lock: int) -> str:
-    """`v8 by alice, since 12:03:11`, or who has the turn when no release is open yet."""
+    """`v8 by alice, since 12:03:11`, or who has the turn if no release is open yet."""
     if release := _unfinished(ledger):
         return release
     try:
@@ -156,7 +157,7 @@ def _unfinished(ledger: Ledger) -> str:
     try:
         release = ledger.release(number)
     except Failure:
-        # Being opened at this moment, or damaged: whoever waits need not know.
+        # The release is being opened at this moment, or is damaged: a waiting user need not know.
         return ""
     made = ledger.worker_lives(number) or time.time() - release.created < _STARTING
     return (

@@ -1,6 +1,6 @@
-"""Mending a ledger that was damaged from outside: a failing disk, a careless hand. Nothing is thrown away.
+"""Mending a ledger that was damaged from outside, by a failing disk or by hand. Nothing is thrown away.
 
-shipit's own writes leave no half of anything (system/disk.py), so this is never part of a deploy; `doctor --fix` does it.
+shipit's own writes are atomic (system/disk.py), so a deploy never needs this; `doctor --fix` does it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from receiver.system import disk
 def repair(ledger: Ledger) -> list[str]:
     """Make every file of the ledger readable again; returns what was done. The caller has the app's turn.
 
-    Raises Corrupt when the live release's record or app.json is damaged and so is its copy.
+    Raises Corrupt if app.json or the live release's record is damaged, and its copy, too.
     """
     damaged = [number for number in ledger.numbers() if is_damaged(ledger, number)]
     done = restore_state(ledger)
@@ -28,7 +28,7 @@ def repair(ledger: Ledger) -> list[str]:
 
 
 def is_damaged(ledger: Ledger, number: int) -> bool:
-    """Whether the record cannot be read, or is gone although the release was live."""
+    """Whether the record cannot be read, or is missing although the release was live."""
     try:
         ledger.release(number)
     except NotFound:
@@ -66,7 +66,7 @@ def restore_record(ledger: Ledger, number: int) -> str:
 
 
 def find_current(ledger: Ledger) -> list[str]:
-    """Point `current`, where it leads nowhere, at the newest release that was live: that is the one it pointed at."""
+    """If `current` leads nowhere, point it at the newest release that was live: that is where it led."""
     try:
         ledger.current_number()
     except Corrupt:
@@ -81,7 +81,7 @@ def find_current(ledger: Ledger) -> list[str]:
 
 
 def put_aside(ledger: Ledger, number: int) -> str:
-    """Take a damaged record out of the history; its number stays used, its file lies beside. Never the live one's."""
+    """Rename a damaged record, so that the history goes on without it; its number stays used. Never the live one's."""
     paths = ledger.paths.release(number)
     if number == ledger.current_number():
         raise Corrupt(f"The record of {ledger.app} v{number}, which is live, is damaged, and it has no good copy.")

@@ -1,7 +1,7 @@
-"""What the user sees of a release being made: written to the release's log, relayed by whoever follows it.
+"""What the user sees while a release is made: it is written to the release's log, which `follow` relays.
 
-Lines from a build or an app are someone else's text: control characters are taken off, lines are cut, and the whole
-is bounded, so that no output can fill the disk or speak in shipit's name (threat row 58).
+Lines from a build or an app are untrusted text: control characters are removed, long lines are cut, and the total is
+limited, so that no output can fill the disk or look like shipit's own (threat row 58).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from receiver.errors import printable, sick_disk
 MAX_LINE = 4096
 MAX_OUTPUT = 8 * 2**20
 SECRET_MIN = 8
-LAST = 100  # a compiler that is missing is named before a trace, or two, of who has called it
+LAST = 100  # enough to reach above a traceback or two, to the line that names a missing compiler
 
 
 class Say:
@@ -33,15 +33,15 @@ class Say:
         self.last: deque[str] = deque(maxlen=LAST)  # the newest lines of what others have printed
 
     def hide(self, values: Iterable[str]) -> None:
-        """From now on these values of config vars are `[hidden]` in what an app prints. Lines of our own keep them: the
-        name of a host that is a config var, too, is the one that people go to.
+        """From now on show these values of config vars as `[hidden]` in what an app prints. Our own lines keep them:
+        the app's host name may be the value of a config var, too, and users need it.
 
-        Of a value with line breaks each line. What is too short or a plain word is no secret, and would be missed in
-        the text where it means something else.
+        A value with line breaks is hidden line by line. Short values and plain words are not hidden: they are no
+        secrets, and the text would become unreadable where they mean something else.
         """
         lines = {line.strip() for value in values for line in value.splitlines()}
         found = {line for line in lines if len(line) >= SECRET_MIN and not line.isalpha()}
-        # The longest first: one may be a part of another.
+        # The longest first: one value may be part of another.
         self._secrets = sorted({*self._secrets, *found}, key=len, reverse=True)
 
     def close(self) -> None:
@@ -56,17 +56,17 @@ class Say:
         self._write(f"       {text}")
 
     def foreign(self, text: str) -> None:
-        """One indented line that an app has printed: the values to hide are hidden in it, and in no line of ours."""
+        """One indented line that an app has printed, with secrets hidden."""
         self.last.append(text)
         self._write(f"       {text}", hide=True)
 
     def warn(self, text: str) -> None:
-        """A line the reader must not miss: ` !     text`."""
+        """A line that the reader must not miss: ` !     text`."""
         self._write(f" !     {text}")
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        """Record how long the body took, in seconds, under `name` in the release's record."""
+        """Record how long the block took, in seconds, under `name` in the release's record."""
         began = time.monotonic()
         try:
             yield
@@ -83,7 +83,7 @@ class Say:
             yield writer
         finally:
             os.close(writer)
-            # A process that a build left behind may hold the pipe; the cage kills it, but never wait for it here.
+            # A process that a build left behind may hold the pipe open; the sandbox kills it, but do not wait for that.
             pump.join(timeout=5)
 
     def _pump(self, reader: int) -> None:
@@ -95,7 +95,7 @@ class Say:
                     if not endless:
                         self._foreign(line)
                     endless = False
-                # A progress bar is one line that is written again and again.
+                # A progress bar overwrites one line again and again: keep its last state.
                 rest = rest[rest.rfind(b"\r", 0, -1) + 1 :]
                 if len(rest) > MAX_LINE:
                     if not endless:
@@ -123,13 +123,13 @@ class Say:
         try:
             os.write(self._fd, line.encode(errors="replace") + b"\n")
         except OSError as error:
-            # A line for which there is no room is lost; a release is not to fail, or a build to hang, for that.
+            # If the disk has no room, the line is lost: a release must not fail, or a build hang, for that.
             if not sick_disk(error):
                 raise
 
 
 def clean(line: bytes) -> str:
-    """A line of foreign output as printable text: what a carriage return overwrote is dropped, escapes are removed."""
+    """A line of an app's output as printable text: what a carriage return overwrote is dropped, escapes are removed."""
     text = line.rstrip(b"\r").rsplit(b"\r", 1)[-1].decode(errors="replace")
     if "\x1b" in text:
         import re

@@ -1,6 +1,6 @@
 """A queue of processes: each holds a ticket, which is a lock on one byte of a file.
 
-The kernel says whether those before or behind still wait. It drops the lock of a process that was killed.
+The kernel knows which tickets are still held: it drops the lock of a process that ends or is killed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from receiver.system import disk
 
-# One ticket in the file: the name of who drew it, padded.
+# The size of one ticket in the file: the name of its holder, padded.
 _RECORD = 64
 # struct flock of fcntl(2): type, whence, start, len, pid; `@` pads as the C compiler does.
 _FLOCK = "@hhqqi4x"
@@ -22,15 +22,15 @@ _TO_THE_END = 0
 
 
 class Ticket:
-    """A place in the line, as long as `drawn` lasts."""
+    """A place in the queue, valid inside the block of `drawn`."""
 
     def __init__(self, fd: int, number: int) -> None:
         self._fd, self._number = fd, number
-        # Who has left does not come back with an older ticket.
+        # The older tickets that may still be held; one that was given up never comes back.
         self._before = list(range(number))
 
     def newer(self) -> str | None:
-        """The name of whoever drew the newest ticket after this one, None when nobody who did still waits."""
+        """If a newer ticket is still held, the name on the newest ticket; else None."""
         if not _locked(self._fd, self._number + 1, _TO_THE_END):
             return None
         last = max(self._number + 1, os.fstat(self._fd).st_size // _RECORD - 1)
@@ -60,7 +60,7 @@ def drawn(path: Path, who: str) -> Iterator[Ticket]:
 
 
 def somebody_waits(path: Path) -> bool:
-    """Whether anybody holds a ticket of this line."""
+    """Whether any ticket of this queue is held."""
     fd = disk.open_lock(path)
     try:
         return _locked(fd, 0, _TO_THE_END)
@@ -69,7 +69,7 @@ def somebody_waits(path: Path) -> bool:
 
 
 def _locked(fd: int, start: int, length: int) -> bool:
-    """Whether anybody else has a lock on one of these bytes."""
+    """Whether another process has a lock on one of these bytes."""
     asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
     answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked)
     return bool(struct.unpack(_FLOCK, answer)[0] != fcntl.F_UNLCK)

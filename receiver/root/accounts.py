@@ -1,6 +1,6 @@
-"""An app's users and directories: made by root, given to their owners, removed before the users are.
+"""An app's users and directories: root makes them, gives them to their owners, and removes the files before the users.
 
-A uid is free again only when nothing on disk belongs to it, so no later app inherits a file (threat row 65).
+A uid is freed only when no file on the disk belongs to it, so no later app inherits a file (threat row 65).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TAKEN = 9
 
 @dataclass(frozen=True)
 class Ids:
-    """The numbers behind an app's names."""
+    """The numeric ids of an app's users and group."""
 
     app: int
     app_group: int
@@ -33,7 +33,7 @@ class Ids:
 def create(paths: AppPaths) -> bool:
     """Make the users and directories of an app, or repair owners and modes; True when the app was new.
 
-    Raises HostFault when a user of that name exists and is not ours.
+    Raises HostFault if a user of that name exists that shipit did not make.
     """
     ids = make_users(paths)
     shipit = pwd.getpwnam(SHIPIT_USER)
@@ -56,18 +56,18 @@ def create(paths: AppPaths) -> bool:
 
 
 def make_socket_dir(paths: AppPaths, ids: Ids) -> None:
-    """/run/shipit/APP, which the app's engine makes again at every boot."""
+    """Make /run/shipit/APP; at every boot the app's engine makes it again."""
     proxy = grp.getgrnam(PROXY_GROUP).gr_gid
     with disk.opened_dir(paths.layout.run) as run_dir:
         with suppress(FileNotFoundError):
             if os.stat(paths.name, dir_fd=run_dir, follow_symlinks=False).st_uid != ids.app:
-                # Older versions kept files of root's at names that an app may have.
+                # Older versions kept files of root's under names that an app may have.
                 disk.remove_tree(paths.sockets)
         disk.make_dir(run_dir, paths.name, 0o2750, ids.app, proxy)
 
 
 def make_users(paths: AppPaths) -> Ids:
-    """app-APP with a group of its own, and build-APP in that group: the processes read what the build made."""
+    """app-APP with a group of its own, and build-APP in that group: the app's processes read what the build made."""
     app, build = app_user(paths.name), build_user(paths.name)
     common = ["useradd", "--system", "--no-create-home", "--shell", NOLOGIN]
     for name, home, group in (
@@ -78,7 +78,7 @@ def make_users(paths: AppPaths) -> Ids:
         try:
             entry = pwd.getpwnam(name)
         except KeyError:
-            # useradd(8) waits 15 s for /etc/passwd and then gives up; many apps may be made at once.
+            # Alone, useradd(8) waits 15 s for /etc/passwd and gives up; many apps may be made at once.
             with disk.locked(disk.roots_dir(paths.layout.roots, 0o711) / "accounts.lock", wait=True):
                 done = run([*common, "--comment", comment, "--home-dir", home, *group, name], check=False)
             if done.code not in (0, TAKEN):
@@ -94,7 +94,7 @@ def make_users(paths: AppPaths) -> Ids:
 
 
 def make_image_stores(paths: AppPaths, ids: Ids) -> None:
-    """The directories in which podman keeps the app's images, and what its builds use again. Repeatable."""
+    """Make the directories in which podman keeps the app's images and its build cache. Repeatable."""
     with disk.opened_dir(paths.layout.state) as state:
         disk.make_dir(state, paths.layout.images.name, 0o755, 0, 0)
     with disk.opened_dir(paths.layout.images) as images:
@@ -112,7 +112,8 @@ def ids_of(paths: AppPaths) -> Ids:
 
 
 def destroy(paths: AppPaths) -> None:
-    """Remove all files of an app, then its users; nothing of it runs any more. Repeatable after a crash."""
+    """Remove all files of an app, then its users. Only when no process of it runs any more. Repeatable after a
+    crash."""
     disk.remove_tree(paths.sockets)
     disk.remove_tree(paths.images)
     disk.remove_tree(paths.image_builds)
@@ -122,5 +123,5 @@ def destroy(paths: AppPaths) -> None:
             pwd.getpwnam(name)
         except KeyError:
             continue
-        # Its group, which has the user's name and no other member by then, goes with it (USERGROUPS_ENAB).
+        # Its group has the same name and no other member by now, so userdel removes it, too (USERGROUPS_ENAB).
         run(["userdel", name])

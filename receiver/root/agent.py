@@ -1,7 +1,7 @@
-"""The agent: root's side of a connection, a fork for each. Reads requests of wire.py, has verbs/ do them, answers.
+"""The agent: root's end of each connection, in a fork. It reads requests (wire.py), has verbs/ do them, answers.
 
-Trusts nothing but the kernel's word on who is there (SO_PEERCRED, unix(7)) and the closed grammar of a request. What
-goes wrong unexpectedly is told in the journal, and to the peer only that it did.
+It trusts only what the kernel says about the peer (SO_PEERCRED, unix(7)) and the closed grammar of a request. The
+details of an unexpected error go to the journal; the peer is told only that there was one.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ from receiver.system.listener import FIRST_FD, IDLE, fork_for_each
 from receiver.system.render import prepared
 
 BACKLOG = 64
-# Seconds: what is not needed by all is imported when the login that woke this one has had the processors.
+# Seconds after a login before modules are imported that not every request needs: the login needs the processors first.
 PAUSE = 0.2
-# Who asks for nothing for so many seconds waits for git, which still takes the objects of a push.
+# Seconds of silence after which the client is probably a push that waits for git to receive the objects.
 A_PUSH = 0.15
 MAX_FDS = max(wire.FDS.values())
 POLLRDHUP = getattr(select, "POLLRDHUP", 0x2000)
 
 
 def main(argv: list[str]) -> None:
-    """`agent` listens on the socket that systemd passed, `--listen` on one of its own; `--reconcile-all`,
-    `--certify-all` and `--renew-proxy` do just that."""
+    """`agent` listens on the socket that systemd passed, `--listen` on one that it makes; `--reconcile-all`,
+    `--certify-all` and `--renew-proxy` do just that and end."""
     layout = Layout()
     lines_may_be_lost("shipit-agent")
-    # What the agent writes is root's unless a mode says otherwise; locks in the ledger stay usable by its owner.
+    # Files of the agent belong to root, readable by all unless a mode says otherwise; shipit can use its locks.
     os.umask(0o022)
     if argv == ["--reconcile-all"]:
         from receiver.root.reconcile import reconcile_all
@@ -65,7 +65,7 @@ def main(argv: list[str]) -> None:
     own = argv == ["--listen"]
     engines = all_engines.here(layout)
     ahead = chain(imports(), engines.ahead(), prepared(*TEMPLATES))
-    # So that no fork has to load the name service again (nsswitch.conf(5)).
+    # Load the name service now, so that no fork has to (nsswitch.conf(5)).
     with suppress(KeyError):
         pwd.getpwnam(SHIPIT_USER)
     with bound(layout) if own else socket.socket(fileno=FIRST_FD) as server:
@@ -80,7 +80,7 @@ def main(argv: list[str]) -> None:
 
 
 def serve(layout: Layout, connection: socket.socket, engines: Engines, ahead: Iterator[None]) -> int:
-    """Answer requests until the peer closes; returns an exit code. `ahead`: what to do before the first one is here."""
+    """Answer requests until the peer closes; returns an exit code. `ahead`: work to do while no request is there."""
     os.set_inheritable(connection.fileno(), False)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
     if not allowed(connection):
@@ -113,7 +113,7 @@ def serve(layout: Layout, connection: socket.socket, engines: Engines, ahead: It
 
 
 def allowed(connection: socket.socket) -> bool:
-    """Whether the other end is `shipit` or root, by the kernel's word."""
+    """Whether the kernel says that the peer is `shipit` or root."""
     uid = peer(connection)[1]
     try:
         return uid in (0, pwd.getpwnam(SHIPIT_USER).pw_uid)
@@ -122,25 +122,25 @@ def allowed(connection: socket.socket) -> bool:
 
 
 def peer(connection: socket.socket) -> tuple[int, int, int]:
-    """Pid, uid and gid of the other end when it connected."""
+    """Pid, uid and gid of the peer at the time it connected."""
     raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, wire.CREDENTIALS.size)
     pid, uid, gid = wire.CREDENTIALS.unpack(raw)
     return pid, uid, gid
 
 
 def asked(connection: socket.socket, seconds: float = 0) -> bool:
-    """Whether there is something to read within so many seconds."""
+    """Whether there is something to read within `seconds`."""
     return bool(select.select([connection], [], [], seconds)[0])
 
 
 def imports() -> Iterator[None]:
-    """Import what most requests need, and ask nginx for its version, a part a step."""
+    """Import what most requests need, and ask nginx for its version; one part for each step of the iterator."""
     for name in ("hashlib", "receiver.proxy.nginx", "yaml"):
         importlib.import_module(name)
         yield
     from receiver.proxy import nginx
 
-    # Where there is none, whoever needs it is told.
+    # If nginx is missing, the request that needs it reports that.
     with suppress(HostFault):
         nginx.version()
     yield
@@ -149,7 +149,7 @@ def imports() -> Iterator[None]:
 def receive(connection: socket.socket) -> tuple[bytes, list[int], int] | None:
     """One line, the descriptors that came with it, and who sent it (a pid); None when the peer has closed.
 
-    Strictly one request at a time: anything after the line's end is a protocol error (Rejected), as is a line longer
+    One request at a time: bytes after the line's end are a protocol error (Rejected), and so is a line longer
     than MAX_REQUEST.
     """
     parts: list[bytes] = []
@@ -185,7 +185,7 @@ def receive(connection: socket.socket) -> tuple[bytes, list[int], int] | None:
 
 
 def respond(verbs: Verbs, line: bytes, fds: Sequence[int], sender: int = 0) -> dict[str, Any]:
-    """Decode, do, and say how it went, here and in the journal; never raises."""
+    """Decode and do the request; returns the answer and logs it to the journal. Never raises."""
     began = time.monotonic()
     known: dict[str, Any] = {"verb": "?"}
     try:
@@ -198,7 +198,7 @@ def respond(verbs: Verbs, line: bytes, fds: Sequence[int], sender: int = 0) -> d
     except Failure as failure:
         answer = {"error": wire.encode_error(failure)}
         result = f"{type(failure).__name__}: {failure.message}"
-    except Exception as error:  # noqa: BLE001 - the one place where the unexpected ends
+    except Exception as error:  # noqa: BLE001 - no error may end the agent's answer to a request
         traceback.print_exc()
         answer = {"error": wire.encode_error(unexpected(error, all_engines.hints().agent_log))}
         result = type(error).__name__
@@ -210,7 +210,7 @@ def unexpected(error: Exception, log_hint: str) -> Failure:
     if full := sick_disk(error):
         return full
     if isinstance(error, OSError) and error.strerror:
-        # What the machine says of itself (no space, read-only) helps; which file it was stays in the journal.
+        # The kind of error (no space, read-only) helps the peer; which file it was stays in the journal.
         return HostFault(f"The server could not do it: {error.strerror}.", hint="shipit doctor")
     return HostFault("The agent failed.", hint=f"The server's administrator finds why: {log_hint}")
 
@@ -220,13 +220,13 @@ def send(connection: socket.socket, message: dict[str, Any]) -> None:
 
 
 def log(**known: Any) -> None:
-    """One JSON line for the journal; only verbs, names and numbers, never a value."""
+    """Print one JSON line for the journal; only verbs, names and numbers, never a value."""
     print(json.dumps(known), file=sys.stderr, flush=True)
 
 
 @contextmanager
 def stopped_when_gone(connection: socket.socket, engines: Engines, job: str) -> Iterator[None]:
-    """Stop the job as soon as the peer hangs up: nobody reads it then, and nobody else would end it."""
+    """Stop the job as soon as the peer hangs up: its output would go nowhere, and nothing else would end it."""
     over = threading.Event()
 
     def watch() -> None:
@@ -234,7 +234,7 @@ def stopped_when_gone(connection: socket.socket, engines: Engines, job: str) -> 
         poll.register(connection, POLLRDHUP)
         while not over.wait(0.1):
             if poll.poll(0):
-                # It may not have begun: asked again until it is over.
+                # The job may not have begun yet, so this is repeated until the block ends.
                 engines.stop_job(job)
 
     watcher = threading.Thread(target=watch, daemon=True)
@@ -247,7 +247,7 @@ def stopped_when_gone(connection: socket.socket, engines: Engines, job: str) -> 
 
 
 def bound(layout: Layout) -> socket.socket:
-    """The socket where no systemd makes it, for `shipit` and root as in shipit-agent.socket."""
+    """The socket on a machine without systemd, for `shipit` and root as in shipit-agent.socket."""
     group = pwd.getpwnam(SHIPIT_USER).pw_gid
     layout.agent_socket.unlink(missing_ok=True)
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

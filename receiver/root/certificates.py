@@ -1,9 +1,8 @@
-"""Root's part of HTTPS: have certificates asked for by a user of their own, check what comes, install it, or leave all
-as it is.
+"""Root's part of HTTPS: has certificates requested by a user of their own, checks the results, and installs them.
 
-certbot(1) never runs as root and never touches what nginx reads. It gives a certificate and its key to a pipe; what
-comes out of it is bounded, checked (system/x509.py) and written into a directory of root's. An old certificate serves
-until nginx has confirmed the new one.
+certbot(1) never runs as root and never touches what nginx reads. It writes a certificate and its key to a pipe. What
+comes out of the pipe is limited in size, checked (system/x509.py) and written into a directory of root's. The old
+certificate serves until nginx has accepted the new one.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from receiver.records import Record, encode
 from receiver.settings import Settings
 from receiver.system import disk, x509
 
-# certbot waits for an authority that thinks for long (s).
+# Seconds: certbot waits for a slow authority.
 PATIENCE = 300
 NO_CERTBOT = 69  # exit code of the job
 SITE = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
@@ -39,7 +38,7 @@ SITE = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "n
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of asking for one name's certificate."""
+    """The result of asking for one name's certificate."""
 
     name: Domain
     done: bool
@@ -47,10 +46,10 @@ class Outcome:
 
 
 def certify(layout: Layout, engines: Engines, app: AppName, output: int, *, now: bool = False) -> list[Outcome]:
-    """Ask for every certificate that the app's names need, one by one, install what comes and have nginx use it.
+    """Ask for every certificate that the app's names need, one by one, install them and have nginx use them.
 
-    `now`: also for what is not due, or has failed a moment ago. What is said goes to `output`. Raises HostFault when
-    nginx does not take one; what served before serves on then.
+    `now`: also for those that are not due, or failed a moment ago. Messages go to `output`. Raises HostFault if nginx
+    does not accept one; then the old one serves on.
     """
     known, paths = settings.load(layout.settings), layout.app(app)
     ledger, store = Ledger(paths), Certificates(paths)
@@ -63,10 +62,10 @@ def certify(layout: Layout, engines: Engines, app: AppName, output: int, *, now:
     asked = wanted if now else certificates.patient(store, wanted, time.time())
     done = []
     if asked:
-        # At its names it must show what the authority asks for.
+        # The authority will ask for a file under the app's names: nginx has to serve it.
         nginx.apply(layout, known, app)
         prepare(paths)
-        # certbot does one thing at a time.
+        # certbot cannot run twice at once.
         with disk.locked(layout.roots / "acme.lock", wait=True):
             for number, name in enumerate(asked, 1):
                 done.append(_certify_one(layout, engines, known, store, name, number, output))
@@ -76,14 +75,15 @@ def certify(layout: Layout, engines: Engines, app: AppName, output: int, *, now:
 
 
 def certify_all(layout: Layout, engines: Engines) -> int:
-    """What the timer does: every app's certificates that are due. A failure is told in the journal, and by doctor."""
+    """The timer's work: ask for every app's certificates that are due. Failures go to the journal, and doctor shows
+    them."""
     code = 0
     for app in apps(layout):
         try:
             for one in certify(layout, engines, app, 2):
                 print(f"{app}: {one.name}: {'has a new certificate' if one.done else one.why}", flush=True)
                 code = code if one.done else 1
-        except Exception as error:  # noqa: BLE001 - told and counted; the next app is looked at all the same
+        except Exception as error:  # noqa: BLE001 - printed and counted; the next app is looked at all the same
             for line in error.lines() if isinstance(error, Failure) else [repr(error)]:
                 print(f"{app}: {line}", flush=True)
             code = 1
@@ -91,8 +91,8 @@ def certify_all(layout: Layout, engines: Engines) -> int:
 
 
 def add(layout: Layout, app: AppName, source: int) -> Installed:
-    """Install an admin's own certificate; raises Rejected, with nothing changed, unless it fits and is for one of the
-    app's names."""
+    """Install an admin's own certificate; raises Rejected, with nothing changed, unless it is valid and is for one of
+    the app's names."""
     known, paths = settings.load(layout.settings), layout.app(app)
     ledger, store = Ledger(paths), Certificates(paths)
     pair = x509.read(_read_all(source), user=SHIPIT_USER)
@@ -109,7 +109,7 @@ def add(layout: Layout, app: AppName, source: int) -> Installed:
 
 
 def remove(layout: Layout, app: AppName) -> bool:
-    """Take an admin's own certificate away; False if there is none."""
+    """Remove an admin's own certificate; False if there is none."""
     known, store = settings.load(layout.settings), Certificates(layout.app(app))
     if not disk.remove_file(store.own_record):
         return False
@@ -119,8 +119,9 @@ def remove(layout: Layout, app: AppName) -> bool:
 
 
 def prove_by_dns(layout: Layout, app: AppName, plugin: str, wait: int, source: int) -> None:
-    """From now on have the app's names proved by DNS, with the credentials that `source` gives to certbot's plugin; by
-    HTTP again, and without them, for the plugin "". Root keeps them; raises Rejected for what would be more than keys."""
+    """From now on prove the app's names by DNS, with certbot's `plugin` and the credentials read from `source`; with
+    the plugin "" by HTTP again, and the credentials are removed. Root keeps them. Raises Rejected if they hold more
+    than keys and values."""
     paths = layout.app(app)
     store = Certificates(paths)
     if not plugin:
@@ -138,7 +139,7 @@ def prove_by_dns(layout: Layout, app: AppName, plugin: str, wait: int, source: i
 
 
 def prepare(paths: AppPaths) -> None:
-    """Make the directories."""
+    """Make the directories of the app's certificates."""
     with disk.opened_dir(paths.dir) as top:
         disk.make_dir(top, paths.tls.name, 0o755, os.geteuid(), os.getegid())
     with disk.opened_dir(paths.tls) as tls:
@@ -168,8 +169,8 @@ def _certify_one(
 def _ask(
     layout: Layout, engines: Engines, known: Settings, store: Certificates, name: Domain, number: int, output: int
 ) -> tuple[str, bool, int]:
-    """Ask for and install one certificate; returns why it could not be, whether the authority wants to be left alone
-    for a while, and until when, if it says."""
+    """Ask for and install one certificate. Returns the reason if that failed, whether the authority has limited our
+    requests, and until when, if it says."""
     answer = _job(layout, engines, known, store, name, number, output)
     if why := answer.get("error"):
         until = answer.get("until")
@@ -188,7 +189,7 @@ def _ask(
 def _job(
     layout: Layout, engines: Engines, known: Settings, store: Certificates, name: Domain, number: int, output: int
 ) -> dict[str, Any]:
-    """Have certbot run, as its own user; returns its answer: `pem`, or `error`, `limited` and `until`."""
+    """Run certbot as its own user; returns its answer: `pem`, or `error`, `limited` and `until`."""
     old, dns = store.acme(name), store.dns(known)
     wait = dns.wait if dns else 0
     wish = {
@@ -227,7 +228,7 @@ def _job(
 
 
 def _read_all(source: int) -> bytes:
-    """To the end, or a little more than may be."""
+    """Read to the end, or a little more than is allowed."""
     found = b""
     while len(found) <= x509.MAX_SIZE and (part := os.read(source, 65536)):
         found += part
@@ -235,7 +236,7 @@ def _read_all(source: int) -> bytes:
 
 
 def _dns(layout: Layout, store: Certificates, dns: Dns | None) -> dict[str, Any] | None:
-    """The plugin with its credentials; raises HostFault when the server's are not there."""
+    """The plugin with its credentials; raises HostFault if the server's credentials are missing."""
     if dns is None:
         return None
     own = store.dns_record.exists()
@@ -258,7 +259,7 @@ def _external_account(layout: Layout) -> list[str]:
 
 
 def _install(layout: Layout, known: Settings, store: Certificates, record: Any, new: Installed, pem: bytes) -> None:
-    """Put the files in place and have nginx use them; if it refuses, all is as it was."""
+    """Put the files in place and have nginx use them; if nginx refuses, restore the old state."""
     before = record.read_bytes() if record.exists() else None
     disk.write_atomically(store.file(new), pem, 0o600)
     _write(record, new)
@@ -266,7 +267,7 @@ def _install(layout: Layout, known: Settings, store: Certificates, record: Any, 
         nginx.apply(layout, known, store.paths.name)
     except HostFault as failure:
         if failure.holds.startswith("The configuration of"):
-            # It is right, and nginx does not run: it is read at its start.
+            # The files are right; nginx is not running, and reads them when it starts.
             raise
         if before is None:
             disk.remove_file(record)
@@ -279,8 +280,8 @@ def _install(layout: Layout, known: Settings, store: Certificates, record: Any, 
 
 
 def _clean(store: Certificates, names: Sequence[Domain] | None) -> None:
-    """Remove what serves nobody: records of names that are not the app's any more (None: of none), and keys without a
-    record."""
+    """Remove what is no longer used: records of names that are not the app's any more (`names` None: keep all records),
+    and keys without a record."""
     if not store.paths.tls.is_dir():
         return
     if names is not None:
@@ -299,7 +300,7 @@ def _write(path: Any, record: Record) -> None:
 
 
 def _line(text: object) -> str:
-    """What another program said, as one line that can be shown."""
+    """Another program's message as one printable line."""
     return "".join(c if c.isprintable() else " " for c in str(text))[:600]
 
 

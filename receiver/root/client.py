@@ -1,4 +1,4 @@
-"""The other end of the agent's socket: one method a verb. Raises the Failure that the agent reports."""
+"""The client of the agent's socket: one method for each verb. Raises the Failure that the agent reports."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class BuildResult:
 
 
 class Agent:
-    """A connection to the agent; closing it ends the agent's process and any job under way. Safe between threads:
-    one call at a time."""
+    """A connection to the agent; closing it ends the agent's process for it and its running job. Threads may share it:
+    it makes one call at a time."""
 
     def __init__(self, connection: socket.socket, path: Path) -> None:
         self._connection, self._path = connection, path
@@ -44,7 +44,7 @@ class Agent:
 
     @classmethod
     def connect(cls, path: Path) -> Agent:
-        """Connect; returns at once, only the first answer waits for the agent to have started. Raises HostFault."""
+        """Connect; returns at once, and only the first answer waits until the agent has started. Raises HostFault."""
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             connection.connect(str(path))
@@ -60,19 +60,19 @@ class Agent:
         return self._connection.fileno()
 
     def anew(self) -> Agent:
-        """Another connection to the same agent, for when a call on this one was interrupted."""
+        """Another connection to the same agent, for use when a call on this one was interrupted."""
         return Agent.connect(self._path)
 
     def close(self) -> None:
         self._connection.close()
 
     def reopen(self) -> None:
-        """Connect again if this was closed. Raises HostFault."""
+        """Connect again if this connection was closed. Raises HostFault."""
         if self.fileno() < 0:
             self._connection = Agent.connect(self._path)._connection
 
     def hang_up(self) -> None:
-        """From another thread: end the call that is under way, and its job with it; that call raises HostFault."""
+        """From another thread: end the running call, and with it its job; that call raises HostFault."""
         with contextlib.suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
 
@@ -89,13 +89,13 @@ class Agent:
         self._call(Request(Verb.PING))
 
     def adopt(self, app: AppName, release: int) -> None:
-        """Have this process, the worker of vN, moved into a unit of its own: whoever ends its session does not end it."""
-        # The kernel vouches for these (unix(7), SCM_CREDENTIALS): nobody can name another's process.
+        """Have this process, the worker of vN, moved into a unit of its own, so that it outlives its session."""
+        # The kernel checks these (unix(7), SCM_CREDENTIALS): a process can name only itself.
         who = (socket.SOL_SOCKET, socket.SCM_CREDENTIALS, wire.CREDENTIALS.pack(os.getpid(), os.getuid(), os.getgid()))
         self._call(Request(Verb.ADOPT, app, release), who=[who])
 
     def create_app(self, app: AppName) -> bool:
-        """Make users, directories, slice and target; False when all of it was there."""
+        """Make users, directories, slice and target; False if all of it was there."""
         return bool(self._call(Request(Verb.CREATE_APP, app))["created"])
 
     def destroy_app(self, app: AppName) -> None:
@@ -114,7 +114,7 @@ class Agent:
         return dict(self._call(Request(Verb.READ_CONFIG, app, release))["config"])
 
     def log_in(self, app: AppName, logins: Mapping[str, str]) -> None:
-        """As whom builds that are asked for here from now on ask registries: {HOST: "USER:PASSWORD"}."""
+        """Use these logins at registries for builds on this connection from now on: {HOST: "USER:PASSWORD"}."""
         self._call(Request(Verb.LOG_IN, app, logins=logins))
 
     def build(self, app: AppName, release: int, source: int, output: int) -> BuildResult:
@@ -123,16 +123,16 @@ class Agent:
         return BuildResult(int(answer["code"]), str(answer["digest"]))
 
     def list_parts(self, app: AppName, release: int, output: int) -> int:
-        """Have what was installed for vN written to `output`, a line of JSON each; returns the exit code."""
+        """Write what was installed for vN to `output`, one line of JSON for each part; returns the exit code."""
         return int(self._call(Request(Verb.LIST_PARTS, app, release), (output,))["code"])
 
     def give(self, app: AppName, release: int, output: int, messages: int) -> int:
-        """Have the image or the disk of vN written to `output`, as a file that can be deployed again; returns the exit
+        """Write the image or the disk of vN to `output`, as a file that can be deployed again; returns the exit
         code."""
         return int(self._call(Request(Verb.GIVE, app, release), (output, messages))["code"])
 
     def mount(self, app: AppName, release: int, output: int) -> BuildResult:
-        """Have more of the app's data seen in the slug of vN, which is built and not live; build.json names it."""
+        """Mount more of the app's data in the slug of vN, which is built and not live; build.json names the places."""
         answer = self._call(Request(Verb.MOUNT, app, release), (output,))
         return BuildResult(int(answer["code"]), str(answer["digest"]))
 
@@ -141,16 +141,16 @@ class Agent:
         return int(self._call(Request(Verb.MEASURE, app))["used"])
 
     def install_packages(self, app: AppName, packages: Sequence[str], output: int) -> int:
-        """Have apt install packages of Debian; raises Rejected when the settings do not allow one. Returns its exit code."""
+        """Have apt install Debian packages; returns its exit code. Raises Rejected if the settings forbid one."""
         return int(self._call(Request(Verb.INSTALL_PACKAGES, app, packages=tuple(packages)), (output,))["code"])
 
     def install_podman(self, output: int) -> int:
-        """Have apt install what runs container images; raises Rejected when the settings say that nobody does, or nothing
-        here would run them. Returns apt's exit code."""
+        """Have apt install podman; returns apt's exit code. Raises Rejected if the settings forbid it, or if no engine
+        of this machine runs containers."""
         return int(self._call(Request(Verb.INSTALL_PODMAN), (output,))["code"])
 
     def clear_cache(self, app: AppName) -> None:
-        """Remove all that the app's builds have kept for later builds. Not while one runs."""
+        """Empty the app's build cache. Not while a build runs."""
         self._call(Request(Verb.CLEAR_CACHE, app))
 
     def release_command(self, app: AppName, release: int, output: int) -> int:
@@ -158,7 +158,7 @@ class Agent:
         return int(self._call(Request(Verb.RELEASE_COMMAND, app, release), (output,))["code"])
 
     def check_files(self, app: AppName, releases: Collection[int]) -> list[int]:
-        """Compare the slugs of these releases with what was built; returns those that differ."""
+        """Compare the slugs of these releases with what was built; returns the numbers of those that differ."""
         answer = self._call(Request(Verb.CHECK_FILES, app, releases=tuple(sorted(releases))))
         return [int(number) for number in answer["damaged"]]
 
@@ -172,11 +172,11 @@ class Agent:
         return int(self._call(request, (output,))["code"])
 
     def boot_with(self, app: AppName, release: int) -> None:
-        """Make vN (0: none) what comes up after a reboot, and what runs by the clock, but what is suspended."""
+        """Make vN (0: none) the release that starts at boot and by the clock, except suspended timers."""
         self._call(Request(Verb.BOOT_WITH, app, release))
 
     def stop(self, app: AppName, release: int, *, wait: bool) -> None:
-        """Stop vN's processes and remove their units; without `wait` the drain goes on behind it."""
+        """Stop vN's processes and remove their units; without `wait` the drain goes on in the background."""
         self._call(Request(Verb.STOP, app, release, wait=wait))
 
     def restart(self, app: AppName, release: int, process: TypeName | None = None) -> None:
@@ -184,37 +184,37 @@ class Agent:
         self._call(Request(Verb.RESTART, app, release, process=process or TypeName("")))
 
     def processes(self, app: AppName) -> list[ProcessStatus]:
-        """All processes of all releases of the app that are not over."""
+        """All processes of all releases of the app that have not ended."""
         found = self._call(Request(Verb.PROCESSES, app))["processes"]
-        # In the middle of an upgrade a newer agent may answer, which knows more.
+        # During an upgrade the agent may be newer than this client, and send more fields.
         known = [{name: entry[name] for name in entry.keys() & _STATUS} for entry in found]
         return [ProcessStatus(**{**entry, "state": ProcessState(entry["state"])}) for entry in known]
 
     def in_use(self, app: AppName) -> set[int]:
-        """The releases of which anything runs: processes, or a run by the clock."""
+        """The releases that have running processes, or a scheduled run."""
         found = self._call(Request(Verb.PROCESSES, app))
         return {*found["under_way"], *(entry["release"] for entry in found["processes"])}
 
     def remainders(self, app: AppName) -> set[int]:
-        """The releases of which the engine has anything: processes, or definitions that a cut off stop has left."""
+        """The releases of which the engine has processes, or units that an interrupted stop has left."""
         found = self._call(Request(Verb.PROCESSES, app))
         return {*found["defined"], *(entry["release"] for entry in found["processes"])}
 
     def keep_warm(self, app: AppName, release: int) -> bool:
-        """Let the processes of the release that vN replaced run on for `Release.warm` seconds, those that take requests;
-        the others are stopped. False, with nothing done, where that cannot be."""
+        """Keep the request-taking processes of the release that vN replaced for `Release.warm` seconds, and stop its
+        others. False, with nothing done, if the engine cannot."""
         return bool(self._call(Request(Verb.KEEP_WARM, app, release))["kept"])
 
     def warm(self, app: AppName) -> set[int]:
-        """The releases whose processes are kept warm (as `Release.runs_as` has them)."""
+        """The releases whose processes are kept warm, by the number `Release.runs_as`."""
         return {int(number) for number in self._call(Request(Verb.WARM, app))["releases"]}
 
     def cool(self, app: AppName) -> None:
-        """Stop all that is kept warm."""
+        """Stop all processes that are kept warm."""
         self._call(Request(Verb.COOL, app))
 
     def look_every(self, app: AppName, seconds: int) -> None:
-        """Have the machine look by itself whether what the app follows has moved; 0: no more."""
+        """Have a timer check every `seconds` whether the repository that the app follows has changed; 0: no timer."""
         self._call(Request(Verb.LOOK_EVERY, app, seconds=seconds))
 
     def proxy(self, app: AppName) -> bool:
@@ -230,34 +230,35 @@ class Agent:
         self._call(Request(Verb.PRUNE, app, releases=tuple(releases)))
 
     def take_away(self, app: AppName, release: int) -> None:
-        """Stop what runs of vN, which did not go live, and remove all of it but its record and log."""
+        """Stop vN, which did not go live, and remove all of it except its record and log."""
         self.stop(app, release, wait=False)
         self.prune(app, [release])
 
     def put_aside(self, app: AppName, release: int) -> None:
-        """As `take_away`, but the slug stays: the next build may need no other environment."""
+        """As `take_away`, but keep the slug: the next build may use its environment."""
         self._call(Request(Verb.PUT_ASIDE, app, release))
 
     def cancel(self, app: AppName, release: int) -> None:
-        """Stop vN's build, release command or check, if one runs (for another connection)."""
+        """Stop vN's build, release command or check, if one runs. Use another connection than the running call's."""
         self._call(Request(Verb.CANCEL, app, release))
 
     def certify(self, app: AppName, output: int, *, now: bool) -> list[tuple[str, bool, str]]:
-        """Ask for the certificates that the app's names need (`now`: for all of them, whatever has failed lately).
-        Returns what came of each name: whether it has its certificate, else why not."""
+        """Ask for the certificates that the app's names need (`now`: for all of them, even if that has just failed).
+        Returns for each name whether it has its certificate, else why not."""
         answer = self._call(Request(Verb.CERTIFY, app, now=now), (output,))
         return [(str(one["name"]), bool(one["done"]), str(one["why"])) for one in answer["names"]]
 
     def add_certificate(self, app: AppName, pem: int) -> list[str]:
-        """Install the certificate, chain and key that `pem` gives; returns the names it is for."""
+        """Install the certificate, chain and key read from `pem`; returns the names that it is for."""
         return [str(name) for name in self._call(Request(Verb.ADD_CERTIFICATE, app), (pem,))["names"]]
 
     def remove_certificate(self, app: AppName) -> bool:
-        """Take the admin's own certificate away; False if there was none."""
+        """Remove the admin's own certificate; False if there was none."""
         return bool(self._call(Request(Verb.REMOVE_CERTIFICATE, app))["removed"])
 
     def prove_by_dns(self, app: AppName, plugin: str, wait: int, credentials: int) -> None:
-        """Have the app's names proved by DNS from now on, by this plugin of certbot's ("": by HTTP), which waits so long."""
+        """Prove the app's names by DNS from now on: `plugin` of certbot ("": by HTTP), which waits `wait` seconds for
+        it."""
         self._call(Request(Verb.PROVE_BY_DNS, app, plugin=plugin, seconds=wait), (credentials,))
 
     def reconcile(self, app: AppName) -> list[str]:
@@ -281,7 +282,7 @@ class Agent:
     def _send(self, line: bytes, fds: Sequence[int], who: Sequence[tuple[int, int, bytes]]) -> None:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
         sent = self._connection.sendmsg([line], [*rights, *who])
-        # As in gate/ask.py: sending nothing fails when the agent has answered and gone.
+        # As in gate/ask.py: send(2) also fails if the agent has answered already and is gone.
         if rest := line[sent:]:
             self._connection.sendall(rest)
 

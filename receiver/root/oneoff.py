@@ -1,4 +1,4 @@
-"""One-off commands: a line for the shell in a file of the ledger, which the agent runs by its id (Verb.RUN)."""
+"""One-off commands: a line for the shell in a file of the ledger, which the agent runs by the file's id (Verb.RUN)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from receiver.root.client import Agent
 from receiver.system import disk
 from receiver.system.drain import drained
 
-MOST = 2**14  # bytes that are kept of what an unwatched command prints
+MOST = 2**14  # bytes of an unwatched command's output that are kept
 
 
 @contextmanager
 def written(paths: AppPaths, line: str, alone: str = "") -> Iterator[str]:
-    """The id of this line, for as long as the block lasts. `alone`: not beside a run by the clock of this process type, or
-    another of these (inside/launch.py)."""
+    """The id of this line; the file exists inside the block. `alone`: a process type; the command does not run at the
+    same time as a scheduled run of that type, or another command with the same `alone` (inside/launch.py)."""
     run_id = secrets.token_hex(20)
     paths.runs.mkdir(exist_ok=True)
     path = paths.runs / f"{run_id}.json"
@@ -35,9 +35,9 @@ def written(paths: AppPaths, line: str, alone: str = "") -> Iterator[str]:
 def run_unwatched(
     agent: Agent, paths: AppPaths, release: Release, line: str, *, stdin: int, seconds: float, what: str
 ) -> tuple[int, list[str]]:
-    """Run this line in a release to its end, for somebody who needs only its exit code and the lines that it printed.
+    """Run this line in a release to its end, for a caller that needs only the exit code and the printed lines.
 
-    Ends it after so many seconds, and raises HostFault then; `what` is the subject of that sentence.
+    After `seconds` it is ended and HostFault is raised; `what` is the subject of that sentence.
     """
     late = threading.Event()
 

@@ -1,6 +1,7 @@
-"""The ledger is the truth: make the processes, boot links and vhost of an app equal to it. Repeatable.
+"""Makes the processes, boot links and vhost of an app equal to its ledger, which is the truth. Repeatable.
 
-For whoever holds the app's lock: no release is being made, so whatever runs beside the live one is a remainder.
+The caller holds the app's lock: no release is being made, so everything that runs beside the live release is a
+remainder.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ UP = (ProcessState.RUNNING, ProcessState.STARTING)
 
 
 def reconcile(layout: Layout, engines: Engines, app: AppName) -> list[str]:
-    """Returns what was done, a line each; nothing if all was as it should be."""
+    """Returns what was done, one line each; nothing if all was as it should be."""
     ledger = Ledger(layout.app(app))
     state = ledger.state()
     current = None if state.stopped else ledger.current()
@@ -38,7 +39,7 @@ def reconcile(layout: Layout, engines: Engines, app: AppName) -> list[str]:
             engines.start(current)
             done.append(f"started {', '.join(missing)} of {current.name}")
     engines.boot_with(app, current, state.suspended)
-    # What a reboot ended between the switch and its retiring has only its definitions left.
+    # After a reboot between the switch and the retiring, only unit files of the old release are left.
     remainders = {p.release for p in running} | engines.defined(app)
     wanted = {current.runs_as, *engines.warm(app)} if current else set()
     for number in sorted(remainders - wanted - left_to_workers(ledger, remainders)):
@@ -50,21 +51,21 @@ def reconcile(layout: Layout, engines: Engines, app: AppName) -> list[str]:
 
 
 def left_to_workers(ledger: Ledger, remainders: Collection[int]) -> set[int]:
-    """Of what runs beside the live release, what a worker still sees to: it makes that release; or it made the live one,
-    and lets the older ones finish their requests."""
+    """The releases among `remainders` that a living worker will deal with: the one that it makes; or, if it made the
+    live one, the older ones, which still finish their requests."""
     live = ledger.current_number() or 0
     retiring = {number for number in remainders if number < live} if live and ledger.worker_lives(live) else set()
     return retiring | {number for number in remainders if ledger.worker_lives(number)}
 
 
 def held(layout: Layout, app: AppName) -> AbstractContextManager[object]:
-    """The app's lock, or BlockingIOError. Root must not be the one who makes its file: `shipit` could not take it."""
+    """The app's lock, or BlockingIOError. Root must not create the file: then `shipit` could not lock it."""
     lock = layout.app(app).app_lock
     return disk.locked(lock, wait=False) if lock.exists() else nullcontext()
 
 
 def reconcile_all(layout: Layout, engines: Engines) -> int:
-    """Reconcile every app that nobody is changing, at boot; one that fails does not keep the others from it."""
+    """Reconcile every app that nobody is changing, at boot; if one fails, the others are still reconciled."""
     code = 0
     for app in apps(layout):
         try:
@@ -73,7 +74,7 @@ def reconcile_all(layout: Layout, engines: Engines) -> int:
                     print(f"{app}: {line}", flush=True)
         except BlockingIOError:
             print(f"{app}: a release is being made", flush=True)
-        except Exception as error:  # noqa: BLE001 - told and counted; the next app must come up all the same
+        except Exception as error:  # noqa: BLE001 - printed and counted; the next app must come up all the same
             for line in error.lines() if isinstance(error, Failure) else [repr(error)]:
                 print(f"{app}: {line}", flush=True)
             code = 1

@@ -1,6 +1,6 @@
-"""What each verb of the agent does. Root's work: every path, name and id is derived here from typed fields.
+"""What each verb of the agent does, as root: every path, name and id is derived here from typed fields.
 
-A slug and what an app wrote are never opened; the ledger's records are decoded strictly (model.py) before use.
+Slugs and files of an app are never opened; the ledger's records are decoded strictly (model.py) before use.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from receiver.wire import Request
 
 
 class Verbs(Apps, Config, Builds, Commands, Processes, Site):
-    """One verb a method, each with a request that has been decoded; returns what goes into `ok`, or raises Failure."""
+    """One method for each verb. It takes a decoded request, and returns what goes into `ok` or raises Failure."""
 
     def do(self, request: Request, fds: Sequence[int]) -> Answer:
-        """Do what is asked; `fds` are as many as wire.FDS says."""
+        """Do the request; wire.FDS says how many `fds` it has."""
         work: Callable[[Request, Sequence[int]], Answer] = getattr(self, f"do_{request.verb.value}")
         return work(request, fds)
 
     def ahead(self) -> None:
-        """After an answer: do of the next request what its sender would have to wait for."""
+        """After an answer: prepare the likely next request, so that its sender need not wait for that."""
         then, self._then = self._then, None
-        # What is wrong is told by that request.
+        # If this fails, that request will report it.
         with suppress(Failure, OSError):
             if then:
                 then()

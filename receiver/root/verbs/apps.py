@@ -1,4 +1,5 @@
-"""The verbs about an app as a whole: its users and directories, how much data it has, how often it is looked at."""
+"""The verbs about an app as a whole: its users and directories, the size of its data, the timer that looks at its
+repo."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ MEASURE_TIMEOUT = 600
 
 
 class Apps(Desk):
-    """The app, from its accounts to their end."""
+    """An app, from its creation to its end."""
 
     def do_create_app(self, request: Request, fds: Sequence[int]) -> Answer:
         new = accounts.create(self.layout.app(request.app))
@@ -42,7 +43,7 @@ class Apps(Desk):
 
     def do_measure(self, request: Request, fds: Sequence[int]) -> Answer:
         paths = self._app(request.app)
-        # By the app's own user, who can write nothing meanwhile: root does not walk through what an app has made.
+        # Run as the app's own user, without write access: root does not walk through an app's files.
         job = Job(
             name=job_name("measure", request.app, 0, str(os.getpid())), app=request.app, user=app_user(request.app),
             argv=("/usr/bin/du", "-s", "-x", "--block-size=1", "."), cwd=paths.data, writable=(),
@@ -51,7 +52,7 @@ class Apps(Desk):
         null, (reader, writer) = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), os.pipe()
         try:
             with self.watch(job.name):
-                # What it says of files that went away meanwhile is nobody's concern: the sum comes all the same.
+                # Errors about files that vanish meanwhile do not matter: du prints the sum all the same.
                 code = self.engines.run_job(job, None, writer, null)
             os.close(writer)
             writer = -1

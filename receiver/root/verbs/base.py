@@ -1,4 +1,4 @@
-"""What every verb of the agent stands on: the app, its ledger and its releases by typed fields, and the app's jobs."""
+"""What all verbs of the agent use: the app, its ledger and its releases by typed fields, and the app's jobs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from receiver.paths import LAUNCH, PYTHON, AppPaths, Layout, app_user
 from receiver.wire import Request
 
 Answer = dict[str, Any]
-# Runs while a job does; stops the job when whoever asked for it has gone.
+# A context around a job; stops the job if the client hangs up.
 Watch = Callable[[str], AbstractContextManager[None]]
 
 
@@ -25,7 +25,7 @@ class Desk:
 
     def __init__(self, layout: Layout, engines: Engines, watch: Watch) -> None:
         self.layout, self.engines, self.watch = layout, engines, watch
-        # What to do when the answer is out.
+        # What to do after the answer was sent.
         self._then: Callable[[], None] | None = None
         self._logins: dict[AppName, Mapping[str, str]] = {}
 
@@ -39,17 +39,17 @@ class Desk:
         return Ledger(self._app(app))
 
     def _release(self, request: Request) -> Release:
-        """For what is only to be stopped or removed; a newer shipit may have written it."""
+        """The release for a verb that only stops or removes it; a newer shipit may have written the record."""
         return self._ledger(request.app).release(request.release)
 
     def _known(self, request: Request) -> Release:
-        """For what is to be started or built: the whole record is understood, or Newer is raised."""
+        """The release for a verb that starts or builds it: raises Newer unless the whole record is understood."""
         release = self._release(request)
         release.must_be_known()
         return release
 
     def _job(self, name: str, release: Release, flags: list[str], words: list[str], timeout: int) -> Job:
-        """A command of the app in a release: its user, its data, its config vars."""
+        """A command of the app in a release, with its user, its data and its config vars."""
         paths = self._app(release.app)
         return Job(
             name=name, app=release.app, user=app_user(release.app),

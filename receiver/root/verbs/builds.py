@@ -1,4 +1,4 @@
-"""The verbs that make a slug, an image or a disk, and those that read one: all in the build's cage."""
+"""The verbs that make a slug, an image or a disk, and those that read one: all of them in the build's sandbox."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PARTS_TIMEOUT, GIVE_TIMEOUT = 60, 3600
 
 
 class Builds(Slugs):
-    """Building, what a build needs of the machine, and what it keeps."""
+    """Builds, the system packages that they need, and their caches."""
 
     def do_log_in(self, request: Request, fds: Sequence[int]) -> Answer:
         self._app(request.app)
@@ -69,13 +69,13 @@ class Builds(Slugs):
         return {"code": code, "digest": disk.digest_tree(of.slug, MAX_TREE)}
 
     def _build_config(self, paths: AppPaths, release: Release) -> Mapping[str, str] | None:
-        """The config vars that the build may see; the release's own snapshot comes after it."""
+        """The config vars that the build may see; the release's own snapshot is written only after the build."""
         known = read_config(paths, release.config_base)
         return {key: value for key, value in known.items() if build_may_see(key, release.build_config)} or None
 
     def _store_image(self, build: Job, paths: AppPaths, output: int) -> int:
-        """The second half of an image's build: podman maps root of a container to the user who has stored its image, so
-        that is whom the containers run as."""
+        """The second half of an image's build. podman maps root inside a container to the user who has stored the
+        image; so the app's user stores it, and the containers run as that user."""
         job = replace(build, user=app_user(paths.name), argv=(str(PYTHON), "-IS", str(IMAGE), "store"),
                       writable=(paths.images,), config=None)  # fmt: skip
         try:
@@ -87,7 +87,7 @@ class Builds(Slugs):
         release = self._known(request)
         paths = self._app(request.app)
         slug, live = paths.release(release.number).slug, self._ledger(request.app).current()
-        # A release of other config vars runs from the slug of the one before it.
+        # A later release, with other config vars, may run from this slug.
         if not release.builds or release.image or (live and release.number in live.needs):
             raise Rejected(f"The slug of {release.name} is as it is.")
         name, user = job_name("build", release.app, release.number), build_user(release.app)
@@ -107,7 +107,7 @@ class Builds(Slugs):
         slug = paths.release(release.slug).slug
         if not release.slug or not slug.is_dir():
             raise NotFound(f"The files of {release.name} are not kept any more.")
-        # By the builder, who owns them, and with nothing to write: what a build has left is read by nobody else.
+        # Run as the builder, who owns the files, without write access: no other user reads what a build has left.
         job = Job(
             name=job_name("parts", release.app, release.number, str(os.getpid())), app=release.app,
             user=build_user(release.app), argv=(str(PYTHON), "-IS", str(PARTS), str(paths.slugs)), cwd=slug, writable=(),
@@ -122,7 +122,7 @@ class Builds(Slugs):
             raise Rejected(f"{release.name} is neither an image nor a disk.")
         if not release.slug or not slug.is_dir():
             raise NotFound(f"The files of {release.name} are not kept any more.")
-        # Each by who may read it, with nothing to write: the store of images is the app's own user's, a disk the builder's.
+        # Each as the user who may read it, without write access: the image store is the app's, a disk the builder's.
         user, program = (app_user, IMAGE) if release.image else (build_user, DISK)
         job = Job(
             name=job_name("give", release.app, release.number, str(os.getpid())), app=release.app,

@@ -1,4 +1,4 @@
-"""The verbs that run one command of an app: before a release goes live, as a check of it, or because somebody asked."""
+"""The verbs that run one command of an app: before a release goes live, as its check, or on request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from receiver.wire import Request
 
 
 class Commands(Desk):
-    """As the app, in a release."""
+    """Commands that run as the app's user, in a release."""
 
     def do_release_command(self, request: Request, fds: Sequence[int]) -> Answer:
         release = self._known(request)

@@ -13,7 +13,7 @@ from receiver.system import disk
 from receiver.wire import Request
 
 CONFIG_MODE = 0o600
-# execve(2): one string of the environment has 128 KiB with its name; systemd: all credentials of a unit 1 MiB.
+# execve(2) allows 128 KiB for NAME=VALUE; systemd allows 1 MiB for all credentials of a unit.
 MAX_VALUE, MAX_CONFIG = 2**17 - 200, 2**20 - 2**16
 
 
@@ -42,7 +42,7 @@ class Config(Desk):
 
     def _make_ready(self, request: Request) -> None:
         release = self._known(request)
-        # What was built is asked to start at once, and what is stopped is not.
+        # A release that builds is not prepared here: its start is asked for right away. A stopped app does not start.
         if not release.builds and not self._ledger(release.app).state().stopped:
             self.engines.expect_start(release)
 

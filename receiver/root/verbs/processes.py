@@ -1,4 +1,4 @@
-"""The verbs about processes: which release's run, and which come up at boot."""
+"""The verbs about processes: which release's processes run, and which start at boot."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Processes(Slugs):
             )
         live = self._ledger(release.app).current()
         if live and live.warm and not release.took_over:
-            # No more than two releases of an app are in memory.
+            # So at most two releases of an app are in memory.
             self.engines.cool(release.app, {live.runs_as, release.number})
         self.engines.start(release)
         return {}

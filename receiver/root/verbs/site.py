@@ -11,7 +11,7 @@ from receiver.wire import Request
 
 
 class Site(Desk):
-    """The vhost and its certificates. Most connections ask for neither, so each verb imports what it needs by itself."""
+    """The vhost and its certificates. Most connections need neither, so each verb imports its own modules."""
 
     def do_proxy(self, request: Request, fds: Sequence[int]) -> Answer:
         from receiver.proxy import nginx

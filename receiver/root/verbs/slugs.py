@@ -1,4 +1,4 @@
-"""The verbs about slugs that are built: whether they are whole, and which of them may go."""
+"""The verbs about finished slugs: whether they are complete, and which of them may be removed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_TREE = 2_000_000  # entries of a slug, environment included
 
 
 class Slugs(Desk):
-    """What has been built, and what of it ran."""
+    """Slugs, and the notes of which ones have run."""
 
     def do_check_files(self, request: Request, fds: Sequence[int]) -> Answer:
         return {"damaged": [number for number in request.releases if self._damaged(request.app, number)]}
@@ -43,7 +43,7 @@ class Slugs(Desk):
         return {}
 
     def _put_aside(self, paths: AppPaths, number: int) -> None:
-        """Stop a release and remove all of it but its slug."""
+        """Stop a release and remove all of it except its slug."""
         self.engines.stop(paths.name, number, wait=False)
         of = paths.release(number)
         disk.remove_tree(of.run_dir)
@@ -51,11 +51,11 @@ class Slugs(Desk):
         disk.remove_file(of.config)
 
     def _damaged_unseen(self, release: Release) -> int:
-        """The first slug of those that the release runs from which lost files since it was built; 0 if none did. One
-        that has run since the machine started is not looked at again: 60,000 files take half a second."""
+        """The first slug that the release runs from and that lost files since it was built; 0 if there is none. A slug
+        that has run since boot is not checked again: 60,000 files take half a second."""
         ledger = self._ledger(release.app)
         live = None if ledger.state().stopped else ledger.current()
-        # Of a slug whose environment alone is in use, the rest is not.
+        # If only the environment of another slug is used, the rest of that slug is not checked.
         slug = {release.slug} - {live.slug if live else 0}
         links = _linked(release) - (_linked(live) if live else set())
         unseen = [n for n in (slug | links) - {0} if not (self.layout.ran / release.app / f"v{n}").exists()]
@@ -66,7 +66,7 @@ class Slugs(Desk):
         return 0
 
     def _note_ran(self, app: AppName, numbers: Collection[int]) -> None:
-        # A full /run is no reason not to start an app: it is only looked at once more.
+        # If /run is full, the app must start all the same: then the slug is checked once more next time.
         with suppress(OSError):
             disk.roots_dir(self.layout.ran / app, 0o700)
             for number in numbers:
@@ -83,12 +83,12 @@ class Slugs(Desk):
 
 
 def _linked(release: Release) -> set[int]:
-    """The releases whose environments it has: its slug has a link to each, if it did not make that one itself."""
+    """The releases whose environments it uses: its slug has a link to each that it did not make itself."""
     return {release.environment, *release.shares}
 
 
 def needed_slugs(ledger: Ledger, gone: set[int]) -> set[int]:
-    """The releases whose slugs must stay when those of `gone` go: the live one, and what a kept one runs from."""
+    """The releases whose slugs must stay when `gone` are removed: the live one, and those that a kept one runs from."""
     kept = ledger.kept() - gone
     current = ledger.current_number()
     used: set[int] = set()
