@@ -1,7 +1,7 @@
-"""The engines that this version knows, and those of this machine as one.
+"""The engines that this version has, and those of this machine combined into one.
 
-An engine is a package with NAME, here() and make(). One that takes only some releases stands before the others, which
-take what is left; the last that is here keeps the machine's own services running.
+An engine is a package with NAME, here() and make(). Engines that take only some releases come first in the table, and
+the others take the rest. The last one that is here keeps the machine's own services running.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from receiver.paths import Layout
 
 
 class Room(Protocol):
-    """An engine's package. Importing it, and asking whether it is here, loads nothing else."""
+    """An engine's package. Importing it and calling `here` loads nothing else."""
 
     @property
     def NAME(self) -> str: ...
@@ -48,10 +48,10 @@ class Room(Protocol):
         """Whether this machine has it."""
 
     def hints(self) -> Hints:
-        """What to type where this engine keeps the machine's services running."""
+        """What to type on a machine whose services this engine keeps running."""
 
     def make(self, layout: Layout) -> Engine:
-        """Not `engine`: that is the name of the module which this loads, and a package has one thing of a name."""
+        """Make the engine. Not named `engine`: that is the name of the module that this loads."""
 
 
 ENGINES: tuple[Room, ...] = (systemd, embedded)
@@ -64,7 +64,7 @@ class Engines:
         self._engines = tuple(engines)
 
     def of(self, release: Release) -> Engine:
-        """The engine that runs this release; raises HostFault when this machine has none for it."""
+        """The engine that runs this release; raises HostFault if this machine has none for it."""
         for engine in self._engines:
             if engine.takes(release):
                 return engine
@@ -82,12 +82,12 @@ class Engines:
         self.of(release).start(release)
 
     def stop(self, app: AppName, number: int, *, wait: bool) -> None:
-        # Which engine has it is not asked: the release's record may be gone.
+        # All engines, because the release's record, which would say which one, may be gone.
         for engine in self._engines:
             engine.stop(app, number, wait=wait)
 
     def boot_with(self, app: AppName, release: Release | None, suspended: Collection[TypeName] = ()) -> None:
-        """Make this release, and no other, come up with the machine and run by the clock."""
+        """Make this release, and no other, start at boot and by the clock."""
         wanted = self.of(release) if release else None
         for engine in self._engines:
             mine = release if engine is wanted else None
@@ -103,7 +103,7 @@ class Engines:
         return engine.timed(release) if isinstance(engine, Timers) else []
 
     def usage(self, app: AppName) -> Usage | None:
-        """What the app takes altogether, where this machine's own engine knows."""
+        """What the app uses in all, if this machine's own engine knows."""
         engine = self._engines[-1]
         return engine.usage(app) if isinstance(engine, Meters) else None
 
@@ -115,7 +115,7 @@ class Engines:
         self.of(release).restart(release, kind)
 
     def processes(self, app: AppName) -> list[ProcessStatus]:
-        # Two engines may write units of the same systemd: then both see them all.
+        # Two engines may use units of the same systemd: then both list all of them.
         found = {(p.release, p.process, p.index): p for engine in self._engines for p in engine.processes(app)}
         return list(found.values())
 
@@ -163,19 +163,19 @@ class Engines:
                 engine.adopt(app, number, pid)
 
     def last_lines(self, release: Release, process: TypeName, index: int, count: int) -> list[str]:
-        """The last lines that a process printed; empty where its engine knows of none."""
+        """The last lines that a process printed; empty if its engine keeps none."""
         engine = self.of(release)
         return engine.last_lines(release, process, index, count) if isinstance(engine, Logs) else []
 
     def show(self, wanted: Wanted, release: Release | None) -> int:
-        """Copy the log of this release, or of all the app's, to standard output; returns an exit code."""
+        """Copy the log of this release, or of the whole app, to standard output; returns an exit code."""
         engine = self.of(release) if release else self._engines[-1]
         if not isinstance(engine, Logs):
             raise Rejected(f"The engine {engine.name} keeps no logs.")
         return engine.show(wanted)
 
     def files(self, release: Release) -> dict[str, str]:
-        """What the release's engine would write to start it."""
+        """The files that the release's engine would write to start it."""
         engine = self.of(release)
         return engine.files(release) if isinstance(engine, Plans) else {}
 
@@ -217,7 +217,7 @@ def here(layout: Layout) -> Engines:
 
 
 def refuse_untimely(layout: Layout, processes: Sequence[ProcessType]) -> None:
-    """Raise Rejected where no engine of this machine can start by the clock what asks for it."""
+    """Raise Rejected if a process has a schedule and no engine of this machine has timers."""
     timed = [(process, process.schedule) for process in processes if process.schedule]
     if not timed:
         return
@@ -236,7 +236,7 @@ def refuse_untimely(layout: Layout, processes: Sequence[ProcessType]) -> None:
 
 
 def hints() -> Hints:
-    """What an administrator of this machine types; no engine is loaded for it."""
+    """What an administrator of this machine types; loads no engine."""
     return _machine().hints()
 
 
@@ -246,7 +246,7 @@ def machine() -> str:
 
 
 def has_timers(layout: Layout) -> bool:
-    """Whether this machine can start something by itself at a time."""
+    """Whether this machine has timers."""
     return isinstance(_machine().make(layout), Timed)
 
 

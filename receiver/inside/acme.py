@@ -1,8 +1,8 @@
-"""Ask a certificate authority for one name's certificate (RFC 8555, by HTTP or DNS), as the user that does nothing else.
+"""Asks a certificate authority for one name's certificate (RFC 8555, by HTTP or DNS). Runs as a user only for this.
 
-Standard input is a wish, JSON on one line, from root; standard output the answer: {"pem": key and chain}, or {"error":
-why, "limited": bool, "until": when it may be asked again or 0}. certbot(1) of the system does the work. Before that it is seen whether the name leads here at
-all: an authority counts failures.
+Standard input is the wish, JSON on one line, from root. Standard output is the answer: {"pem": key and chain}, or
+{"error": why, "limited": bool, "until": when to ask again, or 0}. The system's certbot(1) does the work. Before that we
+check that the name leads to this server: authorities count failures.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from typing import Any
 from receiver.errors import HostFault
 from receiver.system.run import CLEAN, find, run
 
-PORT = 80  # the only one that an authority asks (RFC 8555, 8.3)
+PORT = 80  # the only port that an authority connects to (RFC 8555, 8.3)
 TIMEOUT = 5.0
-# A certificate that certbot has brought within this time is given to root once more, and not asked for again (s).
+# If certbot has got a certificate within so many seconds, root gets that one again; no new one is asked for.
 FRESH = 3600
 HOME = Path.home()
 
 
 class Refused(Exception):
-    """There is no certificate. `limited`: the authority wants to be left alone for a while; `until` when, in seconds
+    """There is no certificate. `limited`: the authority refuses further requests for a while; `until` when, in seconds
     since the epoch, 0 if it does not say."""
 
     def __init__(self, why: str, *, limited: bool = False, until: int = 0) -> None:
@@ -66,7 +66,7 @@ def certificate(wish: dict[str, Any]) -> str:
     if not dns:
         leads_here(name, Path(wish["webroot"]))
     say(f"Asking {wish['directory'].split('/')[2]} for a certificate for {name}")
-    # In no file but root's: certbot reads them from memory that is gone with it.
+    # The only file with the credentials is root's: certbot reads them from memory that vanishes with it.
     secret = os.memfd_create("credentials", 0) if dns else -1
     try:
         if dns:
@@ -87,24 +87,24 @@ def certificate(wish: dict[str, Any]) -> str:
 
 
 def kept_as(name: str) -> str:
-    """What certbot calls a certificate. No name of an app's begins with `_`."""
+    """certbot's name for a certificate. No domain of an app begins with `_`."""
     return f"_.{name[2:]}" if name.startswith("*.") else name
 
 
 def proof(wish: dict[str, Any], secret: int) -> list[str]:
-    """How the name is proved."""
+    """certbot's arguments for the way in which the name is proved."""
     dns = wish["dns"]
     if not dns:
         return ["--webroot", "--webroot-path", wish["webroot"]]
     plugin = f"dns-{dns['plugin']}"
-    # Amazon's library finds them by the environment.
+    # Amazon's library reads its credentials from the environment.
     given = [] if dns["plugin"] == "route53" else [f"--{plugin}-credentials", f"/proc/self/fd/{secret}"]
     waits = [f"--{plugin}-propagation-seconds", str(dns["wait"])] if dns["wait"] else []
     return ["--authenticator", plugin, *given, *waits]
 
 
 def words(certbot: str, wish: dict[str, Any], secret: int) -> list[str]:
-    """The command. The account's key stands in a file, since everybody can read a command line."""
+    """certbot's command line. The account's key goes into a file, since everybody can read a command line."""
     config = HOME / "shipit.ini"
     lines = [f"{name} = {wish[name]}" for name in ("email",) if wish[name]] or [
         "register-unsafely-without-email = true"
@@ -131,7 +131,7 @@ def environment(wish: dict[str, Any], secret: int) -> dict[str, str]:
 
 
 def brought_lately(chain: Path, have: str) -> bool:
-    """Whether certbot has a certificate that root does not: it was killed, or nginx did not take it, a moment ago."""
+    """Whether certbot has a new certificate that root lacks: it was killed, or nginx refused it, a moment ago."""
     try:
         if time.time() - chain.stat().st_mtime > FRESH:
             return False
@@ -146,8 +146,8 @@ def text(live: Path) -> str:
 
 
 def leads_here(name: str, webroot: Path) -> None:
-    """Raise Refused when the name has no address, or another server answers at it. That this machine cannot reach its
-    own address, as behind many routers, is no reason."""
+    """Raise Refused if the name has no address, or if another server answers there. It is no error if this machine
+    cannot reach its own address: behind many routers it cannot."""
     try:
         found = {entry[4][0] for entry in socket.getaddrinfo(name, PORT, type=socket.SOCK_STREAM)}
     except OSError as error:
@@ -171,7 +171,7 @@ def leads_here(name: str, webroot: Path) -> None:
 
 
 def ask(name: str, address: str, path: str, hops: int = 3) -> str | None:
-    """What is answered at this address; None when nobody does. As an authority does, it goes where it is sent."""
+    """The answer at this address; None if there is none. Follows redirects, as an authority does."""
     connection = http.client.HTTPConnection(address, PORT, timeout=TIMEOUT)
     try:
         connection.request("GET", path, headers={"Host": name, "User-Agent": "shipit", "Connection": "close"})
@@ -188,8 +188,8 @@ def ask(name: str, address: str, path: str, hops: int = 3) -> str | None:
 
 
 def answered() -> tuple[str, str]:
-    """The error that the authority answered last (RFC 8555, 6.7): its kind and its words, by what certbot has written to
-    its log in this run; "" if there are none. Some kinds certbot itself stumbles over, and says so instead."""
+    """The last error of the authority (RFC 8555, 6.7): its type and its text, from what certbot has logged in this run;
+    "" if there is none. For some types certbot fails itself and prints only that."""
     try:
         log = (HOME / "logs/letsencrypt.log").read_text(errors="replace")
     except OSError:
@@ -207,7 +207,7 @@ def answered() -> tuple[str, str]:
 
 
 def why(said: str, problem: str, wish: dict[str, Any], detail: str = "") -> str:
-    """Of what certbot says, the authority's words."""
+    """The authority's reason, from what certbot prints."""
     if wish["dns"] and ("unrecognized arguments: --dns" in said or "does not appear to be installed" in said):
         plugin = wish["dns"]["plugin"]
         return (
@@ -222,7 +222,7 @@ def why(said: str, problem: str, wish: dict[str, Any], detail: str = "") -> str:
     details = re.findall(r"^\s*(?:Detail|Type):\s*(.+)$", said, re.MULTILINE)
     if details:
         return " - ".join(dict.fromkeys(reversed(details)))
-    # certbot sends anew what had a bad nonce, so that is never why.
+    # certbot repeats a request whose nonce was refused, so that is never the reason.
     if detail and problem != "badNonce":
         return f"{wish['directory'].split('/')[2]}: {detail}"
     lines = [line.strip() for line in said.splitlines() if line.strip()]
@@ -235,7 +235,7 @@ def why(said: str, problem: str, wish: dict[str, Any], detail: str = "") -> str:
 
 
 def until(said: str) -> int:
-    """The time that Let's Encrypt names (`retry after 2026-01-31 12:00:00 UTC`), in seconds since the epoch; else 0."""
+    """The time in Let's Encrypt's text (`retry after 2026-01-31 12:00:00 UTC`), in seconds since the epoch; else 0."""
     found = re.search(r"retry after (\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d) ?(?:UTC|Z)", " ".join(said.split()))
     try:
         return calendar.timegm(time.strptime(" ".join(found.groups()), "%Y-%m-%d %H:%M:%S")) if found else 0

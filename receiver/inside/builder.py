@@ -1,10 +1,10 @@
-"""The builder: from a tar stream to a slug. Runs as build-APP in a cage that may write its slug and its cache only.
+"""The builder: from a tar stream to a slug. Runs as build-APP in a sandbox that can write only its slug and its cache.
 
     builder APP N < source.tar
 
 Reads releases/vN/build.json (story/build.py, encode_plan) and, as the credential `config`, the config vars that the app
-asked for at build time. Works in the slug, its working directory. Its exit code is the verdict: 0, or that of
-the step that failed. `--root=DIR` puts all paths below DIR (tests). Only the standard library: started with -I -S.
+asked for at build time. Works in the slug, its working directory. Its exit code is 0, or that of the step that failed.
+`--root=DIR` puts all paths below DIR (tests). Standard library only: started with -I -S.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ if False:  # typing is slow to import
     from typing import Any
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-# Group: what the processes run as, which reads and executes. Others: nothing.
+# The group is that of the app's processes, which may read and execute; others may do nothing.
 UMASK = 0o027
-# Lies in a directory into which the steps behind it have written: the next release gets a copy of it and no link.
+# This file marks a directory that build commands have written into: the next release gets a copy of it, not a link.
 WRITTEN = ".written-by-the-build"
-TELL_FROM = 0.5  # seconds; shorter steps need no timing
+TELL_FROM = 0.5  # seconds; the time of shorter steps is not printed
 
 
 def main(argv: list[str]) -> None:
-    """Build the slug in the working directory; always ends by SystemExit with the verdict."""
+    """Build the slug in the working directory; always ends by SystemExit with the exit code."""
     root = next((word.partition("=")[2] for word in argv if word.startswith("--root=")), "")
     app, number = [word for word in argv if not word.startswith("--")]
     home = Path(f"{root}/var/lib/shipit/apps/{app}")
     os.umask(UMASK)
-    # systemd takes a program that one of these killed for one that succeeded; a verdict is an exit code.
+    # systemd counts a program that one of these signals killed as successful; so end with an exit code.
     for asked in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(asked, give_up)
     plan = json.loads((home / f"releases/v{number}/build.json").read_bytes())
@@ -46,7 +46,7 @@ def main(argv: list[str]) -> None:
         raise SystemExit(mount(plan["storage"]))
     base = {"PATH": PATH, "LANG": "C.UTF-8", "HOME": str(home / "cache"), **plan["environment"], **wanted_config()}
     code = unpack(plan["root"])
-    # The app's own data is not a build's to read or write: settings that look for their directory find an empty one.
+    # A build must not read or write the app's own data: programs that look for their data directory find an empty one.
     scratch = Path(".shipit-data").absolute()
     scratch.mkdir(exist_ok=True)
     base["DATA_DIR"] = str(scratch)
@@ -62,7 +62,7 @@ def main(argv: list[str]) -> None:
     subprocess.call(["rm", "-rf", "--", scratch])
     if code == 0 and plan["static"]:
         code = check_static(plan["static"])
-    # A worker that an upgrade met half way knows of no assets.
+    # Plans of an older worker (during an upgrade) have no assets.
     assets = plan.get("assets", [])
     code = code or max([0, *map(check_assets, assets)])
     if code == 0:
@@ -94,7 +94,7 @@ def wanted_config() -> dict[str, str]:
 
 
 def unpack(root: str) -> int:
-    """Unpack what lies below `root` of standard input here ("": all); whoever owned it, it is ours now."""
+    """Unpack what is below `root` in standard input ("": all); all files become ours, whoever owned them."""
     options = ["--no-same-owner", "--no-same-permissions", "--no-acls", "--no-xattrs"]
     if root:
         options += [f"--strip-components={len(Path(root).parts)}", "--", root]
@@ -102,8 +102,8 @@ def unpack(root: str) -> int:
 
 
 def make_directory(made: Any, base: dict[str, str]) -> int:
-    """Make a directory that releases share: a link to an earlier release's, or from a copy of one, or of nothing;
-    returns the exit code of its steps."""
+    """Make a directory that releases share: a link to an earlier release's, a copy of one that is completed, or a new
+    one; returns the exit code of its steps."""
     copier = importlib.import_module(made["copier"]) if made["copier"] else None
     target = os.path.abspath(made["name"])  # noqa: PTH100
     if made["link"] and (not copier or (copier.alive(made["link"]) and not written(made["link"]))):
@@ -131,7 +131,8 @@ def make_directory(made: Any, base: dict[str, str]) -> int:
 
 
 def run_following(plan: Any, base: dict[str, str]) -> int:
-    """The steps behind the directories. When they write into one of this release's own, that is noted in it."""
+    """Run the build commands after the directories are made. Mark each directory of this release that they write
+    into."""
     mine = [made["name"] for made in plan["made"] if made["copier"] and not os.path.islink(made["name"])]  # noqa: PTH114
     if not plan["following"] or not mine:
         return run_steps(plan["following"], base)
@@ -148,7 +149,7 @@ def written(directory: str) -> bool:
 
 
 def files_below(top: str) -> dict[str, tuple[int, int]]:
-    """Path → when it was written, and its size, of all files; without bytecode, which programs write as they run."""
+    """Path → (time of change, size) of all files; without bytecode, which programs write as they run."""
     found = {}
     todo = [top] if os.path.isdir(top) else []  # noqa: PTH112
     while todo:
@@ -163,23 +164,24 @@ def files_below(top: str) -> dict[str, tuple[int, int]]:
 
 
 def complete(made: Any, copier: Any, target: str, base: dict[str, str]) -> int:
-    """Make a copy what it should be: add to it, or, when that is not enough or has changed what was there, all of it."""
+    """Complete a copied directory: install what is missing; if that fails or changes what was there, install all
+    anew."""
     if made["adding"]:
         before = copier.contents(target)
         code = run_steps(made["adding"], base)
         if code or before <= copier.contents(target):
             return code
-        # Something was replaced: what only that needed would stay.
+        # A package was replaced: packages that only the old one needed would stay.
         print("Other packages changed with it; once more for all:", flush=True)
     return run_steps(made["seeded"], base)
 
 
 def bound_cache(cache: Path, limit: int) -> None:
-    """Empty the cache once it is larger than `limit` bytes: the next build fetches what it needs again.
+    """Empty the cache if it is larger than `limit` bytes: the next build downloads what it needs again.
 
-    Whole, because what a package manager keeps is a whole: a part that is missing may be taken for one that is broken.
+    The whole cache, because a package manager may take one with missing parts for damaged.
     """
-    # Somebody waits for this: du counts 10,000 files in 25 ms, where a loop of ours takes 42.
+    # The user waits for this: du counts 10,000 files in 25 ms, a loop in Python in 42.
     told = subprocess.run(["du", "-sx", "--block-size=1", "--", cache], stdout=subprocess.PIPE, check=False).stdout
     size = int(told.split()[0]) if told else 0
     if size > limit:
@@ -197,7 +199,7 @@ def run_steps(steps: Any, base: dict[str, str]) -> int:
 
 
 def run_step(step: Any, base: dict[str, str]) -> int:
-    """Run one step to its end and tell how long it took if that was long."""
+    """Run one step to its end; print its time if it was long."""
     print(step["title"], flush=True)
     began = time.monotonic()
     try:
@@ -212,7 +214,7 @@ def run_step(step: Any, base: dict[str, str]) -> int:
 
 
 def limits_reached() -> list[str]:
-    """Which limits of the cage the build ran into, as the kernel has counted; nothing where no control group tells."""
+    """Which of the sandbox's limits the build has hit, by the kernel's counters; empty without a control group."""
     told = []
     if counted("pids", "pids.events", "max"):
         told.append(
@@ -238,7 +240,7 @@ def counted(controller: str, file: str, event: str) -> int:
 
 
 def verdict(code: int) -> int:
-    """128 + the signal for a program that one has killed, as a shell reports it."""
+    """The exit code; for a program that a signal killed 128 + the signal, as shells do."""
     return code if code >= 0 else 128 - code
 
 

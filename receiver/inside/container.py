@@ -1,9 +1,9 @@
-"""podman as shipit calls it: without a daemon, as the app's own user, with all of its state where only that unit sees it.
+"""How shipit calls podman: without a daemon, as the app's own user, with all of podman's state private to the unit.
 
-`Store` is where the images of an app are kept. A container's own files are no part of it: they lie in the private
-temporary directory of its unit, above the layers of the store, and go with the unit. Root in the container is the app's
-user outside. The container stays in the unit's control group, where systemd's limits hold.
-Only the standard library.
+`Store` is where an app's images are kept. A container's own files are not in it: they are in the private temporary
+directory of its unit, above the layers of the store, and go with the unit. Root in the container is the app's user
+outside. The container stays in the unit's control group, so systemd's limits hold for it.
+Standard library only.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ if False:  # typing is slow to import
     from typing import Any
 
 PODMAN = "/usr/bin/podman"
-# As a command: what the image itself starts.
+# This command means: what the image itself starts.
 OWN = "CMD"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 CONF = '[containers]\nkeyring=false\n[engine]\ncgroup_manager="cgroupfs"\nevents_logger="none"\n'
-# A command without any of a shell's letters needs no shell, which an image may not have.
+# A command without any special character needs no shell, which an image may lack.
 PLAIN = re.compile(r"[A-Za-z0-9_@%+:,./-][A-Za-z0-9_@%+=:,./ -]*", re.ASCII)
-# Variables that podman, or what it is made of, reads itself: an app's of such a name is given to the container alone.
+# Variables that podman or its parts read themselves: an app's var of such a name goes only into the container.
 STEERS = re.compile(
     r"_?(CONTAINERS?|PODMAN|BUILDAH|STORAGE|REGISTRY|XDG|DBUS|LD|GO|GLIBC|MALLOC|SSL_CERT|LISTEN|DOCKER|TMP|TEMP|LC|LANG"
     r"|NOTIFY|CATATONIT)[A-Z0-9_]*|HOME|PATH|TERM|TZ|USER|LOGNAME|GNUPGHOME|(?i:http|https|no|all)_proxy",
@@ -34,21 +34,22 @@ STEERS = re.compile(
 STORED = "shipit-image.stored.json"  # in the slug (inside/image.py)
 DATA = "/data"
 PR_SET_CHILD_SUBREAPER = 36
-# Where a container listens that does not say so by EXPOSE.
+# The port of a container that names none with EXPOSE.
 PORT = 8080
-# The healthcheck of a process of which the app has said nothing, in a release's record.
+# The healthcheck in a release's record for a process for which the app asked for none.
 NO_CHECK = {"kind": "http", "path": "/", "status": 0, "content": ""}
-QUIET = 3.0  # seconds in which a HEALTHCHECK may fail without a word: the program is just starting
-# A network of its own, which reaches what the app's user reaches; the machine is host.containers.internal there.
+QUIET = 3.0  # seconds in which a failing HEALTHCHECK is not reported: the program is just starting
+# A network of its own, which reaches what the app's user can reach; host.containers.internal is the machine.
 NETWORK = "slirp4netns:allow_host_loopback=true"
 INITS = ("/usr/libexec/podman/catatonit", "/usr/bin/catatonit")
 
 
 def scratch() -> str:
-    """A new directory for what podman and a container write: private to the unit (PrivateTmp=), on the disk if it can be.
+    """A new directory for podman's and the container's files: private to the unit (PrivateTmp=), on the disk if
+    possible.
 
-    Layers cannot be laid over each other on a file system that is itself such layers (overlayfs). What an earlier start
-    of the same unit has left, which crashed, is removed.
+    overlayfs cannot be mounted with layers that are on an overlayfs itself. Files that an earlier start of the same
+    unit left when it crashed are removed.
     """
     kinds = {}
     with open("/proc/self/mountinfo") as lines:  # noqa: PTH123
@@ -66,7 +67,7 @@ def scratch() -> str:
 
 
 class Store:
-    """The image store of an app at `path`; the scratch of this unit is made with it."""
+    """The image store of an app at `path`; making it makes this unit's scratch directory, too."""
 
     def __init__(self, path: str) -> None:
         self.path, self.scratch = path, scratch()
@@ -83,19 +84,19 @@ class Store:
         }
 
     def argv(self, *words: str, run: bool = False) -> list[str]:
-        """podman's command line: to look at and change the store, or to run what is in it."""
+        """podman's command line: for the store itself, or (`run`) to run a container."""
         root = f"{self.scratch}/run" if run else self.path
         above = ["--storage-opt", f"overlay.imagestore={self.path}"] if run else []
         return [
             PODMAN, "--root", root, "--runroot", f"{self.scratch}/runroot", "--tmpdir", f"{self.scratch}/tmp",
             "--storage-driver", "overlay", "--storage-opt", "overlay.ignore_chown_errors=true", *above,
-            # What it logs is of no use to anybody here (there are no subordinate ids, no session bus); errors it prints.
+            # Its warnings are of no use here (no subordinate ids, no session bus); errors are printed all the same.
             "--log-level", "fatal", *words,
         ]  # fmt: skip
 
     def call(self, *words: str, quiet: bool = False, also: Mapping[str, str] | None = None) -> int:
-        """Run podman on the store to its end, with `also` in its environment; returns its exit code. `quiet`: only what
-        goes wrong is printed."""
+        """Run podman on the store to its end, with `also` in its environment; returns its exit code. `quiet`: print
+        only errors."""
         import subprocess
 
         out = subprocess.DEVNULL if quiet else None
@@ -103,7 +104,7 @@ class Store:
         return subprocess.call(self.argv(*words), env=env, stdin=subprocess.DEVNULL, stdout=out)
 
     def lines(self, *words: str) -> list[str]:
-        """What it prints; nothing if it fails."""
+        """The lines that it prints; none if it fails."""
         import subprocess
 
         done = subprocess.run(self.argv(*words), env=self.env, stdin=subprocess.DEVNULL, stdout=-1, check=False)
@@ -111,30 +112,30 @@ class Store:
 
 
 def command_words(command: str) -> list[str]:
-    """What follows the image on podman's command line."""
+    """The words after the image on podman's command line."""
     if command == OWN:
         return []
     return command.split() if PLAIN.fullmatch(command) else ["/bin/sh", "-c", command]
 
 
 def mounts(data: str, workdir: str, storage: Sequence[Sequence[str]]) -> Iterator[str]:
-    """podman's words for what of the app's data is seen where: below the image's WORKDIR."""
+    """podman's arguments that mount the app's data at its places below the image's WORKDIR."""
     top = workdir.rstrip("/") if re.fullmatch(r"/[A-Za-z0-9._/-]*", workdir) else ""
     for kept, place in storage:
         if not os.path.exists(f"{data}/{kept}"):  # noqa: PTH110
-            # One file, such as a database, which whoever opens it makes: a mount needs it before.
+            # A mount needs the file; a database may not exist until the app first opens it.
             os.close(os.open(f"{data}/{kept}", os.O_WRONLY | os.O_CREAT, 0o660))
         yield f"--volume={data}/{kept}:{top}/{place}"
 
 
 class Check:
-    """The HEALTHCHECK of an image as `healthcheck` keeps it: asked while a process starts, not later."""
+    """The HEALTHCHECK of an image, as `healthcheck` returns it: run while a process starts, not later."""
 
     def __init__(self, said: Mapping[str, Any]) -> None:
         self._words, self._timeout, self._most = [str(word) for word in said["words"]], said["timeout"], said["most"]
 
     def passes(self, run: Callable[[Sequence[str], float], tuple[int, str]], over: Callable[[], bool]) -> bool:
-        """Whether it ends with 0 in the time that the image gives it; False when there is nothing more to wait for."""
+        """Whether it ends with 0 within the time that the image gives it; False at once when `over`."""
         began, told = time.monotonic(), ""
         while not over():
             code, answer = run(self._words, self._timeout)
@@ -155,8 +156,8 @@ class Check:
 
 
 def healthcheck(said: Any) -> dict[str, Any] | None:
-    """What an image says of its HEALTHCHECK (the configuration of an image as docker writes it, times in ns): the command,
-    how long it may take once, and for how long it may fail in all. None for none."""
+    """An image's HEALTHCHECK (from its configuration in docker's format, times in ns): the command, the time limit of
+    one run, and how long it may fail in all. None if it has none."""
     test = said.get("Test") if isinstance(said, dict) else None
     if (
         not isinstance(test, list)
@@ -179,10 +180,10 @@ def healthcheck(said: Any) -> dict[str, Any] | None:
 
 
 class Container:
-    """What podman is asked for one command of a release, in a container of its own.
+    """podman's arguments for one command of a release, in a container of its own.
 
-    No value of `env` is on the command line, where others could read it: podman takes it from its own environment by
-    name, or, where the name means something to podman itself, from a file in its scratch.
+    The values of `env` are not on the command line, where others could read them: podman takes them by name from its
+    own environment. Variables that podman itself would read come from a file in its scratch directory.
     """
 
     def __init__(
@@ -195,7 +196,7 @@ class Container:
         storage: Sequence[Sequence[str]] = (),
         check: Mapping[str, Any] | None = None,
     ) -> None:
-        """`check`: the healthcheck of the process in its release's record; the image's own counts where that says nothing."""
+        """`check`: the process's healthcheck from its release's record; if the app chose none, the image's is used."""
         from receiver.inside import pretend
 
         pretend.one_user()
@@ -220,12 +221,12 @@ class Container:
             "--security-opt=no-new-privileges", "--no-healthcheck", "--http-proxy=false", "--image-volume=ignore",
             f"--volume={apps}/data:{DATA}", *mounts(f"{apps}/data", stored.get("workdir", ""), storage),
             f"--env-file={path}", *(f"--env={key}" for key in own),
-            # A program that is PID 1 gets no signal that it does not handle.
+            # PID 1 gets no signal for which it has no handler, so an init goes above the program.
             *(["--init"] if any(os.access(path, os.X_OK) for path in INITS) else []),
         ]  # fmt: skip
 
     def beside(self, *, entrypoint: bool) -> list[str]:
-        """podman's command line for what runs once, here, to its end, under the image's ENTRYPOINT or not."""
+        """podman's command line for a command that runs once, to its end, with or without the image's ENTRYPOINT."""
         words = ["run", *self._options, "--log-driver=none", "--interactive"]
         words += [] if entrypoint else ["--entrypoint="]
         words += ["--tty"] if os.isatty(0) and os.isatty(1) else []
@@ -235,8 +236,8 @@ class Container:
         """Run the process of a release and stay above it until it ends; returns its exit code. It takes requests from
         the socket `path` ("": none).
 
-        podman itself goes when it has started the container, whose output is ours: what stays is conmon, which watches
-        it, as our child. SIGTERM is brought to the container.
+        podman itself ends when it has started the container, whose output is ours. conmon stays, which watches the
+        container, as our child. SIGTERM is passed on to the container.
         """
         import ctypes
         import signal
@@ -270,7 +271,7 @@ class Container:
         def over() -> bool:
             return asked or os.waitpid(conmon, os.WNOHANG)[0] == conmon
 
-        # Requests wait at the socket: nobody answers before the image's own check is content.
+        # Requests wait at the socket until the image's own check has passed.
         if listener and self.check and not self.check.passes(self._inside, over):
             try:  # noqa: SIM105
                 os.kill(container, signal.SIGTERM if asked else signal.SIGKILL)
@@ -283,11 +284,11 @@ class Container:
                 pass
         except ChildProcessError:
             pass
-        # Its exit code went with podman's record of it.
+        # podman's record of the exit code is gone with the container.
         return 0 if asked else 1
 
     def _inside(self, words: Sequence[str], timeout: float) -> tuple[int, str]:
-        """Run one more program in the container: its exit code, and the end of what it prints."""
+        """Run one more program in the container; returns its exit code and the end of its output."""
         import subprocess
 
         argv = self.store.argv("exec", "one", *words, run=True)
@@ -307,7 +308,7 @@ class Container:
 
 
 def listening(path: str) -> socket.socket:
-    """The socket of a process, which takes connections from now on: they wait until it does."""
+    """Bind the socket of a process and listen; connections wait in its backlog until the process accepts them."""
     import socket
 
     try:  # noqa: SIM105
@@ -321,7 +322,7 @@ def listening(path: str) -> socket.socket:
 
 
 def stand_before(listener: socket.socket, container: int, port: int) -> None:
-    """Start the front (front.py) in the network of the container, where the port is: no port of the machine is taken."""
+    """Start the front (front.py) in the container's network, where the port is; no port of the machine is used."""
     from receiver.inside import front
 
     def stand(caller: int) -> None:
@@ -333,11 +334,11 @@ def stand_before(listener: socket.socket, container: int, port: int) -> None:
 
 
 def join(pid: int) -> None:
-    """Become part of the user and network namespaces of a process (setns(2))."""
+    """Join the user and network namespaces of a process (setns(2))."""
     import ctypes
 
     libc = ctypes.CDLL(None, use_errno=True)
-    # Both before the first is joined: from then on the process is not ours to look at.
+    # Open both before joining the first: after that we may not look at the process any more.
     opened = [os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in ("user", "net")]
     for fd in opened:
         if libc.setns(fd, 0):

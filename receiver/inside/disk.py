@@ -1,11 +1,11 @@
-"""Stores the disk of a virtual machine for its releases. Runs in the build's cage, as the build's user, in the slug.
+"""Stores the disk of a virtual machine for its releases. Runs in the build's sandbox, as the build's user, in the slug.
 
-    disk store HEX FORMAT     into .disk/, from the file that was sent, or else from another release that has it
-    disk give                 on standard output: the disk, in a tar beside its shipit.yml if it has one
+    disk store HEX FORMAT     into .disk/, from the file that was sent, or else from another release that has it disk
+    give                 on standard output: the disk; with its shipit.yml in a tar, if it has one
 
-What arrives may be anything: it is looked at once more (diskimage.py), and qemu-img, which is told its format, copies
-it into a qcow2 of its own making. Who runs the machine can read that one and not write it; releases of the same disk
-share it, as they share an environment. Only the standard library: started with -I -S.
+The image is untrusted: it is checked once more here (diskimage.py), and qemu-img, which is told the format, copies it
+into a new qcow2. The user who runs the machine can read that one and not write it. Releases with the same disk share
+it, as they share an environment. Standard library only: started with -I -S.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ AGAIN = "Send it again: ssh HOST deploy APP - < DISK"
 
 
 def main(argv: list[str]) -> None:
-    """Always ends by SystemExit with the verdict."""
+    """Always ends by SystemExit with the exit code."""
     if argv == ["give"]:
         raise SystemExit(give(Path.cwd()))
     if len(argv) != 3 or argv[0] != "store":
@@ -75,7 +75,7 @@ def store(slug: Path, digest: str, format: str) -> int:
 
 
 def give(slug: Path) -> int:
-    """Write the disk as it can be sent again; returns an exit code. A machine only reads it, also while it runs."""
+    """Write the disk in a form that can be sent again; returns an exit code. A running machine does not change it."""
     yml = slug / YML
     with (slug / BASE).open("rb") as file, open(1, "wb", closefd=False) as out:
         if not yml.is_file():
@@ -92,7 +92,7 @@ def give(slug: Path) -> int:
 
 
 def again(slug: Path, digest: str) -> int:
-    """Copy it from another release."""
+    """Copy the disk from another release."""
     for known in sorted(slug.parent.glob(f"v*/{KNOWN}")):
         try:
             same = json.loads(known.read_bytes())["id"] == digest

@@ -1,7 +1,7 @@
-"""What a virtual machine's disk is: qcow2 or raw, how large, whole or cut off, and how it is started.
+"""Reads a virtual machine's disk image: qcow2 or raw, its size, whether it is complete, and how it boots.
 
-A qcow2 can name any file of the machine that opens it, as its backing file or as where its data lies. So its header is
-read here, by us, before qemu gets to see it, and what is not plain is refused. Only the standard library.
+A qcow2 can name any file of the machine that opens it, as its backing file or as its data file. So we read its header
+before qemu sees the image, and refuse everything unusual. Standard library only.
 """
 
 from __future__ import annotations
@@ -14,40 +14,40 @@ from typing import NamedTuple
 MAGIC = b"QFI\xfb"
 SECTOR = 512
 QCOW2, RAW = "qcow2", "raw"
-# Bits of a header's incompatible features: it was not closed, it is known to be damaged, its data is in another file.
+# Bits of a header's incompatible features: it was not closed; it is known to be damaged; its data is in another file; …
 DIRTY, CORRUPT, EXTERNAL, ZSTD, EXTENDED_L2 = 1, 2, 4, 8, 16
-# Of a qcow2's header extensions: the name of the file that has the data, the format of the backing file, LUKS.
+# Header extensions of a qcow2: the name of an external data file, the format of a backing file, encryption (LUKS).
 FORBIDDEN = {0x44415441: "keeps its data in another file", 0xE2792ACA: "has a backing file", 0x0537BE77: "is encrypted"}
 END, EXTENSION_LIMIT = 0, 2**16
-MAX_SIZE = 2**46  # bytes of a disk; what the server has room for is less
-MOST_CLUSTERS = 2**24  # with content: 1 TiB as qemu makes them. More would take minutes to follow
+MAX_SIZE = 2**46  # bytes of a disk; the server's free space sets a lower limit
+MOST_CLUSTERS = 2**24  # clusters with content: 1 TiB in qemu's default size. More would take minutes to check
 OFFSET = 0x00FFFFFFFFFFFE00
 COMPRESSED, ZERO = 1 << 62, 1
 GPT = b"EFI PART"
 INSTALL = "apt install --no-install-recommends"
 BOOT_CODE = slice(0, 440)
-# What starts a machine by UEFI (Debian's package ovmf), and what it remembers from one start to the next.
+# The firmware for machines that boot by UEFI (Debian's package ovmf), and its variable store.
 UEFI, UEFI_VARIABLES = "/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"
 
 
 class Wrong(Exception):
-    """What is wrong with a disk image, as the rest of a sentence: `it is cut off`."""
+    """What is wrong with a disk image, as a clause: `it is cut off`."""
 
 
 class Disk(NamedTuple):
-    """`size`: bytes that the machine sees."""
+    """`size`: bytes of the disk as the machine sees it."""
 
     format: str
     size: int
 
 
 def is_disk(head: bytes) -> bool:
-    """Whether something that begins so (1 KiB suffice) is a disk: a qcow2, or raw with a partition table."""
+    """Whether a file with this beginning (1 KiB suffices) is a disk: a qcow2, or raw with a partition table."""
     return head.startswith(MAGIC) or _partitions(head) is not None or head[SECTOR : SECTOR + 8] == GPT
 
 
 def examined(fd: int, start: int, length: int) -> Disk:
-    """Look at the image that lies in a file from `start` on; raises Wrong for one that is not plain, or not whole."""
+    """Check the image at `start` of a file; raises Wrong if it is unusual or incomplete."""
     image = _Part(fd, start, length)
     head = image.read(0, 2 * SECTOR)
     if head.startswith(MAGIC):
@@ -58,12 +58,12 @@ def examined(fd: int, start: int, length: int) -> Disk:
 
 
 def starts_by_uefi(first: bytes) -> bool:
-    """Whether a disk whose first sector this is has nothing that a BIOS could start."""
+    """Whether a disk with this first sector has nothing that a BIOS could start."""
     return not any(first[BOOT_CODE])
 
 
 def no_firmware(firmware: str) -> str:
-    """What this server lacks to start a disk by this firmware, and what brings it; "" when it lacks nothing."""
+    """What this server lacks to boot a disk with this firmware, and how to install it; "" if it lacks nothing."""
     if firmware != "uefi" or all(map(os.path.exists, (UEFI, UEFI_VARIABLES))):
         return ""
     return (
@@ -77,12 +77,12 @@ class _Part:
         self._fd, self._start, self.length = fd, start, length
 
     def read(self, at: int, size: int) -> bytes:
-        """What is there; less at the end."""
+        """The bytes at this place; fewer at the end."""
         size = max(0, min(size, self.length - at))
         return os.pread(self._fd, size, self._start + at) if size else b""
 
     def whole(self, at: int, size: int) -> bytes:
-        """All of it; raises Wrong when it is not there."""
+        """Exactly `size` bytes; raises Wrong if the image ends before."""
         if at < 0 or at + size > self.length:
             raise Wrong("it is cut off")
         return self.read(at, size)
@@ -133,14 +133,14 @@ def _extensions(image: _Part, at: int, end: int) -> None:
 
 
 def _tables(image: _Part, size: int, cluster_bits: int, l1_at: int, l1_size: int, entry: int) -> None:
-    """Follow the tables of a qcow2 to all its clusters: each is in the file."""
+    """Follow the tables of a qcow2 and check that each of its clusters is inside the file."""
     cluster = 1 << cluster_bits
-    each = cluster // entry  # entries of a table of the second level
+    each = cluster // entry  # entries of a second-level table
     seen: set[int] = set()
-    room = image.length // 32  # entries of all tables: whatever else they say, it would take hours to follow
+    room = image.length // 32  # a limit for the entries of all tables, so that a bad image cannot take hours
     follow = MOST_CLUSTERS
     wanted = -(-size // (each * cluster))
-    # qemu's own limit is 32 MiB for the table.
+    # qemu itself allows 32 MiB for this table.
     if l1_size < wanted or l1_size > 2**22:
         raise Wrong("its header is damaged")
     if l1_at % cluster:
@@ -155,7 +155,7 @@ def _tables(image: _Part, size: int, cluster_bits: int, l1_at: int, l1_size: int
         room, follow = room - count, follow - count
         if follow < 0:
             raise Wrong(f"it has content in more than {MOST_CLUSTERS} clusters: qemu-img convert makes larger ones")
-        # Without snapshots each table has one place in the disk.
+        # Without snapshots no table is used twice.
         if at % cluster or at in seen or room < 0:
             raise Wrong("its tables are damaged")
         seen.add(at)
@@ -163,18 +163,18 @@ def _tables(image: _Part, size: int, cluster_bits: int, l1_at: int, l1_size: int
             if word:
                 left = min(cluster, size - (number * each + index) * cluster)
                 if entry == 16:
-                    # Of the 32 parts of a cluster, those that have content.
+                    # Only some of a cluster's 32 parts may have content.
                     left = min(left, (whole[2 * index + 1] & 0xFFFFFFFF).bit_length() * (cluster // 32))
                 _cluster(image, word, cluster_bits, left, plain=entry == 8)
 
 
 def _cluster(image: _Part, word: int, cluster_bits: int, left: int, *, plain: bool) -> None:
-    """`left`: so many of its bytes are part of the disk; the rest need not be there."""
+    """Check one cluster; only its first `left` bytes belong to the disk, and the rest may be missing."""
     cluster = 1 << cluster_bits
     if word & COMPRESSED:
         bits = 62 - (cluster_bits - 8)
         at = word & ((1 << bits) - 1)
-        # It ends in the last of so many further sectors, which may not be full.
+        # The length is given in further sectors; the last of them may be incomplete.
         further = (word & (COMPRESSED - 1)) >> bits
         need = further * SECTOR - at % SECTOR + 1 if further else 1
     else:
@@ -189,14 +189,14 @@ def _cluster(image: _Part, word: int, cluster_bits: int, left: int, *, plain: bo
 
 
 def _raw(image: _Part, head: bytes) -> Disk:
-    """A partition table says how far the disk reaches."""
+    """Check a raw disk: its partition table says how long it is."""
     end = 0
     if head[SECTOR : SECTOR + 8] == GPT:
         known = image.whole(SECTOR, 92)
         size, told = struct.unpack("<II", known[12:20])
         if not 92 <= size <= SECTOR or zlib.crc32(known[:16] + b"\0\0\0\0" + head[SECTOR + 20 : SECTOR + size]) != told:
             raise Wrong("its partition table is damaged")
-        # Where the copy of the table is: in the last sector.
+        # The backup of the partition table (GPT) is in the last sector.
         end = (int.from_bytes(known[32:40], "little") + 1) * SECTOR
     else:
         end = max((first + count) * SECTOR for first, count in _partitions(head) or [(0, 1)])
@@ -208,7 +208,7 @@ def _raw(image: _Part, head: bytes) -> Disk:
 
 
 def _partitions(head: bytes) -> list[tuple[int, int]] | None:
-    """First sector and count of each partition of an MBR; None when this is none."""
+    """First sector and count of each partition in an MBR; None if this is no MBR."""
     if head[510:512] != b"\x55\xaa":
         return None
     entries = [head[at : at + 16] for at in range(446, 510, 16)]
@@ -217,7 +217,7 @@ def _partitions(head: bytes) -> list[tuple[int, int]] | None:
     found = [
         (int.from_bytes(entry[8:12], "little"), int.from_bytes(entry[12:16], "little"))
         for entry in entries
-        # A protective entry (0xEE) says nothing of how large the disk is.
+        # A protective entry (0xEE) does not give the size of the disk.
         if entry[4] and entry[4] != 0xEE
     ]
     if any(not first or not count for first, count in found):

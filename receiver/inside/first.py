@@ -1,6 +1,6 @@
-"""What an app's data begins with: a copy of what its commit has at a place of `storage`. Imported only to make one.
+"""Makes an app's new data: a copy of what its commit has at a place of `storage`. Imported only when that is needed.
 
-Not by cp: directories of a slug hand down the set-group-id bit, which cp asks for and the cage forbids.
+Not with cp(1): directories of a slug inherit the set-group-id bit; cp would set it, and the sandbox forbids that.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import shutil
 
 
 def copy(source: str, target: str) -> None:
-    """Copy a file or a directory to `target`, which is then there whole; whoever else has made it was first."""
+    """Copy a file or a directory to `target`, in one step; if another process has made it meanwhile, that one stays."""
     new = f"{target}.{os.getpid()}"
     try:
         if os.path.isdir(source) and not os.path.islink(source):  # noqa: PTH112, PTH114

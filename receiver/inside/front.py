@@ -1,7 +1,8 @@
-"""The front of a process that only knows $PORT: a unix socket like every other process has, passed on to that port.
+"""The front of a process that only knows $PORT: it listens on a unix socket, as all processes do, and relays to the
+port.
 
-The launcher starts it, as a child of the process it stands before, so both end together. It listens at once, but
-takes no connection before the process does: until then they wait in the socket's backlog and none is refused.
+The launcher starts it as a child of the process that it serves, so both end together. It listens at once, but accepts
+no connection before the process listens: until then connections wait in the socket's backlog, and none is refused.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if False:  # typing is slow to import
 
 PR_SET_PDEATHSIG = 1
 PROXYD = ("/usr/lib/systemd/systemd-socket-proxyd", "/lib/systemd/systemd-socket-proxyd")
-# Below Linux's default range for outgoing connections (32768 on), so that none of those takes the port in between.
+# Below Linux's default range for outgoing connections (from 32768), so that none of those takes the port meanwhile.
 PORTS = range(FIRST_PORT, FIRST_PORT + launch.PORTS)
 BACKLOG = 1024
 TICK = 0.01
@@ -32,14 +33,14 @@ TICK = 0.01
 def start_front(path: str, port_file: str) -> int:
     """Bind the socket `path`, start the front, and return the TCP port on which the caller must listen.
 
-    The port is free now and is the target of the link `port_file`. Should another user's program take it first, the caller is
-    killed (SIGTERM), and its engine starts it again with another one.
+    The port is free now, and is the target of the link `port_file`. If another user's program takes it first, the
+    caller is killed (SIGTERM), and its engine starts it again with another port.
     """
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(path)
     listener.listen(BACKLOG)
     port = free_port()
-    # A link, which takes no space: there may be none where sockets are.
+    # A link, because it takes no space: the disk of the sockets may be full.
     try:  # noqa: SIM105 - contextlib is slow to import
         os.unlink(port_file)  # noqa: PTH108
     except FileNotFoundError:
@@ -51,7 +52,7 @@ def start_front(path: str, port_file: str) -> int:
 
 
 def forked(stand: Callable[[int], None]) -> int:
-    """Run `stand` with our pid in a child, which is killed when we end; returns its pid. If it fails, we are told to end."""
+    """Run `stand` with our pid in a child that is killed when we end; returns its pid. If it fails, we get SIGTERM."""
     caller = os.getpid()
     if child := os.fork():
         return child
@@ -69,7 +70,7 @@ def forked(stand: Callable[[int], None]) -> int:
 def free_port() -> int:
     """A port of 127.0.0.1 on which nobody listens; raises OSError when there is none.
 
-    One of PORTS as long as there is one. Another app may hold them all: then any other that a user may have.
+    One of PORTS if any is free. Another app may hold them all: then any other unprivileged port.
     """
     for _ in range(200):
         if is_free(port := random.choice(PORTS)):
@@ -92,13 +93,13 @@ def is_free(port: int) -> bool:
 
 def stand_before(caller: int, listener: socket.socket, port: int) -> None:
     """In the child: wait until the caller's user listens on the port, then pass connections on until it is killed."""
-    # Once more: who joined another namespace in between has lost it.
+    # Set it again: joining another namespace has cleared it.
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     while (host := listens_at(port, os.getuid())) is None:
         if os.getppid() != caller:
             os._exit(0)
         time.sleep(TICK)
-    # It takes what is before the last colon for the host: an address of IPv6 without brackets.
+    # The relay takes what is before the last colon as the host: an IPv6 address needs no brackets.
     pass_on(listener, f"{host}:{port}")
 
 
@@ -122,17 +123,17 @@ def pass_on(listener: socket.socket, address: str) -> None:
 
 
 def listens_at(port: int, uid: int) -> str | None:
-    """The local address at which `uid` listens on a port, as a program reaches it; None when nobody listens yet.
+    """The local address at which `uid` listens on a port, for a program to connect to; None if nobody listens yet.
 
-    Asked of the kernel (proc(5), /proc/net/tcp) and not by connecting: a connection tells neither who answers nor
-    leaves the app undisturbed. Raises PermissionError when somebody else has the port (threat row 46).
+    Read from the kernel (proc(5), /proc/net/tcp), not by connecting: a connection would disturb the app, and would not
+    show who answers. Raises PermissionError if another user has the port (threat row 46).
     """
     for table, host in (("/proc/self/net/tcp", "127.0.0.1"), ("/proc/self/net/tcp6", "::1")):
         try:
             with open(table) as lines:  # noqa: PTH123
                 next(lines)
                 for row in map(str.split, lines):
-                    # The kernel lists all listeners before any connection, of which there may be many thousands.
+                    # The kernel lists all listeners first; thousands of connections may follow.
                     if row[3] != "0A":
                         break
                     if int(row[1].rpartition(":")[2], 16) == port:

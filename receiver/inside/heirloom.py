@@ -1,10 +1,10 @@
-"""The disk that outlives the releases of a virtual machine: two machines must never have it at once.
+"""The data disk of a virtual machine, which outlives its releases: two machines must never have it at once.
 
-Each release's launcher asks for it. Who has it listens on a socket of the app's own user, and gives it to whoever asks
-and has a higher number: its machine is shut down, and then the disk is the other's. It keeps the connection, by which it
-learns that the other has ended, as a release does that did not become healthy; then it asks for the disk again. A lock
-(flock(2)) on the disk is what says whose it is; it goes with the process that holds it, however that ends.
-Only the standard library.
+Each release's launcher asks for it. The launcher that has the disk listens on a socket of the app's user. If a launcher
+with a higher release number asks, the first one shuts its machine down and hands the disk over. It keeps the
+connection: when the new launcher ends (a release that did not become healthy does), the connection closes, and it asks
+for the disk again. A lock (flock(2)) on the disk says who has it; the lock ends with the process that holds it.
+Standard library only.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MIB = 2**20
 
 
 class Heir:
-    """Who is to have the disk next. `path`: where it takes requests."""
+    """The launcher that is to have the disk next. `path`: the socket where it takes requests."""
 
     def __init__(self, pipe: socket.socket, path: str) -> None:
         self._pipe, self.path = pipe, path
@@ -31,10 +31,10 @@ class Heir:
         try:  # noqa: SIM105
             self._pipe.sendall(GO)
         except OSError:
-            pass  # it has ended: `wait` will see
+            pass  # it has ended; `wait` notices that
 
     def wait(self, woken: int, asked: Callable[[], bool]) -> bool:
-        """Until it ends (True), or we are asked to end (False)."""
+        """Wait until the heir ends (True), or until we are told to end (False)."""
         while not asked():
             found, _, _ = select.select([self._pipe.fileno(), woken], [], [])
             if woken in found:
@@ -51,15 +51,15 @@ class Heir:
 
 
 class Heirloom:
-    """The disk in the directory `data`, of so many MiB, as release `number` asks for it, which takes requests from `path`.
-    `meeting`: where those who ask find each other."""
+    """The disk in the directory `data`, of `size` MiB, for release `number`, which takes requests from `path`.
+    `meeting`: the directory where launchers find each other's sockets."""
 
     def __init__(self, data: str, meeting: str, number: int, path: str, size: int) -> None:
         self.file = f"{data}/disk.raw"
         self._place, self._number, self._path, self._size = f"{meeting}/disk", number, path, size
         self._lock = -1
         self._listener: socket.socket | None = None
-        # Connections that tell their other ends, when they close, that we have ended.
+        # Connections that show the other ends, by closing, that we have ended.
         self._open: list[socket.socket] = []
 
     def fileno(self) -> int:
@@ -67,7 +67,8 @@ class Heirloom:
         return self._listener.fileno()
 
     def take(self, woken: int, asked: Callable[[], bool]) -> bool:
-        """Wait until the disk is ours; False if we are asked to end before. It is made at its first use, and grows."""
+        """Wait until the disk is ours; False if we are told to end before. Made at its first use; it grows as
+        needed."""
         while not asked():
             if self._locked():
                 self._listen()
@@ -76,7 +77,7 @@ class Heirloom:
         return False
 
     def asked(self) -> Heir | None:
-        """Someone wants it: None when it is not to have it."""
+        """Answer a launcher that asks for the disk: the heir, or None if it must not have it."""
         assert self._listener is not None
         try:
             pipe, _ = self._listener.accept()
@@ -98,7 +99,7 @@ class Heirloom:
 
     def close(self) -> None:
         if self._lock >= 0:
-            # Said, because a child of ours may have the descriptor still.
+            # Explicitly, because a child of ours may still have the descriptor.
             fcntl.flock(self._lock, fcntl.LOCK_UN)
             os.close(self._lock)
             self._lock = -1
@@ -137,17 +138,17 @@ class Heirloom:
         os.rename(new, self._place)  # noqa: PTH104
 
     def _ask(self, woken: int, asked: Callable[[], bool]) -> None:
-        """Ask who has it; returns when it is worth trying again."""
+        """Ask the launcher that has the disk; returns when another try makes sense."""
         pipe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             pipe.connect(self._place)
             pipe.sendall(f"{self._number} {self._path}\n".encode())
         except OSError:
             pipe.close()
-            # Nobody has it any more, or not yet: whoever holds the lock is about to listen, or to end.
+            # Nobody listens: the holder of the lock is about to listen, or to end.
             time.sleep(RETRY)
             return
-        # Until it is ours (GO), or who has it has ended.
+        # Until the disk is ours (GO), or its holder has ended.
         heard = NO
         while heard == NO and not asked():
             found, _, _ = select.select([pipe.fileno(), woken], [], [])

@@ -1,14 +1,14 @@
-"""Makes and stores the container image of a release. Runs in the build's cage, in the release's slug.
+"""Makes and stores the container image of a release. Runs in the build's sandbox, in the release's slug.
 
-    image note              as the build's user: what the slug points at (an image that was sent)
-    image build FILE LIMIT  as the build's user: by this Dockerfile of the slug; LIMIT: bytes that its store may keep
-    image store             as the app's user: has podman take it, from the archive that was sent or from the build
-    image give              as the app's user: the image as an archive, on standard output
+    image note              as the build's user: note which image the slug is of (an image that was sent) image build
+    FILE LIMIT  as the build's user: build by this Dockerfile of the slug; LIMIT: bytes that its store may keep image
+    store             as the app's user: podman stores the image, from the archive that was sent or from the build image
+    give              as the app's user: the image as an archive, on standard output
 
-podman reads, builds and unpacks in a user namespace where root is this user: whatever an image holds, nobody with more
-rights opens it. What is built is built in a store of the build's user, so that nothing of it meets the app's processes,
-and its layers are handed over: those that the app's store has not. An image is checked to be the one that was announced, by
-its digest. Images that no slug points at any more are removed first. Only the standard library: started with -I -S.
+podman reads, builds and unpacks in a user namespace where root is this user, so no user with more rights opens an
+image, whatever is in it. Builds use a store of the build's user, so that they never touch what the app's processes use;
+then the layers that the app's store lacks are handed over. The digest shows that an image is the announced one. Images
+that no slug points at any more are removed first. Standard library only: started with -I -S.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ if False:  # typing is slow to import
     from typing import Any
 
 POINTER = "shipit-image.json"
-# The image as it is handed over, an OCI layout; root takes it away.
+# The image on its way from the build to the app's store, as an OCI layout; root removes it.
 HANDED = "shipit-image.built"
 NAME = "localhost/app"
-# As whom registries are asked, {HOST: "USER:PASSWORD"}, in the builder's environment and in no step's.
+# The logins for registries, {HOST: "USER:PASSWORD"}: in the builder's environment, but in no build step's.
 REGISTRIES = "SHIPIT_REGISTRIES"
-# A registry on this machine may speak http, as docker has it.
+# A registry on this machine may use http, as with docker.
 NEAR = re.compile(r"(?:localhost|127\.[0-9.]+|\[::1\])(?::[0-9]+)?(?=/)")
 RUNTIME = "/usr/lib/shipit/current/share/shipit/libexec/crun"
 APT = "/etc/apt/apt.conf.d/zz-shipit"
 
 
 def main(argv: list[str]) -> None:
-    """Always ends by SystemExit with the verdict."""
+    """Always ends by SystemExit with the exit code."""
     pretend.one_user()
     slug = Path.cwd()
     if argv == ["note"]:
@@ -59,8 +59,8 @@ def main(argv: list[str]) -> None:
 
 
 def note(slug: Path, image: dict[str, Any]) -> None:
-    """Write down which image the slug is of, for the launcher, and for whoever hands over the next: its id, its port,
-    the digests of its layers, its working directory, its HEALTHCHECK."""
+    """Note which image the slug is of, for the launcher and for the next build: its id, its port, the digests of its
+    layers, its working directory, its HEALTHCHECK."""
     (slug / container.STORED).write_text(json.dumps(image) + "\n")
 
 
@@ -70,14 +70,14 @@ def build(slug: Path, file: str, limit: int) -> None:
     store = opened(f"{app.parents[1]}/images/{app.name}.build")
     new = not store.lines("images", "-q")
     with contextlib.suppress(OSError):
-        # The builder's own, which is no part of the app.
+        # The builder made it; it is no part of the app.
         (slug / ".shipit-data").rmdir()
     for top, directories, files in os.walk(slug):
-        # Layers are found again by what is copied into them; a commit's time is not to count.
+        # podman finds a cached layer by the files copied into it: their times must not depend on the commit.
         for name in (*directories, *files):
             os.utime(f"{top}/{name}", (0, 0), follow_symlinks=False)
-    # What a step runs sees its own layer of this store and, in a PID namespace, none of its processes: another layer, which a
-    # later build takes from here, cannot be written to. It may be anybody's code.
+    # A build step may be anybody's code. It sees only its own layer of this store, and none of the store's processes
+    # (PID namespace); so it cannot write to another layer, which a later build takes from here.
     kept = ["--isolation=rootless", f"--runtime={RUNTIME}", "--pid=private", "--network=host", "--uts=host"]
     words = ["build", *kept, "--format=docker", "--layers", f"--file={file}", f"--tag={NAME}"]
     text = Path(file).read_text(errors="replace")
@@ -93,8 +93,8 @@ def build(slug: Path, file: str, limit: int) -> None:
 
 
 def arguments(text: str, store: container.Store) -> list[str]:
-    """What podman is told beside: the config vars that the Dockerfile asks for with ARG, by name; and for apt, that it
-    need not become another user to fetch (it looks whether it has)."""
+    """Further arguments for podman: the config vars that the Dockerfile asks for with ARG, by name; and a setting for
+    apt, which otherwise becomes another user to download, and checks that it has."""
     asked = dict.fromkeys(re.findall(r"(?im)^[ \t]*ARG\s+([A-Za-z_][A-Za-z0-9_]*)", text))
     words = [f"--build-arg={name}" for name in asked if name in os.environ and not container.STEERS.fullmatch(name)]
     if re.search(r"\bapt(-get)?\b", text):
@@ -106,7 +106,7 @@ def arguments(text: str, store: container.Store) -> list[str]:
 
 
 def log_in(store: container.Store, logins: str) -> Path:
-    """The file by which podman asks registries (containers-auth.json(5)); no step of the Dockerfile sees it."""
+    """Write podman's file of logins for registries (containers-auth.json(5)); no build step sees it."""
     auths = {host: {"auth": base64.b64encode(who.encode()).decode()} for host, who in json.loads(logins).items()}
     file = Path(store.scratch, "auth.json")
     file.touch(0o600)
@@ -115,8 +115,8 @@ def log_in(store: container.Store, logins: str) -> Path:
 
 
 def registries(store: container.Store, text: str) -> str:
-    """The file that tells podman of registries (containers-registries.conf(5)): a name without one means Docker Hub, as
-    with docker."""
+    """Write podman's file about registries (containers-registries.conf(5)): a name without a registry means Docker Hub,
+    as with docker."""
     near = "".join(f'[[registry]]\nlocation="{host}"\ninsecure=true\n' for host in sorted({*NEAR.findall(text)}))
     file = Path(store.scratch, "registries.conf")
     file.write_text(f'unqualified-search-registries=["docker.io"]\nshort-name-mode="disabled"\n{near}')
@@ -124,7 +124,7 @@ def registries(store: container.Store, text: str) -> str:
 
 
 def wanted(env: os._Environ[str]) -> dict[str, str]:
-    """Of the builder's environment, what a build in a container may see: config vars, and how the network is reached."""
+    """The variables of the builder that a build in a container may see: config vars, and proxies of the network."""
     return {
         key: value
         for key, value in env.items()
@@ -139,8 +139,8 @@ def exposed(config: dict[str, Any]) -> int:
 
 
 def hand_over(store: container.Store, slug: Path, there: list[str], about: dict[str, Any]) -> None:
-    """Write the image as an OCI layout, without the layers that are `there`: podman takes an empty file of a layer's
-    name for one that is written already, and who takes the image has them."""
+    """Write the image as an OCI layout, without the layers in `there`, which the app's store has. podman does not write
+    a layer if an (empty) file of its name exists."""
     layout = slug / HANDED
     blobs = layout / "blobs/sha256"
     blobs.mkdir(parents=True)
@@ -163,7 +163,7 @@ def blob(layout: Path, descriptor: Any) -> bytes:
 
 
 def known(slugs: Path) -> list[str]:
-    """The layers of the images that the releases on the disk are of: the app's store has them."""
+    """The layers that the app's store has: those of the images of the releases on the disk."""
     found: dict[str, None] = {}
     for one in noted(slugs):
         found |= dict.fromkeys(str(layer) for layer in one.get("layers", []))
@@ -171,17 +171,17 @@ def known(slugs: Path) -> list[str]:
 
 
 def noted(slugs: Path) -> list[Any]:
-    """What the slugs say of their images."""
+    """The notes about images in the app's slugs (`note`)."""
     found = []
     for path in sorted(slugs.glob(f"v*/{container.STORED}")):
-        # One that is just being removed.
+        # A slug may just be being removed.
         with contextlib.suppress(OSError, ValueError):
             found.append(json.loads(path.read_bytes()))
     return found
 
 
 def bound(store: container.Store, limit: int) -> None:
-    """Empty the build's store once it is larger than `limit` bytes: the next build makes its layers again."""
+    """Empty the build's store if it is larger than `limit` bytes: the next build makes its layers again."""
     told = subprocess.run(["du", "-sx", "--block-size=1", "--", store.path], stdout=-1, stderr=-1, check=False).stdout
     size = int(told.split()[0]) if told else 0
     if size > limit:
@@ -191,7 +191,7 @@ def bound(store: container.Store, limit: int) -> None:
 
 
 def take(slug: Path) -> None:
-    """Have the app's store take the image of the slug, if it has it not."""
+    """Have the app's store take the image of the slug, if it lacks it."""
     app = slug.parents[1]
     store = opened(f"{app.parents[1]}/images/{app.name}")
     wanted = str(json.loads((slug / container.STORED).read_bytes())["id"])
@@ -213,22 +213,22 @@ def take(slug: Path) -> None:
 
 
 def give(slug: Path) -> None:
-    """Write the image of the slug as an archive that has the same digest when it is sent again: the one of docker for an
-    image of docker's form, an OCI archive for the others."""
+    """Write the image of the slug as an archive that has the same digest when it is sent again: docker's format for an
+    image in docker's format, an OCI archive for others."""
     app = slug.parents[1]
     store = container.Store(f"{app.parents[1]}/images/{app.name}")
     image = str(json.loads((slug / container.STORED).read_bytes())["id"])
-    # As containers are run: nothing is written where the images are.
+    # As when containers run: nothing is written where the images are.
     told = subprocess.run(
         store.argv("image", "inspect", "--format={{.ManifestType}}", image, run=True),
         env=store.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False,
     )  # fmt: skip
     if told.returncode:
         raise SystemExit(told.returncode)
-    # ssh compresses what it is asked to.
+    # Uncompressed: ssh compresses if it is told to.
     form = ["docker-archive"] if b".docker." in told.stdout else ["oci-archive", "--uncompressed"]
     argv = store.argv("save", "--quiet", "--format", *form, image, run=True)
-    # podman opens its output by its name, which only the one may who has made it.
+    # podman opens its output by its name, which is allowed only to the user who made it.
     with subprocess.Popen(argv, env=store.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         with open(1, "wb", closefd=False) as out:
@@ -237,8 +237,8 @@ def give(slug: Path) -> None:
 
 
 def opened(path: str) -> container.Store:
-    """The store, without where podman was last time, which is another place each time; of its containers, of which there
-    are none here. podman 4 keeps that in a directory, podman 5 in a database."""
+    """The store. What podman noted of its last start is removed first: its directories, which are others each time, and
+    its containers, of which there are none here. podman 4 keeps these notes in a directory, podman 5 in a database."""
     store = container.Store(path)
     shutil.rmtree(f"{store.path}/libpod", ignore_errors=True)
     for left in Path(store.path).glob("db.sql*"):
@@ -247,7 +247,7 @@ def opened(path: str) -> container.Store:
 
 
 def stored(store: container.Store) -> set[str]:
-    """The images that podman has, by their digests."""
+    """The digests of the images that podman has."""
     lines = store.lines("images", "-aq", "--no-trunc")
     return {line if line.startswith("sha256:") else f"sha256:{line}" for line in lines}
 

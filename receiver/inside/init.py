@@ -1,7 +1,7 @@
 """The process above a shell that runs an app's programs (`./start.sh`, `a; b`, `a | b`): it passes SIGTERM on to them.
 
-A shell does not pass SIGTERM on. It ends, or waits until its program has ended. Where bash replaces itself by the program,
-nothing has to be passed on, and the launcher does not stay. Only the standard library's fast parts, as in launch.py.
+A shell does not pass SIGTERM on: it ends, or waits until its program has ended. If bash replaces itself by the program,
+nothing has to be passed on, and the launcher does not stay. Standard library only, its fast parts, as in launch.py.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ if False:  # typing is slow to import
 
 PR_SET_CHILD_SUBREAPER = 36
 SHELLS = frozenset({"sh", "bash", "dash", "ash", "zsh", "ksh", "mksh", "fish", "busybox"})
-# Words that come before a program's name and become that program.
+# Words before a program's name that replace themselves by that program.
 BEFORE = frozenset({"exec", "env", "nice", "nohup"})
-# What bash reads before it starts anything: a command with one of these outside of quotes may leave bash above.
+# If a command has one of these outside of quotes, bash may stay above the program.
 ABOVE = frozenset("|&(){}`")
-# A shell that answers SIGTERM itself may end its program as it likes within this time (s).
+# A shell that handles SIGTERM itself has this time to end its program in its own way (s).
 GRACE = 2
 
 
 def stays_above(command: str, search: str) -> bool:
-    """Whether a shell may stay above the program of this command; `search` is the PATH. In doubt it does.
+    """Whether a shell may stay above the program of this command; `search` is the PATH. In doubt, True.
 
-    bash replaces itself by the last program of `A=1 a -x && b`, unless something is redirected there, and by a script,
-    whose first line says who reads it.
+    bash replaces itself by the last program of `A=1 a -x && b`, if that has no redirection. A script is read by the
+    interpreter that its first line names.
     """
     simple = _last_simple(command)
     if simple is None:
@@ -44,10 +44,11 @@ def stays_above(command: str, search: str) -> bool:
 
 
 def stay(start: Callable[[], object]) -> int:
-    """Run `start` (which does not return) in a child, hand SIGTERM on, wait for its end; returns its exit code.
+    """Run `start` (which does not return) in a child, pass SIGTERM on, wait for its end; returns its exit code.
 
-    SIGTERM goes to the child. A shell that it ends leaves its children to us (a subreaper, prctl(2)), and they get it
-    next: so every program behind shells gets one, and no program's own children get any. Whoever got one is waited for.
+    SIGTERM goes to the child. If that is a shell and it ends, its children become ours (a subreaper, prctl(2)) and get
+    SIGTERM next. So every program below shells gets one SIGTERM, and the programs' own children get none. We wait for
+    every process that got one.
     """
     import ctypes
 
@@ -60,15 +61,15 @@ def stay(start: Callable[[], object]) -> int:
         finally:
             os._exit(127)
     told: set[int] = set()
-    asked: dict[int, bool] = {}  # our children that are to end and have not: whether it is a shell
+    asked: dict[int, bool] = {}  # our children that were told to end and have not ended: whether each is a shell
 
     def tell(pids: list[int]) -> list[int]:
-        """Ask these to end, each once; returns which are new."""
+        """Send SIGTERM to these, once to each; returns which ones are new."""
         new = [pid for pid in pids if pid not in told and pid not in not_mine]
         told.update(new)
         written = {_file(pid, fd) for pid in new for fd in (1, 2)}
         for pid in new:
-            # The second of `a | b` ends with the first, whose last lines it has yet to take.
+            # The second program of `a | b` ends when the first has: it must still read the first one's last lines.
             if not _file(pid, 0).startswith("pipe:") or _file(pid, 0) not in written:
                 _kill(pid)
         return new
@@ -81,7 +82,7 @@ def stay(start: Callable[[], object]) -> int:
             alarm_in(GRACE)
 
     def insist(number: int, frame: FrameType | None) -> None:
-        """Those shells caught SIGTERM, and look at it when their program has ended."""
+        """After GRACE: end the programs of shells that caught SIGTERM and still wait for them."""
         for shell in [pid for pid, is_one in asked.items() if is_one]:
             tell(_children(shell))
 
@@ -102,10 +103,10 @@ def stay(start: Callable[[], object]) -> int:
 
 
 def _last_simple(command: str) -> str | None:
-    """The last part of `a && b`, or of `a; exec b`; None when the command is anything else than such a row."""
+    """The last command of `a && b`, or of `a; exec b`; None if the text has any other form."""
     quote, text = "", ""
     for letter in command:
-        # What is quoted is no shell's to read, but for what bash expands before it starts anything.
+        # Quoted text means nothing to the shell, except what bash expands before it starts a program.
         text += letter if not quote or letter in ("`", quote) else "x"
         if quote or letter in "'\"":
             quote = "" if letter == quote else quote or letter
@@ -114,7 +115,7 @@ def _last_simple(command: str) -> str | None:
     *before, last = text.replace("&&", ";&").replace("\n", ";").split(";")
     if quote or any(set(part.removeprefix("&")) & ABOVE for part in (*before, last)):
         return None
-    # bash itself makes an `exec` of what follows the last `&&`, if that has no `<` or `>`.
+    # bash itself uses exec for what follows the last `&&`, if that has no `<` or `>`.
     words = last.removeprefix("&").split()
     while words and _assigns(words[0]):
         words = words[1:]
@@ -129,7 +130,7 @@ def _assigns(word: str) -> bool:
 
 
 def _found(word: str, search: str) -> str | None:
-    """The program of that name; None for bash's own words, and for what is not there."""
+    """The program of that name; None for bash's builtins and for a program that does not exist."""
     paths = [word] if "/" in word else [f"{place}/{word}" for place in search.split(":")]
     return next((path for path in paths if os.access(path, os.X_OK) and os.path.isfile(path)), None)  # noqa: PTH113
 
@@ -157,7 +158,7 @@ def _is_script_of_a_shell(path: str) -> bool:
 
 
 def _children(parent: int) -> list[int]:
-    """The living children of a process (proc(5), stat: the name in parentheses may hold anything)."""
+    """The living children of a process (proc(5), stat: the name in parentheses may contain anything)."""
     found = []
     for name in os.listdir("/proc"):  # noqa: PTH208
         if name.isdigit():
@@ -172,7 +173,7 @@ def _children(parent: int) -> list[int]:
 
 
 def _file(pid: int, fd: int) -> str:
-    """What a process has open there (proc(5)): `pipe:[1234]`."""
+    """What a descriptor of a process has open (proc(5)): `pipe:[1234]`."""
     try:
         return os.readlink(f"/proc/{pid}/fd/{fd}")  # noqa: PTH115
     except OSError:

@@ -1,16 +1,16 @@
-"""The launcher: becomes one process of an app, or stays above its shell (init.py). Runs as the app's user, before every
-process and every one-off command.
+"""The launcher: replaces itself by one process of an app, or stays above its shell (init.py). Runs as the app's user,
+before every process and every one-off command.
 
     launch APP vN TYPE INDEX            the process TYPE.INDEX of release vN
-    launch --once APP vN TYPE INDEX     a run by the clock, which ends; not beside another unless its schedule says so
+    launch --once APP vN TYPE INDEX     a scheduled run, which ends; not beside another unless its schedule allows it
     launch --check APP N TYPE INDEX     the command healthcheck of that process, beside it
     launch --release APP N              the release command
     launch --run=ID APP N               the one-off command releases/runs/ID.json
 
-The config vars come as systemd's credential `config`; with `--stdin` on standard input, of which nothing is left to the
-command; with `--user` (embedded engine) it is started as root, reads their file and becomes the app's user for good.
-`--root=DIR` puts all paths below DIR (tests). Only the standard library, and only its fast parts, because the user
-waits for it: it is started with -I -S.
+The config vars come as systemd's credential `config`. With `--stdin` they come on standard input, and the command gets
+/dev/null. With `--user` (embedded engine) the launcher is started as root, reads their file and becomes the app's user
+for good. `--root=DIR` puts all paths below DIR (tests). The user waits for the launcher, so it is started with -I -S
+and uses only the standard library, and only the parts that import fast.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 import sys
 
-# json and signal import re and enum, 8 of 18 ms; these are what CPython's are made of. Another Python may have none.
+# json and signal import re and enum, 8 of 18 ms; these private modules of CPython don't. Another Python may lack them.
 try:
     from _signal import SIG_DFL, SIGPIPE, SIGXFSZ
     from _signal import signal as handle
@@ -32,25 +32,25 @@ if False:  # typing is slow to import
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 PASSED_ON = ("NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "TERM")
 PR_SET_NO_NEW_PRIVS = 38
-GOES_ON = 199  # how a one-off run ends that is not started beside another
-# What of a slug the app's data begins with, by its place of `storage`.
+GOES_ON = 199  # exit code of a run that is not started because an earlier one goes on
+# Where a slug keeps what an app's new data begins with, by its place of `storage`.
 FIRST = ".storage"
-# Of storage: these are files, and whoever opens one makes it; all else are directories.
+# A place of `storage` with one of these endings is a file, which the app creates; all others are directories.
 FILES = (".db", ".sqlite", ".sqlite3", ".json", ".yml", ".yaml", ".ini", ".log", ".txt")
-# What an image has an own idea of.
+# Variables that an image sets for itself.
 OF_THE_MACHINE = ("PATH", "HOME", "USER", "LOGNAME", "LANG")
-# The front's range of ports (front.py).
+# The range of the front's ports (front.py).
 FIRST_PORT, PORTS = 20_000, 12_000
-# A process that ended is started again at once so many times, then after 1, 2, 4 … s and never longer than the longest
-# pause; the count begins anew for one that stayed up (s).
+# A process that ended is started again at once so many times, then after 1, 2, 4 … s, at most LONGEST_PAUSE. A process
+# that stayed up for STAYED_UP seconds begins again at zero.
 AT_ONCE, LONGEST_PAUSE, STAYED_UP = 4, 30.0, 60.0
 
 
 def main(argv: list[str]) -> None:
-    """Replace this program with the wanted command, run by bash; returns only by an exception."""
+    """Replace this program by the command, run by bash; returns only by an exception."""
     flags = [word for word in argv if word.startswith("--")]
     app, number, *process = [word for word in argv if not word.startswith("--")]
-    number = number.removeprefix("v")  # as a unit has it of its own name
+    number = number.removeprefix("v")  # units have it in their name
     given = dict(flag.partition("=")[::2] for flag in flags)
     root = given.get("--root", "")
     apps = f"{root}/var/lib/shipit/apps/{app}"
@@ -94,7 +94,7 @@ def main(argv: list[str]) -> None:
             if not (release.get("image") or release.get("machine")):
                 env |= listen(found["listen"], socket, port, env, runtime["socket"])
     if release.get("machine"):
-        # Beside this package's modules, not inside them: its imports are for whom they are needed.
+        # Imported here, not at the top: only a virtual machine needs it.
         from receiver.inside import machine
 
         if given.keys() & {"--check", "--release", "--run"}:
@@ -104,7 +104,7 @@ def main(argv: list[str]) -> None:
         path = socket if found["listen"] != "none" else ""
         raise SystemExit(machine.run(apps, slug, number, process[1], found, wish, env, sockets, path))
     if release.get("image"):
-        # Beside this package's modules, not inside them: its imports are for whom they are needed.
+        # Imported here, not at the top: only a container needs it.
         from receiver.inside import container
 
         env = {key: value for key, value in env.items() if key in config or key not in OF_THE_MACHINE}
@@ -116,7 +116,7 @@ def main(argv: list[str]) -> None:
         raise SystemExit(one.stay(socket if found["listen"] != "none" else ""))
     if given.keys() & {"--check", "--release", "--run"}:
         raise SystemExit(watch(lambda: become_program(command, env)))
-    # Beside this package's modules, not inside them: like the front's, its imports are for whom they are needed.
+    # Imported here, not at the top, as the front is: only a command below a shell needs it.
     from receiver.inside import init
 
     if init.stays_above(command, env["PATH"]):
@@ -125,14 +125,14 @@ def main(argv: list[str]) -> None:
 
 
 def make_place(path: str, first: str) -> None:
-    """What of the app's data its release has a link to: a copy of what the commit has there, `first`, or else an empty
-    directory; of a database file, the directory that it is in. What is there already stays as it is."""
+    """Make the data that a link of the release leads to: a copy of what the commit has there (`first`), else an empty
+    directory; for a database file, the directory around it. Existing data is left as it is."""
     if os.path.lexists(path):
         return
     try:
         os.makedirs(os.path.dirname(path), 0o770, exist_ok=True)  # noqa: PTH103, PTH120
         if os.path.lexists(first):
-            # Beside this package's modules, as below.
+            # Imported only when needed, as below.
             from receiver.inside import first as data
 
             data.copy(first, path)
@@ -144,10 +144,10 @@ def make_place(path: str, first: str) -> None:
 
 
 def wait_for_turn(path: str, name: str) -> None:
-    """Pause before a start that follows others which all ended soon; `path` is where the launcher counts them.
+    """Pause before the start, if the starts before it all ended soon; the launcher counts these in the file `path`.
 
-    So whatever a process needs may be away for as long as it likes: it is tried again for ever, and no faster than
-    the machine can bear. The first ends are answered at once, which is what a crash now and then deserves.
+    So a process may lack what it needs for any time: it is tried again for ever, but not faster than the machine can
+    bear. The first restarts come at once, which suits a process that crashes now and then.
     """
     from time import monotonic, sleep
 
@@ -159,7 +159,7 @@ def wait_for_turn(path: str, name: str) -> None:
     except (OSError, ValueError):
         ended = 0
     pause = min(2.0 ** min(ended - AT_ONCE, 16), LONGEST_PAUSE) if ended > AT_ONCE else 0.0
-    try:  # without the note the process starts all the same
+    try:  # if the note cannot be written, the process starts all the same
         with open(path, "w") as file:  # noqa: PTH123
             file.write(f"{ended} {now + pause:.3f}\n")
     except OSError:
@@ -170,23 +170,23 @@ def wait_for_turn(path: str, name: str) -> None:
 
 
 def become_program(command: str, env: dict[str, str]) -> None:
-    """Replace this program by bash and the command."""
+    """Replace this program by bash, running the command."""
     become_words(["/bin/bash", "-c", command], env)
 
 
 def become_words(words: list[str], env: dict[str, str]) -> None:
-    """Replace this program by another, with the signals as a program expects to find them."""
-    # Python ignores these, and what is ignored stays so across execve(2).
+    """Replace this program by another, with the signal settings that programs expect."""
+    # Python ignores these signals, and an ignored signal stays ignored across execve(2).
     for number in (SIGPIPE, SIGXFSZ):
         handle(number, SIG_DFL)
     os.execve(words[0], [os.path.basename(words[0]), *words[1:]], env)  # noqa: PTH119
 
 
 def watch(become: Any) -> int:
-    """Run a one-off command, which `become` replaces this program by, to its end; returns its exit code, 128 + the
-    signal if one killed it.
+    """Run a one-off command to its end, in a child that `become` replaces by it; returns its exit code, or 128 + the
+    signal that killed it.
 
-    Not by exec: systemd takes a program that SIGTERM, SIGINT, SIGHUP or SIGPIPE killed for one that succeeded.
+    Not by exec: systemd counts a program that SIGTERM, SIGINT, SIGHUP or SIGPIPE killed as successful.
     """
     import signal
 
@@ -203,7 +203,7 @@ def watch(become: Any) -> int:
 
 
 def read_config(path: str, given: bool) -> dict[str, str]:
-    """The config vars: given on standard input, systemd's credential `config`, or the file itself for root."""
+    """The config vars: from standard input, from systemd's credential `config`, or, for root, from the file itself."""
     credentials = os.environ.get("CREDENTIALS_DIRECTORY")
     config: dict[str, str] = (
         parse(read_stdin()) if given else read_json(f"{credentials}/config" if credentials else path)
@@ -212,7 +212,7 @@ def read_config(path: str, given: bool) -> dict[str, str]:
 
 
 def read_stdin() -> str:
-    """All of standard input, which from then on is /dev/null."""
+    """All of standard input, which is replaced by /dev/null."""
     parts = []
     while part := os.read(0, 1 << 20):
         parts.append(part)
@@ -223,7 +223,7 @@ def read_stdin() -> str:
 
 
 def of_older_release() -> Any:
-    """What a release finds whose record says nothing of it: an older shipit made it."""
+    """The `process_env` of a release whose record has none, because an older shipit made it."""
     from receiver.runtimes.python import older
 
     return older.PROCESS_ENV
@@ -232,7 +232,7 @@ def of_older_release() -> Any:
 def environment(
     config: dict[str, str], runtime: Any, slug: str, data: str, app: str, number: str, commit: str, process: str
 ) -> dict[str, str]:
-    """All that the command finds in its environment; nothing of the launcher's own gets through but PASSED_ON.
+    """The command's whole environment; of the launcher's own, only PASSED_ON is kept.
 
     `runtime` is what the release's runtimes add (model.ProcessEnv)."""
     user = f"app-{app}"
@@ -256,7 +256,7 @@ def environment(
 
 
 def filled(pairs: Any, known: dict[str, str], before: dict[str, str]) -> dict[str, str]:
-    """Variables of the runtimes, with what is `known` and the variable's own value `before` in place of their names."""
+    """Variables of the runtimes, with the names in `known` and the variable's own value `before` filled in."""
     found = {}
     for name, value in pairs:
         for word, text in {**known, name: before.get(name, "")}.items():
@@ -266,8 +266,8 @@ def filled(pairs: Any, known: dict[str, str], before: dict[str, str]) -> dict[st
 
 
 def listen(kind: str, path: str, port_file: str, env: dict[str, str], tells: Any) -> dict[str, str]:
-    """Prepare the place where the process takes requests; returns the variables that tell it, with those of `tells` for
-    the servers that the runtimes know."""
+    """Prepare the socket or port on which the process listens; returns the variables that name it, and those in
+    `tells`, by which the runtimes' servers learn it."""
     if kind == "none":
         return {}
     try:  # noqa: SIM105 - contextlib is slow to import
@@ -275,19 +275,19 @@ def listen(kind: str, path: str, port_file: str, env: dict[str, str], tells: Any
     except FileNotFoundError:
         pass
     if kind == "port":
-        # Beside this package's modules, not inside them: it is imported only where it is needed.
+        # Imported here, not at the top: only a process on a port needs it.
         from receiver.inside.front import start_front
 
         return {"PORT": str(start_front(path, port_file))}
-    # Nobody is sent to the port: a program that only wants to read it, as on Heroku, finds one.
+    # No request goes to this port. But some programs read $PORT, as on Heroku, and must find one.
     port = FIRST_PORT + os.getpid() % PORTS
     return {"SOCKET": path, "PORT": str(port), **filled(tells, {"SOCKET": path}, env)}
 
 
 def go_alone(path: str, name: str, code: int) -> None:
-    """Hold a lock for as long as the command and all it starts live; ends this program with `code` if another run has it.
+    """Hold a lock for as long as the command and all it starts live; if another run has it, end with exit code `code`.
 
-    It is no other release's either: a run of the last one may go on while the next is live.
+    The lock is one for all releases: a run of the last one may go on when the next is live.
     """
     from fcntl import LOCK_EX, LOCK_NB, flock
 
@@ -301,7 +301,7 @@ def go_alone(path: str, name: str, code: int) -> None:
 
 
 def make_dir(path: str) -> None:
-    """The release's directory of sockets. Its set-group-id bit and group come from its parent: the proxy may connect."""
+    """Make the release's directory of sockets. It inherits set-group-id bit and group, so the proxy may connect."""
     try:  # noqa: SIM105
         os.mkdir(path, 0o750)  # noqa: PTH102
     except FileExistsError:
@@ -309,7 +309,7 @@ def make_dir(path: str) -> None:
 
 
 def become(user: str) -> None:
-    """Give up root for good: groups, ids, and no program started from here can gain any (no_new_privs)."""
+    """Give up root for good: groups, ids; and programs started from here can gain no rights (no_new_privs)."""
     import ctypes
     import pwd
 
@@ -323,7 +323,7 @@ def become(user: str) -> None:
 
 
 class Decoder:
-    """What the scanner asks of a JSONDecoder (json/decoder.py); array_hook from Python 3.15 on."""
+    """What the C scanner reads from a JSONDecoder (json/decoder.py); array_hook from Python 3.15 on."""
 
     strict = True
     object_hook = object_pairs_hook = array_hook = None
@@ -331,7 +331,7 @@ class Decoder:
 
 
 def commit_of(release: Any) -> str:
-    """Where the release's files came from; a record of an older shipit says it otherwise."""
+    """The commit of a release; a record of an older shipit has it in another field."""
     origin = release.get("origin")
     return (origin["id"] if origin else release.get("commit")) or ""
 
@@ -346,14 +346,14 @@ def parse(text: str) -> Any:
         from _json import make_scanner
 
         return make_scanner(decoder)(text, 0)[0]
-    except Exception:  # noqa: BLE001 - a later Python may ask more of its decoder, and the app must start all the same
+    except Exception:  # noqa: BLE001 - a later Python may ask more of its decoder; the app must start all the same
         import json
 
         return json.loads(text)
 
 
 def read_port(path: str) -> str:
-    """The port of a process, which the front has left (start_front); older versions left a file."""
+    """The port of a process, from the link that start_front made; older versions wrote a file."""
     return os.readlink(path) if os.path.islink(path) else read_text(path)  # noqa: PTH114, PTH115
 
 

@@ -1,11 +1,11 @@
-"""A virtual machine as the process of a release: qemu, started by the launcher, as the app's user, in the unit's cage.
+"""A virtual machine as a process of a release: qemu, started by the launcher, as the app's user, in the unit's sandbox.
 
-The disk is that of the slug, which nobody here can write: what the machine writes lies in a file of qemu's without a
-name and goes with the process. `Plan` is what qemu is told. We stay above it: its serial console is our output, SIGTERM
-becomes its power button, and what is before it (front.py) takes requests from the moment on that something in the
-machine listens. A disk of the app's own goes from release to release (heirloom.py).
-Whether KVM runs the machine is only known when it has been tried: where it fails, qemu translates the machine instead.
-Only the standard library.
+The disk in the slug is read-only here: what the machine writes goes to an unnamed temporary file of qemu's and is lost
+when the process ends. `Plan` holds qemu's arguments. This program stays qemu's parent: it prints the machine's serial
+console as its own output, turns SIGTERM into a press of the power button, and starts the front (front.py), which takes
+requests once something in the machine listens. An app's data disk is passed on from release to release (heirloom.py).
+Whether KVM can run the machine is known only after a try: if it fails, qemu emulates the machine instead (TCG).
+Standard library only.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ QEMU = "/usr/bin/qemu-system-x86_64"
 KVM = "/dev/kvm"
 SLOWER = "qemu translates the machine (TCG), about ten times slower"
 NO_COMMANDS = "shipit: a virtual machine has its own commands only: log in to it as to any machine."
-# A systemd in the machine has it as the credential shipit.env; any Linux in /sys/firmware/qemu_fw_cfg.
+# systemd in the machine reads this as the credential shipit.env; any Linux has it in /sys/firmware/qemu_fw_cfg.
 CREDENTIAL = "opt/io.systemd.credentials/shipit.env"
 PORT = 80
-MEMORY, MOST_CPUS = 512, 4  # MiB; without a limit of the process
-TRANSLATED = 128  # MiB of translated code, where there is no KVM
-PRESS_AGAIN = 5.0  # s; a machine that is just starting does not feel its power button
+MEMORY, MOST_CPUS = 512, 4  # memory in MiB; both if the process has no limit
+TRANSLATED = 128  # MiB for translated code, if there is no KVM
+PRESS_AGAIN = 5.0  # s; a machine that is just starting ignores its power button
 PROBE_EVERY = 0.5
 RESUME_EVERY = 5.0
 LINE = 4096
-# What programs write on a console to move about and to colour, and every other byte that is no text.
+# Control sequences for the cursor and colours that programs write on a console, and other bytes that are no text.
 _CONTROLS = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|[@-Z\\-_]|[()][0-9A-B])|[\x00-\x08\x0b-\x1f\x7f]")
 
 
 class Plan(NamedTuple):
-    """`port`: of 127.0.0.1, which leads to the machine's `guest_port` (0: none does). `data`: a disk of the app's own
-    ("": none). `environment`: the file with its config vars. `monitor`: a descriptor on which qemu is spoken to."""
+    """`port`: of 127.0.0.1, forwarded to the machine's `guest_port` (0: none). `data`: the app's data disk ("": none).
+    `environment`: the file with its config vars. `monitor`: the descriptor of qemu's monitor."""
 
     base: str
     firmware: str
@@ -62,9 +62,9 @@ class Plan(NamedTuple):
     def argv(self) -> list[str]:
         forward = f",hostfwd=tcp:127.0.0.1:{self.port}-:{self.guest_port}" if self.port else ""
         words = [
-            # Nothing but what is named here: no configuration of the server's, no display, no floppy.
+            # Only what is named here: no configuration of the server's, no display, no floppy.
             QEMU, "-nodefaults", "-no-user-config", "-display", "none",
-            # A machine that restarts itself is a process that ended: it is started as its release began.
+            # If the machine reboots itself, qemu ends, so the release starts again from its own disk.
             "-no-reboot",
             "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
             "-machine", "q35",
@@ -90,7 +90,7 @@ class Plan(NamedTuple):
 
 
 def planned(slug: str, process: Any, wish: Any, cpus: int, *, kvm: bool) -> Plan:
-    """What a release says of its machine: the limits of its process, its section `vm`, the disk in its slug."""
+    """The plan from the limits of the process, the release's section `vm`, and the disk in its slug."""
     with open(f"{slug}/.disk/disk.json") as file:  # noqa: PTH123
         stored = json.load(file)
     limits = process["limits"]
@@ -132,8 +132,8 @@ def run(
     sockets: str,
     path: str,
 ) -> int:
-    """Run the machine and stay above it until it ends; returns its exit code. It takes requests from the socket `path`
-    ("": none); `sockets`: the release's directory for those."""
+    """Run the machine and stay its parent until it ends; returns its exit code. It takes requests from the socket
+    `path` ("": none); `sockets`: the release's directory of sockets."""
     plan = planned(slug, process, wish, os.cpu_count() or 1, kvm=os.access(KVM, os.R_OK | os.W_OK))
     if missing := no_qemu() or no_firmware(plan.firmware):
         print(f"shipit: {missing}", flush=True)
@@ -151,12 +151,12 @@ def run(
 
 
 class Above:
-    """We, who stay above qemu: its console, its monitor, what is before it."""
+    """The parent of qemu: handles its console, its monitor and its front."""
 
     def __init__(self, plan: Plan, env: Mapping[str, str], path: str, heirloom: Heirloom | None, drain: float) -> None:
         self._plan, self._env, self._heirloom, self._drain = plan, env, heirloom, drain
         self._asked = False
-        # A signal wakes select(2).
+        # Wakes select(2) when a signal comes.
         reader, writer = os.pipe()
         os.set_blocking(writer, False)
         os.set_blocking(reader, False)
@@ -176,13 +176,13 @@ class Above:
             code, heir, failed = self._one()
             if failed:
                 print(f"shipit: KVM cannot run this machine, as qemu says above: {SLOWER}.", flush=True)
-                # As long as we live. The next process tries KVM again: what it lacked may have come.
+                # For the rest of this process. The next one tries KVM again: it may work by then.
                 self._plan = self._plan._replace(kvm=False)
                 if heir is None and not self._asked:
                     code, heir, _ = self._one()
             if heir is None:
                 return 0 if self._asked else code or 1
-            # Another release has the disk of the app, and the requests, until it ends or is live.
+            # Another release has the app's data disk, and gets the requests, until it ends or this one is live.
             self._stand(lambda listener, _, address=heir.path: front.pass_on(listener, address))
             back = heir.wait(self._woken, lambda: self._asked)
             self._step_aside()
@@ -190,8 +190,8 @@ class Above:
                 return 0
 
     def _one(self) -> tuple[int, Any, bool]:
-        """Run the machine until it ends; returns qemu's exit code, who is to have the disk of the app next, and whether
-        it was KVM that failed."""
+        """Run the machine until it ends; returns qemu's exit code, the heir of the app's data disk (or None), and
+        whether KVM failed."""
         ours, theirs = socket.socketpair()
         plan = self._plan._replace(
             port=front.free_port() if self._listener else 0,
@@ -214,12 +214,12 @@ class Above:
         if heir:
             assert self._heirloom is not None
             self._heirloom.give(heir)
-        # Where a processor cannot do all that it promises, qemu ends before it has started the machine, or aborts.
+        # On a processor with broken KVM support qemu ends before it has started the machine, or aborts.
         failed = plan.kvm and (monitor.fault or code == -signal.SIGABRT or (code != 0 and not monitor.started))
         return code, heir, failed
 
     def _written(self) -> str:
-        """The config vars in a file that only we and qemu see; it is removed when qemu has read it."""
+        """Write the config vars to a file that only we and qemu can read; it is removed when qemu has read it."""
         path = f"/tmp/env-{os.getpid()}"
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "w") as file:  # noqa: PTH123
             file.write(environment(self._env))
@@ -239,13 +239,13 @@ class Above:
                 monitor.tell("system_powerdown")
                 pressed = now
             if heir and now >= since + self._drain:
-                # As systemd does it to one that is told to end.
+                # As systemd does with a unit that does not stop.
                 qemu.kill()
             if not ready and not ending and monitor.started and now >= probed + PROBE_EVERY:
                 monitor.probe(plan.port)
                 probed = now
             if monitor.full and now >= resumed + RESUME_EVERY:
-                # qemu stops a machine that writes where there is no room, and does not go on by itself.
+                # qemu pauses a machine that writes when the disk is full, and does not resume it by itself.
                 if now >= resumed + 2 * RESUME_EVERY:
                     print("shipit: the server's disk is full; the machine waits until there is room.", flush=True)
                 monitor.tell("cont")
@@ -276,7 +276,7 @@ class Above:
                 if heir:
                     watched.remove(asks)
                     since = time.monotonic()
-                    # Requests wait from here on, for the machine that comes.
+                    # Requests wait from here on, for the next machine.
                     self._step_aside()
 
     def _stand(self, stand: Any) -> None:
@@ -292,27 +292,27 @@ class Above:
 
 
 class Monitor:
-    """qemu's monitor (QMP: a JSON object a line)."""
+    """qemu's monitor (QMP: one JSON object a line)."""
 
     def __init__(self, pipe: socket.socket) -> None:
         self._pipe = pipe
         self._rest = b""
         self._probes: list[socket.socket] = []
         self._forward = ""
-        # It answers, which it does when it has read all that it was told to.
+        # qemu answers: it does so once it has read all its arguments and files.
         self.started = False
         # Whether something in the machine has taken a connection of ours.
         self.listens = False
-        # The machine stands still for ever: KVM gave up on what it had to do.
+        # The machine has stopped for good, because KVM failed.
         self.fault = False
-        # It waits for room on the server's disk, for what it writes.
+        # The machine is paused until the server's disk has room for what it writes.
         self.full = False
 
     def fileno(self) -> int:
         return self._pipe.fileno()
 
     def read(self) -> bool:
-        """Take what it says; False when it says no more."""
+        """Read its messages; False if it has closed the connection."""
         try:
             said = self._pipe.recv(65536)
         except OSError:
@@ -343,7 +343,7 @@ class Monitor:
             pass  # it is ending
 
     def probe(self, port: int) -> None:
-        """Connect, and ask what became of it: qemu itself takes every connection, whoever listens behind it."""
+        """Connect, and ask qemu what came of it: qemu itself accepts every connection, even if nothing listens."""
         self._forward = str(port)
         probe = socket.socket()
         probe.setblocking(False)
@@ -359,7 +359,7 @@ class Monitor:
         rows = [row.split() for row in table.splitlines()]
         if any(row[:1] == ["TCP[ESTABLISHED]"] and self._forward in row for row in rows):
             self.listens = True
-        # Each of ours is asked about once; one that waits for an answer longer would get it late.
+        # Keep only the newest probes: an answer to an older one would come too late.
         while len(self._probes) > 4:
             self._probes.pop(0).close()
 
@@ -381,7 +381,7 @@ class Lines:
 
 
 def drained(reader: int) -> None:
-    """Take what has woken us."""
+    """Empty the pipe that woke us."""
     try:  # noqa: SIM105
         os.read(reader, 4096)
     except BlockingIOError:

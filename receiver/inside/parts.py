@@ -1,7 +1,7 @@
-"""What was installed for a release: runs as its builder, in the slug, and prints a line of JSON for each part.
+"""Lists what was installed for a release: runs as its builder, in the slug, and prints a line of JSON for each part.
 
-A build has written all of it, so it is read as hostile data. The only links that are followed are those that shipit's own
-build makes. How many files are read, and how much of each, has a limit.
+A build has written all of it, so it is read as untrusted data. Only the links that shipit's own build makes are
+followed. The number of files and the bytes read of each are limited.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ TOO_MANY = 3  # the exit code
 
 
 class Below:
-    """`receiver.runtimes.base.Slug` of a directory. `slugs` is where all slugs of the app are: at the top, a link to the
-    same name in another one of them is followed (a directory that releases share), and no other link anywhere."""
+    """`receiver.runtimes.base.Slug` of a directory. `slugs` has all slugs of the app. A link at the top to the same
+    name in another slug is followed (a directory that releases share); no other link is."""
 
     def __init__(self, top: str, slugs: str) -> None:
         self._top = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
@@ -44,7 +44,7 @@ class Below:
 
     def read(self, path: str, most: int) -> bytes:
         try:
-            # Opening a pipe must not wait for its other end.
+            # Opening a FIFO must not wait for its other end.
             fd = self._open(path, os.O_NONBLOCK)
         except (OSError, ValueError):
             return b""

@@ -1,10 +1,10 @@
-"""Lets programs of a container believe that they gave files to another user, or became one.
+"""Lets programs in a container believe that they changed a file's owner, or became another user.
 
-There is one user in our containers, who is root there and the app's, or the build's, own outside. Installers (apt, dpkg,
-useradd, `COPY --chown`) and servers that start as root (nginx) change owners and users all the same, and fail where
-that fails. With this filter (seccomp(2)) these calls do nothing and say that they did it: no right is won by it, and
-what a program believes to have given up here, it never had. For this process and all that it starts.
-Only the standard library.
+Our containers have one user, who is root inside, and the app's user (or the build's) outside. Installers (apt, dpkg,
+useradd, `COPY --chown`) and servers that start as root (nginx) change owners and users all the same, and end if that
+fails. With this filter (seccomp(2)) these calls do nothing and report success. A program gains no right by that; the
+rights that it believes it gave up, it never had. The filter holds for this process and all that it starts. Standard
+library only.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from __future__ import annotations
 import os
 import struct
 
-# chown(2), setuid(2), setgid(2), setgroups(2) and their kin, by the kernel's numbers (asm/unistd.h).
+# chown(2), setuid(2), setgid(2), setgroups(2) and related calls, by their system call numbers (asm/unistd.h).
 CALLS = {
     "x86_64": (92, 93, 94, 105, 106, 113, 114, 116, 117, 119, 122, 123, 260),
     "aarch64": (54, 55, 143, 144, 145, 146, 147, 149, 151, 152, 159),
 }
-# Whose numbers these are (AUDIT_ARCH_…, linux/audit.h): for a program of 32 bits they are those of other calls.
+# The architectures of these numbers (AUDIT_ARCH_…, linux/audit.h): a 32-bit program uses them for other calls.
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
 LOAD, JUMP_IF_EQUAL, RETURN = 0x20, 0x15, 0x06  # BPF_LD|BPF_W|BPF_ABS, BPF_JMP|BPF_JEQ|BPF_K, BPF_RET|BPF_K
@@ -25,14 +25,14 @@ ALLOW, DONE = 0x7FFF0000, 0x00050000  # SECCOMP_RET_ALLOW; SECCOMP_RET_ERRNO wit
 
 
 def one_user() -> None:
-    """From now on, nobody changes owner or user, and every try succeeds. Does nothing on a processor without a table."""
+    """From now on no call changes an owner or a user, and each reports success. No effect on other architectures."""
     import ctypes
 
     machine = os.uname().machine
     calls = CALLS.get(machine)
     if not calls:
         return
-    # The number is the first field of struct seccomp_data, whose numbers the second.
+    # struct seccomp_data begins with the call's number; the second field is the architecture.
     program = struct.pack("=HBBI", LOAD, 0, 0, 4)
     program += struct.pack("=HBBI", JUMP_IF_EQUAL, 1, 0, ARCHITECTURES[machine])
     program += struct.pack("=HBBI", RETURN, 0, 0, ALLOW)

@@ -1,6 +1,7 @@
-"""Who may read what of a slug: the app's processes all of it, nginx the directories that it serves, and nobody else.
+"""Who may read what in a slug: the app's processes all of it, nginx the directories that it serves, nobody else
+anything.
 
-The builder asks for it, as the user whom the slug belongs to. Only the standard library, as the builder itself.
+The builder calls this, as the user who owns the slug. Standard library only, like the builder.
 """
 
 from __future__ import annotations
@@ -10,19 +11,19 @@ import stat
 
 PROXY_GROUP = "shipit-proxy"
 INDEX = "index.html"
-# Files at the top of a slug that tell of the app and are no pages.
+# Files at the top of a slug that describe the app and are no pages.
 OURS = ("Procfile", "shipit.yml", "app.json")
 
 
 def make_readable() -> None:
-    """The processes can read and execute all of the slug and write none of it, whatever modes a step has set."""
+    """Let the processes read and execute all of the slug and write none of it, whatever modes a build step has set."""
     todo = ["."]
     while todo:
         with os.scandir(todo.pop()) as entries:
             for entry in entries:
                 if entry.is_symlink():
                     continue
-                # Without the set-group-id bit that directories inherit here: the cage forbids asking for it.
+                # Without the set-group-id bit that directories inherit here: the sandbox forbids setting it.
                 mode = stat.S_IMODE(entry.stat(follow_symlinks=False).st_mode) & 0o777
                 wanted = mode & ~0o027 | 0o040 | (mode & 0o100) >> 3
                 if mode != wanted:
@@ -32,7 +33,7 @@ def make_readable() -> None:
 
 
 def check_static(directory: str) -> int:
-    """1, with the reason told, when there is nothing to serve in the directory that nginx shall serve."""
+    """Returns 1, and prints why, if the directory that nginx should serve has no index page."""
     if os.path.isfile(f"{directory}/{INDEX}"):  # noqa: PTH113
         return 0
     print(f"There is no {directory}/{INDEX} after the build, and nginx is to serve {directory} (`static`).", flush=True)
@@ -40,7 +41,7 @@ def check_static(directory: str) -> int:
 
 
 def check_assets(directory: str) -> int:
-    """1, with the reason told, when the directory is not there, or a link leads to it."""
+    """Returns 1, and prints why, if the directory is missing, or is reached through a link."""
     if os.path.isdir(directory) and os.path.realpath(directory) == os.path.join(os.getcwd(), directory):  # noqa: PTH112, PTH118, PTH109
         return 0
     print(f"There is no directory {directory} after the build, and nginx is to serve it (`static`).", flush=True)
@@ -48,10 +49,10 @@ def check_assets(directory: str) -> int:
 
 
 def show(directory: str) -> None:
-    """Let the proxy read all below a directory of the slug but what is hidden.
+    """Let the proxy read everything below a directory of the slug, except hidden files.
 
-    Nobody but the slug's owner and group gets into the slug; the proxy's group does from here on, but sees no more of it
-    than what everybody may read, which is what this makes of that directory.
+    So far only the slug's owner and group can enter the slug. From here on the proxy's group can, too, but it can read
+    only what everybody may read, and this makes only that directory so.
     """
     let_proxy_in(".")
     around = directory.split("/")[:-1]
@@ -78,9 +79,9 @@ def add_mode(path: str, bits: int) -> None:
 
 
 def let_proxy_in(path: str) -> None:
-    """Let the group shipit-proxy pass through our directory, to what it is allowed to read there (acl(5)).
+    """Let the group shipit-proxy pass through our directory to what it may read there (acl(5)).
 
-    On a file system without access lists everybody on the server may pass, who then can read what all the world can.
+    On a file system without access lists every user of the server may pass, and can then read what everybody may read.
     """
     import grp
     import struct

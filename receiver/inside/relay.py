@@ -1,4 +1,4 @@
-"""The front's own relay, for machines without systemd-socket-proxyd (containers): slower, the same behaviour."""
+"""The front's own relay, for machines without systemd-socket-proxyd (containers): it does the same, but slower."""
 
 from __future__ import annotations
 

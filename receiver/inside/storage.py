@@ -1,6 +1,6 @@
-"""The app's data in a slug: links that the builder makes at the places where the app looks for it.
+"""The app's data in a slug: the builder makes links to it at the places where the app looks for it.
 
-Only the standard library, as the builder itself.
+Standard library only, like the builder.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ DATABASES = (".db", ".sqlite", ".sqlite3")
 
 
 def make_up(place: str) -> None:
-    """A directory for what a build's steps write where the app's data will be seen; it goes when they are done."""
+    """Make an empty directory where a link to the app's data will be, so that build steps can write there; the link
+    replaces it."""
     with contextlib.suppress(OSError):
         os.makedirs(os.path.dirname(place) or "." if place.endswith(FILES) else place, exist_ok=True)  # noqa: PTH103, PTH120
 
 
 def mount(storage: Sequence[Sequence[str]]) -> int:
-    """Link more of the app's data into a slug that is built; 1 when something is in the way that pushes may change."""
+    """Link more of the app's data into a finished slug; returns 1 if a file of the commit is in the way."""
     for data, place in storage:
         if os.path.islink(place):  # noqa: PTH114
             continue
@@ -37,8 +38,9 @@ def mount(storage: Sequence[Sequence[str]]) -> int:
 
 
 def is_kept_place(place: str) -> bool:
-    """Whether a directory has nothing in it but what keeps it in a commit, or from visitors, and what no push would ever
-    change for an app that writes there: databases and logs. Or is a database itself."""
+    """Whether a place can become the app's data: a directory that holds only files that keep it in a commit or hidden
+    from visitors, and databases and logs, which no push would change for an app that writes there; or a database
+    itself."""
     if not os.path.isdir(place):  # noqa: PTH112
         return place.endswith(DATABASES)
     names = [name for _, _, files in os.walk(place) for name in files]
@@ -46,8 +48,8 @@ def is_kept_place(place: str) -> bool:
 
 
 def link_to_data(data: str, place: str) -> None:
-    """Have the processes see what is at `data`, which is the app's, at `place` of the slug. What the slug has there is
-    what an app without that data begins with (launch.py)."""
+    """Make `place` of the slug a link to `data`, the app's. What the slug has there is moved aside: the launcher copies
+    it into data that does not exist yet (launch.py)."""
     for above in reversed(Path(place).parents[:-1]):
         if above.is_symlink() or not above.is_dir():
             above.unlink(missing_ok=True)

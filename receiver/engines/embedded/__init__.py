@@ -1,4 +1,4 @@
-"""The engine where no systemd runs (containers): programs.py is what supervisord is told, engine.py tells it."""
+"""The engine for machines without systemd (containers): programs.py makes supervisord's files, engine.py calls it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAME = "embedded"
 
 
 def here() -> bool:
-    """It takes the place of systemd, and stays out of its way."""
+    """True where systemd does not run."""
     return not systemd.here()
 
 

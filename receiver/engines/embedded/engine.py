@@ -1,8 +1,8 @@
-"""The engine of machines without systemd (containers): supervisord, with the same promises about releases.
+"""The engine for machines without systemd (containers): supervisord, with the same promises about releases.
 
-What it does not give, and docs/installing.md says so: a sandbox, limits on the sum of an app's processes, timers.
-A program of supervisord's is one process: `blog.v8.web.1`. Its file exists as long as it is wanted; what supervisord
-still knows without one is stopping, and is forgotten as soon as it has.
+It lacks a sandbox, limits on the sum of an app's processes, and timers; docs/installing.md says so. A program of
+supervisord's is one process: `blog.v8.web.1`. Its file exists while the process is wanted; a program without a file
+is stopping, and is forgotten when it has stopped.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from receiver.paths import SHIPIT_USER, Layout, app_user, build_user
 from receiver.system import apt, disk, family
 from receiver.system.run import start
 
-SETTLES = 3.0  # longer than shipit's own programs must stay up to count as running (s)
-KEPT_LOGS = 10  # releases of an app whose logs stay
+SETTLES = 3.0  # s; longer than the time that shipit's own programs must stay up to count as running
+KEPT_LOGS = 10  # releases of an app whose logs are kept
 STATES: Mapping[int, ProcessState] = {
     supervisord.STOPPED: ProcessState.STOPPED,
-    # It runs; supervisord only waits to see whether it stays (startsecs).
+    # It runs; supervisord waits only to see whether it stays up (startsecs).
     supervisord.STARTING: ProcessState.RUNNING,
     supervisord.RUNNING: ProcessState.RUNNING,
     supervisord.BACKOFF: ProcessState.FAILED,
@@ -45,10 +45,10 @@ ENDED = (supervisord.STOPPED, supervisord.EXITED, supervisord.FATAL)
 
 
 class EmbeddedEngine(LogFiles):
-    """See `Engine`. Needs root and a running `shipit-supervisord`; raises HostFault when that does not answer.
+    """Implements `Engine`. Needs root and a running `shipit-supervisord`; raises HostFault if that does not answer.
 
-    Not `Warm`: there are no timers here, and nothing that stays up would end it. Not `Early`: nothing is slow about a
-    start here, and a job's keeper dies with the agent by itself. Not `Adopts`: nothing here ends sessions.
+    Not `Warm`: without timers nothing would end the warm processes. Not `Early`: starts are not slow here, and a job's
+    keeper ends with the agent by itself. Not `Adopts`: nothing here ends the processes of a session.
     """
 
     name = NAME
@@ -58,7 +58,7 @@ class EmbeddedEngine(LogFiles):
         self._supervisor = Supervisor(layout)
 
     def takes(self, release: Release) -> bool:
-        # Namespaces for podman are what a machine without systemd, itself a container most often, does not give.
+        # podman needs namespaces, which a machine without systemd (mostly a container itself) does not allow.
         return not (release.image or release.machine)
 
     def services(self) -> list[Service]:
@@ -74,8 +74,8 @@ class EmbeddedEngine(LogFiles):
         return [*running, self._place_of_sockets()]
 
     def _settled(self) -> dict[str, Mapping[str, Any]]:
-        """What supervisord knows once nothing of shipit's own is between its start and the second in which it must stay
-        up: till then it may be well or in a loop."""
+        """What supervisord says once none of shipit's own programs is in its first seconds: until then a program may be
+        well or in a crash loop."""
         deadline = time.monotonic() + SETTLES
         while True:
             known = self._supervisor.programs()
@@ -85,7 +85,7 @@ class EmbeddedEngine(LogFiles):
             time.sleep(0.1)
 
     def _place_of_sockets(self) -> Service:
-        """A container may seldom mount: what it has not got, whoever starts it can give it. That is no fault of today."""
+        """Containers can rarely mount; whoever starts the container can mount it. So this is a remark, not a fault."""
         own = self._layout.run.is_mount()
         what = "the apps' sockets have a file system of their own"
         shared = (
@@ -94,14 +94,14 @@ class EmbeddedEngine(LogFiles):
         return Service(what if own else shared, True, "")
 
     def prepare(self, app: AppName) -> None:
-        """The directory of the app's logs, which `shipit` may read and other apps may not."""
+        """Make the directory of the app's logs, which `shipit` may read and other apps may not."""
         with disk.opened_dir(self._layout.log) as logs:
             disk.make_dir(logs, app, 0o2750, 0, grp.getgrnam(SHIPIT_USER).gr_gid)
 
     def forget(self, app: AppName) -> None:
         for release in {name.release for name in self._known(app)}:
             self.stop(app, release, wait=False)
-        # No drain for what is being destroyed. By user: also what had left its process group.
+        # No drain when an app is destroyed. By user, which also finds processes that left their process group.
         users = [user.pw_uid for user in pwd.getpwall() if user.pw_name in (app_user(app), build_user(app))]
         while left := family.of_users(users) or self._running(app):
             family.kill(left if isinstance(left, set) else ())
@@ -127,7 +127,7 @@ class EmbeddedEngine(LogFiles):
         for name in stopping:
             self._supervisor.stop(str(name))
         if wait:
-            # supervisord itself bounds this: SIGKILL after each program's drain.
+            # supervisord limits this itself: it sends SIGKILL after each program's drain.
             while any(name.release == number for name in self._running(app)):
                 time.sleep(0.1)
         self._sweep(app)
@@ -148,7 +148,7 @@ class EmbeddedEngine(LogFiles):
                 self._supervisor.stop(name)
                 self._await_end(name, process.drain + 10)
                 paths = self._layout.app(release.app).release(release.runs_as)
-                # Whoever asks for a restart does not wait for the pause after a crash (inside/launch.py).
+                # An explicit restart does not wait for the pause after a crash (inside/launch.py).
                 disk.remove_below(self._layout.run, *paths.starts(process.type, index))
                 disk.remove_file(self._layout.run / "processes" / f"{name}.starts")
                 self._supervisor.start(name)
@@ -197,7 +197,7 @@ class EmbeddedEngine(LogFiles):
     def _status(self, name: Name, info: Mapping[str, Any]) -> ProcessStatus:
         state, pid = STATES.get(int(info["state"]), ProcessState.FAILED), int(info["pid"])
         run = self._layout.roots / "processes"
-        # It notifies (sd_notify(3)) and has not said READY=1 yet.
+        # The process uses sd_notify(3) and has not sent READY=1 yet.
         if state is ProcessState.RUNNING and (run / f"{name}.notify").exists():
             state = ProcessState.STARTING
         starts = 1
@@ -242,7 +242,7 @@ class EmbeddedEngine(LogFiles):
         return [name for name, info in self._infos(app).items() if info["state"] not in ENDED]
 
     def _sweep(self, app: AppName) -> None:
-        """Forget what has no file and has stopped, and kill what of it had left its process group."""
+        """Forget stopped programs without a file, and kill processes of theirs that had left the process group."""
         wanted = {name for _, name in self._files(app)}
         running = set(self._running(app))
         for name in set(self._infos(app)) - wanted - running:
@@ -266,5 +266,5 @@ class EmbeddedEngine(LogFiles):
 
 
 def _marks(name: Name) -> list[str]:
-    """What the launcher puts into the environment of this process and all it starts."""
+    """The variables that the launcher sets for this process and all it starts."""
     return [f"SHIPIT_APP={name.app}", f"SHIPIT_RELEASE=v{name.release}", f"SHIPIT_PROCESS={name.process}.{name.index}"]

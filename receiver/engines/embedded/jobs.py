@@ -1,8 +1,8 @@
 """Jobs of the embedded engine: a program that runs once, as another user, and leaves no process behind.
 
-Between the agent and the job stands a keeper, a fork of the agent in a session of its own. It is the subreaper of all
-that the job starts, so at the end it can kill that to the last process, daemons included. What systemd's cage gives
-beyond that (read-only paths, namespaces, system call filters) does not exist here; `Job.writable` is not enforced.
+Between the agent and the job is a keeper, a fork of the agent in a session of its own. It is the subreaper of all that
+the job starts, so at the end it can kill every process of it, daemons included. The rest of systemd's sandbox
+(read-only paths, namespaces, system call filters) does not exist here; `Job.writable` is not enforced.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def run(
 ) -> int:
     """Run the job to its end; returns its exit code (128 + signal; 124 out of time; 143 stopped).
 
-    `memory` (MiB) and `tasks` are the limits in force, 0 = none. Raises HostFault when its user does not exist.
+    `memory` (MiB) and `tasks` are the limits to set, 0 = none. Raises HostFault if its user does not exist.
     """
     try:
         user = pwd.getpwnam(job.user)
@@ -64,7 +64,7 @@ def run(
 
 
 def stop(layout: Layout, name: str) -> None:
-    """End a running job with all it started; returns when it is gone. Nothing happens if there is none."""
+    """End a running job and all it started; returns when it is gone. Nothing happens if there is none."""
     path = _file(layout, name)
     deadline = time.monotonic() + 2 * GRACE + 5
     told = 0
@@ -93,7 +93,7 @@ def _file(layout: Layout, name: str) -> Path:
 
 
 class _Keeper:
-    """One job, seen from the process that stands above it."""
+    """One job, from the side of its keeper process."""
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ class _Keeper:
         os.setsid()
         prctl = ctypes.CDLL(None).prctl
         prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        # The agent's process for this connection is gone: so is who wanted the job.
+        # When the agent's process for this connection ends, nobody wants the job any more.
         prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -139,7 +139,8 @@ class _Keeper:
         self.asked_to_stop = True
 
     def _close_what_is_not_ours(self) -> None:
-        """The agent's connection above all: whoever waits for its end must not wait for this job's children."""
+        """Close the agent's connection above all: a client that waits for its end must not wait for this job's
+        children."""
         first = 0
         for fd in (*sorted(self.fds), 1 << 20):
             if first < fd:
@@ -147,7 +148,8 @@ class _Keeper:
             first = fd + 1
 
     def _credentials(self) -> Path | None:
-        """The config vars where systemd would put them (systemd.exec(5), LoadCredential), for the job's user only."""
+        """Put the config vars where systemd would (systemd.exec(5), LoadCredential), readable for the job's user
+        only."""
         if self.job.config is None:
             return None
         uid, gid = self.user.pw_uid, self.user.pw_gid
@@ -213,7 +215,7 @@ class _Keeper:
         os.setgid(self.user.pw_gid)
         os.setuid(self.user.pw_uid)
         prctl = ctypes.CDLL(None).prctl
-        # After the ids changed, which clears it: the job does not outlive a killed keeper.
+        # After changing the ids, which clears this setting: the job must not outlive a killed keeper.
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
         os.chdir(self.job.cwd)

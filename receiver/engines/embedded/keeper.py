@@ -1,9 +1,9 @@
 """`shipit-supervisord`: keeps supervisord running where there is no init system, and leaves no process behind.
 
-A killed supervisord leaves its children alive, and the next one would start them a second time. The keeper is their
-subreaper (prctl(2)): when supervisord dies, whatever it had started becomes the keeper's child, is killed, and only
-then supervisord starts again. When the keeper itself is killed, supervisord gets SIGTERM and stops all it knows.
-As a container's first process (`shipit-supervisord run`) it also collects zombies.
+The children of a killed supervisord live on, and the next supervisord would start them a second time. The keeper is
+their subreaper (prctl(2)): when supervisord dies, everything it had started becomes the keeper's child and is killed;
+only then supervisord starts again. When the keeper itself is killed, supervisord gets SIGTERM and stops all its
+programs. As a container's first process (`shipit-supervisord run`) it also collects zombies.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from receiver.system import disk, family
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-# In the environment of everything below supervisord but the apps; tells what a killed keeper has left.
+# In the environment of everything below supervisord except the apps; marks what a killed keeper left behind.
 MARK = "SHIPIT_SUPERVISED=1"
 STOP_TIMEOUT = 3700.0  # an app's drain may be an hour; supervisord ends as soon as the last process has
 USAGE = "Usage: shipit-supervisord start | run | stop | status\n"
 
 
 def main(argv: list[str]) -> int:
-    """`start` puts it in the background and waits until it and the agent answer; `run` stays; `stop` ends it with all
-    processes."""
+    """`start` runs it in the background and waits until supervisord and the agent answer; `run` stays; `stop` ends it
+    with all processes."""
     layout = Layout()
     if argv not in (["start"], ["run"], ["stop"], ["status"]):
         sys.stderr.write(USAGE)
@@ -57,7 +57,7 @@ def lock_path(layout: Layout) -> Path:
 
 
 def take_lock(layout: Layout) -> int | None:
-    """The keeper's lock, None if another one lives. It ends with its process."""
+    """The keeper's lock; None if another keeper holds it. The lock ends with its process."""
     fd = os.open(lock_path(layout), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -77,7 +77,7 @@ def keeper_pid(layout: Layout) -> int:
 
 
 def start(layout: Layout) -> int:
-    """Start in the background; returns when supervisord answers. Nothing happens if it runs."""
+    """Start in the background; returns when supervisord answers. Nothing happens if it runs already."""
     if keeper_pid(layout):
         return 0
     if os.fork() == 0:
@@ -92,7 +92,7 @@ def start(layout: Layout) -> int:
             os._exit(run(layout))
         os._exit(0)
     os.wait()
-    # The agent's socket too: whoever has started it may push at once.
+    # Wait for the agent's socket, too: a push may come at once.
     wanted = [path for path in sockets(layout) if (layout.supervisor / f"shipit-{path.stem}.conf").exists()]
     deadline = time.monotonic() + 20
     while not (supervisord.Supervisor(layout).answers() and all(path.exists() for path in wanted)):
@@ -175,7 +175,7 @@ def spawn(layout: Layout) -> int:
 
 
 def wait_for(child: int) -> None:
-    """Until this child has ended; every other that ends meanwhile (an orphan) is collected as well."""
+    """Wait until this child has ended; other children that end meanwhile (orphans) are collected as well."""
     while True:
         pid, _ = os.wait()
         if pid == child:
@@ -183,9 +183,9 @@ def wait_for(child: int) -> None:
 
 
 def prepare(layout: Layout) -> None:
-    """What a machine may have lost since the last time: /run, and the directories that logs go to.
+    """Make what a machine may have lost since the last start: /run, and the directories of logs.
 
-    supervisord does not start at all when one of those is missing.
+    supervisord does not start if one of these is missing.
     """
     import grp
 
@@ -193,7 +193,7 @@ def prepare(layout: Layout) -> None:
     for path in (layout.run, layout.log, layout.root / "run/sshd"):
         path.mkdir(mode=0o755, exist_ok=True)
     for path in sockets(layout):
-        path.unlink(missing_ok=True)  # that one is there means that somebody listens
+        path.unlink(missing_ok=True)  # if the socket exists, that means that a program listens on it
     for user in app_users(layout, "app-"):
         with disk.opened_dir(layout.run) as run_dir:
             proxy = grp.getgrnam(PROXY_GROUP).gr_gid
@@ -204,7 +204,7 @@ def prepare(layout: Layout) -> None:
 
 
 def clear_leftovers(layout: Layout) -> None:
-    """End what an earlier keeper left when it was killed together with supervisord: nothing may run twice."""
+    """End what was left by a keeper that was killed together with supervisord: no process may run twice."""
     keep = ancestors()
     uids = {user.pw_uid for user in app_users(layout, "app-", "build-")}
     while left := (family.of_users(uids) | family.with_environment([MARK]) | servers(layout)) - keep:
@@ -214,9 +214,9 @@ def clear_leftovers(layout: Layout) -> None:
 
 
 def servers(layout: Layout) -> set[int]:
-    """nginx and the listening sshd, where they are ours: both write over their environment, and the mark in it.
+    """Our nginx and our listening sshd: both write over their environment, and so over the mark in it.
 
-    Not sshd's sessions, which serve on.
+    Not sshd's sessions, which go on.
     """
     found: set[int] = set()
     for name in ("nginx", "sshd"):
@@ -232,13 +232,13 @@ def comm(pid: int) -> str:
 
 
 def app_users(layout: Layout, *kinds: str) -> list[pwd.struct_passwd]:
-    """The users of apps, told by name and by a home below the state directory."""
+    """The users of apps, recognised by their name and a home below the state directory."""
     inside = f"{layout.state}/"
     return [user for user in pwd.getpwall() if user.pw_name.startswith(kinds) and user.pw_dir.startswith(inside)]
 
 
 def ancestors() -> set[int]:
-    """This process and all above it: who types `shipit-supervisord start` over ssh must not lose that session."""
+    """This process and all its ancestors: `shipit-supervisord start` over ssh must not end its own session."""
     up, found, pid = family.parents(), set(), os.getpid()
     while pid and pid not in found:
         found.add(pid)

@@ -1,4 +1,4 @@
-"""What setrlimit(2) can hold a process to where there are no control groups: each process by itself, not their sum."""
+"""Limits by setrlimit(2), for machines without control groups: for each process alone, not for their sum."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ TASKS = 4096
 def apply(*, memory: int = 0, tasks: int = 0, file_size: int = 0) -> None:
     """Set the limits of this process and all it will start; 0 means none. `memory` in MiB, `file_size` in bytes.
 
-    Memory is RLIMIT_DATA: what a process may write to. RLIMIT_AS would also count what it only reserves, which for
-    Node and Java is many times what they use. A wish above the hard limit gets the hard limit.
+    Memory is RLIMIT_DATA: the memory that a process may write to. RLIMIT_AS would also count reserved address space,
+    which for Node and Java is many times what they use. A value above the hard limit is lowered to it.
     """
     _set(resource.RLIMIT_CORE, 0)
     _set(resource.RLIMIT_NOFILE, OPEN_FILES)
@@ -28,8 +28,8 @@ def apply(*, memory: int = 0, tasks: int = 0, file_size: int = 0) -> None:
 
 
 def defaults() -> tuple[int, int]:
-    """Memory (MiB) of one process and tasks of one user where nobody has set them, so that one app does not take all:
-    as much of the machine as systemd's slice of an app has."""
+    """The default memory (MiB) of one process and tasks of one user, so that one app cannot take everything: the same
+    share of the machine as systemd's slice of an app has."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * 3 // 4 // MIB
     return memory, TASKS
 

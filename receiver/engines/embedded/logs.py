@@ -1,4 +1,4 @@
-"""What processes printed, from the files that supervisord writes: /var/log/shipit/APP/vN/web.1.log."""
+"""The output of processes, from the files that supervisord writes: /var/log/shipit/APP/vN/web.1.log."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ class LogFiles:
 
 
 def tail_argv(layout: Layout, wanted: Wanted) -> list[str]:
-    """The tail(1) call behind `shipit logs`; empty when there is no log."""
+    """The tail(1) call behind `shipit logs`; empty if there is no log."""
     name = f"{wanted.process or '*'}.*.log"
     release = f"v{wanted.release}" if wanted.release else "v*"
     files = sorted((layout.log / wanted.app).glob(f"{release}/{name}"))
     if not files:
         return []
-    # tail's headings say which process a line is of, as journalctl's columns do.
+    # tail's headings say which process a line is from, as journalctl's columns do.
     argv = ["tail", "-q" if wanted.quiet or len(files) == 1 else "-v", "-n", str(wanted.lines)]
     argv += ["-F"] if wanted.follow else []
     return [*argv, "--", *map(str, files)]

@@ -1,7 +1,7 @@
-"""What supervisord is told: programs as values, and as text. Pure: release and paths in, text out.
+"""The text for supervisord: programs as values and as files. Pure: release and paths in, text out.
 
-A program's file holds names, numbers and paths of shipit's own only. What an app wrote (its command, its config vars)
-never gets there: supervisor's files know no escapes, and a bad one keeps the whole supervisord from starting.
+A program's file holds only shipit's own names, numbers and paths. What an app wrote (its command, its config vars)
+never goes into it: supervisor's files have no escapes, and a bad one keeps supervisord from starting at all.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SUPERVISED = LIBEXEC / "supervised"
 
 @dataclass(frozen=True)
 class Name:
-    """A program's name, taken apart."""
+    """The parts of a program's name."""
 
     app: AppName
     release: int
@@ -33,7 +33,7 @@ class Name:
 
     @classmethod
     def parse(cls, text: str) -> Name | None:
-        """None for what is not a process of an app."""
+        """None if it is not the name of an app's process."""
         words = text.split(".")
         try:
             app, release, process, index = words

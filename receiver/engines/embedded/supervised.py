@@ -1,8 +1,8 @@
-"""What supervisord starts for a process of an app: counts the start, limits it, hears its sd_notify(3), launches it.
+"""What supervisord starts for an app's process: counts the start, sets limits, listens for sd_notify(3), launches it.
 
     supervised --memory=MIB --tasks=N --notify=CHECK APP N TYPE INDEX
 
-As root; the launcher then becomes the app's user. Only the fast parts of the standard library: started with -I -S.
+Runs as root; the launcher then becomes the app's user. Only fast parts of the standard library: started with -I -S.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def main(argv: list[str]) -> None:
 
 
 def count(path: str) -> None:
-    """One start more. Lost with /run, as the processes are."""
+    """Count one more start. The count is lost with /run, as the processes are."""
     try:
         with open(path, opener=no_link) as file:
             before = int(file.read())
@@ -50,7 +50,7 @@ def no_link(path: str, flags: int) -> int:
 
 
 def listen_for_ready(path: str, user: str) -> str:
-    """Leave a child that waits for READY=1 on the socket `path` and removes it then; the engine looks at that."""
+    """Leave a child that waits for READY=1 on the socket `path` and then removes it; the engine looks for that."""
     import pwd
 
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)

@@ -62,7 +62,7 @@ class _Transport(xmlrpc.client.Transport):
 
 
 class Supervisor:
-    """supervisord's remote procedures, with HostFault where it does not answer."""
+    """supervisord's remote procedures; raises HostFault if it does not answer."""
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
@@ -70,7 +70,7 @@ class Supervisor:
     def call(self, method: str, *words: Any, ignore: Sequence[int] = ()) -> Any:
         """One procedure of the namespace `supervisor`; the faults in `ignore` give None. Raises HostFault."""
         path = control_socket(self._layout)
-        # A connection each: supervisord closes what it finds idle, and a retried call could run twice.
+        # A new connection for each call: supervisord closes idle ones, and a retried call could run twice.
         with xmlrpc.client.ServerProxy("http://localhost", transport=_Transport(path)) as proxy:
             try:
                 return getattr(proxy.supervisor, method)(*words)
@@ -96,21 +96,21 @@ class Supervisor:
         return True
 
     def programs(self) -> dict[str, Mapping[str, Any]]:
-        """supervisord's knowledge of each program (state, pid, start, spawnerr …), by name."""
+        """What supervisord knows of each program (state, pid, start, spawnerr …), by name."""
         return {info["name"]: info for info in self.call("getAllProcessInfo")}
 
     def load(self, names: Sequence[str]) -> None:
-        """Make it know these programs, whose files are in place; those that boot are started."""
+        """Make it load these programs, whose files are in place; those with autostart are started."""
         self.call("reloadConfig")
         for name in names:
             self.call("addProcessGroup", name, ignore=[ALREADY_ADDED])
 
     def start(self, name: str) -> None:
-        """Start a program; returns when it was executed. Nothing happens if it runs."""
+        """Start a program; returns when it was executed. Nothing happens if it runs already."""
         self.call("startProcess", name, False, ignore=[ALREADY_STARTED])
 
     def stop(self, name: str) -> None:
-        """Ask a program to stop (its signal, its drain, SIGKILL) and return at once."""
+        """Tell a program to stop (its signal, its drain, SIGKILL) and return at once."""
         self.call("stopProcess", name, False, ignore=[NOT_RUNNING, BAD_NAME])
 
     def forget(self, name: str) -> bool:
@@ -118,7 +118,7 @@ class Supervisor:
         return self.call("removeProcessGroup", name, ignore=[BAD_NAME, STILL_RUNNING]) is not None
 
     def drop(self, name: str) -> None:
-        """Stop a program, wait until it has, and forget it; raises HostFault when it does not stop."""
+        """Stop a program, wait for its end, and forget it; raises HostFault if it does not stop."""
         self.stop(name)
         deadline = time.monotonic() + DROP_WITHIN
         while not self.forget(name) and name in self.programs():

@@ -1,6 +1,6 @@
-"""A terminal for `shipit run`: a pty of the job's own, passed on to and from the terminal of the ssh session.
+"""A terminal for `shipit run`: a pty for the job, relayed to and from the terminal of the ssh session.
 
-The session's terminal already controls the session's processes and cannot be a job's as well (tty_ioctl(4)).
+The session's terminal controls the session's processes already; it cannot control a job's as well (tty_ioctl(4)).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ CHUNK = 65536
 
 
 class Terminal:
-    """A new pty in the size of the outer terminal, whose descriptors are `source` (keys) and `sink` (screen)."""
+    """A new pty with the size of the outer terminal, whose descriptors are `source` (keys) and `sink` (screen)."""
 
     def __init__(self, source: int, sink: int) -> None:
         self._source, self._sink = source, sink
@@ -31,7 +31,7 @@ class Terminal:
         self._resize()
 
     def pass_on(self, ended: int, seconds: float) -> None:
-        """Move what has come in either direction; returns after `seconds`, or at once when `ended` is readable."""
+        """Copy data in both directions; returns after `seconds`, or at once when `ended` is readable."""
         watched = [self._master, ended] + ([self._source] if self._source >= 0 else [])
         ready = select.select(watched, [], [], seconds)[0]
         if self._source in ready:
@@ -46,7 +46,7 @@ class Terminal:
         self._resize()
 
     def restore(self) -> None:
-        """Show what is left to show and give the outer terminal its settings back."""
+        """Show the remaining output and restore the outer terminal's settings."""
         while select.select([self._master], [], [], 0)[0]:
             rest = _read(self._master)
             if not rest:
@@ -57,7 +57,7 @@ class Terminal:
                 termios.tcsetattr(self._sink, termios.TCSADRAIN, self._saved)
 
     def _resize(self) -> None:
-        """The outer terminal's SIGWINCH reaches another session only, so its size is asked for."""
+        """Copy the outer terminal's size: its SIGWINCH reaches only the other session."""
         with suppress(OSError):
             size = fcntl.ioctl(self._sink, termios.TIOCGWINSZ, b"\0" * 8)
             if size != self._size:

@@ -1,6 +1,6 @@
-"""What supervisord starts as nginx: ends what a master that was killed has left, then becomes nginx.
+"""What supervisord starts as nginx: ends the workers of a killed nginx master, then becomes nginx.
 
-Its workers outlive it and keep its ports, so without this no nginx would come up again. systemd ends them by itself.
+Such workers outlive their master and keep its ports, so no new nginx could start. (systemd ends them by itself.)
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def main(argv: list[str]) -> None:
     """Replace this program with nginx and these arguments; returns only by an exception."""
     for pid in orphans():
         with suppress(ProcessLookupError):
-            # nginx(8): it stops to listen at once and ends after the requests that it has.
+            # nginx(8): it stops listening at once, and ends after its current requests.
             os.kill(pid, signal.SIGQUIT)
     os.execv(NGINX, [NGINX, *argv])
 

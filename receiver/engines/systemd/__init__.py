@@ -1,4 +1,5 @@
-"""The engine of a machine that systemd runs: units.py is what it is told, engine.py tells it, logs.py reads the journal."""
+"""The engine for machines with systemd: units.py makes the text of units, engine.py starts them, logs.py reads the
+journal."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Calls to systemd's manager without a program in between (org.freedesktop.systemd1(5)).
+"""Calls to systemd's manager without starting a program (org.freedesktop.systemd1(5)).
 
-The connection is to /run/systemd/private, systemd's own socket, which systemctl(1) uses as root: no D-Bus daemon stands
-between, and every signal of the manager arrives without having been asked for. jeepney makes and reads the messages.
+The connection is to /run/systemd/private, systemd's own socket, which systemctl(1) uses as root: there is no D-Bus
+daemon in between, and all signals of the manager arrive without a subscription. jeepney encodes and decodes the
+messages.
 """
 
 from __future__ import annotations
@@ -24,20 +25,20 @@ PRIVATE = Path("/run/systemd/private")
 MANAGER = DBusAddress(
     "/org/freedesktop/systemd1", bus_name="org.freedesktop.systemd1", interface="org.freedesktop.systemd1.Manager"
 )
-# All at once, as systemd's own programs do: to a client that waits for each answer it says nothing more after BEGIN.
+# Sent at once, as systemd's own programs do: a client that waits for each answer gets no answer after BEGIN.
 HANDSHAKE = b"\0AUTH EXTERNAL\r\nDATA\r\nNEGOTIATE_UNIX_FD\r\nBEGIN\r\n"
 ANSWERS = 3
-NOBODY = "shipit-nobody.service"  # there never is
+NOBODY = "shipit-nobody.service"  # a unit that never exists
 SILENCE = 120.0  # seconds; a start ends after TimeoutStartSec=, 90 of them
 
 
-PATIENCE = 10.0  # seconds; systemd that executes itself anew (daemon-reexec, an upgrade of it) is away for less
+PATIENCE = 10.0  # seconds; systemd is away for less when it re-executes itself (daemon-reexec, an upgrade)
 
 T = TypeVar("T")
 
 
 class Gone(HostFault):
-    """The connection broke, or there is none: systemd may be executing itself anew."""
+    """The connection broke, or there is none: systemd may be re-executing itself."""
 
 
 class Refused(Exception):
@@ -45,22 +46,22 @@ class Refused(Exception):
 
 
 class Bus:
-    """One connection. Every method raises HostFault when systemd does not answer."""
+    """One connection. Every method raises HostFault if systemd does not answer."""
 
     def __init__(self, connection: socket.socket, heard: bytes = b"") -> None:
-        """`heard`: what has come of its first messages."""
+        """`heard`: bytes of its first messages that were read already."""
         self._connection = connection
         self._parser = Parser()
         self._parser.add_data(heard)
         self._serial = 0
 
     def start_units(self, names: Sequence[str], *, until_done: Collection[str]) -> dict[str, str]:
-        """Start these units and wait until the starts of some have ended; returns why not, for each that was not
-        started (a job's result, systemd.unit(5), or an error)."""
+        """Start these units, and wait until the starts of those in `until_done` have ended. Returns the reason for each
+        that was not started (a job's result, systemd.unit(5), or an error)."""
         return self._jobs("StartUnit", names, until_done)
 
     def stop_units(self, names: Sequence[str]) -> None:
-        """Stop these units and wait until each has ended. One that is not there has."""
+        """Stop these units and wait until each has ended. A unit that does not exist counts as ended."""
         self._jobs("StopUnit", names, names)
 
     def _jobs(self, method: str, names: Sequence[str], until_done: Collection[str]) -> dict[str, str]:
@@ -82,13 +83,13 @@ class Bus:
         return failed | {jobs[job]: result for job, result in ended.items() if job in jobs and result != "done"}
 
     def reread(self) -> None:
-        """Have systemd look at its directories of units now, not when the next unit is loaded and somebody waits for it:
-        every change in them makes it read them whole, 5 ms and with 200 apps 10. Does not wait for it."""
+        """Have systemd read its unit directories now, instead of when the next unit is loaded while a user waits. After
+        every change there it reads them whole, which takes 5 ms, with 200 apps 10. Does not wait for it."""
         self._send("LoadUnit", "s", (NOBODY,))
 
     def start_transient(self, unit: Transient) -> None:
-        """Have systemd make a unit that has no file, and start it: a scope, which a process that runs already is moved
-        into, or a timer with its service; raises Refused."""
+        """Have systemd make a unit without a file and start it: a scope, into which a running process is moved, or a
+        timer with its service; raises Refused."""
         known, service = (
             [(name, (kind, value)) for name, kind, value in properties]
             for properties in (unit.properties, unit.service)
@@ -97,12 +98,12 @@ class Bus:
         self._ask("StartTransientUnit", "ssa(sv)a(sa(sv))", (unit.name, "fail", known, beside))
 
     def active(self, pattern: str, states: Collection[str] = ("active",)) -> list[str]:
-        """The names of the units in one of these states that a glob matches."""
+        """The names of the units that match a glob and are in one of these states."""
         found = self._ask("ListUnitsByPatterns", "asas", ([*states], [pattern])).body[0]
         return [str(name) for name, *_ in found]
 
     def _ask(self, method: str, signature: str, body: tuple[object, ...]) -> Message:
-        """A call and its answer; raises Refused."""
+        """Make a call and wait for its answer; raises Refused."""
         serial = self._send(method, signature, body)
         while (message := self._receive()).header.fields.get(HeaderFields.reply_serial) != serial:
             pass
@@ -128,7 +129,7 @@ class Bus:
 
 @contextmanager
 def connect(path: Path = PRIVATE) -> Iterator[Bus]:
-    """A connection for as long as the block runs; raises HostFault when there is no systemd."""
+    """A connection for the block; raises HostFault if there is no systemd."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(SILENCE)
         answer = b""
@@ -137,7 +138,7 @@ def connect(path: Path = PRIVATE) -> Iterator[Bus]:
             connection.sendall(HANDSHAKE)
             while answer.count(b"\r\n") < ANSWERS and (data := connection.recv(4096)):
                 answer += data
-        # Signals of what else systemd does follow at once, and the first may have come with the answers.
+        # Signals may follow at once, and the first may have come together with the answers.
         *answers, heard = answer.split(b"\r\n", ANSWERS)
         if not any(line.startswith(b"OK ") for line in answers):
             raise HostFault("systemd refused the connection to its private socket.", hint="shipit doctor")
@@ -145,8 +146,8 @@ def connect(path: Path = PRIVATE) -> Iterator[Bus]:
 
 
 def talk(work: Callable[[Bus], T], path: Path = PRIVATE) -> T:
-    """Do this on a connection, and once more from the beginning when systemd went away meanwhile; `work` must be
-    repeatable. Raises HostFault when it stays away."""
+    """Do `work` on a connection; once more from the beginning if systemd went away meanwhile, so it must be repeatable.
+    Raises HostFault if systemd stays away."""
     deadline = time.monotonic() + PATIENCE
     while True:
         try:
@@ -160,7 +161,7 @@ def talk(work: Callable[[Bus], T], path: Path = PRIVATE) -> T:
 
 @contextmanager
 def logged() -> Iterator[None]:
-    """What systemd refuses is told in the journal."""
+    """Log what systemd refuses to the journal, and go on."""
     try:
         yield
     except (HostFault, Refused) as why:

@@ -1,4 +1,4 @@
-"""systemctl(1), for what nobody waits for on every deploy (that is asked by bus.py)."""
+"""systemctl(1), for calls that no deploy waits for (bus.py makes those)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from receiver.engines.systemd import bus
 from receiver.errors import HostFault
 from receiver.system.run import Result, run
 
-# What systemctl(1) says when systemd went away in the middle of a call.
+# systemctl(1)'s messages if systemd went away during a call.
 AWAY = ("Connection reset by peer", "Transport endpoint is not connected", "Connection refused", "Broken pipe")
 NOT_LOADED = 5  # systemctl(1), EXIT STATUS
 
 
 def systemctl(*words: str, check: bool = True) -> Result:
-    """One systemctl(1) call; raises HostFault when it fails, unless told otherwise. Asked again while systemd executes
-    itself anew: of what shipit asks, all can be asked twice."""
+    """One systemctl(1) call; raises HostFault if it fails, unless `check` is False. Repeated while systemd re-executes
+    itself: all that shipit asks may be asked twice."""
     argv = ["systemctl", "--no-ask-password", "--quiet", *words]
     deadline = time.monotonic() + bus.PATIENCE
     while True:
@@ -23,7 +23,7 @@ def systemctl(*words: str, check: bool = True) -> Result:
         if not done.code or time.monotonic() > deadline or not any(word in done.err for word in AWAY):
             break
         time.sleep(0.2)
-    # A unit that a glob has found may be gone before it is stopped: then it has ended.
+    # A unit that matched a glob may be gone before it is stopped: then it has ended.
     gone = words[0] == "stop" and done.code == NOT_LOADED
     if done.code and check and not gone:
         said = (done.err or done.out).strip().splitlines()

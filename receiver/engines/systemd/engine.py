@@ -1,7 +1,7 @@
 """The engine of a systemd host: unit files in /etc/systemd/system, calls (bus.py), systemctl(1) (ctl.py), systemd-run(1).
 
-A unit name carries its release, so a unit file is new or unchanged and needs no daemon-reload (which takes longer
-than all the rest of a start). What somebody waits for on every deploy is a call, which spares a program (9 ms).
+A unit's name contains its release, so a unit file is new or unchanged, and systemd needs no daemon-reload (which takes
+longer than the rest of a start). Calls that every deploy waits for go over the bus, which saves a program (9 ms).
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from receiver.system.run import run
 
 
 class SystemdEngine(Jobs, Journal, Clock, Packages):
-    """See `Engine`, `Warm`, `Early`, `Adopts`, `Timed`, `Plans` and `Machine` for the promises.
+    """Implements `Engine`, `Warm`, `Early`, `Adopts`, `Timed`, `Plans` and `Machine`.
 
-    An engine whose processes are units as well (of a container, of a virtual machine) is one of these with other
-    `files`; the rest (start, drain, boot, warm, journal) holds for any unit of this name.
+    An engine for containers or virtual machines, whose processes are units as well, is a subclass with other `files`;
+    the rest (start, drain, boot, warm, journal) works for any unit with such a name.
     """
 
     name = NAME
@@ -55,7 +55,7 @@ class SystemdEngine(Jobs, Journal, Clock, Packages):
     def services(self) -> list[Service]:
         states = {
             name: run(["systemctl", "is-active", name], check=False).out.strip()
-            # Without the bus no login gets its session, and no build is started.
+            # Without D-Bus a login gets no session, and no build starts.
             for name in (
                 "shipit-agent.socket",
                 "shipit-gateway.socket",
@@ -115,10 +115,10 @@ class SystemdEngine(Jobs, Journal, Clock, Packages):
         )
         found = [line.split()[0] for line in listed.out.splitlines() if line.strip()]
         mine = [units.unit_pattern(app), units.warm_name(app, None), *(name for name in found if "@" not in name)]
-        # Its worker, if one watches yet over what went live last.
+        # And the worker, if one still watches the release that went live last.
         mine.append(f"shipit-worker-{word}-v*.scope")
         mine.append(units.timer_pattern(app))
-        # No drain for what is being destroyed: the stop is asked for, so that nothing restarts, then all is killed.
+        # No drain when an app is destroyed: stop the units, so that nothing restarts, then kill everything.
         systemctl("stop", "--no-block", *mine)
         systemctl("kill", "--signal=SIGKILL", *mine, check=False)
         systemctl("stop", *mine, units.app_target(app), units.app_slice(app), check=False)
@@ -131,7 +131,7 @@ class SystemdEngine(Jobs, Journal, Clock, Packages):
         disk.remove_tree(self._wants(app))
         disk.remove_file(self._tmpfiles(app))
         systemctl("reset-failed", *mine, check=False)
-        # The dependency of multi-user.target on the app's is forgotten only by this.
+        # Only a reload makes systemd forget that multi-user.target wants the app's target.
         systemctl("daemon-reload")
 
     def expect_start(self, release: Release) -> None:
@@ -144,15 +144,16 @@ class SystemdEngine(Jobs, Journal, Clock, Packages):
         self._define(release)
         notifying = [n for n, kind in self._names(release) if release.process(kind).check.kind is CheckKind.NOTIFY]
         others = [n for n, kind in self._names(release) if n not in notifying]
-        # A start of Type=notify ends when the process says it is ready: that is the healthcheck's to wait for.
+        # A start of Type=notify ends when the process is ready: the healthcheck waits for that, not this.
 
         def begin(systemd: bus.Bus) -> dict[str, str]:
             if warm := release.took_over:
-                # The service too: it may just be about to stop them. What it has stopped is started again.
+                # Stop the timer's service, too: it may be about to stop the processes. If it has, they are started
+                # again.
                 systemd.stop_units([units.warm_name(release.app, warm, kind) for kind in ("timer", "service")])
             failed = systemd.start_units([*others, *notifying], until_done=others)
             if failed:
-                # They may have been left failed by a crash loop, whose count a deliberate start begins anew.
+                # A crash loop may have left them failed; an explicit start begins with a new count.
                 systemctl("reset-failed", *failed, check=False)
                 failed = systemd.start_units([*failed], until_done=others)
             return failed
@@ -179,7 +180,7 @@ class SystemdEngine(Jobs, Journal, Clock, Packages):
         idle = [name for name, kind in self._names(release) if release.process(kind).listen is Listen.NONE]
         if idle:
             systemctl("stop", "--no-block", *idle)
-        # Last: who finds the timer may take all of them over.
+        # Last: as soon as the timer exists, a rollback may take over all of them.
         with bus.logged(), bus.connect() as systemd:
             systemd.start_transient(units.warm_timer(release.app, release.runs_as, seconds))
             return True
@@ -196,7 +197,7 @@ class SystemdEngine(Jobs, Journal, Clock, Packages):
             self.stop(app, number, wait=False)
 
     def boot_with(self, app: AppName, release: Release | None) -> None:
-        # An older version may have written them.
+        # Files of an older version may differ.
         self.prepare(app)
         wants = self._wants(app)
         wants.mkdir(mode=0o755, exist_ok=True)
@@ -223,7 +224,7 @@ class SystemdEngine(Jobs, Journal, Clock, Packages):
             if kind in (None, process.type):
                 name = units.unit_name(release.app, process.type, release.runs_as, index)
                 systemctl("reset-failed", name, check=False)
-                # Whoever asks for a restart does not wait for the pause after a crash (inside/launch.py).
+                # An explicit restart does not wait for the pause after a crash (inside/launch.py).
                 disk.remove_below(self._layout.run, *paths.starts(process.type, index))
                 systemctl("restart", name)
                 if process.listen is not Listen.NONE:
@@ -231,7 +232,7 @@ class SystemdEngine(Jobs, Journal, Clock, Packages):
 
     def processes(self, app: AppName) -> Sequence[ProcessStatus]:
         shown = systemctl("show", *(f"--property={name}" for name in SHOWN), units.unit_pattern(app)).out
-        # What runs by the clock is none of these: its units have no index.
+        # Scheduled runs are not among these: their units have no index.
         found = [status_of(dict(pairs(block))) for block in shown.split("\n\n") if block.strip()]
         mine = [status for unit, status in found if unit and unit.app == app and status]
         if len({status.release for status in mine}) > 1:
@@ -255,9 +256,9 @@ class SystemdEngine(Jobs, Journal, Clock, Packages):
         return {int(path.name.rpartition("-v")[2].removesuffix("@.service")) for path in self._unit_files(app)}
 
     def _define(self, release: Release) -> None:
-        """Write the release's units, if they are not there already."""
+        """Write the release's units, unless they are there already."""
         files = self.files(release)
-        # boot_with makes them last; a boot before that starts another release, and removes these.
+        # boot_with makes them durable; a reboot before that starts another release, and reconcile removes these.
         if write(self._layout.units, files, disk.Lasts.LATER):
             systemctl("daemon-reload")
 
@@ -277,11 +278,11 @@ class SystemdEngine(Jobs, Journal, Clock, Packages):
         return self._layout.units / f"{units.app_target(app)}.wants"
 
 
-KVM = "kvm"  # who may use the processor for virtual machines (udev)
+KVM = "kvm"  # the group that may use KVM (set by udev)
 
 
 def _has_group(name: str) -> bool:
-    # Slow to import, and only a virtual machine needs it.
+    # Slow to import, and needed only for a virtual machine.
     import grp
 
     try:

@@ -9,7 +9,7 @@ from receiver.system import disk
 
 
 def write(units: Path, files: Mapping[str, str] | Mapping[Path, str], lasts: disk.Lasts = disk.Lasts.WHOLE) -> bool:
-    """Put files in place, units by their names; True when one that systemd may have read before is different now."""
+    """Write files, units by their names; True if a file that systemd may have read before has changed."""
     changed = False
     for name, text in files.items():
         path = units / name

@@ -1,4 +1,4 @@
-"""What runs once and ends: a build, a release command, a check, a command that somebody types. systemd-run(1) starts it."""
+"""Programs that run once: a build, a release command, a check, a user's one-off command. systemd-run(1) starts them."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from receiver.model import Limits
 from receiver.paths import Layout
 from receiver.system.run import CLEAN, start
 
-ATTEMPTS = 3  # to have a job begun
+ATTEMPTS = 3  # to start a job
 TIMED_OUT, KILLED, STOPPED = 124, 128, 128 + signal.SIGTERM
-# systemd's own exit codes for a program that it could not execute as asked (systemd.exec(5), 200/CHDIR on).
+# systemd's own exit codes for a program that it could not execute (systemd.exec(5), 200/CHDIR and up).
 NEVER_STARTED = range(200, 256)
 
 
 class Jobs:
-    """The jobs of `Engine`. One that is under way ends with the agent that started it, by a unit which that has."""
+    """The jobs of `Engine`. A running job ends with the agent's process that started it: its unit is bound to that
+    one's."""
 
     _layout: Layout
-    # The unit of this process alone, once it has one.
+    # The unit that holds only this process, once there is one.
     _own: str | None = None
 
     def expect_jobs(self) -> None:
@@ -50,11 +51,12 @@ class Jobs:
 
     def stop_job(self, name: str) -> None:
         systemctl("stop", units.job_unit(name), check=False)
-        # One whose agent was killed is left failed.
+        # If the agent that started it was killed, the unit is left as failed.
         systemctl("reset-failed", units.job_unit(name), check=False)
 
     def _was_lost(self, unit: str) -> bool:
-        """Whether systemd never began this job: it was executing itself anew when it was asked (daemon-reexec)."""
+        """Whether systemd never began this job, because it was re-executing itself when it was asked
+        (daemon-reexec)."""
         return "not-found" in systemctl("show", "--property=LoadState", unit, check=False).out
 
     def _cage(self, job: Job) -> list[str]:
@@ -73,18 +75,18 @@ class Jobs:
         )  # fmt: skip
 
     def _own_unit(self) -> str | None:
-        """The unit of this process alone; None if systemd did not make one, which is no reason to run no job."""
+        """The unit of this process; None if systemd could not make one. Jobs run without it, too."""
         self.expect_jobs()
         return self._own
 
     def _verdict(self, unit: str, code: int) -> int:
-        """The exact exit code of a job that did not end with 0: systemd-run only tells the plain ones."""
+        """The exact exit code of a job that did not end with 0: systemd-run reports only the simple cases."""
         shown = systemctl("show", "--property=LoadState,Result,ExecMainCode,ExecMainStatus", unit).out
         known = dict(pairs(shown))
         systemctl("reset-failed", unit, check=False)
         status = int(known.get("ExecMainStatus") or 0)
         if known["LoadState"] == "not-found" and code != 1:
-            # stop_job has put it away before it could be asked; 255 is systemd-run's word for any signal.
+            # stop_job has removed the unit already; systemd-run reports any signal as 255.
             return STOPPED if code == 255 else code
         if known["LoadState"] == "not-found":
             raise HostFault(f"systemd-run(1) could not run {unit}.", hint="shipit doctor")

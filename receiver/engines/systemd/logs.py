@@ -1,6 +1,6 @@
-"""What processes printed, from the journal.
+"""The output of processes, from the journal.
 
-Read as `shipit`, which is in the group systemd-journal; apps' users are not, so no app reads another's lines.
+Runs as `shipit`, which is in the group systemd-journal; apps' users are not, so no app reads another's lines.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from receiver.model import Release
 from receiver.names import TypeName
 from receiver.system.run import passthrough, run
 
-# What journalctl(1) says of a pattern that no unit it has heard of matches.
+# journalctl(1)'s message about a pattern that matches no unit in the journal.
 NOTHING = "Failed to add filter for units"
 
 
@@ -36,7 +36,7 @@ class Journal:
             if not wanted.follow:
                 sys.stderr.write(f"-----> {wanted.process or wanted.app} has printed nothing yet.\n")
                 return 0
-            # The journal knows nothing of these processes yet: until it does, or nobody reads any more.
+            # The journal has nothing of these processes yet: try again until it has, or until the reader is gone.
             waits = select.poll()
             waits.register(1, 0)
             if waits.poll(1000):
@@ -48,7 +48,7 @@ def _copied(wanted: Wanted, errors: list[str]) -> int:
 
 
 def _newest(wanted: Wanted, errors: list[str]) -> int:
-    """The newest lines since a time, the oldest of them first: journalctl(1) itself would print the oldest of all."""
+    """The newest lines since a time, in order: journalctl(1) itself would print the oldest of all."""
     found = run([*journal_argv(wanted), "--reverse"], check=False)
     errors += found.err.splitlines()
     lines = found.out.removesuffix("\n").split("\n") if found.out else []
@@ -57,11 +57,11 @@ def _newest(wanted: Wanted, errors: list[str]) -> int:
 
 
 def journal_argv(wanted: Wanted) -> list[str]:
-    """The journalctl(1) call behind `shipit logs`; what the user gave are single arguments, never options."""
+    """The journalctl(1) call behind `shipit logs`; a user's words are single arguments, never options."""
     unit = unit_pattern(wanted.app, wanted.process, wanted.release)
     form = "cat" if wanted.quiet else "short-iso"
     argv = ["journalctl", "--quiet", "--no-pager", "--no-hostname", "-o", form, "-u", unit]
-    # Followed since a time, all of it is shown.
+    # When following since a time, show all lines since then.
     argv += ["--no-tail"] if wanted.follow and wanted.since else ["-n", str(wanted.lines)]
     argv += ["--follow"] if wanted.follow else []
     argv += [f"--since={wanted.since}"] if wanted.since else []

@@ -1,4 +1,5 @@
-"""What apt installs for an app or for its containers: each in a unit of its own, as the agent cannot change the system."""
+"""Installs Debian packages for an app or its containers: in a transient unit, since the agent cannot change the
+system."""
 
 from __future__ import annotations
 
@@ -26,20 +27,20 @@ class Packages:
         return self._apt(app_word(app), packages, output)
 
     def install_podman(self, output: int) -> int:
-        # Of a podman that was here, whose services may have users, only what it lacks is brought.
+        # If podman was here before, its services may have users: only what is missing is installed.
         new = find("podman") is None
-        # Two apps may ask at once; apt waits for apt.
+        # Two apps may ask at once; the second apt waits for the first.
         code = self._apt(f"-podman-{os.getpid()}", apt.PODMAN, output)
         if new and not code:
-            # Debian's package starts services of podman's own as root, which nobody here has asked for. Some versions
-            # have fewer.
+            # Debian's package starts services of podman's as root, which nobody here needs. Some versions have fewer.
             for unit in PODMAN_UNITS:
                 systemctl("disable", "--quiet", "--no-reload", unit, check=False)
             systemctl("stop", *PODMAN_RUNS, check=False)
         return code
 
     def _apt(self, unit: str, packages: Sequence[str], output: int) -> int:
-        # Of the apps it sees nothing, and nothing of it outlives apt. Scripts of packages are root's: that is Debian's word.
+        # apt sees nothing of the apps, and nothing of it outlives it. Scripts of packages run as root, as always in
+        # Debian.
         properties = (
             f"InaccessiblePaths=-{self._layout.apps}", "ProtectHome=read-only", "PrivateTmp=yes",
             "ProtectKernelTunables=yes", "ProtectClock=yes", "RestrictRealtime=yes", "LockPersonality=yes",

@@ -1,4 +1,4 @@
-"""What `systemctl show` says, as values."""
+"""The output of `systemctl show`, as values."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ def _state(active: str) -> ProcessState | None:
         return ProcessState.STOPPING
     if active == "failed":
         return ProcessState.FAILED
-    # What is inactive has ended as it should, or was only looked up: nobody runs it any more.
+    # An inactive unit has ended normally, or was only looked up: it runs nothing any more.
     return None
 
 
 def counter(text: str) -> int:
-    """systemd writes `[not set]` or 2**64-1 for what it does not know."""
+    """systemd writes `[not set]` or 2**64-1 for an unknown value."""
     number = int(text) if text.isdigit() else 0
     return 0 if number == 2**64 - 1 else number

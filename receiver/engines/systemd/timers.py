@@ -1,7 +1,7 @@
-"""What runs by the clock: a timer and a service for each process type with a schedule, of the live release.
+"""Scheduled runs: a timer and a service for each process type with a schedule, of the live release.
 
-The timers change with the release; a run that is under way is not theirs to end: nothing here stops a service. What a
-release that was replaced still runs keeps its unit file until the next change, so that its end is told as any other.
+The timers change with the release; a run goes on to its end: nothing here stops a service. If a run of a replaced
+release goes on, its unit file stays until the next change, so that its end is reported as usual.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from receiver.system import disk
 from receiver.system.run import run
 
 SHOWN = ("NextElapseUSecRealtime", "LastTriggerUSec", "Result", "ExecMainStatus")
-# The states of a run that goes on: one that was told to end still needs its files.
+# The states of a run that is not over: one that was told to end still needs its files.
 BUSY = ("active", "activating", "deactivating")
 
 
@@ -54,7 +54,7 @@ class Clock:
             return failed, systemd.active(units.run_pattern(app), BUSY)
 
         failed, busy = bus.talk(switch)
-        # Of a timer that comes back with another release nothing is made up for.
+        # Otherwise a timer that comes back with a later release would make up for missed runs.
         _forget_last(gone)
         for name in there - files.keys() - {*busy}:
             disk.remove_file(self._layout.units / name)
@@ -67,14 +67,14 @@ class Clock:
             )
 
     def _forget_timers(self, app: AppName) -> None:
-        """Remove every timer of the app, and what they start; it is stopped already."""
+        """Remove all timers of the app, and their services. The app is stopped already."""
         _forget_last({name for name in self._timed_files(app) if name.endswith(".timer")})
         for name in self._timed_files(app):
             disk.remove_file(self._layout.units / "timers.target.wants" / name)
             disk.remove_file(self._layout.units / name)
 
     def under_way(self, app: AppName) -> set[int]:
-        # Asked at each pruning, and most apps have none.
+        # Called at each pruning; most apps have no timers.
         if not self._timed_files(app):
             return set()
         busy = bus.talk(lambda systemd: systemd.active(units.run_pattern(app), BUSY))
@@ -85,7 +85,7 @@ class Clock:
         for process, schedule in release.scheduled:
             timer = self._shown(units.timer_name(release.app, process.type, release.runs_as))
             result = ""
-            # Of runs that may overlap each has a unit of its own, which goes with it.
+            # Runs that may overlap have a unit each, which is gone when the run has ended.
             if timer["LastTriggerUSec"] and not schedule.overlap:
                 service = self._shown(units.timer_name(release.app, process.type, release.runs_as, "service"))
                 code = service["ExecMainStatus"]
@@ -118,13 +118,13 @@ class Clock:
 
 
 def _forget_last(timers: Collection[str]) -> None:
-    """Have systemd forget when these fell due last; most keep nothing of it (Persistent=)."""
+    """Make systemd forget when these timers last elapsed; only those with Persistent= have such a record."""
     for name in timers:
         systemctl("clean", "--what=state", name, check=False)
 
 
 def _goes_on(app: AppName, process: TypeName) -> bool:
-    """Whether a run of any release is under way, as anybody may ask."""
+    """Whether a run of any release goes on. Needs no rights of root's."""
     pattern = units.run_pattern(app, process)
     listed = systemctl("list-units", "--plain", "--no-legend", f"--state={','.join(BUSY)}", pattern)
     return bool(listed.out.strip())

@@ -1,8 +1,8 @@
-"""What systemd is told: unit names, and units as text. Pure: release, settings and paths in, text out.
+"""The text for systemd: unit names and unit files. Pure: release, settings and paths in, text out.
 
-In a unit's name the dashes of an app's name are written `_`. A dash nests slices (systemd.slice(5)), so the slice of
-an app `blog-eu` would be below that of `blog` and go down with it; and `blog` with a type `eu-web` would share its
-unit names with `blog-eu` and its type `web`. No name holds a `_` of its own.
+In a unit's name the dashes of an app's name are written `_`. A dash nests slices (systemd.slice(5)): the slice of an
+app `blog-eu` would be inside that of `blog`, and stop with it; and `blog` with a type `eu-web` would get the same unit
+names as `blog-eu` with a type `web`. Names of apps and types contain no `_`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from receiver.names import AppName, TypeName
 from receiver.paths import LAUNCH, PYTHON, Layout, app_user
 from receiver.system.render import render
 
-# What a start and a job fill, in the order in which a push needs them.
+# The templates that a start and a job need, in the order in which a push needs them.
 TEMPLATES = tuple(f"systemd/{name}.j2" for name in ("job.service", "app.slice", "app.target", "process.service"))
-# MiB that a virtual machine takes beside its own memory: qemu, and what it has translated where there is no KVM.
+# MiB that a virtual machine needs beside its memory: qemu, and its translated code if there is no KVM.
 BESIDE_MACHINE = 384
 BUILD_SLICE = "shipit-build.slice"
 SYSTEMCTL = "/usr/bin/systemctl"
@@ -32,7 +32,7 @@ _UNIT = re.compile(r"shipit-([^-@]+)-([^@]+)-(v[0-9]+)@([0-9]{1,3})\.service", r
 
 @dataclass(frozen=True)
 class UnitName:
-    """A process's unit name, taken apart."""
+    """The parts of a process's unit name."""
 
     app: AppName
     process: TypeName
@@ -65,26 +65,26 @@ def unit_pattern(
 
 
 def process_pattern(app: AppName, number: int) -> str:
-    """The processes of one release, and not its runs by the clock (timer_name), which end by themselves."""
+    """Matches the processes of one release, but not its scheduled runs (timer_name), which end by themselves."""
     return f"shipit-{app_word(app)}-*-v{number}@[0-9]*.service"
 
 
-# What stands for the index of a process in the units of what runs by the clock.
+# Stands in place of the index in the names of scheduled units.
 BY_CLOCK = "t1"
 
 
 def timer_name(app: AppName, process: TypeName, number: int, kind: str = "timer") -> str:
-    """The timer of a process type that runs by the clock, or the service that it starts."""
+    """The timer of a scheduled process type, or the service that it starts."""
     return f"shipit-{app_word(app)}-{process}-v{number}@{BY_CLOCK}.{kind}"
 
 
 def starter_name(app: AppName, process: TypeName, number: int) -> str:
-    """The service that starts another run beside one that goes on; each run is an instance of `unit_template`."""
+    """The service that starts a run while another goes on; each such run is an instance of `unit_template`."""
     return f"shipit-{app_word(app)}-{process}-v{number}@start.service"
 
 
 def run_pattern(app: AppName, process: TypeName | None = None, number: int | None = None) -> str:
-    """A glob that matches the runs by the clock, and none of the processes; None means any."""
+    """A glob that matches scheduled runs, and no processes; None means any."""
     return f"shipit-{app_word(app)}-{process or '*'}-v{number or '*'}@t[0-9]*.service"
 
 
@@ -94,7 +94,7 @@ def timer_pattern(app: AppName) -> str:
 
 
 def timer_files(release: Release, layout: Layout, suspended: Collection[TypeName] = ()) -> dict[str, str]:
-    """The timers of a release and what they start, by file name."""
+    """The timers of a release and the services that they start, by file name."""
     app, number = release.app, release.runs_as
     files = {}
     for process, schedule in release.scheduled:
@@ -120,7 +120,7 @@ def timer_files(release: Release, layout: Layout, suspended: Collection[TypeName
 
 
 def parse_unit_name(text: str) -> UnitName | None:
-    """Take a process's unit name apart; None when it is not one."""
+    """The parts of a process's unit name; None if it is another name."""
     match = _UNIT.fullmatch(text)
     if not match:
         return None
@@ -145,8 +145,8 @@ def app_units(app: AppName) -> dict[str, str]:
 
 
 def unit_files(release: Release, layout: Layout, *, kvm: bool = False) -> dict[str, str]:
-    """One unit file for each process type of the release's formation, by file name. No text says which release it is
-    of: that is in the name, where systemd finds it (%j). `kvm`: this machine has a group of that name."""
+    """One unit file for each process type of the release's formation, by file name. No text in it names the release:
+    systemd takes that from the unit's name (%j). `kvm`: this machine has a group of that name."""
     wanted = {process.type: process for process, _ in release.running()}
     return {
         unit_template(release.app, kind, release.runs_as): _process(release, wanted[kind], layout, kvm=kvm)
@@ -170,7 +170,7 @@ def _process(
         app=release.app,
         release=f"v{release.runs_as}",
         type=process.type,
-        # systemd.unit(5): a drop-in directory whose name ends in a dash is for all units that begin so.
+        # systemd.unit(5): a drop-in directory whose name ends in a dash is for all units with that prefix.
         dropins=f"shipit-{app_word(release.app)}-{process.type}-.service.d",
         target=app_target(release.app),
         slice=app_slice(release.app),
@@ -199,7 +199,7 @@ def tmpfiles(app: AppName, layout: Layout, user: str, group: str) -> str:
 
 
 def look_timer(app: AppName, every: int) -> str:
-    """The text of `look_name`: it starts shipit-look@.service, which setup has put there."""
+    """The text of the unit `look_name`: it starts shipit-look@.service, which setup has installed."""
     return render("systemd/look.timer.j2", app=app, every=every)
 
 
@@ -212,7 +212,7 @@ Properties = tuple[tuple[str, str, object], ...]  # name, D-Bus type, value
 
 @dataclass(frozen=True)
 class Transient:
-    """A unit without a file, as systemd is told of it; `service` are the properties of the one that a timer starts."""
+    """A unit without a file, as properties for systemd; `service` are those of the service that a timer starts."""
 
     name: str
     properties: Properties
@@ -220,7 +220,7 @@ class Transient:
 
 
 def warm_timer(app: AppName, number: int, seconds: int) -> Transient:
-    """Stops the processes of a release that is kept warm when its time is over."""
+    """The timer that stops the processes of a warm release when its time is over."""
     argv = [SYSTEMCTL, "stop", "--no-block", process_pattern(app, number)]
     return Transient(
         warm_name(app, number),
@@ -235,37 +235,38 @@ def warm_timer(app: AppName, number: int, seconds: int) -> Transient:
 
 
 def warm_name(app: AppName, number: int | None, kind: str = "timer") -> str:
-    """The timer of a release that is kept warm, or the service that it starts; None: any release's (a glob)."""
+    """The timer of a warm release, or the service that it starts; None: any release's (a glob)."""
     return f"shipit-warm-{app_word(app)}-v{number or '*'}.{kind}"
 
 
 def warm_number(name: str) -> int:
-    """The release of such a name."""
+    """The release's number from such a name."""
     return int(name.rpartition("-v")[2].partition(".")[0])
 
 
 def worker_scope(app: AppName, number: int, pid: int) -> Transient:
-    """SIGTERM cancels the worker's release, which then stops and removes what it had started; it gets a minute."""
+    """The worker's unit. SIGTERM cancels its release; it then stops and removes what it had started, within a
+    minute."""
     about = _scope(f"shipit worker of {app} v{number}", pid)
-    # Half of the machine's, in parts of 2**32 (systemd's MemoryMaxScale): it runs git on what others wrote.
+    # Half of the machine's memory, in parts of 2**32 (systemd's MemoryMaxScale): the worker runs git on untrusted data.
     limits = ("TimeoutStopUSec", "t", 60_000_000), ("MemoryMaxScale", "u", 2**31)
     return Transient(f"shipit-worker-{app_word(app)}-v{number}.scope", (*about, *limits))
 
 
 def agent_scope(pid: int) -> Transient:
-    """What the jobs of one connection to the agent are bound to."""
+    """The unit that the jobs of one connection to the agent are bound to."""
     limits = ("MemoryMax", "t", 512 * 2**20), ("TasksMax", "t", 128)
     return Transient(f"shipit-agent-{pid}.scope", (*_scope("shipit agent with a job", pid), *limits))
 
 
 def _scope(description: str, pid: int) -> Properties:
-    """Of a unit for a process that runs already (systemd.scope(5))."""
+    """Properties of a unit for a process that is running already (systemd.scope(5))."""
     gone = "CollectMode", "s", "inactive-or-failed"
     return ("Description", "s", description), gone, ("PIDs", "au", [pid])
 
 
 def job_unit(name: str) -> str:
-    """The unit of a job; its name cannot be a process's, which has an `@`."""
+    """The unit of a job; it differs from a process's name, which has an `@`."""
     return f"shipit-{name}.service"
 
 
@@ -284,8 +285,8 @@ def job_properties(
     container: bool = False,
     group: str = "",
 ) -> list[str]:
-    """A job's cage, as `Name=value` for systemd-run(1) -p. `hidden` may be missing; `owner` is a unit it dies with.
-    `container`: it is podman that runs."""
+    """A job's sandbox, as `Name=value` for systemd-run(1) -p. The paths in `hidden` may be missing; `owner` is a unit
+    whose end stops the job. `container`: the job runs podman."""
     text = render(
         "systemd/job.service.j2",
         app=app,
