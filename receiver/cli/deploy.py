@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import IO
 
@@ -183,7 +184,7 @@ def from_image(ctx: Context, app: AppName, image: str, sha256: str, drop_web: bo
 def pull_image(ctx: Context, ledger: Ledger, image: str, sha256: str, *, fresh: bool, drop_web: bool) -> int:
     """Make a release of a registry's image; the release records the digest that its tag led to."""
     from receiver.sources.download import digest_of
-    from receiver.sources.logins import login_for
+    from receiver.sources.logins import how_to_use, logins_for, withheld
     from receiver.sources.registry import pulled, reference
     from receiver.story.containers import refuse_without
 
@@ -203,9 +204,15 @@ def pull_image(ctx: Context, ledger: Ledger, image: str, sha256: str, *, fresh: 
         )  # fmt: skip
     tell(f"Fetching {wanted}")
     there = () if fresh else layers_of(ledger)
-    login = login_for(ctx.layout, ledger.paths, wanted.host)
+    login = logins_for(ctx.layout, ledger.paths, admin=ctx.caller.role is Role.ADMIN).get(wanted.host)
     limit = ctx.settings.max_push * 2**20
-    with pulled(wanted, login, ledger.paths.repo, limit, there) as (file, size, found):
+    with ExitStack() as until_received:
+        try:
+            file, size, found = until_received.enter_context(pulled(wanted, login, ledger.paths.repo, limit, there))
+        except Denied as denied:
+            if login is None and wanted.host in withheld(ctx.layout, ledger.paths):
+                denied.hint += f"\n{how_to_use(ledger.app, wanted.host)}"
+            raise
         tell(f"It is {found.digest}, {size / 2**20:.1f} MiB fetched")
         return received(ctx, ledger, file, size, fresh=fresh, drop_web=drop_web, ref=str(found))
 

@@ -53,6 +53,7 @@ COMMANDS: dict[str, tuple[str, str, Role]] = {
     "git:from-image": ("deploy", "from_image", Role.DEPLOY),
     "registry:login": ("registry", "login", Role.DEPLOY),
     "registry:logout": ("registry", "logout", Role.DEPLOY),
+    "registry:allow": ("registry", "allow", Role.ADMIN),
     "images:layers": ("registry", "layers", Role.DEPLOY),
     "images:add": ("registry", "add", Role.DEPLOY),
     "cancel": ("releases", "cancel", Role.DEPLOY),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import click
 
@@ -13,12 +13,12 @@ from receiver.cli.args import app_argument, ledger_of
 from receiver.cli.given import read_line
 from receiver.cli.main import Context
 from receiver.errors import Rejected, printable
+from receiver.here import typed
+from receiver.ledger.ledger import apps
 from receiver.names import AppName
+from receiver.sources.logins import Allowed, Logins
 
-if TYPE_CHECKING:
-    from receiver.sources.logins import Logins
-
-everywhere = click.option("--global", "everywhere", is_flag=True, help="For all apps.")
+everywhere = click.option("--global", "everywhere", is_flag=True, help="The server's own login.")
 
 
 @click.command()
@@ -26,7 +26,9 @@ everywhere = click.option("--global", "everywhere", is_flag=True, help="For all 
 @click.argument("words", nargs=-1, metavar="APP|--global REGISTRY USER [-]")
 @click.pass_obj
 def login(ctx: Context, everywhere: bool, words: tuple[str, ...]) -> None:
-    """Log an app, or every app, in to a registry of images. The password or token comes on standard input.
+    """Log an app, or the server, in to a registry of images. The password or token comes on standard input.
+
+    An app uses the login of the server once an administrator has said so: shipit registry:allow.
 
     \b
     Examples:
@@ -43,6 +45,8 @@ def login(ctx: Context, everywhere: bool, words: tuple[str, ...]) -> None:
         raise Rejected("The password is empty.", hint=hint)
     place.set(host, Login(user, password))
     out.say(f"{whose} {host} as {printable(user)}.")
+    if everywhere:
+        _tell_who(ctx, host)
 
 
 @click.command()
@@ -50,10 +54,39 @@ def login(ctx: Context, everywhere: bool, words: tuple[str, ...]) -> None:
 @click.argument("words", nargs=-1, metavar="APP|--global REGISTRY")
 @click.pass_obj
 def logout(ctx: Context, everywhere: bool, words: tuple[str, ...]) -> None:
-    """Forget the password of a registry."""
+    """Forget the password of a registry, and who may use it."""
     place, host, whose = _place(ctx, everywhere, list(words), "registry:logout APP REGISTRY")
     place.set(host, None)
+    for allowed in _allowed(ctx) if everywhere else [Allowed.of_app(ledger_of(ctx, names.app_name(words[0])).paths)]:
+        allowed.set(host, may=False)
     out.say(f"{whose} {host} as nobody.")
+
+
+@click.command()
+@click.option("--global", "everywhere", is_flag=True, help="Every app, those to come too.")
+@click.argument("words", nargs=-1, metavar="APP|--global REGISTRY")
+@click.pass_obj
+def allow(ctx: Context, everywhere: bool, words: tuple[str, ...]) -> None:
+    """Let an app use the server's login to a registry (registry:login --global). Taken back by registry:logout APP.
+
+    Whoever may push to the app can then fetch every image that the login may read.
+
+    \b
+    Examples:
+      shipit registry:allow shop registry.example.org
+      shipit registry:allow --global docker.io
+    """
+    _, host, _ = _place(ctx, everywhere, list(words), "registry:allow APP REGISTRY")
+    if host not in Logins.of_all(ctx.layout).all():
+        raise Rejected(
+            f"The server has no login to {host}.", holds="Nothing was changed.",
+            hint=f"First: shipit registry:login --global {host} USER < PASSWORD",
+        )  # fmt: skip
+    if everywhere:
+        Allowed.of_all(ctx.layout).set(host, may=True)
+    else:
+        Allowed.of_app(ledger_of(ctx, names.app_name(words[0])).paths).set(host, may=True)
+    _tell_who(ctx, host)
 
 
 @click.command()
@@ -94,7 +127,6 @@ def add(ctx: Context, app: AppName, digest: str) -> None:
 
 def _place(ctx: Context, everywhere: bool, words: list[str], usage: str) -> tuple[Logins, str, str]:
     """Where logins are kept, the registry, and the beginning of what is told."""
-    from receiver.sources.logins import Logins
     from receiver.sources.registry import host_of
 
     if len(words) != (1 if everywhere else 2):
@@ -102,7 +134,29 @@ def _place(ctx: Context, everywhere: bool, words: list[str], usage: str) -> tupl
     host = host_of(words[-1])
     if everywhere:
         ctx.caller.require(Role.ADMIN)
-        return Logins.of_all(ctx.layout), host, "Every app asks"
+        return Logins.of_all(ctx.layout), host, "The server asks"
     app = names.app_name(words[0])
     ctx.caller.require(Role.DEPLOY, app)
     return Logins.of_app(ledger_of(ctx, app).paths), host, f"{app} asks"
+
+
+def _allowed(ctx: Context) -> Iterator[Allowed]:
+    """What is allowed to all apps, and to each."""
+    yield Allowed.of_all(ctx.layout)
+    for app in apps(ctx.layout):
+        yield Allowed.of_app(ctx.layout.app(app))
+
+
+def _tell_who(ctx: Context, host: str) -> None:
+    """Which apps may use the server's login."""
+    every, *_ = _allowed(ctx)
+    may = [app for app in apps(ctx.layout) if host in Allowed.of_app(ctx.layout.app(app)).hosts()]
+    if host in every.hosts():
+        out.say("Every app may use it.")
+    elif may:
+        out.say(f"It is used by administrators (deploy --image) and the builds of: {', '.join(may)}.")
+    else:
+        out.say(typed(
+            "It is used by administrators (deploy --image). For what an app's pushes name: "
+            f"shipit registry:allow APP {host}"
+        ))  # fmt: skip

@@ -1,4 +1,8 @@
-"""As whom registries are asked: for one app, or for all. Only `shipit` reads it; no password is ever an argument."""
+"""As whom registries are asked: an app's own login, or one of the server's, which an app has when an administrator has
+said so. Only `shipit` reads the files; no password is ever an argument.
+
+Whoever pushes names the registry (`FROM`, `--image`). So a login of the server's is nobody's until it is allowed.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,14 @@ import json
 from pathlib import Path
 
 from receiver.errors import HostFault, Rejected
+from receiver.names import AppName
 from receiver.paths import AppPaths, Layout
 from receiver.sources.pull.wish import Place
 from receiver.sources.registry import Login
 from receiver.system import disk
 
 NAME = "registries.json"
+ALLOWED = "registries.allowed"
 
 
 class Logins:
@@ -57,6 +63,53 @@ class Logins:
             disk.write_atomically(self._path, json.dumps(known, indent=1).encode() + b"\n", 0o600)
 
 
-def login_for(layout: Layout, paths: AppPaths, host: str) -> Login | None:
-    """The app's own, else everybody's."""
-    return Logins.of_app(paths).all().get(host) or Logins.of_all(layout).all().get(host)
+class Allowed:
+    """The registries that an app, or every app, may ask as the server does. The app's are kept with the app: an app that
+    is made again by the same name has none."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / ALLOWED
+
+    @classmethod
+    def of_app(cls, paths: AppPaths) -> Allowed:
+        return cls(Place(paths).dir)
+
+    @classmethod
+    def of_all(cls, layout: Layout) -> Allowed:
+        return cls(layout.home)
+
+    def hosts(self) -> frozenset[str]:
+        try:
+            return frozenset(self._path.read_text().split())
+        except FileNotFoundError:
+            return frozenset()
+
+    def set(self, host: str, *, may: bool) -> None:
+        if may:
+            self._path.parent.mkdir(mode=0o700, exist_ok=True)
+        elif not self._path.exists():
+            return
+        with disk.locked(self._path.with_suffix(".lock"), wait=True):
+            known = self.hosts()
+            if may != (host in known):
+                text = "".join(f"{one}\n" for one in sorted(known ^ {host}))
+                disk.write_atomically(self._path, text.encode(), 0o600)
+
+
+def logins_for(layout: Layout, paths: AppPaths, *, admin: bool = False) -> dict[str, Login]:
+    """The app's own, and of the server's those that it may use; `admin`: an administrator names the image, so all."""
+    servers = Logins.of_all(layout).all()
+    if not admin:
+        allowed = Allowed.of_app(paths).hosts() | Allowed.of_all(layout).hosts()
+        servers = {host: login for host, login in servers.items() if host in allowed}
+    return {**servers, **Logins.of_app(paths).all()}
+
+
+def withheld(layout: Layout, paths: AppPaths) -> frozenset[str]:
+    """The registries for which the server has a login, and the app has none and may not use that one."""
+    return frozenset(Logins.of_all(layout).all()) - frozenset(logins_for(layout, paths))
+
+
+def how_to_use(app: AppName, host: str) -> str:
+    """What to type so that an app may use the server's login."""
+    return f"The server has a login of its own. An administrator lets {app} use it: shipit registry:allow {app} {host}"

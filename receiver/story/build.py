@@ -81,7 +81,10 @@ def build(context: AppContext, release: Release, origin: Origin) -> Release:
         release = context.ledger.save(replace(release, apt=(*release.apt, *brought)))
     if result.code:
         how = ended.told(result.code, context.settings.build_timeout, context.settings)
-        raise BuildFailed(f"The build of {release.name} {how}.", hint=build_advice(release, context.say.last))
+        advice = build_advice(release, context.say.last)
+        if plan.image:
+            advice = containers.login_advice(context.layout, context.paths, advice)
+        raise BuildFailed(f"The build of {release.name} {how}.", hint=advice)
     release = context.ledger.save(replace(release, digest=result.digest))
     checkpoint.reach("built")
     return release

@@ -12,7 +12,7 @@ from receiver.errors import Denied, HostFault, as_root
 from receiver.paths import AppPaths, Layout
 from receiver.root.client import Agent
 from receiver.settings import Settings
-from receiver.sources.logins import Logins
+from receiver.sources.logins import how_to_use, logins_for, withheld
 from receiver.sources.registry import HUB
 from receiver.system import apt
 from receiver.system.run import find, run
@@ -62,7 +62,13 @@ def install(agent: Agent, output: Callable[[], AbstractContextManager[int]], say
 
 
 def logins(layout: Layout, paths: AppPaths, text: str) -> dict[str, str]:
-    """The registry logins that a build may use, {HOST: "USER:PASSWORD"}: of the app's logins and the server-wide ones,
-    those whose registry `text` names. Those for Docker Hub always, as images of it need no host name."""
-    known = {**Logins.of_all(layout).all(), **Logins.of_app(paths).all()} if text else {}
+    """The registry logins that a build may use, {HOST: "USER:PASSWORD"}: the app's own and those of the server's that it
+    may use, whose registry `text` names. Those for Docker Hub always, as images of it need no host name."""
+    known = logins_for(layout, paths) if text else {}
     return {host: f"{who.user}:{who.password}" for host, who in known.items() if host == HUB or f"{host}/" in text}
+
+
+def login_advice(layout: Layout, paths: AppPaths, advice: str) -> str:
+    """What a failed build is advised, and how the app gets the server's login for the registry that it names."""
+    found = sorted(host for host in withheld(layout, paths) if f"registry:login APP {host} " in advice)
+    return "\n".join([advice, *(how_to_use(paths.name, host) for host in found)])

@@ -8,19 +8,27 @@ import json
 import platform
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from receiver.caller import Caller, Role
+from receiver.cli.main import run
 from receiver.errors import Denied, Failure, HostFault, Rejected
+from receiver.gate.keys import LOCAL_ADMIN
+from receiver.ledger.ledger import Ledger
+from receiver.names import AppName
+from receiver.paths import Layout
 from receiver.sources.download import opened
 from receiver.sources.image_archive import examined
 from receiver.sources.limits import Limits
 from receiver.sources.logins import Logins
 from receiver.sources.oci import CONFIG, LAYER, MANIFEST, PROCESSORS
 from receiver.sources.registry import Login, Reference, host_of, pulled, reference
+from receiver.story import containers
 from receiver.system.ends import Ends
 
 D = "sha256:" + "ab" * 32
@@ -270,3 +278,73 @@ def test_what_no_registry_could_be_told_is_no_login(tmp_path: Path, user: str, p
     with pytest.raises(Rejected):
         Logins(tmp_path / "logins").set("ghcr.io", Login(user, password))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    """A server with the app `shop`, and a login of its own to ghcr.io."""
+    found = Layout(tmp_path)
+    for app in ("shop", "blog"):
+        paths = found.app(AppName(app))
+        paths.repo.mkdir(parents=True)
+        paths.releases.mkdir(parents=True)
+        Ledger(paths).create()
+    found.home.mkdir(parents=True)
+    Logins.of_all(found).set("ghcr.io", LOGIN)
+    Logins.of_all(found).set("docker.io", LOGIN)
+    return found
+
+
+def used(layout: Layout, app: str, text: str = "FROM ghcr.io/team/secret\n") -> dict[str, str]:
+    """As whom the build of what somebody has pushed to `app` asks registries."""
+    return containers.logins(layout, layout.app(AppName(app)), text)
+
+
+def test_a_dockerfile_gets_no_login_of_the_servers_that_an_administrator_has_not_given_its_app(
+    layout: Layout, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shop = layout.app(AppName("shop"))
+    assert used(layout, "shop") == {}
+    advice = containers.login_advice(layout, shop, "ghcr.io wants a login: shipit registry:login APP ghcr.io USER")
+    assert "shipit registry:allow shop ghcr.io" in advice
+    for who, code in ((Caller("eve", "", Role.DEPLOY), 77), (LOCAL_ADMIN, 0)):
+        assert run(["registry:allow", "shop", "ghcr.io"], who, layout) == code
+    assert "the builds of: shop" in capsys.readouterr().out
+    # Of that one registry, and that app alone.
+    assert used(layout, "shop") == {"ghcr.io": "ann:geheim"} and used(layout, "blog") == {}
+    assert containers.login_advice(layout, shop, advice) == advice
+    assert run(["registry:logout", "shop", "ghcr.io"], Caller("eve", "", Role.DEPLOY), layout) == 0
+    assert used(layout, "shop") == {}
+    # The app's own needs nobody's leave.
+    Logins.of_app(shop).set("ghcr.io", Login("shop", "own"))
+    assert used(layout, "shop") == {"ghcr.io": "shop:own"}
+
+
+def test_who_may_use_a_login_of_the_servers_is_forgotten_with_it(layout: Layout) -> None:
+    for words in (["shop"], ["--global"]):
+        assert run(["registry:allow", *words, "ghcr.io"], LOCAL_ADMIN, layout) == 0
+    assert set(used(layout, "blog")) == {"ghcr.io"}
+    assert run(["registry:logout", "--global", "ghcr.io"], LOCAL_ADMIN, layout) == 0
+    Logins.of_all(layout).set("ghcr.io", Login("root", "another"))
+    assert used(layout, "shop") == used(layout, "blog") == {}
+    assert run(["registry:allow", "shop", "quay.io"], LOCAL_ADMIN, layout) == 2
+
+
+@pytest.mark.parametrize("role", [Role.DEPLOY, Role.ADMIN])
+def test_an_image_that_is_named_is_asked_for_as_the_server_by_an_administrator_alone(
+    role: Role, layout: Layout, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[Login | None] = []
+
+    @contextmanager
+    def denied(wanted: Reference, login: Login | None, *_: object) -> Iterator[Any]:
+        asked.append(login)
+        raise Denied("ghcr.io does not give team/secret to everybody.", hint="registry:login")
+        yield
+
+    monkeypatch.setattr("receiver.sources.registry.pulled", denied)
+    monkeypatch.setattr("receiver.story.containers.missing", list)
+    words = ["deploy", "shop", "--image", "ghcr.io/team/secret"]
+    assert run(words, Caller("eve", "", role), layout) == 77
+    told = "shipit registry:allow shop ghcr.io" in capsys.readouterr().err
+    assert (asked, told) == (([None], True) if role is Role.DEPLOY else ([LOGIN], False))

@@ -388,9 +388,12 @@ def test_a_dockerfile_builds_on_a_private_image_and_no_step_sees_the_password(
     say(admin, "apps:create", "private", check=True)
     look = "(env; cat /proc/*/environ; cat /run/credentials/*/*; cat /var/tmp/*/auth.json /tmp/*/auth.json) 2>/dev/null"
     repo = admin.repo("private", {"Dockerfile": f"FROM {registry}/team/base:1\nRUN {look} > /seen; echo looked\n"})
+    # The server has a login, and nobody has said that this app may use it.
+    say(admin, "registry:login", "--global", registry, "ann", input="geheim\n", check=True)
     refused = repo.push()
     assert not refused.ok and f"registry:login APP {registry} USER" in refused.remote, str(refused)
-    say(admin, "registry:login", "private", registry, "ann", input="geheim\n", check=True)
+    assert f"registry:allow private {registry}" in refused.remote, str(refused)
+    say(admin, "registry:allow", "private", registry, check=True)
     pushed = repo.push()
     assert pushed.ok and admin.get("private").body.strip() == "base", str(pushed)
     seen = say(admin, "run", "private", "cat /seen").out
@@ -401,6 +404,7 @@ def test_a_dockerfile_builds_on_a_private_image_and_no_step_sees_the_password(
     assert set(left.out.splitlines()) == {"shipit 600"}, str(left)
     say(admin, "registry:logout", "private", registry, check=True)
     again = say(admin, "deploy", "private", "--fresh")
+    say(admin, "registry:logout", "--global", registry, check=True)
     assert again.code == 1 and admin.get("private").body.strip() == "base", str(again)
 
 
