@@ -5,10 +5,7 @@ Only names, the number of web processes and a stop need this; a release goes liv
 
 from __future__ import annotations
 
-import os
 import re
-import signal
-import time
 from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
@@ -20,15 +17,13 @@ from receiver.ledger.ledger import Ledger
 from receiver.model import AppState, Release
 from receiver.names import AppName
 from receiver.paths import PREFIX, Layout, share
-from receiver.proxy import certificates, snippet
+from receiver.proxy import certificates, master, snippet
 from receiver.proxy.certificates import Secure
 from receiver.proxy.vhost import domains, server_conf, tls_conf, vhost
 from receiver.settings import Settings
-from receiver.system import disk, family
+from receiver.system import disk
 from receiver.system.run import PATH, run
 
-# How long nginx may take to read its configuration and start new workers (s).
-RELOAD_TIMEOUT = 10.0
 # The error pages by status.
 PAGES = (429, 502, 503, 504)
 # Beside the apps' files; no app's name begins like this.
@@ -193,8 +188,8 @@ def _put(layout: Layout, path: Path, new: bytes) -> bool:
         try:
             _replace(path, new)
             validate(layout)
-            if running := master(layout):
-                _reload(layout, running)
+            if running := master.pid(layout):
+                master.reload(layout, running)
         except BaseException:
             _replace(path, undo.read_bytes())
             disk.remove_file(undo)
@@ -205,7 +200,7 @@ def _put(layout: Layout, path: Path, new: bytes) -> bool:
 
 def _is_read(layout: Layout, app: AppName, *, changed: bool) -> bool:
     """Whether nginx has read something new; raises HostFault when it would have, and does not run."""
-    if changed and not master(layout):
+    if changed and not master.pid(layout):
         raise HostFault(
             "nginx does not run.",
             holds=f"The configuration of {app} is valid and is read when nginx starts.",
@@ -238,59 +233,3 @@ def validate(layout: Layout) -> None:
             hint=as_root("nginx -t"),
             details=tested.err.strip().splitlines()[-10:],
         )
-
-
-def master(layout: Layout) -> int:
-    """The pid of nginx's master process, 0 if it does not run."""
-    try:
-        pid = int((layout.root / "run/nginx.pid").read_text())
-        return pid if Path(f"/proc/{pid}/comm").read_text() == "nginx\n" else 0
-    except (OSError, ValueError):
-        return 0
-
-
-def _reload(layout: Layout, pid: int) -> None:
-    """SIGHUP to the master, which is all that `systemctl reload nginx` does, and wait until it had its effect.
-
-    A master that cannot use the new configuration only logs that and goes on with the old. So: new children must
-    appear, and the old ones must have stopped accepting (their title says so, or they are gone).
-    """
-    log = layout.root / "var/log/nginx/error.log"
-    logged = log.stat().st_size if log.exists() else 0
-    old = children(pid)
-    os.kill(pid, signal.SIGHUP)
-    deadline = time.monotonic() + RELOAD_TIMEOUT
-    while True:
-        time.sleep(0.01)
-        now = children(pid)
-        if now - old and not any(_accepts(pid) for pid in old & now):
-            return
-        if time.monotonic() > deadline:
-            raise HostFault(
-                "nginx did not take its new configuration.",
-                holds="The old configuration stays in force.",
-                hint=as_root("tail /var/log/nginx/error.log"),
-                details=_alarms(log, logged),
-            )
-
-
-def children(parent: int) -> set[int]:
-    """The pids of a process's children."""
-    return {pid for pid, above in family.parents().items() if above == parent}
-
-
-def _accepts(worker: int) -> bool:
-    try:
-        return b"shutting down" not in Path(f"/proc/{worker}/cmdline").read_bytes()
-    except OSError:
-        return False
-
-
-def _alarms(log: Path, since: int) -> list[str]:
-    """What nginx logged as [emerg] since its log had `since` bytes."""
-    try:
-        with log.open("rb") as lines:
-            lines.seek(since)
-            return [line.decode(errors="replace").rstrip() for line in lines if b"[emerg]" in line][-5:]
-    except OSError:
-        return []

@@ -11,7 +11,8 @@ import time
 from receiver.engines import all as engines
 from receiver.errors import Failure, HostFault
 from receiver.paths import Layout
-from receiver.proxy.nginx import children, master, validate
+from receiver.proxy import master
+from receiver.proxy.nginx import validate
 from receiver.system import disk
 
 TIMEOUT = 20.0  # for the new one's workers (s)
@@ -23,14 +24,14 @@ def renew(layout: Layout) -> None:
     Raises HostFault; then the old one goes on. As at each reload, connections that are kept and idle are closed.
     """
     with disk.locked(layout.nginx / ".lock", wait=True):
-        old = master(layout)
+        old = master.pid(layout)
         if not old or not engines.hints().renews_proxy:
             raise HostFault("There is no nginx that systemd keeps.", hint=engines.hints().start_proxy)
         validate(layout)
         os.kill(old, signal.SIGUSR2)
         deadline = time.monotonic() + TIMEOUT
         # Whoever connects meanwhile waits in the queue of the sockets, which both have.
-        while (new := master(layout)) in (0, old) or not children(new):
+        while (new := master.pid(layout)) in (0, old) or not master.children(new):
             if time.monotonic() > deadline:
                 raise HostFault(
                     "nginx did not execute itself anew.",

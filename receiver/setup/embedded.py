@@ -16,8 +16,9 @@ from receiver import settings
 from receiver.engines.embedded import keeper, supervisord
 from receiver.engines.embedded.programs import Program
 from receiver.engines.embedded.supervisord import BAD_NAME, NOT_RUNNING, Supervisor
-from receiver.errors import HostFault, as_root
+from receiver.errors import Failure, HostFault, as_root
 from receiver.paths import LIBEXEC, PYTHON, Layout
+from receiver.proxy import master
 from receiver.settings import Settings
 from receiver.setup import accounts, ssh
 from receiver.setup.ports import Listener, free_port, listener
@@ -96,7 +97,11 @@ def start(layout: Layout, known: Settings, step: Step, *, ssh_changed: bool, web
             _restart(supervisor, name)
     for name, was_changed in (("sshd", ssh_changed), ("nginx", web_changed)):
         other = foreign[name]
-        if other is not None:
+        running = master.pid(layout) if name == "nginx" else 0
+        if running and (other is not None or (was_changed and not first and f"shipit-{name}" not in changed)):
+            master.reload(layout, running)
+            step.did(f"{name} reloaded")
+        elif other is not None:
             os.kill(other.pid, signal.SIGHUP)
             step.did(f"{name} (pid {other.pid}) reloaded")
         elif was_changed and not first and f"shipit-{name}" not in changed:
@@ -111,9 +116,10 @@ def reload_ssh(layout: Layout, step: Step) -> None:
 
 
 def reload_proxy(layout: Layout, step: Step) -> None:
-    with suppress(OSError, ValueError):
-        os.kill(int((layout.root / "run/nginx.pid").read_text()), signal.SIGHUP)
-        step.did("nginx reloaded")
+    with suppress(Failure):
+        if running := master.pid(layout):
+            master.reload(layout, running)
+            step.did("nginx reloaded")
 
 
 def remove(layout: Layout, step: Step) -> None:

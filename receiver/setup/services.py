@@ -8,8 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from receiver import settings
-from receiver.errors import HostFault, as_root
+from receiver.errors import Failure, HostFault, as_root
 from receiver.paths import SHIPIT_USER, Layout, share
+from receiver.proxy import master
 from receiver.settings import Settings
 from receiver.setup import ssh, web
 from receiver.setup.report import Step
@@ -45,7 +46,7 @@ def start(layout: Layout, known: Settings, step: Step, *, ssh_changed: bool, web
     """Start everything, or make what runs read what has changed. `known` is not needed here."""
     install_units(layout, step)
     start_ssh(ssh_changed, step)
-    start_nginx(web_changed, step)
+    start_nginx(layout, web_changed, step)
 
 
 def install_units(layout: Layout, step: Step) -> None:
@@ -162,9 +163,10 @@ def reload_ssh(layout: Layout, step: Step) -> None:
 
 
 def reload_proxy(layout: Layout, step: Step) -> None:
-    if _active("nginx.service"):
-        run(["systemctl", "reload", "nginx.service"], check=False)
-        step.did("nginx reloaded")
+    with suppress(Failure):
+        if running := master.pid(layout):
+            master.reload(layout, running)
+            step.did("nginx reloaded")
 
 
 def start_ssh(changed: bool, step: Step) -> None:
@@ -179,11 +181,15 @@ def start_ssh(changed: bool, step: Step) -> None:
         step.did("sshd started")
 
 
-def start_nginx(changed: bool, step: Step) -> None:
+def start_nginx(layout: Layout, changed: bool, step: Step) -> None:
     """Make nginx run, now and at boot, and read its configuration without dropping a connection."""
     if _active("nginx.service"):
         if changed:
-            run(["systemctl", "reload", "nginx.service"], timeout=60)
+            if running := master.pid(layout):
+                master.reload(layout, running)
+            else:
+                # Somebody's nginx.conf has its pid elsewhere.
+                run(["systemctl", "reload", "nginx.service"], timeout=60)
             step.did("nginx reloaded")
         return
     started = run(["systemctl", "enable", "--quiet", "--now", "nginx.service"], timeout=60, check=False)

@@ -10,7 +10,7 @@ from receiver.engines import all as engines
 from receiver.errors import Failure
 from receiver.ledger.ledger import Ledger, apps
 from receiver.paths import Layout
-from receiver.proxy import nginx
+from receiver.proxy import master
 from receiver.root.client import Agent
 from receiver.story.examine import Finding
 from receiver.system.libraries import replaced
@@ -19,7 +19,7 @@ SOME = 3  # how many names are printed
 
 
 def outdated_proxy(layout: Layout) -> Finding:
-    gone = replaced([pid] if (pid := nginx.master(layout)) else [])
+    gone = replaced([pid] if (pid := master.pid(layout)) else [])
     hint = "Start it anew, without losing a request: shipit doctor --fix"
     if not engines.hints().renews_proxy:
         hint = "It runs on the new ones when this container, or shipit-supervisord, is started again."

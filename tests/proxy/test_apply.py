@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import http.client
+import os
 import re
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -17,14 +20,14 @@ from receiver.errors import HostFault
 from receiver.ledger.ledger import Ledger
 from receiver.model import AppState, Change, Check, CheckKind, Listen, ProcessType
 from receiver.names import AppName, Domain, TypeName
-from receiver.proxy import nginx
+from receiver.proxy import master, nginx
 from receiver.proxy.forwarded import DROPPED
 from receiver.proxy.vhost import PREPARED, vhost
 from receiver.root import agent
 from receiver.serving import Serving
 
 from .load import Load
-from .site import APP, Site, local, release
+from .site import APP, Site, local, release, until
 
 
 @pytest.fixture
@@ -89,7 +92,7 @@ def test_an_app_serves_once_applied_and_a_second_time_nothing_is_done(
     for _ in agent.imports():
         pass
     monkeypatch.setattr(nginx, "run", lambda *a, **k: pytest.fail("a program was started"))
-    monkeypatch.setattr(nginx, "_reload", lambda *a: pytest.fail("nginx was reloaded"))
+    monkeypatch.setattr(master, "reload", lambda *a: pytest.fail("nginx was reloaded"))
     assert not apply(site)
 
 
@@ -113,6 +116,49 @@ def test_every_new_connection_meets_the_new_configuration_when_apply_returns(sit
         assert apply(site)
         assert {get(site, f"d{count}.example.org") for _ in range(20)} == {(200, "v1")}
         assert get(site, f"d{count - 1}.example.org")[0] == 404
+
+
+def test_a_reload_that_another_began_is_not_taken_for_ones_own(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """nginx stands at two gates, behind the files of the apps, each time that it reads its configuration."""
+    live(site)
+    main = site.root / "etc/nginx/nginx.conf"
+    gates = [site.root / "etc/nginx" / name for name in ("read.gate", "done.gate")]
+    for gate in gates:
+        os.mkfifo(gate)
+    main.write_text(
+        main.read_text().rstrip().removesuffix("}") + "".join(f"include {gate};\n" for gate in gates) + "}\n"
+    )
+    monkeypatch.setattr(nginx, "validate", lambda layout: None)  # it would stand there, too
+
+    def passes(gate: Path) -> bool:
+        """Whether nginx stood at the gate; it is let through."""
+        try:
+            os.close(os.open(gate, os.O_WRONLY | os.O_NONBLOCK))
+        except OSError:
+            return False
+        return True
+
+    looks = threading.Event()
+    real = master._reloads
+    monkeypatch.setattr(master, "_reloads", lambda which: (looks.set(), real(which))[1])
+    try:
+        os.kill(site.nginx_pid(), signal.SIGHUP)  # as `systemctl reload nginx` does
+        until(lambda: passes(gates[0]))
+        # It has read the files of before, and stands at the second gate.
+        create(site, domains=(Domain("new.example.org"),))
+        with ThreadPoolExecutor(1) as beside:
+            applied = beside.submit(apply, site)
+            assert looks.wait(60)
+            until(lambda: passes(gates[1]))
+            # Now it reads what was asked for meanwhile.
+            until(lambda: passes(gates[0]))
+            assert not wait([applied], 0.5).done
+            until(lambda: passes(gates[1]))
+            applied.result(20)
+    finally:
+        # Whatever failed: nginx can be ended.
+        until(lambda: not any(passes(gate) for gate in gates))
+    assert get(site, "new.example.org") == (200, "v1")
 
 
 def test_another_sites_mistake_leaves_all_as_it_was(site: Site) -> None:
@@ -140,7 +186,7 @@ def test_a_first_vhost_that_is_refused_does_not_stay(site: Site) -> None:
 
 def test_a_reload_that_the_master_refuses_is_noticed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """`nginx -t` does not mind a port in use, the master does, and only logs it."""
-    monkeypatch.setattr(nginx, "RELOAD_TIMEOUT", 4.0)
+    monkeypatch.setattr(master, "RELOAD_TIMEOUT", 4.0)
     live(site)
     apply(site)
     before = site.layout.app(APP).vhost.read_bytes()

@@ -21,7 +21,7 @@ from receiver.errors import Rejected
 from receiver.ledger.ledger import Ledger
 from receiver.model import AppState, Release
 from receiver.names import Domain
-from receiver.proxy import nginx, passwords, snippet
+from receiver.proxy import master, nginx, passwords, snippet
 from receiver.proxy.certificates import Secure, Served
 from receiver.records import encode
 from receiver.serving import Serving
@@ -117,7 +117,7 @@ def test_only_who_is_allowed_may_ask_and_nobody_too_often(site: Site) -> None:
     site.start_nginx()
     assert {ask(site, f"GET {path}")[0] for path in ("/", "/assets/a", "/assets/none")} == {"403"}
     write_vhost(site, replace(made, serving=Serving(allow=("127.0.0.1/32",), rate=1)))
-    nginx._reload(site.layout, site.nginx_pid())
+    master.reload(site.layout, site.nginx_pid())
     until(lambda: ask(site)[0] == "200")
     assert "429" in {ask(site)[0] for _ in range(6)}
 

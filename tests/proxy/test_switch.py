@@ -23,7 +23,7 @@ from receiver.ledger.ledger import Ledger
 from receiver.ledger.pool import CLEAN
 from receiver.model import WEB
 from receiver.paths import POOLS
-from receiver.proxy import maintenance, nginx
+from receiver.proxy import maintenance, master
 from receiver.proxy.drain import open_connections, wait_until_idle
 from receiver.proxy.vhost import PREPARED
 from receiver.system import disk
@@ -323,7 +323,7 @@ def test_maintenance_begins_and_ends_without_a_reload_whatever_goes_live_meanwhi
     serve(site, "closes")
     ledger = Ledger(site.layout.app(APP))
     ledger.save(release(1))
-    workers = nginx.children(site.nginx_pid())
+    workers = master.children(site.nginx_pid())
     assert ask(site) == ("200", "v1")
     maintenance.enable(ledger, "Back <b>soon</b>")
     status, page = ask(site)
@@ -346,7 +346,7 @@ def test_maintenance_begins_and_ends_without_a_reload_whatever_goes_live_meanwhi
     assert ask(site)[0] == "503"
     maintenance.disable(ledger)
     assert ask(site)[1].endswith("v3")
-    assert nginx.children(site.nginx_pid()) == workers
+    assert master.children(site.nginx_pid()) == workers
 
 
 def ask(site: Site, what: str = "GET /", host: str = "blog.test", more: str = "") -> tuple[str, str]:
