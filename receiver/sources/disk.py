@@ -28,7 +28,7 @@ from receiver.sources.base import Stored
 from receiver.sources.git.receive import Check, received
 from receiver.sources.git.repository import Git
 from receiver.sources.image import commit
-from receiver.sources.image_archive import Member, Members
+from receiver.sources.image_members import Member, Members
 from receiver.sources.limits import Limits
 from receiver.system.run import PIPE, ended, find, start
 

@@ -21,18 +21,8 @@ from receiver.names import Oid
 from receiver.sources.base import Stored
 from receiver.sources.git.receive import REF, Check, received
 from receiver.sources.git.repository import Git
-from receiver.sources.image_archive import (
-    BLOCK,
-    CHUNK,
-    DOCKER,
-    GZIP,
-    OCI,
-    Members,
-    examined,
-    hex_of,
-    of_an_image,
-    until_damage,
-)
+from receiver.sources.image_archive import CHUNK, DOCKER, GZIP, OCI, examined, hex_of, of_an_image
+from receiver.sources.image_members import BLOCK, Members, until_damage
 from receiver.sources.image_parts import Parts
 from receiver.sources.limits import Limits
 

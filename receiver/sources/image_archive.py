@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import posixpath
 import zlib
 from collections.abc import Iterator, Mapping
@@ -13,72 +12,15 @@ from contextlib import suppress
 from typing import IO, Any, NamedTuple
 
 from receiver.errors import Rejected, as_root, printable
-from receiver.inside.container import healthcheck
+from receiver.sources.image_config import check, exposed, fits_here, labelled, workdir
+from receiver.sources.image_members import AGAIN, Member, Members, bad, clean
 from receiver.sources.limits import Limits
-from receiver.sources.oci import PROCESSORS
 from receiver.system.run import PIPE, find, start
 
-PROCESS = "shipit.process."  # the label of a process type begins so
-# As a process's whole command: what the image itself starts, its ENTRYPOINT with its CMD (inside/container.py).
-OWN = "CMD"
 DOCKER, OCI = "manifest.json", "index.json"
-BLOCK, CHUNK = 512, 2**20
-MAX_MEMBERS, MAX_NAME, MAX_JSON = 5_000, 4096, 2**22
+CHUNK, MAX_JSON = 2**20, 2**22
 MAX_LAYERS = 127  # as many as docker makes
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
-AGAIN = "Send it again: docker save IMAGE | ssh HOST deploy APP -"
-
-
-class Member(NamedTuple):
-    """An entry of a tar archive; `start`: where its content is."""
-
-    name: str
-    kind: bytes
-    start: int
-    size: int
-    link: str
-
-
-class Members:
-    """The entries of a tar file, found by their headers alone; raises Rejected for what no `save` writes. `cut`: the
-    content of the last one may be missing."""
-
-    def __init__(self, file: IO[bytes], *, cut: bool = False) -> None:
-        self._fd, self._cut = file.fileno(), cut
-        self._end = os.fstat(self._fd).st_size
-
-    def __iter__(self) -> Iterator[Member]:
-        at, count = 0, 0
-        longer: dict[str, bytes] = {}
-        while True:
-            head = os.pread(self._fd, BLOCK, at)
-            if len(head) < BLOCK:
-                raise Rejected("The image is cut off.", holds="Nothing was received.", hint=AGAIN)
-            if not any(head):
-                return
-            count += 1
-            if count > MAX_MEMBERS:
-                raise _bad(f"it has more than {MAX_MEMBERS} entries")
-            if _number(head[148:156]) != sum(head) - sum(head[148:156]) + 8 * 32:
-                raise _bad("a header is damaged")
-            size, kind = _number(head[124:136]), head[156:157]
-            start = at + BLOCK
-            if size > self._end - start and not self._cut:
-                raise Rejected("The image is cut off.", holds="Nothing was received.", hint=AGAIN)
-            at = start + (size + BLOCK - 1) // BLOCK * BLOCK
-            if kind in (b"L", b"K", b"x", b"g"):
-                if size > MAX_NAME * 4:
-                    raise _bad("a name is too long")
-                longer |= _longer(kind, os.pread(self._fd, size, start))
-                continue
-            prefix = head[345:500] if head[257:262] == b"ustar" and head[257:265] != b"ustar  \0" else b""
-            short = b"/".join(part for part in (_text(prefix), _text(head[:100])) if part)
-            name = longer.get("path", short).decode(errors="surrogateescape")
-            link = longer.get("linkpath", _text(head[157:257])).decode(errors="surrogateescape")
-            if "size" in longer:
-                raise _bad("an entry is larger than 8 GiB")
-            longer = {}
-            yield Member(_clean(name), kind, start, size, link)
 
 
 class Examined(NamedTuple):
@@ -99,12 +41,12 @@ def opened(file: IO[bytes]) -> Archive:
     members: dict[str, Member] = {}
     for member in Members(file):
         if member.kind not in (b"0", b"\0", b"5", b"2", b"1"):
-            raise _bad(f"{member.name[:60]!a} is neither a file nor a directory")
+            raise bad(f"{member.name[:60]!a} is neither a file nor a directory")
         if member.kind in (b"1", b"2"):
             base = "" if member.kind == b"1" else posixpath.dirname(member.name)
-            member = member._replace(link=_clean(posixpath.join(base, member.link)))
+            member = member._replace(link=clean(posixpath.join(base, member.link)))
         if member.name in members and member.kind != b"5":
-            raise _bad(f"{member.name[:60]!a} is in it twice")
+            raise bad(f"{member.name[:60]!a} is in it twice")
         members[member.name] = member
     return Archive(file, members)
 
@@ -116,14 +58,14 @@ def examined(file: IO[bytes], limits: Limits) -> Examined:
     raw = archive.small(config_file)
     digest = hashlib.sha256(raw).hexdigest()
     if wanted and wanted != digest:
-        raise _bad("its description is not the one that its digest names")
+        raise bad("its description is not the one that its digest names")
     config = _json(raw)
-    _fits_here(config)
+    fits_here(config)
     diffs = config.get("rootfs", {}).get("diff_ids", []) if isinstance(config.get("rootfs"), dict) else []
     if not isinstance(diffs, list) or len(diffs) != len(layers):
-        raise _bad("its description has another number of layers than the archive")
+        raise bad("its description has another number of layers than the archive")
     if len(layers) > MAX_LAYERS:
-        raise _bad(f"it has more than {MAX_LAYERS} layers")
+        raise bad(f"it has more than {MAX_LAYERS} layers")
     size, left_out = 0, set()
     for (layer, blob), diff in zip(layers, diffs, strict=True):
         if blob and diff == f"sha256:{blob}" and not archive.has(layer):
@@ -141,7 +83,7 @@ def examined(file: IO[bytes], limits: Limits) -> Examined:
         exposed(config),
         tuple(map(str, diffs)),
         workdir(config),
-        _check(config),
+        check(config),
         size,
         labelled(config),
     )
@@ -168,7 +110,7 @@ class Archive:
         image = told[0]
         config, layers, tags = image.get("Config"), image.get("Layers"), image.get("RepoTags") or [""]
         if not isinstance(config, str) or not isinstance(layers, list) or not isinstance(tags, list):
-            raise _bad("manifest.json is not what docker or podman writes")
+            raise bad("manifest.json is not what docker or podman writes")
         return config, hex_of(config), [(str(layer), "") for layer in layers], _shown(tags[0] if tags else "")
 
     def oci(self) -> tuple[str, str, list[tuple[str, str]], str]:
@@ -184,7 +126,7 @@ class Archive:
         manifest = _json(self.blob(found[0]))
         layers = manifest.get("layers")
         if not isinstance(layers, list) or not isinstance(manifest.get("config"), dict):
-            raise _bad("it describes no image of one platform")
+            raise bad("it describes no image of one platform")
         config = _digest(manifest["config"])
         return (
             f"blobs/sha256/{config}",
@@ -194,12 +136,12 @@ class Archive:
         )
 
     def has(self, name: str) -> bool:
-        return _clean(name) in self._members
+        return clean(name) in self._members
 
     def small(self, name: str) -> bytes:
         member = self.member(name)
         if member.size > MAX_JSON:
-            raise _bad(f"{name[:60]!a} is larger than {MAX_JSON // 2**20} MiB")
+            raise bad(f"{name[:60]!a} is larger than {MAX_JSON // 2**20} MiB")
         return os.pread(self._fd, member.size, member.start)
 
     def content(self, name: str) -> Iterator[bytes]:
@@ -214,15 +156,15 @@ class Archive:
         digest = _digest(descriptor)
         raw = self.small(f"blobs/sha256/{digest}")
         if hashlib.sha256(raw).hexdigest() != digest:
-            raise _bad("a part of its description is not the one that its digest names")
+            raise bad("a part of its description is not the one that its digest names")
         return raw
 
     def member(self, name: str) -> Member:
-        member = self._members.get(_clean(name))
+        member = self._members.get(clean(name))
         if member is not None and member.kind in (b"1", b"2"):
             member = self._members.get(member.link)
         if member is None or member.kind not in (b"0", b"\0"):
-            raise _bad(f"{name[:80]!a}, which it names, is not in it")
+            raise bad(f"{name[:80]!a}, which it names, is not in it")
         return member
 
     def layer(self, name: str, blob: str, diff: str, room: int) -> int:
@@ -248,61 +190,10 @@ class Archive:
                         holds="Nothing was received.", hint="See: shipit doctor",
                     )  # fmt: skip
         except zlib.error as error:
-            raise _bad("a layer is damaged") from error
+            raise bad("a layer is damaged") from error
         if (blob and packed.hexdigest() != blob) or diff != f"sha256:{unpacked.hexdigest()}":
-            raise _bad("a layer is not the one that its digest names")
+            raise bad("a layer is not the one that its digest names")
         return size
-
-
-def labelled(config: Mapping[str, Any]) -> dict[str, str]:
-    """The Procfile and the shipit.yml that the labels of an image stand for: a label has one line only.
-
-    `shipit.process.TYPE` is a line of the Procfile, `shipit.release` its release command, `shipit.yml` that file. `web`
-    is what the image starts, unless a label says otherwise; with an empty one there is none.
-    """
-    said = config.get("config")
-    labels = said.get("Labels") if isinstance(said, dict) else None
-    found = {str(key): str(value).strip() for key, value in labels.items()} if isinstance(labels, dict) else {}
-    lines = {"web": OWN} | {
-        key.removeprefix(PROCESS): value for key, value in sorted(found.items()) if key.startswith(PROCESS)
-    }
-    lines["release"] = found.get("shipit.release", "")
-    for name, line in lines.items():
-        if "\n" in name + line:
-            raise _bad(f"the label of {name[:40]!a} has more than one line")
-    files = {"Procfile": "".join(f"{name}: {line}\n" for name, line in lines.items() if line)}
-    return files | ({"shipit.yml": found["shipit.yml"] + "\n"} if found.get("shipit.yml") else {})
-
-
-def workdir(config: Mapping[str, Any]) -> str:
-    """Where an image's processes begin (WORKDIR), "" where it does not say."""
-    said = config.get("config")
-    told = said.get("WorkingDir") if isinstance(said, dict) else None
-    return printable(told)[:MAX_NAME] if isinstance(told, str) else ""
-
-
-def _check(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    said = config.get("config")
-    return healthcheck(said.get("Healthcheck")) if isinstance(said, dict) else None
-
-
-def exposed(config: Mapping[str, Any]) -> int:
-    """The lowest TCP port that an image says it listens on (EXPOSE), 0 for none."""
-    said = config.get("config")
-    told = said.get("ExposedPorts") if isinstance(said, dict) else None
-    ports = [str(name).partition("/") for name in told] if isinstance(told, dict) else []
-    found = (int(number) for number, _, kind in ports if number.isdecimal() and kind in ("", "tcp"))
-    return min((port for port in found if 0 < port < 2**16), default=0)
-
-
-def _fits_here(config: Mapping[str, Any]) -> None:
-    here = PROCESSORS.get(platform.machine(), platform.machine())
-    made = config.get("architecture", here), config.get("os", "linux")
-    if made != (here, "linux"):
-        raise Rejected(
-            f"The image is for {printable(str(made[1]))[:20]}/{printable(str(made[0]))[:20]}; this server is linux/{here}.",
-            holds="Nothing was received.", hint=f"Build it for that: docker build --platform linux/{here} …",
-        )  # fmt: skip
 
 
 def _inflated(chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -355,13 +246,6 @@ def _unpacked(chunks: Iterator[bytes]) -> Iterator[bytes]:
         feeder.join()
 
 
-def until_damage(members: Members) -> Iterator[Member]:
-    try:
-        yield from members
-    except Rejected:
-        return
-
-
 def of_an_image(name: str) -> bool:
     """Whether docker's or podman's `save` calls a file so."""
     top = name.split("/")[0]
@@ -378,7 +262,7 @@ def _digest(descriptor: Any) -> str:
     told = descriptor.get("digest") if isinstance(descriptor, dict) else None
     kind, _, found = told.partition(":") if isinstance(told, str) else ("", "", "")
     if kind != "sha256" or hex_of(found) != found or not found:
-        raise _bad("a digest in it is none of SHA-256")
+        raise bad("a digest in it is none of SHA-256")
     return found
 
 
@@ -386,57 +270,11 @@ def _json(raw: bytes, kind: type = dict) -> Any:
     try:
         found = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise _bad("its description is no JSON") from error
+        raise bad("its description is no JSON") from error
     if not isinstance(found, kind):
-        raise _bad("its description is not what docker or podman writes")
-    return found
-
-
-def _number(field: bytes) -> int:
-    """A number of a tar header: octal digits, or binary where those do not suffice."""
-    if field[:1] == b"\x80":
-        return int.from_bytes(field[1:], "big")
-    text = field.split(b"\0")[0].strip()
-    if text and (not text.isdigit() or set(text) & set(b"89")):
-        raise _bad("a header is damaged")
-    return int(text or b"0", 8)
-
-
-def _longer(kind: bytes, raw: bytes) -> dict[str, bytes]:
-    """What an extended header says of the entry behind it (pax, or GNU's for long names)."""
-    if kind == b"g":
-        return {}
-    if kind != b"x":
-        return {"path" if kind == b"L" else "linkpath": _text(raw)}
-    found = {}
-    while raw:
-        length = raw.partition(b" ")[0]
-        if not length.isdigit() or not len(length) + 1 < int(length) <= len(raw):
-            raise _bad("a header is damaged")
-        key, _, value = raw[len(length) + 1 : int(length) - 1].partition(b"=")
-        if key in (b"path", b"linkpath", b"size"):
-            found[key.decode()] = value
-        raw = raw[int(length) :]
-    return found
-
-
-def _text(field: bytes) -> bytes:
-    return field.split(b"\0")[0]
-
-
-def _clean(name: str) -> str:
-    """The name of an entry without its `./`; raises Rejected for one that leads out, or is no name."""
-    if name.startswith("/") or not name.isprintable() or len(name) > MAX_NAME:
-        raise _bad(f"it has an entry {name[:60]!a}")
-    found = posixpath.normpath(name)
-    if found == ".." or found.startswith("../"):
-        raise _bad(f"it has an entry {name[:60]!a}, which leads out of it")
+        raise bad("its description is not what docker or podman writes")
     return found
 
 
 def _shown(name: Any) -> str:
     return printable(str(name))[:120].replace("\n", " ") if isinstance(name, str) else ""
-
-
-def _bad(what: str) -> Rejected:
-    return Rejected(f"The image cannot be taken: {what}.", holds="Nothing was received.", hint=AGAIN)

@@ -15,7 +15,8 @@ from typing import IO
 from receiver.errors import Rejected
 from receiver.paths import AppPaths
 from receiver.sources.archive import sent
-from receiver.sources.image_archive import BLOCK, CHUNK, OCI, Members, opened
+from receiver.sources.image_archive import CHUNK, OCI, opened
+from receiver.sources.image_members import BLOCK, Members
 from receiver.sources.limits import too_large
 from receiver.sources.oci import Layout
 

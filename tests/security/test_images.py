@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 from receiver.errors import Rejected
-from receiver.sources.image_archive import MAX_LAYERS, MAX_MEMBERS, Examined, examined
+from receiver.sources.image_archive import MAX_LAYERS, Examined, examined
+from receiver.sources.image_members import MAX_MEMBERS
 from receiver.sources.limits import Limits
 from receiver.sources.oci import PROCESSORS
 
