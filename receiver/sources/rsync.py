@@ -28,7 +28,7 @@ from receiver.sources.base import Stored, commit_of
 from receiver.sources.git.receive import Check, received
 from receiver.sources.git.repository import Git
 from receiver.sources.limits import Limits
-from receiver.sources.unpack import Writer
+from receiver.sources.tree import Writer
 from receiver.system import disk
 from receiver.system.landlock import confined
 from receiver.system.run import PIPE, Program, ended, run, start
