@@ -1,16 +1,16 @@
 """A virtual machine as a process of a release: qemu, started by the launcher, as the app's user, in the unit's sandbox.
 
 The disk in the slug is read-only here: what the machine writes goes to an unnamed temporary file of qemu's and is lost
-when the process ends. `Plan` holds qemu's arguments. This program stays qemu's parent: it prints the machine's serial
-console as its own output, turns SIGTERM into a press of the power button, and starts the front (front.py), which takes
-requests once something in the machine listens. An app's data disk is passed on from release to release (heirloom.py).
+when the process ends. `Plan` holds qemu's arguments (qemu.py). This program stays qemu's parent: it prints the
+machine's serial console as its own output, turns SIGTERM into a press of the power button (monitor.py), and starts the
+front (front.py), which takes requests once something in the machine listens. An app's data disk is passed on from
+release to release (heirloom.py).
 Whether KVM can run the machine is known only after a try: if it fails, qemu emulates the machine instead (TCG).
 Standard library only.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import select
@@ -20,105 +20,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from receiver.inside import front
 from receiver.inside.container import listening
-from receiver.inside.diskimage import INSTALL, UEFI, UEFI_VARIABLES, no_firmware
+from receiver.inside.diskimage import no_firmware
 from receiver.inside.heirloom import Heirloom
+from receiver.inside.monitor import Monitor
+from receiver.inside.qemu import Plan, environment, no_qemu, planned
 
-QEMU = "/usr/bin/qemu-system-x86_64"
 KVM = "/dev/kvm"
 SLOWER = "qemu translates the machine (TCG), about ten times slower"
 NO_COMMANDS = "shipit: a virtual machine has its own commands only: log in to it as to any machine."
-# systemd in the machine reads this as the credential shipit.env; any Linux has it in /sys/firmware/qemu_fw_cfg.
-CREDENTIAL = "opt/io.systemd.credentials/shipit.env"
-PORT = 80
-MEMORY, MOST_CPUS = 512, 4  # memory in MiB; both if the process has no limit
-TRANSLATED = 128  # MiB for translated code, if there is no KVM
 PRESS_AGAIN = 5.0  # s; a machine that is just starting ignores its power button
 PROBE_EVERY = 0.5
 RESUME_EVERY = 5.0
 LINE = 4096
 # Control sequences for the cursor and colours that programs write on a console, and other bytes that are no text.
 _CONTROLS = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*[@-~]|[@-Z\\-_]|[()][0-9A-B])|[\x00-\x08\x0b-\x1f\x7f]")
-
-
-class Plan(NamedTuple):
-    """`port`: of 127.0.0.1, forwarded to the machine's `guest_port` (0: none). `data`: the app's data disk ("": none).
-    `environment`: the file with its config vars. `monitor`: the descriptor of qemu's monitor."""
-
-    base: str
-    firmware: str
-    memory: int
-    cpus: int
-    kvm: bool
-    port: int
-    guest_port: int
-    data: str
-    environment: str
-    monitor: int
-
-    def argv(self) -> list[str]:
-        forward = f",hostfwd=tcp:127.0.0.1:{self.port}-:{self.guest_port}" if self.port else ""
-        words = [
-            # Only what is named here: no configuration of the server's, no display, no floppy.
-            QEMU, "-nodefaults", "-no-user-config", "-display", "none",
-            # If the machine reboots itself, qemu ends, so the release starts again from its own disk.
-            "-no-reboot",
-            "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
-            "-machine", "q35",
-            "-accel", "kvm" if self.kvm else f"tcg,thread=multi,tb-size={TRANSLATED}",
-            "-cpu", "host" if self.kvm else "max",
-            "-m", str(self.memory), "-smp", str(self.cpus),
-            "-drive", f"if=none,id=system,file={self.base},format=qcow2,snapshot=on,discard=unmap",
-            "-device", "virtio-blk-pci,drive=system,serial=system,bootindex=0",
-            "-netdev", f"user,id=net{forward}",
-            "-device", "virtio-net-pci,netdev=net,romfile=",
-            "-device", "virtio-rng-pci",
-            "-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
-            "-chardev", f"socket,id=monitor,fd={self.monitor}", "-mon", "chardev=monitor,mode=control",
-            "-fw_cfg", f"name={CREDENTIAL},file={self.environment}",
-        ]  # fmt: skip
-        if self.data:
-            words += ["-drive", f"if=none,id=data,file={self.data},format=raw,discard=unmap"]
-            words += ["-device", "virtio-blk-pci,drive=data,serial=data"]
-        if self.firmware == "uefi":
-            words += ["-drive", f"if=pflash,format=raw,readonly=on,file={UEFI}"]
-            words += ["-drive", f"if=pflash,format=raw,snapshot=on,file={UEFI_VARIABLES}"]
-        return words
-
-
-def planned(slug: str, process: Any, wish: Any, cpus: int, *, kvm: bool) -> Plan:
-    """The plan from the limits of the process, the release's section `vm`, and the disk in its slug."""
-    with open(f"{slug}/.disk/disk.json") as file:  # noqa: PTH123
-        stored = json.load(file)
-    limits = process["limits"]
-    listens = process["listen"] != "none"
-    return Plan(
-        base=f"{slug}/.disk/base.qcow2",
-        firmware=wish.get("firmware") or stored["firmware"],
-        memory=limits["memory"] or MEMORY,
-        cpus=-(-limits["cpu"] // 100) or min(cpus, MOST_CPUS),
-        kvm=kvm,
-        port=0,
-        guest_port=(wish.get("port") or PORT) if listens else 0,
-        data="",
-        environment="",
-        monitor=-1,
-    )
-
-
-def environment(env: Mapping[str, str]) -> str:
-    """NAME="value" lines as systemd's EnvironmentFile= and every shell read them."""
-    escaped = {name: re.sub(r'(["\\$`])', r"\\\1", value) for name, value in sorted(env.items())}
-    return "".join(f'{name}="{value}"\n' for name, value in escaped.items())
-
-
-def no_qemu() -> str:
-    if os.path.exists(QEMU):  # noqa: PTH110
-        return ""
-    return f"This server has no qemu any more. On the server, once, as root: {INSTALL} qemu-system-x86"
 
 
 def run(
@@ -289,79 +208,6 @@ class Above:
             os.kill(self._front, signal.SIGKILL)
             os.waitpid(self._front, 0)
             self._front = 0
-
-
-class Monitor:
-    """qemu's monitor (QMP: one JSON object a line)."""
-
-    def __init__(self, pipe: socket.socket) -> None:
-        self._pipe = pipe
-        self._rest = b""
-        self._probes: list[socket.socket] = []
-        self._forward = ""
-        # qemu answers: it does so once it has read all its arguments and files.
-        self.started = False
-        # Whether something in the machine has taken a connection of ours.
-        self.listens = False
-        # The machine has stopped for good, because KVM failed.
-        self.fault = False
-        # The machine is paused until the server's disk has room for what it writes.
-        self.full = False
-
-    def fileno(self) -> int:
-        return self._pipe.fileno()
-
-    def read(self) -> bool:
-        """Read its messages; False if it has closed the connection."""
-        try:
-            said = self._pipe.recv(65536)
-        except OSError:
-            said = b""
-        *whole, self._rest = (self._rest + said).split(b"\n")
-        for line in whole:
-            heard = json.loads(line)
-            if "QMP" in heard:
-                self.tell("qmp_capabilities")
-            elif isinstance(heard.get("return"), str):
-                self._look(heard["return"])
-            elif heard.get("event") == "STOP":
-                self.tell("query-status")
-            elif heard.get("event") == "RESUME":
-                self.full = False
-            elif "return" in heard:
-                self.started = True
-                status = heard["return"].get("status")
-                self.fault = self.fault or status == "internal-error"
-                self.full = self.full or status == "io-error"
-        return bool(said)
-
-    def tell(self, command: str, **arguments: str) -> None:
-        with_them = {"arguments": arguments} if arguments else {}
-        try:  # noqa: SIM105
-            self._pipe.sendall(json.dumps({"execute": command, **with_them}).encode() + b"\n")
-        except OSError:
-            pass  # it is ending
-
-    def probe(self, port: int) -> None:
-        """Connect, and ask qemu what came of it: qemu itself accepts every connection, even if nothing listens."""
-        self._forward = str(port)
-        probe = socket.socket()
-        probe.setblocking(False)
-        probe.connect_ex(("127.0.0.1", port))
-        self._probes.append(probe)
-        self.tell("human-monitor-command", **{"command-line": "info usernet"})
-
-    def stop_probing(self) -> None:
-        while self._probes:
-            self._probes.pop().close()
-
-    def _look(self, table: str) -> None:
-        rows = [row.split() for row in table.splitlines()]
-        if any(row[:1] == ["TCP[ESTABLISHED]"] and self._forward in row for row in rows):
-            self.listens = True
-        # Keep only the newest probes: an answer to an older one would come too late.
-        while len(self._probes) > 4:
-            self._probes.pop(0).close()
 
 
 class Lines:

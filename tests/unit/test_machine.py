@@ -16,9 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from receiver.inside import diskimage, machine
+from receiver.inside import diskimage, qemu
 from receiver.inside.heirloom import Heir, Heirloom
-from receiver.inside.machine import Lines, Monitor, Plan
+from receiver.inside.machine import Lines
+from receiver.inside.monitor import Monitor
+from receiver.inside.qemu import Plan
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests/golden/machine"
@@ -30,7 +32,7 @@ def plan(slug: Path, **changes: object) -> Plan:
     (slug / ".disk").mkdir(parents=True)
     (slug / ".disk/disk.json").write_text(json.dumps({"id": "0" * 64, "size": 2**30, "firmware": known["firmware"]}))
     process = {"limits": known["limits"], "listen": known["listen"]}
-    made = machine.planned(str(slug), process, known["wish"], int(str(known["cpus"])), kvm=bool(known["kvm"]))
+    made = qemu.planned(str(slug), process, known["wish"], int(str(known["cpus"])), kvm=bool(known["kvm"]))
     return made._replace(
         base="/slug/.disk/base.qcow2",
         port=20123 if made.guest_port else 0,
@@ -62,12 +64,12 @@ def test_qemu_is_told_this(tmp_path: Path, name: str, changes: dict[str, object]
 
 def test_no_config_var_is_on_qemus_command_line(tmp_path: Path) -> None:
     words = plan(tmp_path).argv()
-    assert [word for word in words if "env" in word] == [f"name={machine.CREDENTIAL},file=/tmp/env-7"]
+    assert [word for word in words if "env" in word] == [f"name={qemu.CREDENTIAL},file=/tmp/env-7"]
 
 
 def test_config_vars_come_through_a_shell_and_systemds_quoting_as_they_are(tmp_path: Path) -> None:
     env = {"PLAIN": "a b", "PEM": "one\ntwo\n", "NASTY": "\"'\\$HOME `id` !x\t#", "EMPTY": "", "UMLAUT": "ä"}
-    (tmp_path / "env").write_text(machine.environment(env))
+    (tmp_path / "env").write_text(qemu.environment(env))
     names = " ".join(env)
     script = f'. {tmp_path}/env; for name in {names}; do eval "printf \'%s\\0\' \\"\\$$name\\""; done'
     done = subprocess.run(["sh", "-c", script], capture_output=True, check=True)
@@ -169,9 +171,9 @@ for line in monitor.makefile():
 """
 LAUNCH = """\
 import sys
-from receiver.inside import diskimage, machine
+from receiver.inside import diskimage, machine, qemu
 place, number = sys.argv[1:]
-machine.QEMU, machine.KVM, machine.RESUME_EVERY = f"{place}/qemu", f"{place}/kvm", 0.6
+qemu.QEMU, machine.KVM, machine.RESUME_EVERY = f"{place}/qemu", f"{place}/kvm", 0.6
 process = {"limits": {"memory": 0, "cpu": 0, "tasks": 0}, "listen": "socket", "drain": 2}
 sockets = f"{place}/run/v{number}"
 raise SystemExit(machine.run(
