@@ -108,7 +108,7 @@ def test_a_certificate_that_is_refused_switches_no_https_on(
 
     ledger = Ledger(layout.app(BLOG))
     monkeypatch.setattr("receiver.root.client.Agent", Refuses)
-    monkeypatch.setattr("receiver.cli.tls.become_shipit", lambda: None)
+    monkeypatch.setattr("receiver.cli.certs.become_shipit", lambda: None)
     for before in (Https.OFF, Https.ON):
         ledger.change_state(lambda state, https=before: replace(state, https=https))
         stdin(b"nonsense")
