@@ -21,7 +21,10 @@ from receiver.ledger.queue import queued
 from receiver.names import AppName
 from receiver.records import Corrupt, Newer
 from receiver.root.client import Agent
-from receiver.story.examine import Finding, app_findings, host_findings, mend, python_findings
+from receiver.story.examine import app_findings
+from receiver.story.examine_host import host_findings, python_findings
+from receiver.story.finding import Finding
+from receiver.story.mend import mend
 from receiver.story.submit import tell
 
 # How long a change that is under way may take before its app is left to it (s).

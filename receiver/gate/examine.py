@@ -8,7 +8,7 @@ from receiver.caller import Role
 from receiver.errors import Failure
 from receiver.gate.keys import Keyring
 from receiver.paths import SHIPIT_USER, Layout
-from receiver.story.examine import Finding
+from receiver.story.finding import Finding
 
 
 def key_findings(layout: Layout) -> Iterator[Finding]:

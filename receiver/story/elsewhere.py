@@ -16,7 +16,7 @@ from receiver.names import AppName
 from receiver.paths import Layout
 from receiver.proxy.vhost import domains
 from receiver.settings import Settings
-from receiver.story.examine import Finding
+from receiver.story.finding import Finding
 from receiver.system.address import is_own
 
 Address = IPv4Address | IPv6Address

@@ -12,7 +12,7 @@ from receiver.ledger.ledger import Ledger, apps
 from receiver.paths import Layout
 from receiver.proxy import master
 from receiver.root.client import Agent
-from receiver.story.examine import Finding
+from receiver.story.finding import Finding
 from receiver.system.libraries import replaced
 
 SOME = 3  # how many names are printed

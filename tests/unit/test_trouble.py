@@ -17,7 +17,7 @@ from receiver.names import AppName
 from receiver.paths import Layout
 from receiver.serving import Serving
 from receiver.settings import Settings
-from receiver.story import examine
+from receiver.story import examine_host
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_doctor_sees_a_file_system_that_takes_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, found: _Full, said: str
 ) -> None:
     monkeypatch.setattr(os, "statvfs", lambda path: found)
-    finding = examine._takes_files(tmp_path)
+    finding = examine_host._takes_files(tmp_path)
     assert finding.what == f"the file system of {tmp_path} {said}"
     assert finding.well is (said == "takes new files") and (finding.well or finding.hint)
 
@@ -92,9 +92,9 @@ def test_doctor_tells_how_many_connections_an_app_may_have_and_who_asks_for_more
     ledger.paths.releases.mkdir(parents=True)
     ledger.create()
     ledger.commit(ledger.open_release(Change.DEPLOY, "alice", serving=Serving(connections=2000)))
-    told, asks = examine._connections(layout, Settings())
+    told, asks = examine_host._connections(layout, Settings())
     assert told.well and told.what.startswith("288 requests") and "worker_connections 768" in told.what
     assert not asks.well and asks.subject == "blog" and "asks for 2000" in asks.what
     conf.write_text("events { worker_connections 8192; }")
-    (told,) = examine._connections(layout, Settings())
+    (told,) = examine_host._connections(layout, Settings())
     assert told.what.startswith("3000 requests")
