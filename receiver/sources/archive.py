@@ -119,13 +119,9 @@ def imported(
     git: Git, kind: str, file: IO[bytes], limits: Limits, title: str, parent: Oid | None, old: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Have the archive read, in a jail, into git's fast-import; returns what the reader says of it."""
-    config = ["-c", "fastimport.unpackLimit=1", "-c", "core.fsync=none"]
     unpacker = zstd(file) if kind == "tar.zst" else None
-    child = start(
-        git.argv(*config, "fast-import", "--quiet", "--done", "--max-pack-size=4g"), env=git.env, stdin=PIPE,
-        stdout=PIPE, stderr=PIPE,
-    )  # fmt: skip
-    assert child.stdin is not None and child.stderr is not None and child.stdout is not None
+    child = git.fast_import()
+    assert child.stdin is not None and child.stderr is not None
     reader, writer = os.pipe()
     packed = os.fstat(file.fileno()).st_size
     content = unpacker.stdout.fileno() if unpacker and unpacker.stdout else file.fileno()

@@ -31,7 +31,7 @@ from receiver.sources.limits import Limits
 from receiver.sources.tree import Writer
 from receiver.system import disk
 from receiver.system.landlock import confined
-from receiver.system.run import PIPE, Program, ended, run, start
+from receiver.system.run import Program, ended, run, start
 
 MUNGED = "/rsyncd-munged/"  # before the target of each link (rsync(1), --munge-links)
 # A directory is often set so that what is made in it has its group; here that means nothing, and is not allowed.
@@ -222,13 +222,7 @@ class TreeWriter(Writer):
 
 def imported(git: Git, top: Path, limits: Limits, title: str, parent: Oid | None) -> dict[str, Any]:
     """Have git's fast-import read a tree of ours; returns what the writer says of it."""
-    config = ["-c", "fastimport.unpackLimit=1", "-c", "core.fsync=none"]
-    child = start(
-        git.argv(*config, "fast-import", "--quiet", "--done", "--max-pack-size=4g"),
-        env=git.env,
-        stdin=PIPE,
-        stderr=PIPE,
-    )
+    child = git.fast_import()
     assert child.stdin is not None and child.stderr is not None
     with ended(child):
         try:

@@ -8,8 +8,7 @@ from pathlib import Path
 from receiver.errors import HostFault, Rejected
 from receiver.names import Oid
 from receiver.sources.git.commits import Commits
-from receiver.sources.git.repository import Git, environment
-from receiver.system.disk import remove_tree
+from receiver.sources.git.repository import Git, environment, scratch
 from receiver.system.run import run
 
 # The branch that `fill` makes there, and where the app's repository keeps the last one until its release does.
@@ -23,17 +22,7 @@ def received(repo: Path, fill: Callable[[Git], None], check: Check) -> Oid:
     The caller has the app's turn. `check` looks at it before, and raises what is wrong with it. Raises Rejected, with
     nothing kept, when git finds the objects to be none that a push could bring.
     """
-    # Slow to import, and a push needs none.
-    import tempfile
-
-    for left in repo.glob("received-*"):
-        remove_tree(left)
-    work = Path(tempfile.mkdtemp(prefix="received-", dir=repo))
-    try:
-        git = Git(work / "repo.git")
-        git.create()
-        (git.repo / "objects/info").mkdir(exist_ok=True)
-        (git.repo / "objects/info/alternates").write_text(f"{repo}/objects\n")
+    with scratch(repo, repo, "received") as git:
         fill(git)
         oid = git.commit_of(REF)
         if oid is None:
@@ -41,8 +30,6 @@ def received(repo: Path, fill: Callable[[Git], None], check: Check) -> Oid:
         with Commits(git.repo) as commits:
             check(commits, oid)
         take(repo, git)
-    finally:
-        remove_tree(work)
     return oid
 
 

@@ -7,13 +7,14 @@ environment and no configuration file but the repository's own is read; git is g
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from receiver.errors import HostFault
 from receiver.names import Branch, Oid
 from receiver.system.disk import remove_tree
-from receiver.system.run import PATH, Result, run
+from receiver.system.run import PATH, PIPE, Program, Result, run, start
 
 ENVIRONMENT: Mapping[str, str] = {
     "PATH": PATH,
@@ -80,6 +81,15 @@ class Git:
         attributes = self.repo / "info/attributes"
         attributes.parent.mkdir(exist_ok=True)
         attributes.write_text(ATTRIBUTES)
+
+    def fast_import(self) -> Program:
+        """Start git fast-import(1): what is written to its standard input becomes a commit. It makes nothing durable;
+        that is done when the app's repository gets the commit (`take` in receive.py)."""
+        config = ["-c", "fastimport.unpackLimit=1", "-c", "core.fsync=none"]
+        return start(
+            self.argv(*config, "fast-import", "--quiet", "--done", "--max-pack-size=4g"), env=self.env, stdin=PIPE,
+            stdout=PIPE, stderr=PIPE,
+        )  # fmt: skip
 
     def is_ancestor(self, old: Oid, new: Oid) -> bool:
         result = self.run("merge-base", "--is-ancestor", old, new, check=False)
@@ -162,3 +172,23 @@ def quarantine(environ: Mapping[str, str], repo: Path) -> dict[str, str]:
     return {
         name: os.pathsep.join(str(repo / part) for part in value.split(os.pathsep)) for name, value in found.items()
     }
+
+
+@contextmanager
+def scratch(repo: Path, place: Path, name: str) -> Iterator[Git]:
+    """A repository in `place` for the block, which sees the objects of `repo`. Whoever makes one has the app's turn:
+    others of this name were left by somebody who was killed, and are removed."""
+    # Slow to import, and a push needs none.
+    import tempfile
+
+    for left in place.glob(f"{name}-*"):
+        remove_tree(left)
+    work = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=place))
+    try:
+        git = Git(work / "repo.git")
+        git.create()
+        (git.repo / "objects/info").mkdir(exist_ok=True)
+        (git.repo / "objects/info/alternates").write_text(f"{repo}/objects\n")
+        yield git
+    finally:
+        remove_tree(work)

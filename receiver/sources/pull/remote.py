@@ -11,15 +11,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from receiver import names
 from receiver.errors import HostFault, Rejected
 from receiver.names import Oid
-from receiver.sources.git.repository import Git, environment
+from receiver.sources.git.repository import Git, environment, scratch
 from receiver.sources.limits import too_large
 from receiver.sources.pull.wish import Follow, Place
-from receiver.system.disk import remove_tree
 from receiver.system.run import Result, ended, run, start
 
 ASK, FETCH = 60, 1800  # seconds
@@ -101,14 +99,7 @@ def fetched(place: Place, follow: Follow, seen: Seen, most: int) -> Iterator[tup
 
     `most`: bytes of what may come. Raises Unreached, and Rejected for what is larger or no commit.
     """
-    for left in place.dir.glob("fetched-*"):
-        remove_tree(left)
-    work = Path(tempfile.mkdtemp(prefix="fetched-", dir=place.dir))
-    try:
-        git = Git(work / "repo.git")
-        git.create()
-        (git.repo / "objects/info").mkdir(exist_ok=True)
-        (git.repo / "objects/info/alternates").write_text(f"{place.repo}/objects\n")
+    with scratch(place.repo, place.dir, "fetched") as git:
         # A pack is one file; who sends a larger one is cut off by the kernel.
         words = git.argv("fetch", "--quiet", "--no-tags", "--no-write-fetch-head")
         said = _git(place, [*words, "--no-auto-gc", "--", follow.url, f"+{seen.ref}:{PULLED}"], FETCH, most)
@@ -120,8 +111,6 @@ def fetched(place: Place, follow: Follow, seen: Seen, most: int) -> Iterator[tup
         if oid is None:
             raise Rejected(f"{seen.ref} of {follow.url} is no commit.")
         yield git, oid
-    finally:
-        remove_tree(work)
 
 
 def check_signature(place: Place, git: Git, seen: Seen, oid: Oid) -> str:
