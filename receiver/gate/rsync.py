@@ -97,10 +97,9 @@ def receive(layout: Layout, request: RsyncRequest, caller: Caller, settings: Set
     Waits for the app's turn and holds it until the verdict. A transfer that ends early, or whose files an app may not
     have, leaves nothing behind.
     """
-    from receiver.gate.service import existing, tell, unmake
+    from receiver.gate.service import existing, in_turn, tell, unmake
     from receiver.ledger.follow import follow
     from receiver.ledger.ledger import Ledger
-    from receiver.ledger.queue import queued
     from receiver.model import Change, Status
     from receiver.proxy.endpoint import still_holds
     from receiver.root.client import Agent
@@ -113,13 +112,7 @@ def receive(layout: Layout, request: RsyncRequest, caller: Caller, settings: Set
         agent = stack.enter_context(Agent.connect(layout.agent_socket))
         new = not Ledger(layout.app(request.app)).exists()
         ledger = existing(layout, request.app, settings, agent)
-
-        def waiting(told: str) -> None:
-            agent.close()
-            tell(told)
-
-        turn = stack.enter_context(queued(ledger, caller.name, push=True, say=waiting, client=0))
-        agent.reopen()
+        turn = stack.enter_context(in_turn(ledger, caller, agent))
         if new:
             stack.callback(unmake, ledger, agent)
         current = ledger.current()

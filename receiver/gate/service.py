@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from receiver.errors import Failure, NotFound
 from receiver.gate.hookline import HookLine
 from receiver.gate.unpacking import Trace
 from receiver.ledger.ledger import Ledger
-from receiver.ledger.queue import queued
+from receiver.ledger.queue import Turn, queued
 from receiver.ledger.tickets import somebody_waits
 from receiver.model import AppState, Status
 from receiver.names import AppName
@@ -59,14 +60,7 @@ def receive(layout: Layout, app: AppName, caller: Caller, settings: Settings, ho
         new = not Ledger(layout.app(app)).exists()
         ledger = existing(layout, app, settings, agent)
         git = Git(ledger.paths.repo)
-
-        def waiting(told: str) -> None:
-            # Close it while waiting: each of many waiting pushes would keep an agent busy.
-            agent.close()
-            tell(told)
-
-        turn = stack.enter_context(queued(ledger, caller.name, push=True, say=waiting, client=0))
-        agent.reopen()
+        turn = stack.enter_context(in_turn(ledger, caller, agent))
         put_back(ledger, git)
         child = start(
             ["git", "receive-pack", str(ledger.paths.repo)],
@@ -93,6 +87,20 @@ def receive(layout: Layout, app: AppName, caller: Caller, settings: Settings, ho
         if new and release is None:
             unmake(ledger, agent)
         return code if code or release is None or release.status is Status.LIVE else 1
+
+
+@contextmanager
+def in_turn(ledger: Ledger, caller: Caller, agent: Agent) -> Iterator[Turn]:
+    """Hold the app's turn, for what arrives over ssh, for the block."""
+
+    def waiting(told: str) -> None:
+        # Close it while waiting: each of many waiting pushes would keep an agent busy.
+        agent.close()
+        tell(told)
+
+    with queued(ledger, caller.name, push=True, say=waiting, client=0) as turn:
+        agent.reopen()
+        yield turn
 
 
 def serve_hooks(child: Program, line: HookLine, answers: Hooks) -> tuple[int, bool]:
