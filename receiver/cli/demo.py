@@ -23,6 +23,7 @@ from receiver.errors import Failure, HostFault, Rejected
 from receiver.names import AppName
 from receiver.paths import SHIPIT_USER, Layout
 from receiver.system.run import CLEAN, run, start
+from receiver.system.told import told
 
 APP = AppName("hello")
 KEY = "shipit-demo"
@@ -42,10 +43,7 @@ def main(argv: Sequence[str]) -> int:
         demo.broken_push()
         return demo.summary()
     except Failure as failure:
-        sys.stdout.flush()
-        for line in failure.lines():
-            print(f" !     {line}", file=sys.stderr)
-        return failure.exit_code
+        return told(failure)
     except KeyboardInterrupt:
         return 130
     finally:

@@ -12,7 +12,7 @@ import click
 from receiver.cli import out
 from receiver.cli.args import json_option
 from receiver.cli.deploy import rebuild
-from receiver.cli.main import Context, become_shipit, print_failure
+from receiver.cli.main import Context, become_shipit
 from receiver.cli.ps import restarted
 from receiver.errors import Busy, Failure, HostFault
 from receiver.gate.examine import key_findings, mend_keys
@@ -26,6 +26,7 @@ from receiver.story.examine_host import host_findings, python_findings
 from receiver.story.finding import Finding
 from receiver.story.mend import mend
 from receiver.story.submit import tell
+from receiver.system.told import told
 
 # How long a change that is under way may take before its app is left to it (s).
 PATIENCE = 10.0
@@ -109,7 +110,7 @@ def went_live(ctx: Context, app: AppName, make: Callable[[Context, AppName], int
     try:
         return make(ctx, app) == 0
     except Failure as failure:
-        print_failure(failure)
+        told(failure)
         return False
     finally:
         sys.stdout.flush()

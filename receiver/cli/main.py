@@ -14,9 +14,11 @@ import click
 
 from receiver import here, settings
 from receiver.caller import Caller, Role
+from receiver.cli.outcome import outcome
 from receiver.errors import Failure, Rejected, sick_disk
 from receiver.gate.keys import LOCAL_ADMIN
 from receiver.paths import SHIPIT_USER, Layout
+from receiver.system.told import told
 
 if TYPE_CHECKING:
     from receiver.root.client import Agent
@@ -204,24 +206,14 @@ def run(
     `app`: which one the command is for when it takes one and its words do not begin with one.
     """
     given = with_app(list(words), app)
-    try:
-        result = shipit.main(given, "shipit", standalone_mode=False, obj=Context(caller, layout))
-        return result if isinstance(result, int) else 0
-    except Failure as failure:
-        print_failure(failure)
-        return failure.exit_code
-    except click.exceptions.Exit as exit_:
-        return exit_.exit_code
-    except click.exceptions.Abort:
-        sys.stderr.write("\n")
-        return 130
-    except click.UsageError as error:
-        usage = error.ctx.command_path if error.ctx else "shipit"
-        hint = f"How it is used: {usage} --help"
+
+    def hint(error: click.UsageError, usage: str) -> str:
         if given != list(words) and "extra argument" in error.message:
-            hint = f"It was asked of the app {app}. Of another one: shipit --app NAME {words[0]}    {hint}"
-        print_failure(Rejected(error.format_message(), hint=hint))
-        return 2
+            return f"It was asked of the app {app}. Of another one: shipit --app NAME {words[0]}    {usage}"
+        return usage
+
+    try:
+        return outcome(shipit, given, Context(caller, layout), hint)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
@@ -229,8 +221,7 @@ def run(
         full = sick_disk(error)
         if full is None:
             raise
-        print_failure(full)
-        return full.exit_code
+        return told(full)
     finally:
         flush()
 
@@ -266,14 +257,6 @@ def flush() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def print_failure(failure: Failure) -> None:
-    """` !     ` before each line, red on a terminal, on standard error."""
-    sys.stdout.flush()
-    red, plain = ("\x1b[31m", "\x1b[0m") if sys.stderr.isatty() else ("", "")
-    for line in failure.lines():
-        sys.stderr.write(f"{red} !     {plain}{line}\n")
-
-
 def main() -> None:
     """The `shipit` program on the server: root acts as the `shipit` user, any other user is told how."""
     words = sys.argv[1:]
@@ -296,8 +279,9 @@ def main() -> None:
         sudo = "/usr/bin/sudo"
         if os.access(sudo, os.X_OK):
             os.execv(sudo, [sudo, "--", sys.argv[0], *words])
-        print_failure(Rejected("shipit on the server is for root.", hint=f"Become root: su -\nor: ssh HOST {name}"))
-        raise SystemExit(2)
+        raise SystemExit(
+            told(Rejected("shipit on the server is for root.", hint=f"Become root: su -\nor: ssh HOST {name}"))
+        )
     raise SystemExit(run(words, LOCAL_ADMIN))
 
 
@@ -309,8 +293,7 @@ def become_shipit() -> None:
     try:
         user = pwd.getpwnam(SHIPIT_USER)
     except KeyError:
-        print_failure(Rejected("This machine is not a receiver.", hint="Make it one: ./install.sh"))
-        raise SystemExit(2) from None
+        raise SystemExit(told(Rejected("This machine is not a receiver.", hint="Make it one: ./install.sh"))) from None
     os.initgroups(SHIPIT_USER, user.pw_gid)
     os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
     os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)

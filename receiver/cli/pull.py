@@ -12,7 +12,7 @@ from receiver import names, settings
 from receiver.caller import Caller, Role
 from receiver.cli import out
 from receiver.cli.args import app_argument, json_option, ledger_of
-from receiver.cli.main import Context, print_failure
+from receiver.cli.main import Context
 from receiver.engines import all as engines
 from receiver.errors import Failure, Rejected, printable
 from receiver.ledger.ledger import open_app
@@ -28,6 +28,7 @@ from receiver.story.submit import tell
 from receiver.system import disk
 from receiver.system.audit import Audit
 from receiver.system.limits import limit_memory
+from receiver.system.told import told as print_told
 
 _EVERY = re.compile(r"([1-9][0-9]{0,6})([smhd]?)", re.ASCII)
 _UNITS = {"": 60, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -252,7 +253,7 @@ def by_itself(layout: Layout, app: AppName, name: str, where: str = "", *, waits
     except Failure as failure:
         code = failure.exit_code
         if pull is None or not pull.told:
-            print_failure(failure)
+            print_told(failure)
     except Exception as error:  # noqa: BLE001 - an administrator finds it
         audit.bug(error)
     finally:

@@ -14,8 +14,8 @@ from receiver import names
 from receiver.cli import out
 from receiver.cli.args import DROP_WEB, json_option
 from receiver.cli.check import check
-from receiver.client.say import told
-from receiver.errors import Failure, Rejected
+from receiver.cli.outcome import outcome
+from receiver.errors import Rejected
 from receiver.system.run import run as run_program
 
 
@@ -48,20 +48,7 @@ shipit.add_command(check)
 
 def run(words: Sequence[str], remote: str, app: str) -> int:
     """Do one command; returns its exit code. Failures are printed."""
-    try:
-        result = shipit.main(list(words) or ["--help"], "shipit", standalone_mode=False, obj=Options(remote, app))
-        return result if isinstance(result, int) else 0
-    except Failure as failure:
-        return told(failure)
-    except click.exceptions.Exit as exit_:
-        return exit_.exit_code
-    except click.exceptions.Abort:
-        sys.stderr.write("\n")
-        return 130
-    except click.UsageError as error:
-        usage = error.ctx.command_path if error.ctx else "shipit"
-        told(Rejected(error.format_message(), hint=f"How it is used: {usage} --help"))
-        return 2
+    return outcome(shipit, list(words) or ["--help"], Options(remote, app))
 
 
 @shipit.command()

@@ -7,8 +7,8 @@ command is to cost no more than ssh itself.
 from __future__ import annotations
 
 from receiver.client.forward import forward
-from receiver.client.say import told
 from receiver.errors import Failure, Rejected
+from receiver.system.told import told
 
 TYPE_CHECKING = False  # as in typing, which takes longer to import than all of this
 if TYPE_CHECKING:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -15,6 +14,7 @@ from receiver.paths import Layout
 from receiver.settings import Settings
 from receiver.setup import accounts, machine, places, remove
 from receiver.setup.report import Step, step
+from receiver.system.told import told
 
 
 def main() -> int:
@@ -27,10 +27,7 @@ def main() -> int:
         else:
             remove.confirmed(Layout(), purge=options.mode == "purge", yes=options.yes == "yes")
     except Failure as failure:
-        sys.stdout.flush()
-        for line in failure.lines():
-            print(f" !     {line}", file=sys.stderr)
-        return failure.exit_code
+        return told(failure)
     return 0
 
 

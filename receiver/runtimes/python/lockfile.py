@@ -16,6 +16,7 @@ from typing import NoReturn
 from receiver.errors import Failure, Rejected
 from receiver.manifest import toml
 from receiver.runtimes.python.lock import Locked, pipenv, poetry
+from receiver.system.told import told
 
 
 def main() -> NoReturn:
@@ -24,9 +25,7 @@ def main() -> NoReturn:
     try:
         locked = read(Path(name))
     except Failure as failure:
-        for line in failure.lines():
-            sys.stderr.write(f" !     {line}\n")
-        sys.exit(failure.exit_code)
+        sys.exit(told(failure))
     source = os.memfd_create("requirements", 0)
     os.write(source, locked.text.encode())
     os.lseek(source, 0, os.SEEK_SET)

@@ -1,4 +1,4 @@
-"""What a laptop tells of a failure of its own."""
+"""How a failure is printed, wherever somebody reads it. The laptop imports this before each command: little else."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from receiver.errors import Failure
 
 
 def told(failure: Failure) -> int:
-    """Print a failure as the server does; returns its exit code."""
+    """Print ` !     ` before each line on standard error, red on a terminal; returns the exit code of the failure."""
     sys.stdout.flush()
     red, plain = ("\x1b[31m", "\x1b[0m") if sys.stderr.isatty() else ("", "")
     for line in failure.lines():
