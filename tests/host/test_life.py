@@ -202,14 +202,14 @@ def test_an_agent_that_could_not_start_for_a_while_is_back_with_the_next_login(
     laptop: Client, shared_host: Host
 ) -> None:
     program = "/usr/lib/shipit/current/share/shipit/libexec/agent"
-    shared_host.sh(
-        f"mv {program} {program}.away; systemctl stop shipit-agent.service; "
-        "for n in $(seq 40); do systemctl start shipit-agent.service || true; done; sleep 0.5"
-    )
-    meanwhile = say(laptop, "apps:create", "later")
-    assert meanwhile.code != 0 and "Traceback" not in meanwhile.text
-    assert shared_host.sh("systemctl is-active shipit-agent.socket || true").out.strip() == "failed"
-    shared_host.sh(f"mv {program}.away {program}")
+    with shared_host.without(program):
+        shared_host.sh(
+            "systemctl stop shipit-agent.service; "
+            "for n in $(seq 40); do systemctl start shipit-agent.service || true; done; sleep 0.5"
+        )
+        meanwhile = say(laptop, "apps:create", "later")
+        assert meanwhile.code != 0 and "Traceback" not in meanwhile.text
+        assert shared_host.sh("systemctl is-active shipit-agent.socket || true").out.strip() == "failed"
     # systemd counts starts for ten seconds.
     wait_for("a login to bring it back", lambda: say(laptop, "apps:create", "later").code == 0, timeout=25)
 
@@ -219,8 +219,8 @@ def test_who_takes_webhooks_and_could_not_start_for_a_while_is_told_and_back_wit
 ) -> None:
     program, listens = "/usr/lib/shipit/current/share/shipit/libexec/look", "systemctl is-active shipit-hook.socket"
     call = "import socket; s = socket.socket(socket.AF_UNIX); s.connect('/run/shipit/hook.sock')"
-    shared_host.sh(f"systemctl stop shipit-hook.service; mv {program} {program}.away")
-    try:
+    shared_host.sh("systemctl stop shipit-hook.service")
+    with shared_host.without(program):
         wait_for(
             "systemd to give it up",
             lambda: (
@@ -229,8 +229,6 @@ def test_who_takes_webhooks_and_could_not_start_for_a_while_is_told_and_back_wit
             ),
         )
         assert "host: shipit-hook.socket is failed" in unwell(shared_host)
-    finally:
-        shared_host.sh(f"mv {program}.away {program}")
     uid = shared_host.sh("id -u shipit").out.strip()
     # A login while logind still keeps the last one's slice wakes nobody.
     wait_for("its end", lambda: shared_host.sh(f"systemctl is-active user-{uid}.slice", check=False).code, timeout=60)

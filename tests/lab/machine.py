@@ -18,7 +18,8 @@ import subprocess
 import tarfile
 import time
 import uuid
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TypeVar
@@ -353,6 +354,15 @@ class Machine:
 
     def read(self, path: str) -> str:
         return self.run("cat", path).out
+
+    @contextmanager
+    def without(self, path: str) -> Iterator[None]:
+        """For the block, this file or directory is not there."""
+        self.sh(f"mv {path} {path}.away", check=True)
+        try:
+            yield
+        finally:
+            self.sh(f"mv {path}.away {path}", check=True)
 
     def exists(self, path: str) -> bool:
         return self.run("test", "-e", path, check=False).ok

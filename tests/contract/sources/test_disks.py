@@ -157,11 +157,8 @@ def test_a_disk_is_a_release_and_what_it_keeps_goes_from_machine_to_machine(serv
 
 def test_a_disk_that_starts_by_uefi_runs_where_ovmf_is_installed(server: Host, admin: Client) -> None:
     say(admin, "apps:create", "uefi", check=True)
-    server.sh("mv /usr/share/OVMF /usr/share/OVMF.away", check=True)
-    try:
+    with server.without("/usr/share/OVMF"):
         told = admin.ssh("deploy uefi -", input=disk("uefi.qcow2"))
-    finally:
-        server.sh("mv /usr/share/OVMF.away /usr/share/OVMF", check=True)
     assert told.code == 1 and "apt install --no-install-recommends ovmf" in told.text, str(told)
     done = admin.ssh("deploy uefi -", input=disk("uefi.qcow2"), timeout=BOOT)
     assert done.code == 0 and admin.get("uefi").body.strip() == "uefi", str(done)
@@ -171,9 +168,6 @@ def test_a_disk_that_starts_by_uefi_runs_where_ovmf_is_installed(server: Host, a
 
 def test_without_qemu_the_administrator_is_told_what_to_install(server: Host, admin: Client) -> None:
     say(admin, "apps:create", "noqemu", check=True)
-    server.sh("mv /usr/bin/qemu-img /usr/bin/qemu-img.away", check=True)
-    try:
+    with server.without("/usr/bin/qemu-img"):
         told = admin.ssh("deploy noqemu -", input=disk("one.qcow2"))
-    finally:
-        server.sh("mv /usr/bin/qemu-img.away /usr/bin/qemu-img", check=True)
     assert told.code != 0 and "no qemu" in told.err and "apt install" in told.err, str(told)

@@ -196,9 +196,9 @@ class ByPull(Way):
         self.laptop.machine.sh(f"cp -a {objects} {objects}.whole; find {objects} -type f -newer {place}/HEAD "
                                f"-size -2 -delete", check=True)  # fmt: skip
         yield "half of a commit", say(self.laptop, "git:sync", self.name)
-        self.laptop.machine.sh(f"rm -r {objects}; mv {objects}.whole {objects}; mv {place} {place}.away", check=True)
-        yield "no repository", say(self.laptop, "git:sync", self.name)
-        self.laptop.machine.sh(f"mv {place}.away {place}", check=True)
+        self.laptop.machine.sh(f"rm -r {objects}; mv {objects}.whole {objects}", check=True)
+        with self.laptop.machine.without(place):
+            yield "no repository", say(self.laptop, "git:sync", self.name)
 
 
 class ByWheel(ByStream):
