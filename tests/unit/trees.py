@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
+
+from receiver.manifest import Manifest
+from receiver.runtimes.build import build_plan
+from receiver.runtimes.read import read_manifest
+from receiver.settings import Settings
 
 
 class FakeTree:
@@ -21,3 +27,22 @@ class FakeTree:
 
     def links(self) -> Mapping[str, str]:
         return {}
+
+
+def read(files: Mapping[str, str]) -> Manifest:
+    return read_manifest(FakeTree({"Procfile": "web: x\n", **files}))
+
+
+def steps(files: Mapping[str, str], described: str = "") -> tuple[list[str], Mapping[str, str]]:
+    tree = FakeTree({"Procfile": "web: x\n", **files})
+    place = Path("/nowhere")
+    plan, _ = build_plan(
+        read_manifest(tree),
+        tree,
+        slug=place,
+        cache=place,
+        tools=place,
+        settings=Settings(),
+        described=lambda: described,
+    )
+    return [step.title for step in plan.steps], plan.environment
