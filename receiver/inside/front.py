@@ -16,16 +16,13 @@ import socket
 import sys
 import time
 
-from receiver.inside import launch
-from receiver.inside.launch import FIRST_PORT
+from receiver.inside.ports import PORTS
 
 if False:  # typing is slow to import
     from collections.abc import Callable
 
 PR_SET_PDEATHSIG = 1
 PROXYD = ("/usr/lib/systemd/systemd-socket-proxyd", "/lib/systemd/systemd-socket-proxyd")
-# Below Linux's default range for outgoing connections (from 32768), so that none of those takes the port meanwhile.
-PORTS = range(FIRST_PORT, FIRST_PORT + launch.PORTS)
 BACKLOG = 1024
 TICK = 0.01
 

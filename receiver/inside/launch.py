@@ -26,6 +26,8 @@ except ImportError:
     from signal import SIG_DFL, SIGPIPE, SIGXFSZ
     from signal import signal as handle
 
+from receiver.inside.ports import PORTS
+
 if False:  # typing is slow to import
     from typing import Any
 
@@ -39,8 +41,6 @@ FIRST = ".storage"
 FILES = (".db", ".sqlite", ".sqlite3", ".json", ".yml", ".yaml", ".ini", ".log", ".txt")
 # Variables that an image sets for itself.
 OF_THE_MACHINE = ("PATH", "HOME", "USER", "LOGNAME", "LANG")
-# The range of the front's ports (front.py).
-FIRST_PORT, PORTS = 20_000, 12_000
 # A process that ended is started again at once so many times, then after 1, 2, 4 … s, at most LONGEST_PAUSE. A process
 # that stayed up for STAYED_UP seconds begins again at zero.
 AT_ONCE, LONGEST_PAUSE, STAYED_UP = 4, 30.0, 60.0
@@ -280,7 +280,7 @@ def listen(kind: str, path: str, port_file: str, env: dict[str, str], tells: Any
 
         return {"PORT": str(start_front(path, port_file))}
     # No request goes to this port. But some programs read $PORT, as on Heroku, and must find one.
-    port = FIRST_PORT + os.getpid() % PORTS
+    port = PORTS[os.getpid() % len(PORTS)]
     return {"SOCKET": path, "PORT": str(port), **filled(tells, {"SOCKET": path}, env)}
 
 
