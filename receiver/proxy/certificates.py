@@ -1,9 +1,9 @@
-"""The certificates of an app: which are installed, which name is served by which, and which one to ask for now.
+"""The certificates of an app: which are installed, which name uses which one, and which to ask for now.
 
-Below apps/APP/tls, which is root's: `own.json` and `acme/NAME.json` say what is installed, `keys/FINGERPRINT.pem` is
-what nginx reads (key and chain in one file, so that one rename replaces both), `tries/NAME.json` how asking for a
-certificate went, `dns.json` how names are proved by DNS, `secrets/dns` with which credentials. Everybody may read all but
-the keys and secrets.
+The directory apps/APP/tls is root's: `own.json` and `acme/NAME.json` describe what is installed; `keys/FINGERPRINT.pem`
+is what nginx reads (key and chain in one file, so that one rename replaces both); `tries/NAME.json` is the result of
+the last request for a certificate; `dns.json` says how names are proved by DNS, `secrets/dns` has the credentials for
+that. Everybody may read all of it except the keys and secrets.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ R = TypeVar("R", bound=Record)
 MAX_HSTS = 2 * 366 * 86400
 # A certificate is renewed when a third of its life is left: a month of an authority's usual 90 days.
 LEFT = 1 / 3
-# The pause after a first failure, which doubles with each further one, and the longest (s).
+# The pause after a first failure, which doubles with each further failure, and the longest pause (s).
 FIRST_PAUSE, LONGEST_PAUSE = 900, 86400
-# The least pause after an authority has said "too many", and the longest that it may name (s).
+# The least pause after an authority said "too many", and the longest pause that is accepted from it (s).
 LIMITED, LONGEST_LIMITED = 6 * 3600, 8 * 86400
-# The longest that an admin may give name servers to know what is written to them (s).
+# The longest time that an admin may give name servers to publish a record (s).
 LONGEST_WAIT = 3600
-# Names that no authority on the internet gives a certificate for (RFC 6761, RFC 8375), and no one here needs.
+# Names that no public authority certifies (RFC 6761, RFC 8375), and that need no certificate here.
 LOCAL = ("localhost", "invalid", "local", "localdomain")
 
 
 class Origin(str, Enum):
-    """`OWN`: an admin brought it (certs:add). `ACME`: it was asked for, and is renewed."""
+    """`OWN`: an admin brought it (certs:add). `ACME`: shipit requested it, and renews it."""
 
     OWN = "own"
     ACME = "acme"
@@ -59,7 +59,8 @@ class Origin(str, Enum):
 
 @dataclass(frozen=True)
 class Installed(Record):
-    """A certificate that was checked. `fingerprint` names its file below keys/; times are seconds since the epoch."""
+    """An installed certificate, which was checked. `fingerprint` names its file below keys/; times are epoch
+    seconds."""
 
     origin: Origin = field(metadata=own(parsed(Origin)))
     names: tuple[str, ...] = field(metadata=own(many(text)))
@@ -70,21 +71,21 @@ class Installed(Record):
     format: Format = field(default=FORMAT, metadata=own(format_number))
 
     def covers(self, name: Domain) -> bool:
-        """Whether it is for this name, or all that the name stands for (RFC 6125: `*` is one label)."""
+        """Whether it is valid for this name, or for all that a wildcard name matches (RFC 6125: `*` is one label)."""
         return name in self.names or f"*.{name.partition('.')[2]}" in self.names
 
     def due(self, now: float) -> bool:
-        """Whether it is time for the next one."""
+        """Whether it is time to renew it."""
         return now >= self.not_after - (self.not_after - self.not_before) * LEFT
 
     def late(self, now: float) -> bool:
-        """Whether the next one should be here already: half of what was left to renew it has passed."""
+        """Whether it should be renewed already: half of the time for that has passed."""
         return now >= self.not_after - (self.not_after - self.not_before) * LEFT / 2
 
 
 @dataclass(frozen=True)
 class Try(Record):
-    """How asking for a certificate went last: `failures` in a row, `next` when it is asked again."""
+    """The last request for a certificate: `failures` in a row, `next` when to ask again."""
 
     failures: int = field(metadata=own(whole()))
     last: float = field(metadata=own(real))
@@ -93,7 +94,8 @@ class Try(Record):
     format: Format = field(default=FORMAT, metadata=own(format_number))
 
     def again(self, now: float, why: str, *, limited: bool, until: float = 0) -> Try:
-        """After one more failure. `until`: when an authority that has said "too many" may be asked again, if it says."""
+        """The record after one more failure. `until`: when an authority that said "too many" allows the next
+        request."""
         pause = min(FIRST_PAUSE * 2 ** min(self.failures, 10), LONGEST_PAUSE)
         pause = max(pause, LIMITED if limited else 0)
         named = min(until, now + LONGEST_LIMITED) if limited else 0
@@ -105,8 +107,8 @@ NEVER = Try(0, 0.0, 0.0, "")
 
 @dataclass(frozen=True)
 class Dns(Record):
-    """The plugin of certbot's that proves an app's names by DNS. `wait`: how long (s) it waits before the authority looks;
-    0: as long as it does by itself."""
+    """The plugin of certbot that proves an app's names by DNS. `wait`: how long (s) it waits before the authority
+    looks; 0: the plugin's own default."""
 
     plugin: str = field(metadata=own(parsed(dns_plugin)))
     wait: int = field(metadata=own(whole(LONGEST_WAIT)))
@@ -122,7 +124,7 @@ class Tls(Record):
 
 @dataclass(frozen=True)
 class Served:
-    """A server of an app's that speaks HTTPS: a certificate's file and the names it is for."""
+    """A server block for HTTPS: the certificate's file and the names it is for."""
 
     file: Path
     names: tuple[Domain, ...]
@@ -130,8 +132,8 @@ class Served:
 
 @dataclass(frozen=True)
 class Secure:
-    """How an app is served by HTTPS. `challenges`: what an authority is shown at its names, if it is to be asked.
-    `http2`: whether this nginx has the directive of that name, and not a word of `listen`."""
+    """How an app is served by HTTPS. `challenges`: the directory for an authority's challenges, if one is to be asked.
+    `http2`: whether this nginx has the directive of that name (older ones: a word in `listen`)."""
 
     challenges: Path | None = None
     servers: tuple[Served, ...] = ()
@@ -139,7 +141,7 @@ class Secure:
     http2: bool = True
 
     def names(self) -> frozenset[Domain]:
-        """Those that are served by HTTPS."""
+        """The names that are served by HTTPS."""
         return frozenset(name for server in self.servers for name in server.names)
 
 
@@ -147,7 +149,7 @@ PLAIN = Secure()
 
 
 class Certificates:
-    """What is installed for one app. Missing files are no certificates; damaged ones raise Corrupt."""
+    """What is installed for one app. A missing file means no certificate; a damaged one raises Corrupt."""
 
     def __init__(self, paths: AppPaths) -> None:
         self.paths = paths
@@ -174,7 +176,7 @@ class Certificates:
         return self.paths.tls / "keys" / f"{known.fingerprint}.pem"
 
     def dns(self, settings: Settings) -> Dns | None:
-        """How its names are proved by DNS: the app's own way, else the server's; None: by HTTP."""
+        """How its names are proved by DNS: the app's own way, else the server's; None: by HTTP instead."""
         try:
             if found := _read(Dns, self.dns_record):
                 return found
@@ -189,7 +191,7 @@ class Certificates:
         return _read(Installed, self.record(name))
 
     def all_acme(self) -> dict[Domain, Installed]:
-        """Those that were asked for, by name."""
+        """The requested certificates, by name."""
         found = sorted((self.paths.tls / "acme").glob("*.json")) if self.paths.tls.is_dir() else []
         known = {domain(path.name.removesuffix(".json")): _read(Installed, path) for path in found}
         return {name: one for name, one in known.items() if one is not None}
@@ -201,8 +203,8 @@ class Certificates:
             return NEVER
 
     def serving(self, name: Domain, now: float) -> Installed | None:
-        """The certificate that a name is served by: the admin's own before one that was asked for, and one that has
-        expired only when there is no other."""
+        """The certificate for a name: the admin's own before a requested one, and an expired one only if there is no
+        other."""
         own_one, asked = self.own(), self.acme(name)
         both = [one for one in (own_one, asked) if one is not None and one.covers(name)]
         return next((one for one in both if now < one.not_after), both[0] if both else None)
@@ -216,13 +218,13 @@ def _read(kind: type[R], path: Path) -> R | None:
 
 
 def asks(state: AppState, settings: Settings) -> bool:
-    """Whether certificates are asked for the app's names."""
+    """Whether shipit requests certificates for the app's names."""
     return state.https is Https.ON or (state.https is Https.DEFAULT and settings.auto_tls)
 
 
 def can_ask(name: Domain, *, dns: bool) -> bool:
-    """Whether an authority could give a certificate for this name: no address, and a wildcard only by DNS (RFC 8555, 8.3
-    and 8.4)."""
+    """Whether an authority could give a certificate for this name: not for an address, and for a wildcard only by DNS
+    (RFC 8555, 8.3 and 8.4)."""
     last = name.rpartition(".")[2]
     return "." in name and (dns or not name.startswith("*.")) and last not in LOCAL and not last.isdigit()
 
@@ -230,7 +232,7 @@ def can_ask(name: Domain, *, dns: bool) -> bool:
 def wanting(
     known: Certificates, state: AppState, names: Iterable[Domain], settings: Settings, now: float
 ) -> list[Domain]:
-    """The names that need a certificate, or the next one; whether it is time for another try is not asked."""
+    """The names that need a certificate, or a renewal, even if it is too early for another try."""
     if not asks(state, settings):
         return []
     found = []
@@ -245,12 +247,12 @@ def wanting(
 
 
 def patient(known: Certificates, names: Iterable[Domain], now: float) -> list[Domain]:
-    """Those of the names that are to be asked for now: the last failure is long enough ago."""
+    """Those of the names that may be asked for now: their last failure is long enough ago."""
     return [name for name in names if now >= known.last_try(name).next]
 
 
 def hsts(release: Release | None) -> int:
-    """What the release asks for."""
+    """The `hsts` seconds of the release's shipit.yml."""
     kept = release.capabilities.get("tls") if release is not None else None
     found = kept.get("hsts", 0) if isinstance(kept, Mapping) else 0
     return found if type(found) is int and 0 <= found <= MAX_HSTS else 0
@@ -260,7 +262,7 @@ def secure(
     paths: AppPaths, state: AppState, release: Release | None, names: Iterable[Domain], settings: Settings,
     *, http2: bool = True,
 ) -> Secure:  # fmt: skip
-    """How the app is to be served, by what is installed. A damaged record is no certificate; doctor tells of it."""
+    """How the app is served by HTTPS, from what is installed. A damaged record counts as none; doctor reports it."""
     challenges = paths.layout.challenges if asks(state, settings) else None
     if state.https is Https.OFF or not paths.tls.is_dir():
         return Secure(challenges)

@@ -1,8 +1,8 @@
 """When an old release may be told to stop: as soon as no request is left on its sockets.
 
-nginx keeps connections, but no longer than 100 ms without a request, and after the switch it uses none to an old release
-for a new one (ledger/pool.py). So a socket without connections has no request and gets no new one. The kernel's list shows
-also what was not accepted yet: a connection that waits in the listener's queue is a request that nobody would answer.
+nginx keeps connections for at most 100 ms without a request, and after the switch it sends no new request over those to
+an old release (ledger/pool.py). So a socket without connections has no request and gets no new one. The kernel's list
+includes connections that were not accepted yet: one that waits in the listener's queue is a request, too.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from pathlib import Path
 from receiver.proxy import sockets
 
 EVERY = 0.01
-# A connect(2) that followed the old link a moment before the rename shows up a moment after it.
+# A connect(2) by the old link, just before the rename, may show up in the list a moment after it.
 QUIET = 0.03
 
 
 def wait_until_idle(paths: Collection[Path], seconds: float, *, give_up: Callable[[], bool] = lambda: False) -> bool:
     """Wait until no connection has been open to any of `paths` (as bound) for 30 ms; False after `seconds`.
 
-    `give_up` is asked every now and then: True ends the wait early, with False. Changes nothing on the host.
+    `give_up` is called now and then; if it returns True, the wait ends early, with False. Changes nothing on the host.
     """
     wanted = {str(path) for path in paths}
     now = time.monotonic()

@@ -1,4 +1,4 @@
-"""Whether the live release answers its visitors. Nobody says "it still serves" without asking its sockets first."""
+"""Whether the live release answers its visitors. Before saying "it still serves", its sockets are asked."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from receiver.proxy.probe import Place
 from receiver.proxy.vhost import domains
 from receiver.settings import Settings, url
 
-# A connection to a local socket takes no time; one that has to wait belongs to an app with more to do than it can (s).
+# Connecting to a local socket takes no time; if it takes longer, the app is overloaded (s).
 PATIENCE = 0.25
 BUSY = "none in time"
 
 
 def address(layout: Layout, state: AppState, release: Release | None, settings: Settings) -> str:
-    """The URL of an app with this release: https where it has a certificate."""
+    """The URL of an app with this release: https if it has a certificate."""
     names = domains(state.app, state, release, settings)
     secure = certificates.secure(layout.app(state.app), state, release, names, settings)
     return url(state.app, names, settings, secure.names())
 
 
 def takes_requests(release: Release | None) -> bool:
-    """Whether pages or any process of the release are there for visitors; what holds only config vars is not."""
+    """Whether the release has pages or processes for visitors; one that only holds config vars has none."""
     return release is not None and (
         bool(release.static)
         or any(process.type == WEB and process.listen is not Listen.NONE for process, _ in release.running())
@@ -34,9 +34,9 @@ def takes_requests(release: Release | None) -> bool:
 
 
 def unreadable(slug: Path, static: str) -> str:
-    """Why nginx could not serve the directory `static` of a slug, found out by one of its group; "" when it can.
+    """Why nginx could not serve the directory `static` of a slug, tried as a user of its group; "" if it can.
 
-    Nobody writes in a slug any more, so what is no link now stays none: nginx serves nothing from outside.
+    No user writes in a finished slug, so a path without links keeps none: nginx serves nothing from outside.
     """
     place = slug
     for part in (*static.split("/"), "index.html"):
@@ -52,7 +52,7 @@ def unreadable(slug: Path, static: str) -> str:
 
 
 def silence(ledger: Ledger, release: Release) -> str:
-    """Why none of the release's web processes takes a connection, or its pages cannot be read; "" when all is well."""
+    """Why none of the release's web processes takes a connection, or its pages cannot be read; "" if all is well."""
     if release.static:
         return unreadable(ledger.paths.release(release.slug).slug, release.static)
     try:
@@ -70,7 +70,7 @@ def silence(ledger: Ledger, release: Release) -> str:
 
 
 def still_holds(ledger: Ledger) -> str:
-    """What a change that failed has left as it was: a Failure's `holds`."""
+    """What holds after a change failed: the text for a Failure's `holds`."""
     release, state = ledger.current(), ledger.state()
     if release is None:
         return f"{ledger.app} has no live release yet."

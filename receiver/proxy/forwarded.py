@@ -1,23 +1,23 @@
-"""The headers by which proxies tell an app about the client and about what the client asked for.
+"""The headers by which proxies tell an app about the client and the client's request.
 
-The vhost writes X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Host, X-Real-IP and X-Request-Id itself and drops the
-rest, whoever sent it: an app that reads one of them must not read what the client made up. nginx cannot be told "only
-these", since it would then have to know every header that an app may want; so this list is kept whole.
+The vhost sets X-Forwarded-For, X-Forwarded-Proto, X-Forwarded-Host, X-Real-IP and X-Request-Id itself, and removes all
+others of this kind, whoever sent them: an app must not read in one of them what a client made up. nginx cannot be told
+"only these", since then it would need to know every header that an app may want; so the list here has to be complete.
 
-A trusted proxy (`trusted_proxies`) is believed in one way: by the PROXY protocol, where the server's ports speak that;
-else by X-Forwarded-*; else, if it sends none of these, by Forwarded.
+A trusted proxy (`trusted_proxies`) is believed in one way: by the PROXY protocol, if the server's ports speak it; else
+by X-Forwarded-*; else, if it sends none of these, by Forwarded.
 """
 
 from __future__ import annotations
 
-# From this version on nginx joins headers of one name. One before it shows the first alone, which is the client's own
-# where a proxy adds a second one: it reads no Forwarded.
+# From this version on nginx joins headers of one name. Older ones show only the first, which may be the client's own if
+# a proxy adds a second one; with these, Forwarded is not read.
 JOINS = (1, 23, 0)
-# How many trusted proxies in a row Forwarded is read through.
+# How many trusted proxies in a row are accepted in Forwarded.
 DEPTH = 3
 
-# Forwarded (RFC 7239, 4) as PCRE, for a string in double quotes. Possessive throughout: no header takes long. What is
-# not of this form, as a whole, says nothing; neither does one with a backslash.
+# Forwarded (RFC 7239, 4) as PCRE, for a string in double quotes. All quantifiers are possessive, so no header takes
+# long. A header that does not have this form as a whole, or has a backslash, is ignored.
 _GAP = "[ \\t]*+"
 _PAIR = r"[a-z][0-9a-z-]*+=(?:\x22[^\x22\x5c]*+\x22|[^\x00-\x20,;=\x22\x5c]++)"
 _ELEMENT = f"(?>{_PAIR}(?:{_GAP};{_GAP}{_PAIR})*+)"
@@ -26,18 +26,19 @@ _AFTER = f"(?={_GAP}(?:;|$))"
 
 
 def element(last: int) -> str:
-    """Finds an element of Forwarded, which one proxy has written, as `said`: the last one is 1, the one before it 2."""
+    """The pattern of one proxy's element of Forwarded, as the group `said`; `last`: 1 is the last element, 2 the one
+    before."""
     behind = f"{_GAP},{_GAP}{_ELEMENT}" * (last - 1)
     return f"~*^(?:{_ELEMENT}{_GAP},{_GAP})*(?<shipit_found_{last}>{_ELEMENT}){behind}{_GAP}$"
 
 
 def said(name: str, value: str) -> str:
-    """Finds a parameter of an element; `value` has the group that is wanted."""
+    """The pattern of a parameter in an element; `value` has the group that is wanted."""
     return f"~*^{_BEFORE}{name}=\\x22?{value}\\x22?{_AFTER}"
 
 
 def addresses(group: str) -> tuple[tuple[str, str], ...]:
-    """Find the address that an element is `for`, with a port or without: pairs of pattern and group."""
+    """Patterns for the address that an element is `for`, with or without a port: pairs of pattern and group."""
     port = "(?::[0-9]{1,5})?"
     return tuple(
         (said("for", pattern % f"{group}_{version}" + port), f"{group}_{version}")
@@ -46,7 +47,7 @@ def addresses(group: str) -> tuple[tuple[str, str], ...]:
 
 
 DROPPED = (
-    # httpoxy: CGI programs read it as HTTP_PROXY.
+    # httpoxy: CGI programs see this header as HTTP_PROXY.
     "Proxy",
     "Forwarded",
     "Forwarded-For",
@@ -116,6 +117,6 @@ CLOUDFLARE = (
 
 
 def networks(trusted: tuple[str, ...]) -> tuple[str, ...]:
-    """The addresses and networks that `trusted_proxies` names: in nginx's words, each once."""
+    """The addresses and networks in `trusted_proxies`, in nginx's form, each once."""
     found = [network for name in trusted for network in (CLOUDFLARE if name == "cloudflare" else (name,))]
     return tuple(dict.fromkeys(found))

@@ -1,4 +1,4 @@
-"""Whether a new process may take requests: asked over its own socket, before anything is switched."""
+"""Whether a new process may take requests: checked over its own socket, before the switch."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from receiver.model import Check, CheckKind, Listen, ProcessType, Release
 from receiver.paths import AppPaths, app_user
 from receiver.proxy import endpoint, probe
 
-# A start of 0.3 s is not rounded up, one of a minute is not pestered: a pause is a twentieth of the wait so far (s).
+# The pause between two tries is a twentieth of the wait so far, within these limits (s).
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.01, 0.25
-# Asking the engine costs more than asking the process, at a time when the process needs the processor (s).
+# The engine is asked less often: that costs more than asking the process, while the process needs the processor (s).
 FIRST_LOOK, LOOK_EVERY = 0.4, 0.1
-# After so long (s) it is looked where a process listens that does not listen where it should.
+# After so long (s) we look where else the process listens, and say so.
 PATIENCE = 4.0
-# One request may take this long (s): an app's first answer often loads half of it.
+# The time limit of one request (s): many apps load parts of themselves at their first request.
 ANSWER = 10.0
 
 
@@ -40,12 +40,12 @@ def wait_until_healthy(
 ) -> int:
     """Return as soon as the process passes its healthcheck; raises Unhealthy at the check's timeout or a crash.
 
-    Returns the status that an HTTP check was answered with, 0 for any other.
+    Returns the status of the answer to an HTTP check, 0 for any other check.
 
-    `crashed` tells why it can no longer become healthy, `command` runs the command healthcheck and returns its exit
-    code, `ready` returns the pid (or True) while the engine says that it runs, else 0. They may block for a moment;
-    any number of processes can be checked at once, a thread each. `host` is the Host header of an HTTP check, `scheme`
-    how visitors come to the app, `uid` who must own what listens (default: the app's user).
+    `crashed` says why the process can no longer become healthy, `command` runs the command healthcheck and returns its
+    exit code, `ready` returns the pid (or True) while the engine says that the process runs, else 0. They may block for
+    a moment; any number of processes can be checked at once, each in its thread. `host` is the Host header of an HTTP
+    check, `scheme` how visitors come to the app, `uid` the user who must own the socket or port (default: the app's).
     """
     check, name = process.check, f"{process.type}.{index}"
     uid = pwd.getpwnam(app_user(release.app)).pw_uid if uid is None and process.listen is not Listen.NONE else uid
@@ -68,7 +68,7 @@ def wait_until_healthy(
 
 @contextmanager
 def _looking_elsewhere(place: probe.Place, say: Callable[[str], None]) -> Iterator[None]:
-    """If the block still waits after a few seconds, tell where the process listens instead of where it should."""
+    """If the block still waits after a few seconds, say where the process listens instead of where it should."""
     before = probe.ports_of(place.uid)
 
     def look() -> None:
@@ -122,7 +122,7 @@ def _question(
     ready: Callable[[], int],
     answered: Callable[[int], None],
 ) -> Callable[[float], str]:
-    """One try of the check: takes the seconds it may last, returns "" or what was wrong."""
+    """One try of the check, as a function: it takes the seconds that it may last, and returns "" or what was wrong."""
     if check.kind is CheckKind.HTTP:
         return lambda seconds: place.http(host, check.path, check.status, check.content, seconds, answered, scheme)
     if check.kind is CheckKind.TCP:
@@ -148,7 +148,7 @@ def _expectation(check: Check) -> str:
 
 
 class _Uptime:
-    """Up without a break for `settle` seconds, as one and the same process."""
+    """The check by uptime: the same process has to run for `settle` seconds."""
 
     def __init__(self, settle: int, ready: Callable[[], int]) -> None:
         self._settle, self._ready = settle, ready

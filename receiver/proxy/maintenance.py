@@ -1,7 +1,7 @@
 """An app in maintenance: nginx answers 503 with a page instead of asking the app, whichever release is live.
 
-A file beside the releases says so, and nginx looks there itself: nothing is reloaded or restarted. Behind it the processes
-run, deploys go on and are checked as ever, over the processes' own sockets.
+A file beside the releases says so, and nginx checks for it at each request: nothing is reloaded or restarted. Meanwhile
+the processes run, and deploys go on and are checked as usual, over the processes' own sockets.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PLACE = "{{ message }}"
 
 
 def enable(ledger: Ledger, message: str = "") -> None:
-    """Answer every request from now on with the page; `message` is what it says. Repeatable: the last message counts."""
+    """Answer every request with the page from now on; it shows `message`. Repeatable: the last message counts."""
     if len(message) > LONGEST or not message.isprintable():
         raise Rejected(
             "This message cannot be shown.",
@@ -39,18 +39,18 @@ def enable(ledger: Ledger, message: str = "") -> None:
 
 
 def disable(ledger: Ledger) -> bool:
-    """Ask the app again; False if it was not in maintenance."""
+    """Pass requests to the app again; False if it was not in maintenance."""
     if not disk.remove_file(ledger.paths.maintenance):
         return False
     disk.fsync_dir(ledger.paths.releases)
-    # Whoever makes a change meanwhile does this at its end.
+    # If the lock is held, the change that is under way does this at its end.
     with suppress(BlockingIOError), disk.locked(ledger.paths.app_lock, wait=False):
         ledger.rest()
     return True
 
 
 def told(ledger: Ledger) -> str:
-    """Since when the app is in maintenance, and what visitors are told; "" if it is not."""
+    """Since when the app is in maintenance, and the message for visitors; "" if it is not."""
     try:
         began = ledger.paths.maintenance.stat().st_mtime
         message = ledger.paths.maintenance.read_text(encoding="utf-8").strip()

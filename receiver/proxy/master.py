@@ -80,7 +80,7 @@ def _accepts(worker: int) -> bool:
 
 
 def _alarms(log: Path, since: int) -> list[str]:
-    """What nginx logged as [emerg] since its log had `since` bytes."""
+    """The [emerg] messages in nginx's log after its first `since` bytes."""
     try:
         with log.open("rb") as lines:
             lines.seek(since)

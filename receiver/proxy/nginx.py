@@ -1,6 +1,8 @@
-"""nginx follows the ledger: one file an app, the whole validated, the reload confirmed, or all as before.
+"""Makes nginx follow the ledger: one file for each app, a check of the whole configuration, a confirmed reload; if one
+of these fails, the old files are restored.
 
-Only names, the number of web processes and a stop need this; a release goes live without it (docs/proxy.md).
+Only changes of names, of the number of web processes, and a stop need this; a release goes live without it
+(docs/proxy.md).
 """
 
 from __future__ import annotations
@@ -24,25 +26,25 @@ from receiver.settings import Settings
 from receiver.system import disk
 from receiver.system.run import PATH, run
 
-# The error pages by status.
+# The statuses that have an error page.
 PAGES = (429, 502, 503, 504)
-# Beside the apps' files; no app's name begins like this.
+# The name of the file that all apps share; no app's name begins like this.
 SERVER = "_server"
-# It is read first, whatever an app is called: nginx takes the first server of a port for unknown names.
+# This file sorts before those of all apps: for unknown names nginx uses the first server of a port.
 TLS = "+tls"
-# What an nginx that cannot reject a handshake shows a client that asks for an unknown name: a certificate of nobody's.
+# A self-signed certificate, shown for unknown names by an nginx that cannot reject a handshake.
 NOBODY = "_nobody.pem"
-# The versions from which on nginx has the directives ssl_reject_handshake, keepalive_time and http2.
+# The first versions of nginx that have the directives ssl_reject_handshake, keepalive_time and http2.
 REJECTS, KEEPS, HTTP2 = (1, 19, 4), (1, 19, 10), (1, 25, 1)
-# What nginx takes when its configuration does not say (ngx_core_module, worker_connections).
+# nginx's default (ngx_core_module, worker_connections).
 CONNECTIONS = 512
 
 
 def apply(layout: Layout, settings: Settings, app: AppName) -> bool:
     """Make nginx serve `app` as its ledger says; True if that took a reload. Repeatable; needs root.
 
-    When it returns, every new connection meets the new configuration. Raises HostFault with nginx's words, the old
-    file being back in place; or when nginx does not run, the new files then being read at its start.
+    When it returns, every new connection uses the new configuration. Raises HostFault with nginx's message, and the old
+    file is restored; or if nginx does not run: then the new files are valid, and nginx reads them when it starts.
     """
     _make_nobody(layout)
     changed = [_put(layout, path, text) for path, text in _files(layout, settings, app)]
@@ -50,7 +52,7 @@ def apply(layout: Layout, settings: Settings, app: AppName) -> bool:
 
 
 def _make_nobody(layout: Layout) -> None:
-    """The certificate NOBODY, where this nginx needs it and it is not there."""
+    """Make the certificate NOBODY, if this nginx needs it and it is missing."""
     path = layout.nginx / NOBODY
     if version() >= REJECTS or path.exists():
         return
@@ -62,7 +64,7 @@ def _make_nobody(layout: Layout) -> None:
 
 
 def is_right(layout: Layout, settings: Settings, app: AppName) -> bool:
-    """Whether nginx's files for `app` are what its ledger says, and were confirmed. Changes nothing."""
+    """Whether nginx's files for `app` are what its ledger says, and nginx has confirmed them. Changes nothing."""
     return all(
         _content(path) == text and not path.with_suffix(".undo").exists()
         for path, text in _files(layout, settings, app)
@@ -70,7 +72,7 @@ def is_right(layout: Layout, settings: Settings, app: AppName) -> bool:
 
 
 def _files(layout: Layout, settings: Settings, app: AppName) -> list[tuple[Path, bytes]]:
-    """The files that `app` is served by, in the order in which nginx needs them: path and content."""
+    """The files for `app`, in the order in which nginx needs them: path and content."""
     ledger = Ledger(layout.app(app))
     state, release = ledger.state(), ledger.current()
     secure, ipv6 = tls(layout, settings, state, release), has_ipv6()
@@ -84,7 +86,7 @@ def _files(layout: Layout, settings: Settings, app: AppName) -> list[tuple[Path,
 
 
 def tls(layout: Layout, settings: Settings, state: AppState, release: Release | None) -> Secure:
-    """How the app is to be served by HTTPS."""
+    """How the app is served by HTTPS."""
     names = domains(state.app, state, release, settings)
     found = certificates.secure(layout.app(state.app), state, release, names, settings)
     return replace(found, http2=version() >= HTTP2) if found.servers else found
@@ -95,8 +97,8 @@ def has_ipv6() -> bool:
 
 
 def version() -> tuple[int, ...]:
-    """nginx's own; () if it does not say. A process asks it once, and again when its program was replaced: each push
-    wants to know, so the agent asks when nobody waits."""
+    """nginx's version; () if it does not say. Asked once in a process, and again when the program was replaced. Each
+    push needs it, so the agent asks while nobody waits."""
     for place in PATH.split(":"):
         with suppress(OSError):
             return _version(Path(place, "nginx").stat().st_ctime_ns)
@@ -105,18 +107,18 @@ def version() -> tuple[int, ...]:
 
 @lru_cache(maxsize=1)
 def _version(changed: int) -> tuple[int, ...]:
-    """`changed`: when the program was put there."""
+    """`changed`: the program's time of change, which is part of the cache's key."""
     found = re.search(r"nginx/(\d+)\.(\d+)\.(\d+)", run(["nginx", "-v"], check=False).err)
     return tuple(map(int, found.groups())) if found else ()
 
 
 def server_path(layout: Layout) -> Path:
-    """The file with what the vhosts of all apps share."""
+    """The file that the vhosts of all apps share."""
     return layout.nginx / f"{SERVER}.conf"
 
 
 def server(layout: Layout, settings: Settings) -> bytes:
-    """What belongs into it."""
+    """The content of that file."""
     return server_conf(settings, version()).encode()
 
 
@@ -125,7 +127,7 @@ def text(
 ) -> str:
     """The vhost of an app with this state and live release on this machine."""
     if release is not None and () < version() < KEEPS:
-        # Without the directive, a connection could be kept until it leads to a release that was replaced.
+        # Without the directive keepalive_time a connection could be kept until it leads to a replaced release.
         release = replace(release, serving=replace(release.serving, keep=False))
     return vhost(
         state.app,
@@ -144,7 +146,7 @@ def text(
 
 
 def remove(layout: Layout, app: AppName) -> bool:
-    """Take the app's vhost away; True if that took a reload. Raises as `apply` does."""
+    """Remove the app's vhost; True if that took a reload. Raises as `apply` does."""
     return _is_read(layout, app, changed=_put(layout, layout.app(app).vhost, b""))
 
 
@@ -155,9 +157,9 @@ def pages(layout: Layout, *, stopped: bool = False) -> dict[int, Path]:
 
 
 def page(layout: Layout, name: str) -> Path:
-    """One of the pages: the administrator's, if it is there, else ours.
+    """One of the pages: the administrator's if there is one, else ours.
 
-    Of an installation by the path that an upgrade moves, also from a version that does not run yet: nginx keeps it.
+    Ours by the path through `current`, because nginx keeps the path, and an upgrade moves that link.
     """
     ours = share("templates") / "pages"
     if ours.is_relative_to(PREFIX.parent):
@@ -174,10 +176,10 @@ def capacity(layout: Layout) -> int:
 
 
 def _put(layout: Layout, path: Path, new: bytes) -> bool:
-    """Replace one of nginx's files (b"": none) and have nginx read it, if it runs; True if the file was another.
+    """Replace one of nginx's files (b"": remove it) and have nginx read it, if it runs; True if the file has changed.
 
-    Beside it lies `APP.undo`, the last configuration that nginx confirmed, from before the replacement until
-    the reload is confirmed. Whoever finds it knows that a crash came between, and does not trust the file.
+    Until the reload is confirmed, `APP.undo` beside it keeps the last configuration that nginx confirmed. If that file
+    is found later, there was a crash in between, and the new file is not trusted.
     """
     undo = path.with_suffix(".undo")
     if _content(path) == new and not undo.exists():
@@ -199,7 +201,7 @@ def _put(layout: Layout, path: Path, new: bytes) -> bool:
 
 
 def _is_read(layout: Layout, app: AppName, *, changed: bool) -> bool:
-    """Whether nginx has read something new; raises HostFault when it would have, and does not run."""
+    """Whether nginx has read a change; raises HostFault if there was a change, and nginx does not run."""
     if changed and not master.pid(layout):
         raise HostFault(
             "nginx does not run.",
@@ -224,7 +226,7 @@ def _replace(path: Path, text: bytes) -> None:
 
 
 def validate(layout: Layout) -> None:
-    """nginx(8) -t on the whole: another site's mistake would make the reload fail as well."""
+    """Run nginx(8) -t on the whole configuration: a mistake in another site's file makes the reload fail, too."""
     tested = run(["nginx", "-t", "-q", "-c", layout.root / "etc/nginx/nginx.conf"], timeout=60, check=False)
     if tested.code:
         raise HostFault(

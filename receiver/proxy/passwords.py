@@ -1,8 +1,8 @@
 """A guarded app: nginx asks each visitor for a name and a password (RFC 7617) before anything else.
 
-The passwords are kept as hashes of crypt(5), in a file that nginx reads for each request, so a changed one counts at once.
-nginx checks the hash in its one thread, which serves all apps: hence SHA-512 with 1,000 rounds (0.5 ms), and not the
-300 ms that a login of a person may take.
+The passwords are kept as crypt(5) hashes in a file that nginx reads at each request, so a change counts at once. nginx
+checks the hash in the one thread that serves all apps. So the hash must be quick: SHA-512 with 1,000 rounds (0.5 ms),
+not the 300 ms that are usual for logins.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SALT = "./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
 def visitors(ledger: Ledger) -> dict[str, str]:
-    """Who may see the app: name → hash of the password."""
+    """The names of those who may see the app → the hashes of their passwords."""
     try:
         lines = ledger.paths.passwords.read_text(encoding="ascii").splitlines()
     except FileNotFoundError:
@@ -34,7 +34,7 @@ def visitors(ledger: Ledger) -> dict[str, str]:
 
 
 def save(ledger: Ledger, known: dict[str, str]) -> None:
-    """For whoever holds the app's lock. Readable by nginx and `shipit`, not by the app."""
+    """Write the file. The caller holds the app's lock. nginx and `shipit` may read it, the app may not."""
     text = "".join(f"{name}:{hashed}\n" for name, hashed in sorted(known.items()))
     owner = (os.geteuid(), proxy_group())
     disk.write_atomically(ledger.paths.passwords, text.encode("ascii"), MODE, owner=owner)
@@ -51,7 +51,7 @@ def proxy_group() -> int:
 
 
 def hashed(password: str) -> str:
-    """The hash of a password, salted; raises Rejected for one that nobody could type."""
+    """The salted hash of a password; raises Rejected for a password that cannot be typed."""
     typeable = 0 < len(password) <= LONGEST and password.isprintable()
     if not typeable or len(password.encode()) > MOST:
         raise Rejected(
@@ -59,7 +59,7 @@ def hashed(password: str) -> str:
             holds="Nothing was changed.",
             hint=f"One line of 1 to {LONGEST} characters, and at most {MOST} bytes, on standard input.",
         )
-    # Python 3.13 has no `crypt` any more; the library is Debian's, and nginx's own.
+    # Python 3.13 has no `crypt` module any more; this is Debian's library, which nginx uses, too.
     crypt = ctypes.CDLL("libcrypt.so.1").crypt
     crypt.restype = ctypes.c_char_p
     salt = "".join(secrets.choice(_SALT) for _ in range(16))

@@ -1,4 +1,4 @@
-"""One question to one process: does it answer, and is it the one that should?
+"""One check of one process: does it answer, and does it belong to the right user?
 
 HTTP is spoken by hand because `import http.client` takes 19 ms of every deploy.
 """
@@ -21,7 +21,7 @@ from receiver.system import disk
 MAX_PORT = 8  # bytes of NAME.port
 MAX_HEAD = 64 * 2**10
 MAX_BODY = 2**20
-# Without content to look for, the body is only read so that the app is not cut off while it writes.
+# If no content is looked for, the body is read for this long (s), so that the app is not cut off while it writes.
 POLITE = 0.25
 LISTENING = "0A"
 _PORT = re.compile(rb"[1-9][0-9]{0,4}\n?")
@@ -33,7 +33,7 @@ _STATUS = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])(?: |\r?\n)")
 class Place:
     """Where a process listens: `run_dir`/NAME.sock, which must be `uid`'s own, and NAME.port for `Listen.PORT`.
 
-    Answers are "" when all is well, else what was wrong, as the user will read it.
+    Answers are "" if all is well, else what was wrong, as the user will read it.
     """
 
     run_dir: Path
@@ -51,8 +51,8 @@ class Place:
         answered: Callable[[int], None] = lambda _: None,
         scheme: str = "http",
     ) -> str:
-        """GET `path` as the proxy does for a visitor who comes by `scheme`. The answer must have `status` (0: any below
-        500) and contain `content`. `answered` is called with the status that it had."""
+        """GET `path` as the proxy does for a visitor whose scheme is `scheme`. The answer must have `status` (0: any
+        below 500) and contain `content`. `answered` is called with the answer's status."""
         deadline = time.monotonic() + seconds
         if wrong := self._foreign_socket():
             return wrong
@@ -69,7 +69,7 @@ class Place:
             return _told(error)
 
     def accepts(self, seconds: float) -> str:
-        """Connect to what the process itself listens on."""
+        """Connect to the socket or port on which the process itself listens."""
         try:
             if self.listen is Listen.PORT:
                 with _connected(self._port(), seconds):
@@ -84,8 +84,8 @@ class Place:
             return _told(error)
 
     def elsewhere(self, before: Collection[int]) -> str:
-        """What the process does instead of listening where it should; "" when that cannot be told. `before`: the ports
-        on which programs of its user have listened before it did."""
+        """Where the process listens instead of where it should; "" if that is not known. `before`: the ports on which
+        programs of its user listened before it started."""
         ports = sorted(ports_of(self.uid) - {*before})
         try:
             wanted = self._port() if self.listen is Listen.PORT else 0
@@ -97,7 +97,7 @@ class Place:
         return f"{self.name} listens on port {', '.join(map(str, ports))}; requests come to {instead}"
 
     def open_to_all(self) -> int:
-        """The port of a process that takes connections from other machines as well, around the proxy; 0 if it does not."""
+        """The port of a process that also takes connections from other machines, around the proxy; 0 if it does not."""
         try:
             wanted = self._port() if self.listen is Listen.PORT else 0
         except (OSError, ValueError):
@@ -115,19 +115,19 @@ class Place:
         if stat.S_ISLNK(found.st_mode) and found.st_uid == self.uid:
             text = os.fsencode(path.readlink())
         else:
-            # As older versions left it.
+            # A file, as older versions wrote it.
             text = disk.read_foreign(path, uid=self.uid, limit=MAX_PORT)
         if not _PORT.fullmatch(text):
             raise ValueError(f"{self.name}.port holds no port")
         return int(text)
 
     def _foreign_listener(self, pipe: socket.socket) -> str:
-        """Whose process listens at the other end (unix(7), SO_PEERCRED): a path may lead elsewhere a moment later."""
+        """Check whose process listens at the other end (unix(7), SO_PEERCRED): the path may have changed meanwhile."""
         _, uid, _ = _CREDENTIALS.unpack(pipe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
         return "" if uid == self.uid else f"{self._socket.name} is not a socket of the app's own"
 
     def _foreign_socket(self) -> str:
-        """An app could lay a link to another app's socket where its own belongs."""
+        """Check who owns the socket: an app could put a link to another app's socket in its place."""
         try:
             found = os.lstat(self._socket)
         except OSError as error:
@@ -137,7 +137,8 @@ class Place:
         return ""
 
     def _foreign_port(self) -> str:
-        """Another user may have taken the port before the app did; only /proc/net/tcp tells whose it is."""
+        """Check who owns the port: another user may have taken it before the app; only /proc/net/tcp shows whose it
+        is."""
         if self.listen is not Listen.PORT:
             return ""
         try:
@@ -151,7 +152,7 @@ class Place:
 
 
 def _connected(port: int, seconds: float) -> socket.socket:
-    """A connection to whatever listens on this port of the machine, on either kind of address."""
+    """A connection to the listener on this port of the machine, by IPv4 or IPv6."""
     try:
         return socket.create_connection(("127.0.0.1", port), seconds)
     except ConnectionRefusedError:
@@ -159,7 +160,7 @@ def _connected(port: int, seconds: float) -> socket.socket:
 
 
 def listeners(port: int, net: Path = Path("/proc/net")) -> set[int]:
-    """The uids that listen on TCP `port`, on whatever address."""
+    """The uids of those who listen on TCP `port`, on any address."""
     return {uid for found, uid, _ in listening(net) if found == port}
 
 
@@ -169,14 +170,15 @@ def ports_of(uid: int, net: Path = Path("/proc/net")) -> set[int]:
 
 
 def listening(net: Path = Path("/proc/net")) -> list[tuple[int, int, bool]]:
-    """Every TCP port that somebody listens on, whose uid that is, and whether on every address (proc(5))."""
+    """Every TCP port on which a program listens, that program's uid, and whether it listens on all addresses
+    (proc(5))."""
     found = []
     for table in ("tcp", "tcp6"):
         try:
             with (net / table).open() as lines:
                 next(lines)
                 for fields in map(str.split, lines):
-                    # The kernel lists all listeners before any connection, of which there may be many thousands.
+                    # The kernel lists all listeners first; thousands of connections may follow.
                     if fields[3] != LISTENING:
                         break
                     address, _, port = fields[1].rpartition(":")
@@ -189,7 +191,7 @@ def listening(net: Path = Path("/proc/net")) -> list[tuple[int, int, bool]]:
 def _ask(
     pipe: socket.socket, host: str, scheme: str, path: str, status: int, content: str, deadline: float
 ) -> tuple[int, str]:
-    # HTTP/1.0, so that the body comes as it is and not in chunks.
+    # HTTP/1.0, so that the body does not come in chunks.
     pipe.sendall(
         f"GET {path} HTTP/1.0\r\nHost: {host}\r\nUser-Agent: shipit-healthcheck\r\nAccept: */*\r\n"
         f"X-Forwarded-Proto: {scheme}\r\nConnection: close\r\n\r\n".encode()
@@ -223,7 +225,7 @@ def _read_body(pipe: socket.socket, body: bytes, deadline: float) -> bytes:
         while len(body) < MAX_BODY and (chunk := _receive(pipe, deadline)):
             body += chunk
     except OSError:
-        # Slow or cut off: what came is judged.
+        # Slow or cut off: judge what has come.
         pass
     return body[:MAX_BODY]
 

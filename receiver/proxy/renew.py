@@ -1,5 +1,5 @@
-"""nginx on the programs and libraries that are on the disk now, without a request lost: it executes itself anew with its
-listening sockets open (nginx.org, "Upgrading Executable on the Fly")."""
+"""Has nginx use the programs and libraries that are on the disk now, without losing a request: nginx re-executes itself
+with its listening sockets open (nginx.org, "Upgrading Executable on the Fly")."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from receiver.proxy import master
 from receiver.proxy.nginx import validate
 from receiver.system import disk
 
-TIMEOUT = 20.0  # for the new one's workers (s)
+TIMEOUT = 20.0  # s; for the new nginx to start its workers
 
 
 def renew(layout: Layout) -> None:
-    """Return when the new nginx accepts; the old one ends when the requests that it has taken are answered.
+    """Returns when the new nginx accepts connections; the old one ends when its requests are answered.
 
-    Raises HostFault; then the old one goes on. As at each reload, connections that are kept and idle are closed.
+    Raises HostFault; then the old one goes on. As at each reload, idle kept connections are closed.
     """
     with disk.locked(layout.nginx / ".lock", wait=True):
         old = master.pid(layout)
@@ -30,7 +30,7 @@ def renew(layout: Layout) -> None:
         validate(layout)
         os.kill(old, signal.SIGUSR2)
         deadline = time.monotonic() + TIMEOUT
-        # Whoever connects meanwhile waits in the queue of the sockets, which both have.
+        # New connections wait meanwhile in the queue of the sockets, which both processes share.
         while (new := master.pid(layout)) in (0, old) or not master.children(new):
             if time.monotonic() > deadline:
                 raise HostFault(
@@ -43,7 +43,7 @@ def renew(layout: Layout) -> None:
 
 
 def renew_told(layout: Layout) -> int:
-    """The same for who reads standard error; returns an exit code."""
+    """`renew` with its failure printed to standard error; returns an exit code."""
     try:
         renew(layout)
     except Failure as failure:

@@ -1,9 +1,9 @@
-"""An app's own lines for nginx (`nginx:set`): read here, and written anew from what was understood.
+"""An app's own directives for nginx (`nginx:set`): they are parsed here, and written anew from the parsed values.
 
-No text of a user is in what nginx reads: each directive is one of the few below, each of its words of the form that is
-said there, and what is not among them is refused with its line. So nothing can end its block, name a file, an address of
-the network or a variable, or concern another app. What shipit itself says of a server (shipit.yml, `proxy:`) is not
-among them; in a `location` it may be another.
+No text of a user reaches nginx: each directive is one of the few below, and each of its words has the form that is
+given there; anything else is refused, with its line. So no directive can end its block, name a file, a network address
+or a variable, or affect another app. Directives that shipit itself writes for a server (shipit.yml, `proxy:`) are not
+allowed at the top; in a `location` they may have another value.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Check = Callable[[Sequence[str]], bool]
 
 
 def _words(*patterns: str) -> Check:
-    """So many words, each of its form."""
+    """So many words, each with its pattern."""
     compiled = [re.compile(pattern, re.ASCII) for pattern in patterns]
     return lambda words: (
         len(words) == len(compiled) and all(form.fullmatch(word) for form, word in zip(compiled, words, strict=True))
@@ -46,19 +46,19 @@ def _add_header(words: Sequence[str]) -> bool:
 
 
 def _return(words: Sequence[str]) -> bool:
-    """A status that shipit does not use itself, and an address for those that lead elsewhere."""
+    """A status that shipit does not use itself, and an address for redirects."""
     if len(words) == 1:
         return words[0] in ("204", "403", "404", "410")
     if len(words) != 2 or words[0] not in ("301", "302", "303", "307", "308"):
         return False
-    # What was asked for may follow an address without a path.
+    # The path that was asked for may follow an address that has no path.
     target, asked = words[1].removesuffix("$request_uri"), words[1].endswith("$request_uri")
     redirect("/x", target)
     return "*" not in target and not (asked and (target.startswith("/") or target.count("/") != 2))
 
 
 _SIZE, _TIME, _SWITCH = r"[0-9]{1,9}[kKmM]?", r"[0-9]{1,6}(ms|[smhd])?", "on|off"
-# What may stand beside what shipit writes of a server.
+# Directives that may stand in the server block, beside those that shipit writes.
 SERVER: Mapping[str, Check] = {
     "add_header": _add_header,
     "client_body_timeout": _words(_TIME),
@@ -74,7 +74,7 @@ SERVER: Mapping[str, Check] = {
     "proxy_hide_header": _words("[A-Za-z][A-Za-z0-9-]{0,99}"),
     "send_timeout": _words(_TIME),
 }
-# What a location may have, besides.
+# Further directives that a location may have.
 LOCATION: Mapping[str, Check] = {
     **{name: check for name, check in SERVER.items() if name != "client_header_timeout"},
     "auth_basic": _words("off"),
@@ -88,7 +88,7 @@ LOCATION: Mapping[str, Check] = {
 }
 # These may stand more than once in a block.
 MANY = frozenset({"add_header", "proxy_hide_header"})
-# What of `proxy:` in shipit.yml says the same of all of the app.
+# Directives for which shipit.yml has a key below `proxy:`, for the whole app.
 _INSTEAD = {
     "client_max_body_size": "body", "proxy_read_timeout": "timeout", "proxy_send_timeout": "timeout",
     "proxy_buffering": "buffering", "proxy_request_buffering": "upload_buffering", "allow": "allow", "deny": "allow",
@@ -98,22 +98,22 @@ _INSTEAD = {
 
 @dataclass(frozen=True)
 class Snippet(Record):
-    """What was understood: of each directive its place (`""` for the server, `/path`, `= /path`), its name and its words.
-    Its file is checked against the same tables when it is read."""
+    """The parsed directives: for each its place (`""` for the server, `/path`, `= /path`), its name and its words. When
+    the file is read, it is checked against the same tables."""
 
     rows: tuple[tuple[str, ...], ...] = field(default=(), metadata=own(lambda value, _: checked(value)))
     format: Format = field(default=FORMAT, metadata=own(format_number))
 
     def headers(self, place: str = "") -> tuple[tuple[str, str], ...]:
-        """The headers that are added to each answer there."""
+        """The headers that are added to each answer at this place."""
         return tuple((words[0], words[1]) for name, words in self._of(place) if name == "add_header")
 
     def lines(self, place: str = "") -> list[str]:
-        """What else is said there, as nginx reads it."""
+        """The other directives at this place, as nginx reads them."""
         return [" ".join((name, *words)) + ";" for name, words in self._of(place) if name != "add_header"]
 
     def answers(self, place: str) -> bool:
-        """Whether nginx answers there by itself."""
+        """Whether nginx answers there by itself (`return`)."""
         return any(name == "return" for name, _ in self._of(place))
 
     def places(self) -> list[str]:
@@ -124,7 +124,7 @@ class Snippet(Record):
         return [(row[1], row[2:]) for row in self.rows if row[0] == place]
 
     def __str__(self) -> str:
-        """As a person would write it."""
+        """The text as a person would write it."""
         shown = [shown_row(name, words) for name, words in self._of("")]
         for place in self.places():
             shown += [
@@ -140,7 +140,7 @@ def shown_row(name: str, words: Sequence[str]) -> str:
 
 
 def of(paths: AppPaths) -> Snippet | None:
-    """The app's, if it has one; raises Corrupt."""
+    """The app's snippet, or None; raises Corrupt."""
     try:
         return decode(Snippet, paths.snippet.read_bytes(), paths.snippet.name)
     except FileNotFoundError:
@@ -148,7 +148,7 @@ def of(paths: AppPaths) -> Snippet | None:
 
 
 def checked(rows: Any) -> tuple[tuple[str, ...], ...]:
-    """Rows as they may be; raises ValueError or Rejected."""
+    """Valid rows; raises ValueError or Rejected for others."""
     if type(rows) is not list or len(rows) > MOST:
         raise ValueError("is no list of directives")
     found: list[tuple[str, ...]] = []
@@ -164,7 +164,7 @@ def checked(rows: Any) -> tuple[tuple[str, ...], ...]:
 
 
 def check(where: str, name: str, words: Sequence[str]) -> None:
-    """Raise Rejected for what is not a directive of that place."""
+    """Raise Rejected unless this is a directive that is allowed at that place."""
     if where:
         place(where)
     known = LOCATION if where else SERVER
@@ -198,7 +198,7 @@ def place(text: str) -> str:
 
 
 def parse(given: str) -> Snippet:
-    """Read what an admin wrote; raises Rejected with the line that is wrong."""
+    """Parse what an admin wrote; raises Rejected with the line that is wrong."""
     if len(given) > MAX_SIZE:
         raise Rejected(f"It is larger than {MAX_SIZE // 1024} KiB.")
     rows: list[list[str]] = []
@@ -244,8 +244,8 @@ def parse(given: str) -> Snippet:
 
 
 def tokens(given: str) -> Iterator[tuple[int, str, bool]]:
-    """The words of nginx's language with their line, and whether each was in quotes. Raises Rejected for a backslash, a
-    control character and what no quote ends: nobody needs them here."""
+    """The words of nginx's language with their line, and whether each was quoted. Raises Rejected for a backslash, a
+    control character or an open quote."""
     if not given.isascii():
         raise Rejected("It holds letters beyond ASCII.")
     for number, text in enumerate(given.replace("\r\n", "\n").split("\n"), 1):

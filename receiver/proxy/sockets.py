@@ -1,7 +1,7 @@
-"""The names of the unix sockets that are connected, asked of the kernel in binary (sock_diag(7)).
+"""The names of the connected unix sockets, read from the kernel in binary (sock_diag(7)).
 
-/proc/net/unix is text with a line for each socket, and a name may hold a line break: any program could add a line of
-its own there, about another app's socket.
+/proc/net/unix is text with a line for each socket, and a name may contain a line break: any program could forge a line
+about another app's socket.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NLM_F_REQUEST, NLM_F_DUMP = 0x1, 0x300
 UDIAG_SHOW_NAME, UDIAG_SHOW_RQLEN = 0x1, 0x10
 UNIX_DIAG_NAME, UNIX_DIAG_RQLEN = 0, 4
 TCP_LISTEN = 10
-# __SO_ACCEPTCON in the Flags of /proc/net/unix (proc(5)): a listener, and no connection.
+# __SO_ACCEPTCON in the Flags of /proc/net/unix (proc(5)): the socket listens and is no connection.
 LISTENS = 0x10000
 
 _HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
@@ -30,17 +30,17 @@ _PROC = Path("/proc/net/unix")
 
 
 def connected() -> Iterator[str]:
-    """The path of each end of a connection, once for each: the listener's for what was accepted, or waits to be; "" for
-    an end without one."""
+    """The path of each end of a connection, once for each end. For accepted and waiting connections it is the
+    listener's path; "" for an end without a path."""
     try:
         yield from asked()
     except OSError:
-        # A kernel without unix_diag. The worst that a forged line does is that a drain lasts as long as it may.
+        # A kernel without unix_diag. The worst that a forged line can do is make a drain last its whole time.
         yield from read(_PROC)
 
 
 def asked() -> list[str]:
-    """As `connected`, by netlink(7); raises OSError where the kernel does not answer."""
+    """As `connected`, by netlink(7); raises OSError if the kernel does not answer."""
     request = _REQUEST.pack(socket.AF_UNIX, 0, 0, 0xFFFFFFFF, 0, UDIAG_SHOW_NAME | UDIAG_SHOW_RQLEN, 0, 0)
     flags = NLM_F_REQUEST | NLM_F_DUMP
     header = _HEADER.pack(_HEADER.size + len(request), SOCK_DIAG_BY_FAMILY, flags, 1, 0)
@@ -58,7 +58,7 @@ def asked() -> list[str]:
                     raise OSError(-struct.unpack_from("=i", data, _HEADER.size)[0], "sock_diag(7)")
                 _, _, state, *_ = _FOUND.unpack_from(data, _HEADER.size)
                 known = _attributes(data[_HEADER.size + _FOUND.size : length])
-                # A connection that waits to be accepted is no entry of its own: its listener's queue counts it.
+                # A waiting connection has no entry of its own; it is counted in its listener's queue.
                 waiting = known.get(UNIX_DIAG_RQLEN, bytes(4))
                 often = int.from_bytes(waiting[:4], sys.byteorder) if state == TCP_LISTEN else 1
                 found += [_path(known.get(UNIX_DIAG_NAME, b""))] * often
@@ -75,7 +75,7 @@ def _attributes(data: memoryview) -> dict[int, bytes]:
 
 
 def _path(name: bytes) -> str:
-    """An abstract name, which is no path, begins with a zero byte; a path may end with one."""
+    """A path, without its final zero byte. An abstract name, which is no path, begins with a zero byte."""
     return "" if name[:1] == b"\0" else name.rstrip(b"\0").decode(errors="surrogateescape")
 
 
@@ -84,7 +84,7 @@ def _aligned(length: int) -> int:
 
 
 def read(table: Path) -> list[str]:
-    """As `connected`, from the kernel's table in text (proc(5), /proc/net/unix)."""
+    """As `connected`, from the kernel's text table (proc(5), /proc/net/unix)."""
     found = []
     with table.open(errors="surrogateescape") as lines:
         next(lines)

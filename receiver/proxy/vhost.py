@@ -1,4 +1,4 @@
-"""nginx's configuration for one app, as a value. Only parsed names, numbers and shipit's own paths enter it."""
+"""nginx's configuration for one app, as a value. Only parsed names, numbers and shipit's own paths go into it."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ TEMPLATES = (
     "proxy/app.conf.j2", "proxy/serve.j2", "proxy/server.conf.j2", "proxy/static.j2", "proxy/pass.j2", "proxy/headers.j2",
     "proxy/files.j2", "proxy/assets.j2", "proxy/way.j2",
 )  # fmt: skip
-# Mozilla's intermediate configuration (5.7); without a file for them, nginx offers none of its finite-field ciphers.
+# Mozilla's intermediate configuration (5.7), without the finite-field ciphers: nginx offers these only with a DH file.
 CIPHERS = ":".join(
     f"ECDHE-{kind}-{cipher}"
     for cipher in ("AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305")
     for kind in ("ECDSA", "RSA")
 )
 HSTS = "Strict-Transport-Security"
-# Up to so many web processes the text is the same. Each costs memory in nginx: for 200 apps 10 MB.
+# The text is the same for up to so many web processes. Each upstream costs nginx memory: 10 MB for 200 apps.
 PREPARED = 4
-# The connections that each of nginx's workers keeps open to an app while nobody uses them.
+# How many idle connections to an app each of nginx's workers keeps open.
 KEPT = 16
-# Of the connections that one of nginx's workers may have, one app gets so many requests: each takes two.
+# The part of a worker's connections that one app's requests may use: each request takes two connections.
 SHARE = 3 / 8
 
 
 @dataclass(frozen=True)
 class Upstream:
-    """The sockets that share the requests; `kept`: their connections are kept for the next one."""
+    """The sockets that share the requests; `kept`: connections to them are kept open for the next request."""
 
     name: str
     sockets: tuple[Path, ...]
@@ -49,10 +49,10 @@ class Upstream:
 
 @dataclass(frozen=True)
 class Server:
-    """A server block: where it listens, for which names; it serves the app, or sends all to `redirect` instead.
+    """A server block: where it listens, for which names. It serves the app, or redirects everything to `redirect`.
 
-    `certificate`: what it speaks HTTPS with. `http2`: it has the directive of that name. `challenges`: what it shows a
-    certificate authority.
+    `certificate`: for HTTPS. `http2`: use the directive of that name. `challenges`: the directory that a certificate
+    authority is shown.
     """
 
     listens: tuple[str, ...]
@@ -80,14 +80,14 @@ def vhost(
 ) -> str:
     """The vhost of `app`, or "" for an app that takes no requests (its release has no web process type).
 
-    `release` is the live one; None, or one that only holds config vars: nothing was shipped yet. The text is the same
-    for every number of web processes up to PREPARED, for a release of pages, and before the first release. So neither a
-    scale nor a first push needs a reload, which would close the connections that clients of all apps keep open. A
-    stopped app answers 503.
+    `release` is the live one; None, or one that only holds config vars, if nothing was shipped yet. The text is the
+    same for every number of web processes up to PREPARED, for a release of pages, and before the first release. So
+    neither a scale nor a first push needs a reload, which would close the connections that clients of all apps keep
+    open. A stopped app answers 503.
 
-    `pages` are the error pages by status. `capacity` is how many connections a worker of nginx may have. `secure` says
-    how HTTPS is spoken, `hook` where the app's webhook is taken to, `version` is nginx's own, `snippet` what an admin
-    added. Raises Rejected when the server's own domain is not one.
+    `pages` are the error pages by status. `capacity` is the number of connections that a worker of nginx may have.
+    `secure` says how HTTPS is served, `hook` is the socket for the app's webhook, `version` is nginx's, `snippet` has
+    the admin's directives. Raises Rejected if the server's own domain is not valid.
     """
     shipped = release if release is not None and release.slug else None
     if shipped is not None and not listens(shipped) and not shipped.static:
@@ -140,19 +140,19 @@ def vhost(
 
 
 def most_connections(serving: Serving, settings: Settings, capacity: int) -> int:
-    """How many requests and websockets may be open at once to an app, where each worker of nginx has `capacity`."""
+    """How many requests and websockets an app may have open at once, if each worker of nginx has `capacity`."""
     return min(serving.connections or settings.connections, int(capacity * SHARE))
 
 
 def places(snippet: Snippet, serving: Serving) -> list[str]:
-    """The locations of the snippet; nginx knows each path once, and what the release says of one counts."""
+    """The locations of the snippet. nginx allows each path once; if the release has the path, the release's counts."""
     taken = {f"{prefix}/" for prefix, _ in serving.assets}
     taken |= {source[:-1] if source.endswith("*") else f"= {source}" for source, _ in serving.redirects}
     return [place for place in snippet.places() if place not in taken]
 
 
 def _twin(names: tuple[Domain, ...], serving: Serving) -> str:
-    """The name of the app that is redirected to its canonical one, "" if there is none."""
+    """The other form of the canonical name (www or not), which is redirected to it; "" if there is none."""
     other = twin(serving.canonical) if serving.canonical else ""
     return other if other in names and serving.canonical in names else ""
 
@@ -181,13 +181,14 @@ def servers(names: tuple[Domain, ...], settings: Settings, secure: Secure, *, ip
 
 
 def words(settings: Settings, secure: Secure | None = None) -> str:
-    """What follows the port in `listen`; `secure`: of one that speaks HTTPS."""
+    """The words after the port in `listen`; `secure`: for a server that speaks HTTPS."""
     spoken = "" if secure is None else " ssl" if secure.http2 else " ssl http2"
     return spoken + (" proxy_protocol" if settings.proxy_protocol else "")
 
 
 def believed(settings: Settings) -> tuple[str, ...]:
-    """Whose headers about the client count. With the PROXY protocol nobody's: they may be the client's own."""
+    """The proxies whose headers about the client are trusted. None with the PROXY protocol: clients could send
+    these."""
     return () if settings.proxy_protocol else networks(settings.trusted_proxies)
 
 
@@ -196,12 +197,12 @@ def reads_forwarded(settings: Settings, version: tuple[int, ...]) -> bool:
 
 
 def ports(port: int, words: str, *, ipv6: bool) -> tuple[str, ...]:
-    """What `listen` says for a port, on all addresses."""
+    """The values of `listen` for a port, on all addresses."""
     return (f"{port}{words}", *((f"[::]:{port}{words}",) if ipv6 else ()))
 
 
 def tls_conf(settings: Settings, secure: Secure, *, ipv6: bool = True, nobody: Path | None = None) -> str:
-    """What all vhosts with HTTPS share. Unknown names get no app, and no certificate but `nobody`'s."""
+    """What all vhosts with HTTPS share. Unknown names get no app, and no certificate except `nobody`'s."""
     return render(
         "proxy/tls.conf.j2",
         listens=ports(settings.https_port, words(settings, secure), ipv6=ipv6),
@@ -211,7 +212,7 @@ def tls_conf(settings: Settings, secure: Secure, *, ipv6: bool = True, nobody: P
 
 
 def upstreams(app: AppName, web: int, directory: Path, serving: Serving) -> Sequence[Upstream]:
-    """Those for `web` processes: one with new connections only, and one for each pool of kept ones."""
+    """The upstreams for `web` processes: one without kept connections, and one for each pool of kept ones."""
     sockets = tuple(directory / f"{WEB}.{index}.sock" for index in range(1, web + 1))
     pools = [str(index) for index in range(POOLS)] if serving.keep else ["0"]
     return (
@@ -221,8 +222,8 @@ def upstreams(app: AppName, web: int, directory: Path, serving: Serving) -> Sequ
 
 
 def domains(app: AppName, state: AppState, release: Release | None, settings: Settings) -> tuple[Domain, ...]:
-    """The names the app answers at: those an admin gave it, those its live release asks for as far as they were
-    approved, and APP.DOMAIN of the server unless that was taken away. Never empty."""
+    """The names the app answers at: those that an admin gave it, the approved ones of its live release's shipit.yml,
+    and APP.DOMAIN of the server unless that was removed. Never empty."""
     asked = release.domains if release is not None else ()
     own = (*state.domains, *(name for name in asked if name in state.approved))
     default = () if own and state.without_default else (names.domain(default_domain(app, settings)),)
@@ -234,9 +235,9 @@ def shipit_conf(
 ) -> str:
     """The file that makes nginx read the apps' vhosts; written once, by the installation.
 
-    `catch_all`: unknown names get our 404 even when another site sorts before us; only for an nginx that we
-    installed. `names_hash`: room for long and many names; nginx refuses the directives if they are set twice.
-    `page` is what a browser gets for such a name.
+    `catch_all`: unknown names get our 404 even if another site's file sorts before ours; only for an nginx that we
+    installed. `names_hash`: set the sizes for long and many names; nginx refuses these directives if they are set
+    twice. `page` is the page for an unknown name.
     """
     return render(
         "proxy/shipit.conf.j2",
@@ -251,7 +252,7 @@ def shipit_conf(
 
 
 def server_conf(settings: Settings, version: tuple[int, ...] = ()) -> str:
-    """What the vhosts of all apps share; from the settings alone, and nginx's version."""
+    """What the vhosts of all apps share; depends only on the settings and nginx's version."""
     return render(
         TEMPLATES[2],
         trusted=believed(settings),
@@ -264,5 +265,5 @@ def server_conf(settings: Settings, version: tuple[int, ...] = ()) -> str:
 
 
 def listens(release: Release) -> bool:
-    """Whether the release has a web process type that takes requests, however many run."""
+    """Whether the release has a web process type that takes requests, even if none of its processes runs."""
     return any(process.type == WEB and process.listen is not Listen.NONE for process in release.processes)

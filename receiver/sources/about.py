@@ -1,4 +1,4 @@
-"""What `shipit pack` writes into an archive beside the project's files, and what a release says of it on arrival."""
+"""The description that `shipit pack` adds to an archive, and that a release records when the archive arrives."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DESCRIBED = re.compile(r"v?([0-9][A-Za-z0-9.]*)-([0-9]+)-g([0-9a-f]+)", re.ASCI
 @dataclass(frozen=True)
 class About:
     """`commit` is the one that the files come from ("": none), `dirty` whether they differ from it, `when` the date of
-    every file (0: not told)."""
+    every file (0: not known)."""
 
     name: str
     version: str
@@ -38,12 +38,12 @@ class About:
 
     @property
     def ref(self) -> str:
-        """The commit as a release names it, `+changes` when the files differ from it; "" for none."""
+        """The commit as a release names it, with `+changes` if the files differ from it; "" for none."""
         return self.commit[:8] + ("+changes" if self.dirty else "") if self.commit else ""
 
 
 def read(tree: Tree) -> About | None:
-    """What a tree says of the artifact that it came in; None when it says nothing that is understood."""
+    """The description in a tree; None if there is none that is understood."""
     try:
         said = json.loads(tree.read(ABOUT) or b"")
         about = About(said["name"], said["version"], said["commit"], said["dirty"], said.get("date", 0))
@@ -57,18 +57,18 @@ def read(tree: Tree) -> About | None:
 
 
 def is_word(text: str) -> bool:
-    """Whether it can be a name or a version here."""
+    """Whether it can be a name or a version of an artifact."""
     return _WORD.fullmatch(text) is not None
 
 
 def named(project: str) -> str:
-    """A project's own name as an artifact's; "" for none."""
+    """The name of an artifact from the project's name; "" if it has none."""
     return re.sub(r"[-_.]+", "-", project).lower()
 
 
 def versioned(described: str, commit: str, *, dirty: bool = False) -> str:
-    """The version by `git describe --long`: v1.2 is 1.2, three commits later 1.2+3.gab12cd3, and `.dirty` behind what is
-    not committed; 0.0.0+gab12cd3 by the commit alone."""
+    """The version from `git describe --long`: v1.2 gives 1.2; three commits later 1.2+3.gab12cd3; uncommitted changes
+    add `.dirty`; without a tag 0.0.0+gab12cd3."""
     match = _DESCRIBED.fullmatch(described)
     version, more = "0.0.0", f"g{commit[:7]}" if commit else ""
     if match:

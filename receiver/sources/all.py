@@ -14,8 +14,8 @@ from receiver.sources.base import Sent, Source
 from receiver.sources.git import caches
 from receiver.sources.git.repository import Git
 
-# By the kind that a release's record names: the module and its class. A module is imported when somebody asks for its
-# kind: nearly all releases came by git, and a command waits for each import.
+# For each kind in a release's record, the module and its class. A module is imported only when its kind is needed:
+# nearly all releases come by git, and a command waits for each import.
 ALL: Mapping[str, str] = {
     "git": "receiver.sources.git.source:GitSource",
     "files": "receiver.sources.files:FilesSource",
@@ -34,7 +34,7 @@ def _make(kind: str, paths: AppPaths) -> Source:
 
 
 def source_of(paths: AppPaths, origin: Origin) -> Source:
-    """The source that a release of the app came from; raises HostFault for one that this shipit does not know."""
+    """The source that a release of the app came from; raises HostFault if this shipit does not know its kind."""
     if origin.kind in ALL:
         return _make(origin.kind, paths)
     raise HostFault(
@@ -44,30 +44,30 @@ def source_of(paths: AppPaths, origin: Origin) -> Source:
 
 
 def create(paths: AppPaths) -> None:
-    """Make the repository that all of them store in; repeatable."""
+    """Make the repository that all sources store commits in; repeatable."""
     Git(paths.repo).create()
 
 
 def trim(paths: AppPaths, limit: int) -> None:
-    """Bound what is cached for an app (LFS files, submodules) to so many bytes; for who has the app's lock."""
+    """Limit the app's caches (LFS files, submodules) to so many bytes; the caller holds the app's lock."""
     caches.trim(paths.repo, limit)
 
 
 def named(paths: AppPaths, what: str, deployed: Branch | None) -> Origin:
-    """What a branch, a tag or a commit's id stands for; `deployed` is the deploy branch. Raises Rejected."""
+    """The origin for a branch, a tag or a commit's id; `deployed` is the deploy branch. Raises Rejected."""
     from receiver.sources.git.source import GitSource
 
     return GitSource(paths).named(what, deployed)
 
 
 def sent(paths: AppPaths, file: IO[bytes]) -> Sent:
-    """The source that takes what was sent; an archive is asked last, and tells what there is."""
+    """The source that takes what was sent. The archive source is asked last, and its error lists the known kinds."""
     found = [source for kind in ALL if isinstance(source := _make(kind, paths), Sent)]
     return next((source for source in found if source.takes(file)), found[-1])
 
 
 def origin_of(release: Release) -> Origin:
-    """Where its files came from; raises Rejected when it has none."""
+    """The origin of the release's files; raises Rejected if it has none."""
     if release.origin is None:
         raise Rejected(
             f"{release.name} came with nothing to build.", hint=f"Push a commit: git push HOST:{release.app}"

@@ -26,22 +26,22 @@ from receiver.system.detach import detach
 from receiver.system.ends import Ends, arriving, why
 from receiver.system.run import PIPE, Program, ended, find, start
 
-# What an archive begins with (tar: at 257).
+# The first bytes of each kind of archive (tar's are at 257).
 MAGIC = {
     b"\x1f\x8b": "tar.gz", b"\xfd7zXZ\0": "tar.xz", b"BZh": "tar.bz2", b"\x28\xb5\x2f\xfd": "tar.zst", b"PK\3\4": "zip",
     b"!<arch>\ndebian-binary": "deb", b"\xed\xab\xee\xdb": "rpm",
 }  # fmt: skip
 KINDS = ("tar", *MAGIC.values())
-# Seconds that what is sent may take: without a byte, as an image that is packed while it is sent, and for all of it.
+# Seconds: without a byte (an image may be packed while it is sent), and for the whole transfer.
 SILENCE, LONGEST = 600.0, 3600.0
 USTAR = slice(257, 262)
 CHUNK = 2**18
-# Of the process that reads it: more than any archive of an app within its limits needs.
+# Limits of the process that reads the archive: more than any allowed archive of an app needs.
 MEMORY, CPU = 768 * 2**20, 900
 
 
 class ArchiveSource(Stored):
-    """What `shipit deploy APP - < tree.tar.gz` brought."""
+    """The source of what `shipit deploy APP - < tree.tar.gz` brought."""
 
     kind = "archive"
 
@@ -51,7 +51,7 @@ class ArchiveSource(Stored):
     def receive(
         self, file: IO[bytes], limits: Limits, *, by: str, parent: Oid | None, said: str, check: Check
     ) -> tuple[Origin, list[str]]:
-        """As base.Sent has it; `said` is the kind of archive that the sender claims ("" for none)."""
+        """As in base.Sent; `said` is the kind of archive that the sender named ("" for none)."""
         kind = kind_of(file, said)
         title = f"{kind} from {by}"
         old = [path for path in self.commits.tree(parent).files() if path.endswith(ENDINGS)] if parent else []
@@ -70,13 +70,13 @@ class ArchiveSource(Stored):
 
 
 def kind_by(head: bytes) -> str:
-    """Which of KINDS begins so; "" for none."""
+    """The kind in KINDS that begins like this; "" for none."""
     kind = next((kind for magic, kind in MAGIC.items() if head.startswith(magic)), "")
     return kind or ("tar" if head[USTAR] == b"ustar" else "")
 
 
 def kind_of(file: IO[bytes], said: str) -> str:
-    """Which of KINDS it is, by what it begins with; raises Rejected when it is none, or not what was said."""
+    """The kind in KINDS, by the file's first bytes; raises Rejected if it is none, or not the kind `said`."""
     head = os.pread(file.fileno(), 512, 0)
     kind = kind_by(head)
     known = f"It knows: {', '.join(KINDS)}. Send one: tar cz . | ssh shipit@HOST deploy APP -"
@@ -90,7 +90,7 @@ def kind_of(file: IO[bytes], said: str) -> str:
 
 
 def sent(source: int) -> Iterator[bytes]:
-    """All that comes from a descriptor, in parts; raises Rejected when it takes too long."""
+    """The data from a descriptor, in parts; raises Rejected if it takes too long."""
     try:
         yield from arriving(source, Ends(LONGEST, SILENCE), CHUNK)
     except TimeoutError as error:
@@ -99,7 +99,7 @@ def sent(source: int) -> Iterator[bytes]:
 
 @contextmanager
 def spooled(source: int, folder: Path, limit: int) -> Iterator[tuple[IO[bytes], int]]:
-    """All that comes from a descriptor, in a file without a name, and how many bytes; raises Rejected beyond `limit`."""
+    """The data from a descriptor, in an unnamed file, and its size in bytes; raises Rejected beyond `limit`."""
     # Slow to import, and a push needs none.
     import tempfile
 
@@ -118,7 +118,7 @@ def spooled(source: int, folder: Path, limit: int) -> Iterator[tuple[IO[bytes], 
 def imported(
     git: Git, kind: str, file: IO[bytes], limits: Limits, title: str, parent: Oid | None, old: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Have the archive read, in a jail, into git's fast-import; returns what the reader says of it."""
+    """Have a sandboxed process read the archive into git's fast-import; returns its report."""
     unpacker = zstd(file) if kind == "tar.zst" else None
     child = git.fast_import()
     assert child.stdin is not None and child.stderr is not None
@@ -148,7 +148,7 @@ def imported(
 
 
 def zstd(file: IO[bytes]) -> Program:
-    """A running zstd(1), with a bound to its memory: Python's library has had it since 3.14 only."""
+    """A running zstd(1) with a memory limit: Python's library has zstd only since 3.14."""
     if find("zstd") is None:
         raise Rejected(
             "This server has no zstd to unpack the archive with.", hint="Send it as .tar.gz, or install zstd."
@@ -157,9 +157,11 @@ def zstd(file: IO[bytes]) -> Program:
 
 
 def jailed(content: int, out: int, report: int, what: tuple[Any, ...]) -> None:
-    """In a fork: read the archive, with no right to start, open or write anything but these descriptors. Never returns.
+    """In a fork: read the archive, with no right to start or open anything, or to write to other descriptors. Never
+    returns.
 
-    What the archive makes of this process has shipit's user, a bound to memory and time, and three descriptors.
+    Even if a bad archive takes over this process, it has only shipit's user, limited memory and time, and these three
+    descriptors.
     """
     try:
         detach({content, out, report}, "shipit-unpack")
@@ -178,7 +180,7 @@ def jailed(content: int, out: int, report: int, what: tuple[Any, ...]) -> None:
             resource.setrlimit(kind, (most, most))
         highest = max(content, out, report) + 1
         resource.setrlimit(resource.RLIMIT_NOFILE, (highest, highest))
-        # No number is left for another.
+        # No descriptor number is left for a new file.
         with suppress(OSError):
             while True:
                 os.dup(report)
@@ -196,7 +198,7 @@ def jailed(content: int, out: int, report: int, what: tuple[Any, ...]) -> None:
 
 
 def answer(raw: bytes, status: int) -> dict[str, Any]:
-    """What the reader said; raises what it found. Nothing of it is believed but text and numbers."""
+    """The reader's report; raises the error that it reports. Only text and numbers are accepted from it."""
     try:
         said = json.loads(raw)
         if "error" in said:
@@ -218,7 +220,7 @@ def answer(raw: bytes, status: int) -> dict[str, Any]:
 
 
 def told(report: dict[str, Any]) -> list[str]:
-    """What the sender should see of it."""
+    """The lines about it for the sender."""
     if report["package"]:
         lines = [f"{report['package']}, {report['size'] / 2**20:.1f} MiB"]
         return lines + ["It takes the place of the one before; what lies beside it stays."] * bool(report["kept"])

@@ -1,6 +1,6 @@
 """What a source is: one way in which files arrive. Each is a module or folder here, and one row of sources/all.py.
 
-What arrives as files becomes a commit in the app's own repository, so one base, `Stored`, does all but the arriving.
+Files that arrive become a commit in the app's own repository; the base class `Stored` does everything after that.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from receiver.system import disk
 
 
 class Stream(Protocol):
-    """All files of an origin as a tar stream; whoever gets the descriptor reads it to its end."""
+    """All files of an origin as a tar stream; the reader of the descriptor reads it to its end."""
 
     def fileno(self) -> int: ...
 
 
 class Base(NamedTuple):
-    """The commit of the project's own history that files come from ("": none), whether they differ from it, when it was
-    made, and how it stands to the tags (`git describe --long`)."""
+    """The commit of the project's history that files come from ("": none), whether they differ from it, its date, and
+    its place relative to the tags (`git describe --long`)."""
 
     commit: str
     dirty: bool
@@ -37,75 +37,75 @@ class Base(NamedTuple):
 
 
 class Source(Protocol):
-    """The releases of one app that came in by this way."""
+    """The releases of one app that came in this way."""
 
     @property
     def kind(self) -> str: ...
 
     def tree(self, origin: Origin) -> Tree:
-        """Its files, to look at."""
+        """The files, for reading the manifest."""
 
     def open(self, origin: Origin) -> AbstractContextManager[Stream]:
-        """Its files, to build; again and again for as long as they are kept.
+        """The files, for a build; possible for as long as they are kept.
 
-        Raises Rejected when something that they only point at cannot be had.
+        Raises Rejected if something that they only point to (a submodule, an LFS file) cannot be fetched.
         """
 
     def has(self, origin: Origin) -> bool:
         """Whether its files are still kept."""
 
     def listed(self, origin: Origin) -> Mapping[str, Entry]:
-        """Every file, link and submodule, by its path."""
+        """Every file, link and submodule, by path."""
 
     def reopen(self, origin: Origin) -> AbstractContextManager[Stream]:
-        """As `open`, for who has not the app's lock. Raises Busy when that is needed and somebody else has it."""
+        """As `open`, without the app's lock. Raises Busy if that lock is needed and another process has it."""
 
     def base(self, origin: Origin) -> Base:
-        """What an artifact of these files says of where they come from."""
+        """What an artifact of these files says about the commit they come from."""
 
     def described(self, origin: Origin) -> str:
-        """How it stands to the tags there are: `TAG-COUNT-gCOMMIT`, `COUNT-gCOMMIT` without a tag, "" if that is no
-        question of this source."""
+        """Its place relative to the tags: `TAG-COUNT-gCOMMIT`, `COUNT-gCOMMIT` without a tag, "" if this source has no
+        tags."""
 
     def keep(self, number: int, origin: Origin) -> None:
-        """Keep what release `number` came from, whatever else becomes of it."""
+        """Keep the files of release `number`, even if everything else that names them is removed."""
 
     def forget(self, number: int) -> None:
-        """Release `number` was pruned. Nothing happens if nothing was kept for it."""
+        """Release `number` was pruned: stop keeping its files. No effect if nothing was kept for it."""
 
     def follow(self, live: Release) -> str:
-        """Make what people see of the source agree with the live release; what was done, "" if nothing.
-
-        Whatever belongs to another source is left alone.
+        """Make what users see of the source (the deploy branch) agree with the live release; returns what was done, ""
+        if nothing. Does not touch what belongs to another source.
         """
 
     def astray(self, live: Release) -> str:
-        """What `follow` would do, "" if nothing."""
+        """What `follow` would change, "" if nothing."""
 
     def changes(self, now: Origin, then: Origin, limit: int) -> list[tuple[str, str]]:
-        """(short id, title) of what is in `now` and not in `then`, newest first, `limit` at most."""
+        """(short id, title) of the commits that are in `now` and not in `then`, newest first, at most `limit`."""
 
 
 @runtime_checkable
 class Sent(Protocol):
-    """A source whose files come on standard input, to `shipit deploy APP -`; the first row that `takes` them has them."""
+    """A source whose files come on standard input, to `shipit deploy APP -`; the first one in the table that `takes`
+    them gets them."""
 
     def takes(self, file: IO[bytes]) -> bool:
-        """Whether this is its own, by what is in it. The file stands at its beginning, before and after."""
+        """Whether the file's content is of this source's kind. The file is at its beginning, before and after."""
 
     def receive(
         self, file: IO[bytes], limits: Limits, *, by: str, parent: Oid | None, said: str, check: Check
     ) -> tuple[Origin, list[str]]:
-        """Make a commit of it; returns its origin, and lines to tell the sender.
+        """Make a commit of the file; returns its origin, and lines for the sender.
 
-        The caller has the app's turn. `file` is all of it, `said` what the sender claims it to be, `parent` the live
-        commit. `check` looks at the commit before the app's repository has it, and raises what is wrong with it. Raises
-        Rejected, with nothing kept, for what is damaged, beyond the limits, or no tree of an app.
+        The caller has the app's turn. `file` is complete, `said` is the kind that the sender named, `parent` the live
+        commit. `check` looks at the commit before the app's repository gets it, and raises what is wrong with it.
+        Raises Rejected, with nothing kept, for a file that is damaged, beyond the limits, or no tree of an app.
         """
 
 
 class Stored:
-    """Of every source whose files are a commit in the app's repository."""
+    """Base of all sources: the files are a commit in the app's repository."""
 
     kind = ""
 
@@ -118,7 +118,7 @@ class Stored:
 
     @contextmanager
     def open(self, origin: Origin) -> Iterator[Stream]:
-        # Reading what is only pointed at is slow to import, and only a build needs it.
+        # Importing submodules and LFS is slow, and only a build needs it.
         from receiver.sources.git.overlay import archived
 
         with archived(self.commits, commit_of(origin)) as stream:
@@ -128,7 +128,7 @@ class Stored:
     def reopen(self, origin: Origin) -> Iterator[Stream]:
         from receiver.sources.git.overlay import points
 
-        # What a commit only points at is put together in a directory that a build of the same app would take away.
+        # Submodules and LFS files are put together in a directory that a build of the same app would remove.
         alone = (
             disk.locked(self.paths.app_lock, wait=False) if points(self.commits, commit_of(origin)) else nullcontext()
         )
@@ -143,7 +143,7 @@ class Stored:
         return self.commits.tree(commit_of(origin)).entries()
 
     def base(self, origin: Origin) -> Base:
-        # A commit of shipit's own, which is of no history.
+        # The commit is shipit's own, and part of no project's history.
         return Base("", False, self.commits.commit(commit_of(origin)).when, "")
 
     def has(self, origin: Origin) -> bool:
@@ -170,12 +170,12 @@ class Stored:
 
 
 def of_history(commits: Commits, oid: Oid) -> Base:
-    """What is to say of files that are just those of a commit of the project's."""
+    """The base of files that are exactly those of a commit of the project."""
     return Base(oid, False, commits.commit(oid).when, commits.git.described(oid, "v[0-9]*", "[0-9]*"))
 
 
 def commit_of(origin: Origin) -> Oid:
-    """Raises Rejected for an origin that is no tree."""
+    """The origin's commit. Raises Rejected if the origin is no tree."""
     if origin.commit is None:
         raise Rejected(f"{origin.kind} {origin.short} is no tree of files.")
     return origin.commit

@@ -1,9 +1,9 @@
-"""A virtual machine's disk that was sent: a qcow2, or raw with a partition table; packed by gzip, xz or zstd, or in a tar
-beside its shipit.yml.
+"""A virtual machine's disk that was sent: a qcow2, or raw with a partition table; packed by gzip, xz or zstd, or in a
+tar together with its shipit.yml.
 
-A disk is no tree. What becomes a commit is a pointer at it, by its digest, with the shipit.yml that came with it or with
-the one before. The disk itself is looked at here (inside/diskimage.py), so that one which is cut off, or names a file
-of the server, is refused while nothing is kept; the build stores it (inside/disk.py).
+A disk is no tree. The commit holds a pointer to it, its digest, with the shipit.yml that came with it or with the one
+before. The disk is checked here (inside/diskimage.py), so that one that is cut off, or names a file of the server, is
+refused before anything is kept; the build stores it (inside/disk.py).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MAX_YML = 2**16
 CHUNK, BLOCK = 2**20, 2**12
 HEAD = 2**16
 PROCESSOR, PROGRAMS = "x86_64", ("qemu-system-x86_64", "qemu-img")
-# What unpacks each kind; with a bound to the memory that a file can ask for.
+# The unpacker for each kind, with a limit for the memory that a file can make it use.
 UNPACKERS = {
     "tar.gz": ["gzip", "-dc"],
     "tar.xz": ["xz", "-dcqq", "--memlimit-decompress=256MiB"],
@@ -47,7 +47,7 @@ AGAIN = "Send it again: ssh HOST deploy APP - < DISK"
 
 
 class Found(NamedTuple):
-    """Where in a file the disk lies, and the shipit.yml beside it (None: there is none)."""
+    """The offset of the disk in a file, and the shipit.yml beside it (None: there is none)."""
 
     start: int
     size: int
@@ -55,7 +55,7 @@ class Found(NamedTuple):
 
 
 class DiskSource(Stored):
-    """What `ssh HOST deploy APP - < disk.qcow2` brought."""
+    """The source of what `ssh HOST deploy APP - < disk.qcow2` brought."""
 
     kind = "disk"
 
@@ -103,7 +103,7 @@ class DiskSource(Stored):
         return Origin(self.kind, oid, title=title, author=by, ref=f"sha256:{digest[:12]}"), lines
 
     def follow(self, live: Release) -> str:
-        """The disk that was sent is in the release's slug by now."""
+        """Remove the disk that was sent: by now it is in the release's slug."""
         with suppress(FileNotFoundError):
             for left in self.paths.received_disks.iterdir():
                 left.unlink()
@@ -131,7 +131,7 @@ class DiskSource(Stored):
             child = start(argv, stdin=file.fileno(), stdout=PIPE)
             assert child.stdout is not None
             with child.stdout, ended(child):
-                # The copy, and what the build makes of it.
+                # Half of the room, because the build makes a second copy.
                 _copy_sparse(child.stdout, plain, limits.size // 2)
                 code = child.wait()
             if code:
@@ -139,7 +139,7 @@ class DiskSource(Stored):
             yield plain
 
     def _lay_down(self, plain: IO[bytes], found: Found, digest: str) -> None:
-        """Put the disk where the build finds it, in the place of an earlier one."""
+        """Put the disk where the build finds it, in place of an earlier one."""
         place = self.paths.received_disks
         place.mkdir(mode=0o750, exist_ok=True)
         for left in place.iterdir():
@@ -151,7 +151,7 @@ class DiskSource(Stored):
 
 
 def _head(file: IO[bytes]) -> bytes:
-    """What it begins with, unpacked if it is packed."""
+    """The first bytes, unpacked if the file is packed."""
     head = os.pread(file.fileno(), HEAD, 0)
     kind = kind_by(head)
     with suppress(zlib.error, lzma.LZMAError, EOFError):
@@ -169,7 +169,7 @@ def _head(file: IO[bytes]) -> bytes:
                 child.kill()
                 child.wait()
                 child.stdout.close()
-                # It has moved where the next one begins to read.
+                # Reading moved the file's offset; the next unpacker starts at the beginning.
                 os.lseek(file.fileno(), 0, os.SEEK_SET)
     return head
 
@@ -183,7 +183,7 @@ def _as_file(content: bytes) -> Iterator[IO[bytes]]:
 
 
 def _until_damage(file: IO[bytes]) -> list[Member]:
-    """The entries of a tar as far as they can be read; of the last one, the content may be missing."""
+    """The entries of a tar as far as they can be read; the content of the last one may be missing."""
     found = []
     with suppress(Rejected):
         for member in Members(file, cut=True):
@@ -192,7 +192,7 @@ def _until_damage(file: IO[bytes]) -> list[Member]:
 
 
 def _in_tar(file: IO[bytes], members: list[Member]) -> Found | None:
-    """The disk, and the shipit.yml beside it, of a tar that holds nothing else; None for any other."""
+    """The disk and its shipit.yml in a tar that holds nothing else; None for any other tar."""
     disks, yml = [], None
     for member in members:
         if member.kind == b"5":
@@ -209,7 +209,7 @@ def _in_tar(file: IO[bytes], members: list[Member]) -> Found | None:
 
 
 def _found(file: IO[bytes]) -> Found:
-    """Raises Rejected for a tar that is cut off, or holds more."""
+    """Where the disk is; raises Rejected for a tar that is cut off, or holds more."""
     size = os.fstat(file.fileno()).st_size
     if kind_by(os.pread(file.fileno(), 512, 0)) != "tar":
         return Found(0, size, None)
@@ -261,8 +261,8 @@ def _digest(file: IO[bytes], found: Found) -> str:
 
 
 def _copy_sparse(source: IO[bytes], target: IO[bytes], room: int, size: int | None = None) -> None:
-    """Copy so many bytes (None: all), zeros as holes; raises Rejected when what is no zero takes more than `room`, or
-    all of it is larger than the server's disk: zeros without an end are packed into a few bytes."""
+    """Copy `size` bytes (None: all), zeros as holes; raises Rejected if the data without zeros takes more than `room`,
+    or all of it is larger than the server's disk: endless zeros compress to a few bytes."""
     disk = os.fstatvfs(target.fileno())
     most = min(diskimage.MAX_SIZE, disk.f_blocks * disk.f_frsize)
     at = taken = 0

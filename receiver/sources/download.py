@@ -1,4 +1,5 @@
-"""An archive that is fetched from a URL: https, or http with its digest; bounded in size, time and redirects."""
+"""Downloads an archive from a URL: by https, or by http if its digest is given; with limits for size, time,
+redirects."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from receiver.system.ends import Ends, why
 from receiver.system.transfer import answered
 
 REDIRECTS = 5
-SILENCE, LONGEST = 60.0, 1800.0  # seconds: without a byte, and for all of it
+SILENCE, LONGEST = 60.0, 1800.0  # seconds: without a byte, and for the whole download
 CHUNK = 2**18
 _URL = re.compile(r"https?://[A-Za-z0-9\[][^\s\x00-\x20\x7f]{1,2000}", re.ASCII)
 _SHA256 = re.compile(r"(?:sha256:)?([0-9A-Fa-f]{64})", re.ASCII)
@@ -25,10 +26,10 @@ _SHA256 = re.compile(r"(?:sha256:)?([0-9A-Fa-f]{64})", re.ASCII)
 
 @contextmanager
 def downloaded(url: str, sha256: str, folder: Path, limit: int) -> Iterator[tuple[IO[bytes], int]]:
-    """All that a URL gives, in a file without a name, and how many bytes.
+    """The content of a URL, in an unnamed file, and its size in bytes.
 
-    `sha256` ("" for none) is what it must be. Raises Rejected beyond `limit` bytes, for another digest or another kind of
-    URL, HostFault when it cannot be had.
+    `sha256` is the digest that it must have ("": any). Raises Rejected beyond `limit` bytes, for another digest or a
+    URL of another kind, HostFault if the download fails.
     """
     import tempfile
 
@@ -61,7 +62,7 @@ def downloaded(url: str, sha256: str, folder: Path, limit: int) -> Iterator[tupl
 
 
 def digest_of(text: str) -> str:
-    """In lower case; raises Rejected for what is no SHA-256."""
+    """A SHA-256 in lower case; raises Rejected if it is none."""
     match = _SHA256.fullmatch(text)
     if text and not match:
         raise Rejected(f"{text[:80]!a} is no SHA-256.", hint="64 hexadecimal digits: sha256sum FILE")
@@ -69,8 +70,8 @@ def digest_of(text: str) -> str:
 
 
 def opened(url: str, ends: Ends, *, http: bool, accept: str = "*/*") -> tuple[HTTPConnection, HTTPResponse]:
-    """The answer with the content, behind redirects. `http`: whether that is enough on the way, too; `accept`: the kind of
-    content that is asked for; `ends`: when all of it has to be here."""
+    """The answer after redirects. `http`: unencrypted URLs are allowed, also in redirects; `accept`: the wanted type of
+    content; `ends`: the time by which everything has to arrive."""
     for _ in range(REDIRECTS + 1):
         parts = checked(url, http=http)
         try:
@@ -86,7 +87,7 @@ def opened(url: str, ends: Ends, *, http: bool, accept: str = "*/*") -> tuple[HT
         try:
             url = urljoin(url, place)
         except ValueError:
-            url = place  # no address, as `checked` says
+            url = place  # not a valid address; `checked` says so
     raise Rejected(f"The URL redirects more than {REDIRECTS} times.")
 
 
@@ -107,5 +108,5 @@ def checked(url: str, *, http: bool) -> SplitResult:
 
 
 def shown(url: str) -> str:
-    """Without what may be a secret: the query, and a user."""
+    """The URL without parts that may be secret: the query, and a user."""
     return url.partition("?")[0].partition("#")[0].rpartition("@")[2][:200]

@@ -1,4 +1,4 @@
-"""The artifact of a release, given back: the package that was sent, as it was, or its files as an archive.
+"""Gives out the artifact of a release: the package that was sent, unchanged, or its files as an archive.
 
 The archive is the one that `shipit pack` makes of the same files: the same bytes each time, and on either machine.
 """
@@ -28,7 +28,7 @@ from receiver.sources.tarball import CHUNK, NO_DATE
 
 @dataclass(frozen=True)
 class Export:
-    """`name` is what the file would be called, `digest` its SHA-256; `file` stands at its beginning."""
+    """`name` is the file's usual name, `digest` its SHA-256; `file` is at its beginning."""
 
     name: str
     digest: str
@@ -38,9 +38,9 @@ class Export:
 
 @contextmanager
 def exported(paths: AppPaths, release: Release, *, tree: bool = False) -> Iterator[Export]:
-    """The artifact; of a release that is a package and nothing beside it, that package, unless `tree` asks for all files.
+    """The artifact. If a release is just a package, that package, unless `tree` asks for an archive of its files.
 
-    Raises Rejected for what is not kept any more, Busy when the app is being deployed and that matters.
+    Raises Rejected if the files are not kept any more, Busy if the app is being deployed and that matters.
     """
     origin = origin_of(release)
     source = source_of(paths, origin)
@@ -66,13 +66,13 @@ def exported(paths: AppPaths, release: Release, *, tree: bool = False) -> Iterat
 
 
 def what_stored(release: Release) -> str:
-    """What of a release is in no tree, but in the server's store; "" for nothing."""
+    """What a release has in the server's store instead of a tree; "" if nothing."""
     kinds = {ImageSource.kind: "container image", DiskSource.kind: "virtual machine's disk"}
     return kinds.get(origin_of(release).kind, "")
 
 
 def _pack(paths: AppPaths, release: Release, archive: TarFile, found: list[TarInfo], out: IO[bytes]) -> str:
-    """Write the archive of these files; returns its name."""
+    """Write an archive of these files; returns its name."""
     said = _said(paths, release)
     theirs = sorted((info for info in found if info.name in (ABOUT, SUMS)), key=lambda info: info.name != ABOUT)
     found = [info for info in found if info.name not in (ABOUT, SUMS)]
@@ -83,13 +83,13 @@ def _pack(paths: AppPaths, release: Release, archive: TarFile, found: list[TarIn
         own = tarball.own(said, len(found), digests)
     stem = f"{said.name}-{said.version}"
     with tarball.compressed(out) as packed:
-        # What an archive said of itself when it came is given back, too: it stands first.
+        # Include the description that came with the files; it stands first.
         tarball.write(cast(IO[bytes], packed), stem, said.when, own, tarball.members(archive, [*theirs, *found]))
     return f"{stem}.tar.gz"
 
 
 def _said(paths: AppPaths, release: Release) -> About:
-    """What the archive says of itself: what the one that was sent said, else what the project and git do."""
+    """The archive's description: the one that came with the files, else from the project and git."""
     origin = origin_of(release)
     source = source_of(paths, origin)
     files = source.tree(origin)
@@ -99,7 +99,7 @@ def _said(paths: AppPaths, release: Release) -> About:
     try:
         name = about.named(project.said(files).name)
     except Rejected:
-        name = ""  # a pyproject.toml that is none
+        name = ""  # its pyproject.toml is not valid
     name = name if about.is_word(name) else str(release.app)
     version = about.versioned(base.described, base.commit, dirty=base.dirty)
     if not base.commit or not about.is_word(version):

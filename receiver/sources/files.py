@@ -1,6 +1,6 @@
-"""The files of somebody's directory, committed or not, as `shipit deploy` sends them from a laptop (client/deploy.py).
+"""The files of a user's directory, committed or not, as `shipit deploy` sends them from a laptop (client/deploy.py).
 
-They arrive by git, as a commit of their own at REF: no branch, so the deploy branch stays where it was pushed to.
+They arrive by git, as a new commit at REF. That is no branch, so the deploy branch does not move.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ _DIRTY = re.compile(r"^Shipit-Dirty: yes$", re.MULTILINE)
 
 
 class FilesSource(Stored):
-    """What `shipit deploy` brought."""
+    """The source of what `shipit deploy` brought."""
 
     kind = "files"
 
     def origin(self, oid: Oid) -> Origin:
-        """What a release of these files says of where they came from: `ref` is the commit that they are based on, with
-        `+changes` when they differ from it; "" when they are of no checkout."""
+        """The origin of a release of these files: `ref` is the commit that they are based on, with `+changes` if they
+        differ from it; "" if they are not from a checkout."""
         commit = self.commits.commit(oid)
         base = _BASE.search(commit.body)
         ref = "" if base is None else base[1][:8] + ("+changes" if _DIRTY.search(commit.body) else "")
         return Origin(self.kind, oid, title=commit.subject, author=commit.author, ref=ref)
 
     def base(self, origin: Origin) -> Base:
-        """Of the commit that the directory was at, which the server may not have."""
+        """The base is the commit that the directory was at; the server may not have it."""
         made = self.commits.commit(commit_of(origin))
         said = _BASE.search(made.body)
         if said is None:

@@ -1,8 +1,8 @@
 """Container images that were sent (`docker save`, `podman save`, an OCI archive), or fetched from a registry.
 
-An image is no tree: its archive goes to podman as it is (inside/image.py), and nobody unpacks it with more rights than
-the app has. What becomes a commit is a pointer at it, by its digest, with the Procfile and the shipit.yml that its labels
-hold (sources/image_archive.py).
+An image is no tree: its archive goes to podman unchanged (inside/image.py), and no process with more rights than the
+app's user unpacks it. The commit holds a pointer to the image, its digest, with the Procfile and the shipit.yml from
+its labels (sources/image_archive.py).
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ POINTER = "shipit-image.json"
 
 
 class ImageSource(Stored):
-    """What `docker save IMAGE | ssh HOST deploy APP -` brought."""
+    """The source of what `docker save IMAGE | ssh HOST deploy APP -` brought."""
 
     kind = "image"
 
     def takes(self, file: IO[bytes]) -> bool:
         head = os.pread(file.fileno(), CHUNK // 16, 0)
         if head[:2] == GZIP:
-            # An archive of files begins otherwise, as a rule; who sends an image gets to know how.
+            # This file begins as a compressed image would: then `receive` explains how to send an image.
             with suppress(zlib.error):
                 head = zlib.decompressobj(31).decompress(head, BLOCK)
             name = head[:100].split(b"\0")[0].decode(errors="replace")
@@ -45,7 +45,7 @@ class ImageSource(Stored):
         try:
             names = {member.name for member in Members(file)}
         except Rejected:
-            # Cut off, or no tar at all: by what it begins with.
+            # Cut off, or no tar at all: decide by the first entry.
             first = next(iter(until_damage(Members(file))), None)
             return first is not None and of_an_image(first.name)
         return (DOCKER in names and any(of_an_image(name) for name in names - {DOCKER})) or {
@@ -91,7 +91,7 @@ class ImageSource(Stored):
         ]
 
     def _lay_down(self, file: IO[bytes], image: str) -> None:
-        """Put the archive where the build finds it, in the place of an earlier one: that has been stored, or failed."""
+        """Put the archive where the build finds it, in place of an earlier one, whose build is over."""
         place = self.paths.received_images
         place.mkdir(mode=0o750, exist_ok=True)
         for left in place.iterdir():
@@ -105,7 +105,7 @@ class ImageSource(Stored):
 
 
 def commit(files: Mapping[str, str], title: str, parent: Oid | None) -> bytes:
-    """A commit of these files as git's fast-import reads it."""
+    """A commit of these files in git fast-import's format."""
     message = title.encode(errors="replace")
     lines = [
         b"commit %s\ncommitter shipit <shipit@localhost> %d +0000\ndata %d\n%s"

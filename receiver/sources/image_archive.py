@@ -1,4 +1,5 @@
-"""What `docker save`, `podman save` and an OCI archive hold: read by its headers, every part held against its digest."""
+"""Reads the archives of `docker save`, `podman save` and OCI: by their headers; every part is checked against its
+digest."""
 
 from __future__ import annotations
 
@@ -19,12 +20,14 @@ from receiver.system.run import PIPE, find, start
 
 DOCKER, OCI = "manifest.json", "index.json"
 CHUNK, MAX_JSON = 2**20, 2**22
-MAX_LAYERS = 127  # as many as docker makes
+MAX_LAYERS = 127  # docker's own limit
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 
 
 class Examined(NamedTuple):
-    """An image as its archive describes it. `port`: where it listens, 0 = it does not say. `layers`: their digests, unpacked. `workdir`: where its processes begin. `check`: its HEALTHCHECK. `size`: bytes of them all, unpacked where that could be told."""
+    """An image as its archive describes it. `port`: where it listens, 0 = not known. `layers`: the digests of its
+    unpacked layers. `workdir`: the working directory of its processes. `check`: its HEALTHCHECK. `size`: bytes of all
+    layers, unpacked if that is known."""
 
     id: str
     name: str
@@ -37,7 +40,7 @@ class Examined(NamedTuple):
 
 
 def opened(file: IO[bytes]) -> Archive:
-    """The archive, all its headers read; raises Rejected for what no `save` writes."""
+    """The archive with all headers read; raises Rejected for what no `save` writes."""
     members: dict[str, Member] = {}
     for member in Members(file):
         if member.kind not in (b"0", b"\0", b"5", b"2", b"1"):
@@ -52,7 +55,7 @@ def opened(file: IO[bytes]) -> Archive:
 
 
 def examined(file: IO[bytes], limits: Limits) -> Examined:
-    """Look at all of the archive; raises Rejected with what is wrong with it."""
+    """Check the whole archive; raises Rejected with what is wrong."""
     archive = opened(file)
     config_file, wanted, layers, name = archive.described()
     raw = archive.small(config_file)
@@ -96,11 +99,12 @@ class Archive:
         self._fd, self._members = file.fileno(), members
 
     def described(self) -> tuple[str, str, list[tuple[str, str]], str]:
-        """Where its description is, its digest ("" = not told), the layers with theirs, a name."""
+        """The name of its description, its digest ("" = not known), the layers with theirs, the image's name."""
         return self.docker() if self.has(DOCKER) else self.oci()
 
     def docker(self) -> tuple[str, str, list[tuple[str, str]], str]:
-        """From manifest.json: where the description is, its digest ("" = not told), the layers with theirs, a name."""
+        """From manifest.json: the name of the description, its digest ("" = not known), the layers with theirs, a
+        name."""
         told = _json(self.small(DOCKER), list)
         if len(told) != 1 or not isinstance(told[0], dict):
             raise Rejected(
@@ -145,7 +149,7 @@ class Archive:
         return os.pread(self._fd, member.size, member.start)
 
     def content(self, name: str) -> Iterator[bytes]:
-        """A member's bytes, in parts."""
+        """The bytes of a member, in parts."""
         member = self.member(name)
         at, end = member.start, member.start + member.size
         while at < end and (chunk := os.pread(self._fd, min(CHUNK, end - at), at)):
@@ -168,7 +172,8 @@ class Archive:
         return member
 
     def layer(self, name: str, blob: str, diff: str, room: int) -> int:
-        """Hold a layer against its digests; returns its size, unpacked. Raises Rejected for another, or beyond `room`."""
+        """Check a layer against its digests; returns its unpacked size. Raises Rejected if they differ, or beyond
+        `room`."""
         member = self.member(name)
         head = os.pread(self._fd, 4, member.start)
         packed, unpacked = hashlib.sha256(), hashlib.sha256()
@@ -197,7 +202,7 @@ class Archive:
 
 
 def _inflated(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """What gzip has packed, all of its members one after the other, as podman reads it."""
+    """Decompress gzip, all members one after the other, as podman does."""
     inflate = zlib.decompressobj(31)
     for chunk in chunks:
         rest = chunk
@@ -213,7 +218,7 @@ def _inflated(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _unpacked(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """What zstd has packed, by zstd(1), with a bound to its memory."""
+    """Decompress zstd, with zstd(1) and a memory limit."""
     import threading
 
     if find("zstd") is None:
@@ -227,7 +232,7 @@ def _unpacked(chunks: Iterator[bytes]) -> Iterator[bytes]:
     assert program.stdout is not None
 
     def feed() -> None:
-        # Nobody reads any more when it is damaged, or larger than there is room for.
+        # Reading stops early if the layer is damaged, or larger than the disk's room.
         with suppress(BrokenPipeError), os.fdopen(writer, "wb") as pipe:
             for chunk in chunks:
                 pipe.write(chunk)
@@ -247,13 +252,13 @@ def _unpacked(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def of_an_image(name: str) -> bool:
-    """Whether docker's or podman's `save` calls a file so."""
+    """Whether docker's or podman's `save` writes a file of this name."""
     top = name.split("/")[0]
     return top in ("blobs", "oci-layout") or (len(top.partition(".")[0]) == 64 and bool(hex_of(top)))
 
 
 def hex_of(name: str) -> str:
-    """The SHA-256 that a file is named by; "" for none."""
+    """The SHA-256 in a file's name; "" if there is none."""
     found = posixpath.basename(name).partition(".")[0]
     return found if len(found) == 64 and not set(found) - set("0123456789abcdef") else ""
 

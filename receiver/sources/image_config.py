@@ -11,16 +11,17 @@ from receiver.inside.container import healthcheck
 from receiver.sources.image_members import MAX_NAME, bad
 from receiver.sources.oci import PROCESSORS
 
-PROCESS = "shipit.process."  # the label of a process type begins so
-# As a process's whole command: what the image itself starts, its ENTRYPOINT with its CMD (inside/container.py).
+PROCESS = "shipit.process."  # the prefix of the label of a process type
+# As a process's whole command it means: what the image itself starts, its ENTRYPOINT with its CMD
+# (inside/container.py).
 OWN = "CMD"
 
 
 def labelled(config: Mapping[str, Any]) -> dict[str, str]:
-    """The Procfile and the shipit.yml that the labels of an image stand for: a label has one line only.
+    """The Procfile and the shipit.yml that an image's labels stand for; each label has only one line.
 
     `shipit.process.TYPE` is a line of the Procfile, `shipit.release` its release command, `shipit.yml` that file. `web`
-    is what the image starts, unless a label says otherwise; with an empty one there is none.
+    is what the image starts, unless a label says otherwise; an empty label means no `web`.
     """
     said = config.get("config")
     labels = said.get("Labels") if isinstance(said, dict) else None
@@ -37,7 +38,7 @@ def labelled(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def workdir(config: Mapping[str, Any]) -> str:
-    """Where an image's processes begin (WORKDIR), "" where it does not say."""
+    """The working directory of an image's processes (WORKDIR), "" if it names none."""
     said = config.get("config")
     told = said.get("WorkingDir") if isinstance(said, dict) else None
     return printable(told)[:MAX_NAME] if isinstance(told, str) else ""

@@ -15,7 +15,7 @@ AGAIN = "Send it again: docker save IMAGE | ssh HOST deploy APP -"
 
 
 class Member(NamedTuple):
-    """An entry of a tar archive; `start`: where its content is."""
+    """An entry of a tar archive; `start`: the offset of its content."""
 
     name: str
     kind: bytes
@@ -25,8 +25,8 @@ class Member(NamedTuple):
 
 
 class Members:
-    """The entries of a tar file, found by their headers alone; raises Rejected for what no `save` writes. `cut`: the
-    content of the last one may be missing."""
+    """The entries of a tar file, found by reading only headers; raises Rejected for what no `save` writes. `cut`: the
+    content of the last entry may be missing."""
 
     def __init__(self, file: IO[bytes], *, cut: bool = False) -> None:
         self._fd, self._cut = file.fileno(), cut
@@ -74,7 +74,7 @@ def until_damage(members: Members) -> Iterator[Member]:
 
 
 def _number(field: bytes) -> int:
-    """A number of a tar header: octal digits, or binary where those do not suffice."""
+    """A number of a tar header: octal digits, or binary for large numbers."""
     if field[:1] == b"\x80":
         return int.from_bytes(field[1:], "big")
     text = field.split(b"\0")[0].strip()
@@ -84,7 +84,7 @@ def _number(field: bytes) -> int:
 
 
 def _longer(kind: bytes, raw: bytes) -> dict[str, bytes]:
-    """What an extended header says of the entry behind it (pax, or GNU's for long names)."""
+    """What an extended header says about the next entry (pax, or GNU's for long names)."""
     if kind == b"g":
         return {}
     if kind != b"x":
@@ -106,7 +106,8 @@ def _text(field: bytes) -> bytes:
 
 
 def clean(name: str) -> str:
-    """The name of an entry without its `./`; raises Rejected for one that leads out, or is no name."""
+    """The name of an entry without its `./`; raises Rejected for an invalid name, or one that leads out of the
+    archive."""
     if name.startswith("/") or not name.isprintable() or len(name) > MAX_NAME:
         raise bad(f"it has an entry {name[:60]!a}")
     found = posixpath.normpath(name)

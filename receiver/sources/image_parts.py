@@ -1,5 +1,5 @@
-"""Layers of an image that are sent before it, each on its own: what has arrived whole need not be sent again when the
-transfer of a later one is cut off. An archive that comes then, and names them, is completed by them."""
+"""Layers of an image that are sent before it, one by one: if the transfer of a later one is cut off, the earlier ones
+need not be sent again. An archive that arrives later and names them is completed with them."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from receiver.sources.image_members import BLOCK, Members
 from receiver.sources.limits import too_large
 from receiver.sources.oci import Layout
 
-KEPT = 86400  # seconds for which a layer waits for its image
+KEPT = 86400  # seconds for which a layer is kept without its image
 
 
 class Parts:
-    """Those of one app, named by their digests."""
+    """The waiting layers of one app, named by their digests."""
 
     def __init__(self, paths: AppPaths) -> None:
         self._place = paths.repo / "image-parts"
 
     def there(self) -> dict[str, Path]:
-        """By their digests."""
+        """The layers by their digests."""
         try:
             return {f"sha256:{path.name}": path for path in self._place.iterdir() if not path.name.startswith(".")}
         except FileNotFoundError:
             return {}
 
     def add(self, digest: str, source: int, limit: int) -> int:
-        """Take a layer from a descriptor; returns its size. Raises Rejected beyond `limit` bytes of all together, and for
-        what is cut off or not what its digest says, of which nothing is kept."""
+        """Read a layer from a descriptor; returns its size. Raises Rejected if all layers together exceed `limit`
+        bytes, or if it is cut off or does not match its digest; then nothing of it is kept."""
         self._place.mkdir(mode=0o700, exist_ok=True)
         for old, known in self._all():
             if known.st_mtime < time.time() - KEPT:
@@ -48,7 +48,7 @@ class Parts:
             try:
                 for chunk in sent(source):
                     size += len(chunk)
-                    # Several may come at once: each counts what the others have received by now.
+                    # Several may arrive at once: count what the others have received so far.
                     if size + sum(known.st_size for path, known in self._all() if path != Path(file.name)) > limit:
                         raise too_large("The image", limit)
                     found.update(chunk)
@@ -65,7 +65,7 @@ class Parts:
         return size
 
     def _all(self) -> list[tuple[Path, os.stat_result]]:
-        """Those that are still coming, too."""
+        """All layers, including those that are still arriving."""
         found = []
         for path in self._place.iterdir():
             with suppress(FileNotFoundError):
@@ -73,7 +73,7 @@ class Parts:
         return found
 
     def complete(self, file: IO[bytes]) -> list[str]:
-        """Add to an OCI archive, at its end, what it names and leaves out and is here; returns the digests."""
+        """Append to an OCI archive the layers that it names and lacks, and that are here; returns their digests."""
         here = self.there()
         if not here:
             return []
@@ -95,7 +95,7 @@ class Parts:
         return wanted
 
     def forget(self) -> None:
-        """Remove them all: their image has come."""
+        """Remove all: their image has arrived."""
         for path in self.there().values():
             path.unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""How much files may arrive at once."""
+"""Limits for files that arrive."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from receiver.errors import Rejected
 
 
 class Limits(NamedTuple):
-    """`packed`: bytes as they arrive; `size`: bytes of all files; `files`: how many; `ratio`: `size` to `packed`.
-    `layers` tells those of images that the server has, by their digests unpacked: they need not be sent."""
+    """`packed`: bytes as they arrive; `size`: bytes of all files; `files`: their number; `ratio`: of `size` to
+    `packed`. `layers`: the digests of unpacked image layers that the server has: they need not be sent."""
 
     packed: int
     size: int
@@ -20,7 +20,7 @@ class Limits(NamedTuple):
 
 
 def too_large(what: str, limit: int) -> Rejected:
-    """That more arrives than the server's `max_push` lets in; `limit` is in bytes."""
+    """The failure for more than the server's `max_push`; `limit` is in bytes."""
     return Rejected(
         f"{what} is larger than {limit // 2**20} MiB.",
         holds="Nothing was changed.",

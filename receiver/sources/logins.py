@@ -21,7 +21,7 @@ ALLOWED = "registries.allowed"
 
 
 class Logins:
-    """Those of one file."""
+    """The logins in one file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -37,7 +37,7 @@ class Logins:
         return cls(layout.home / NAME)
 
     def all(self) -> dict[str, Login]:
-        """By registry."""
+        """The logins by registry."""
         try:
             found = json.loads(self._path.read_bytes())
             return {str(host): Login(str(user), str(password)) for host, (user, password) in found.items()}
@@ -47,9 +47,9 @@ class Logins:
             raise HostFault(f"{self._path} is damaged.", hint="Remove it, and log in again.") from error
 
     def set(self, host: str, login: Login | None) -> None:
-        """Ask `host` so from now on; None: as nobody."""
+        """Use this login for `host` from now on; None: no login."""
         if login is not None:
-            # What was no UTF-8 has come as half a letter, and could not be sent.
+            # Bytes that are not UTF-8 arrive as lone surrogates, and could not be sent.
             if any(c < " " or c == "\x7f" or "\ud800" <= c <= "\udfff" for c in login.user + login.password):
                 raise Rejected("A user's name and a password are one line of UTF-8.")
             if ":" in login.user:

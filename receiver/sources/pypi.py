@@ -1,4 +1,4 @@
-"""A package of an index as `pip install NAME==V` knows it: which file it is, and its digest (PEP 503, PEP 691)."""
+"""Finds the file of a package in an index, as `pip install NAME==V` does, and its digest (PEP 503, PEP 691)."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from receiver.sources.download import SILENCE, opened, shown
 from receiver.system.ends import Ends
 
 INDEX = "https://pypi.org/simple"
-# The server's own, where its builds have one.
+# The variables that name the server's own index, if its builds have one.
 TOLD_BY = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL")
-LARGEST, LONGEST = 2**26, 300.0  # bytes and seconds of a list of files
+LARGEST, LONGEST = 2**26, 300.0  # limits of a list of files: bytes and seconds
 _WANTED = re.compile(r"([A-Za-z0-9](?:[A-Za-z0-9._-]{0,100}[A-Za-z0-9])?)==([0-9][A-Za-z0-9.+!]{0,63})", re.ASCII)
 _ACCEPT = "application/vnd.pypi.simple.v1+json"
 
 
 def found(wanted: str, environment: Mapping[str, str]) -> tuple[str, str]:
-    """The URL and the SHA-256 of the wheel of NAME==VERSION that any machine can install, else of its source.
+    """URL and SHA-256 of the wheel of NAME==VERSION that any machine can install, else of its source archive.
 
-    `environment` is what builds have: it may name another index. Raises Rejected for what is no NAME==VERSION, NotFound
-    when the index has no such file, HostFault when it does not answer.
+    `environment` is that of builds: it may name another index. Raises Rejected unless `wanted` is NAME==VERSION,
+    NotFound if the index has no such file, HostFault if it does not answer.
     """
     match = _WANTED.fullmatch(wanted)
     if not match:
@@ -64,7 +64,7 @@ def _files(page: str) -> list[dict[str, Any]]:
 
 
 def _of(file: Mapping[str, Any], name: str, version: str) -> bool:
-    """Whether a file is of this version, and was not withdrawn."""
+    """Whether a file is of this version, and was not withdrawn (yanked)."""
     stem = re.sub(r"\.tar\.gz$", "", file["filename"])
     project, _, rest = stem.rpartition("-") if stem != file["filename"] else stem.partition("-")
     told = rest if stem != file["filename"] else rest.partition("-")[0]

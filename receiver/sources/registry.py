@@ -1,7 +1,7 @@
-"""Images of a registry, by the API that docker and podman speak (the OCI distribution specification).
+"""Fetches images from a registry, by the API that docker and podman use (the OCI distribution specification).
 
-What a tag leads to is looked up once, and the digest is what the release records. Every part is held against its digest as it
-comes. The image is put into an OCI archive, as `podman save` would write it, without the layers that the server has.
+A tag is looked up once, and the release records the digest. Every part is checked against its digest as it comes. The
+result is an OCI archive as `podman save` writes it, without the layers that the server has.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ LIST_TYPES = (
     "application/vnd.docker.distribution.manifest.list.v2+json",
 )
 TYPES = (MANIFEST, "application/vnd.docker.distribution.manifest.v2+json")
-MAX_JSON, SMALL = 2**22, 120.0  # bytes and seconds of a description
-# A registry on this machine may speak http, as docker has it.
+MAX_JSON, SMALL = 2**22, 120.0  # limits of a description: bytes and seconds
+# A registry on this machine may use http, as with docker.
 NEAR = re.compile(r"(localhost|127\.[0-9.]+|\[::1\])(:[0-9]+)?")
 _HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]{0,250}[A-Za-z0-9])?|\[[0-9A-Fa-f:]+\])(?::[0-9]{1,5})?", re.ASCII)
 _NAME = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*", re.ASCII)
@@ -44,7 +44,7 @@ _PARAMETER = re.compile(r'([a-z]+)="([^"]*)"')
 
 @dataclass(frozen=True)
 class Reference:
-    """`docker.io/library/debian:12`; with a digest, that alone says which."""
+    """`docker.io/library/debian:12`; if there is a digest, it decides."""
 
     host: str
     name: str
@@ -57,14 +57,15 @@ class Reference:
 
 
 class Login(NamedTuple):
-    """As whom a registry is asked."""
+    """The user and password for a registry."""
 
     user: str
     password: str
 
 
 def reference(text: str) -> Reference:
-    """An image as docker writes it; raises Rejected. Without a registry it is Docker Hub's, without a tag `latest`."""
+    """Parse an image's name as docker does; raises Rejected. The default registry is Docker Hub, the default tag
+    `latest`."""
     rest, _, digest = text.partition("@")
     first, slash, more = rest.partition("/")
     if slash and ("." in first or ":" in first or first == "localhost"):
@@ -99,10 +100,10 @@ def _is_host(text: str) -> bool:
 def pulled(
     wanted: Reference, login: Login | None, folder: Path, limit: int, there: Collection[str]
 ) -> Iterator[tuple[IO[bytes], int, Reference]]:
-    """The image in an OCI archive, in a file without a name, how many bytes, and the reference with its digest.
+    """The image as an OCI archive in an unnamed file, its size in bytes, and the reference with its digest.
 
-    `there`: layers, by their digests unpacked, which are left out. Raises Rejected beyond `limit` bytes, NotFound and Denied
-    as the registry has it, HostFault when it cannot be reached or gives another thing than its digest says.
+    `there`: the digests of unpacked layers that are left out. Raises Rejected beyond `limit` bytes, NotFound and Denied
+    as the registry answers, HostFault if it cannot be reached or sends content that does not match its digest.
     """
     import tempfile
 
@@ -113,7 +114,7 @@ def pulled(
     diffs = _diffs(config)
     if not isinstance(layers, list) or len(layers) != len(diffs):
         raise _strange(wanted.host)
-    # What is left out is described as it is unpacked, by which podman finds it.
+    # A layer that is left out is described by its unpacked digest, by which podman finds it in its store.
     kept: list[dict[str, Any]] = [
         {"mediaType": LAYER, "digest": diff, "size": 0} if diff in there else _described(layer)
         for layer, diff in zip(layers, diffs, strict=True)
@@ -135,7 +136,7 @@ def pulled(
 
 @dataclass
 class Registry:
-    """One image of a registry, asked as `login`."""
+    """One image of a registry, fetched with `login`."""
 
     wanted: Reference
     login: Login | None
@@ -143,7 +144,7 @@ class Registry:
     _ends: Ends = field(default_factory=lambda: Ends(LONGEST, SILENCE))
 
     def manifest(self) -> tuple[str, dict[str, Any]]:
-        """What the reference leads to on this machine's processor, and the digest that was asked for or found."""
+        """The manifest for this machine's processor, and the digest that was asked for or found."""
         raw = self.small("manifests", self.wanted.digest or self.wanted.tag)
         digest = f"sha256:{hashlib.sha256(raw).hexdigest()}"
         found = _json(raw, self.wanted.host)
@@ -158,7 +159,7 @@ class Registry:
         return digest, found
 
     def small(self, kind: str, what: str) -> bytes:
-        """A description, checked where it is named by its digest."""
+        """A small document, checked against its digest if it is named by one."""
         with self._answer(kind, what, self._ends.within(SMALL)) as answer:
             try:
                 raw = answer.read(MAX_JSON + 1)
@@ -169,7 +170,7 @@ class Registry:
         return raw
 
     def blob(self, digest: str, size: int) -> Iterator[bytes]:
-        """A layer, in parts; raises HostFault when it is not what its digest says."""
+        """A layer, in parts; raises HostFault if it does not match its digest."""
         found, left = hashlib.sha256(), size
         with self._answer("blobs", digest, self._ends) as answer:
             try:
@@ -196,7 +197,7 @@ class Registry:
         headers = {"Accept": ", ".join((*TYPES, *LIST_TYPES)) if kind == "manifests" else "*/*"}
         connection, answer, own = self._ask(url, {**headers, **self._authority()}, ends)
         try:
-            # Who is asked behind a redirect does not say where the registry's password is to go.
+            # Only the registry itself may say where its password goes, not a host that it redirects to.
             if answer.status == 401 and own and self._logs_in(answer.getheader("WWW-Authenticate") or ""):
                 connection.close()
                 connection, answer, own = self._ask(url, {**headers, **self._authority()}, ends)
@@ -218,7 +219,7 @@ class Registry:
         return {"Authorization": self._token} if self._token else {}
 
     def _logs_in(self, challenge: str) -> bool:
-        """Get what the registry asks for (RFC 7617, or a token); whether there is something to try again with."""
+        """Get the authorization that the registry asks for (RFC 7617, or a token); returns whether to try again."""
         kind, _, told = challenge.partition(" ")
         basic = self.login and "Basic " + base64.b64encode(f"{self.login.user}:{self.login.password}".encode()).decode()
         before = self._token
@@ -246,7 +247,7 @@ class Registry:
         return self._token != before
 
     def _parts(self, url: str, base: str = "") -> SplitResult:
-        """Of a URL that the registry gave, beside `base`; raises HostFault for what is none."""
+        """The parts of a URL from the registry, relative to `base`; raises HostFault if it is none."""
         try:
             parts = urlsplit(urljoin(base, url))
             if parts.port != 0:
@@ -256,10 +257,10 @@ class Registry:
         raise HostFault(f"{self.wanted.host} leads to what is no address.", holds="Nothing was changed.")
 
     def _ask(self, url: str, headers: Mapping[str, str], ends: Ends) -> tuple[HTTPConnection, HTTPResponse, bool]:
-        """The answer behind redirects, and whether it is the first host's; another one is told no secret."""
+        """The answer after redirects, and whether it came from the first host; another host gets no secret."""
         first = parts = self._parts(url)
         for _ in range(REDIRECTS + 1):
-            # One that speaks http may lead elsewhere on its own host only: not to what nobody but this machine reaches.
+            # With http, redirects may lead only to the same host: not to addresses that only this machine can reach.
             if parts.scheme != "https" and (parts.scheme, parts.hostname) != (first.scheme, first.hostname):
                 raise HostFault(f"{self.wanted.host} leads to where nothing is encrypted.")
             same = parts.netloc == first.netloc

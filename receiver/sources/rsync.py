@@ -1,8 +1,8 @@
-"""Files that rsync brought: into a staging tree that begins as what is live, so that only changes travel.
+"""Files that came by rsync: into a staging tree that begins as a copy of what is live, so that only changes travel.
 
-A link is written there so that it leads nowhere (rsync's --munge-links), whatever it says: no file can be written through
-one. What arrived becomes a commit; the tree stays beside it, with the times that the sender's files have, so that the
-next transfer need not look into files that are the same.
+Links in the staging tree are made harmless (rsync's --munge-links), whatever their target: no file can be written
+through one. What arrived becomes a commit. The tree is kept beside it, with the sender's file times, so that the next
+transfer need not read files that have not changed.
 """
 
 from __future__ import annotations
@@ -34,20 +34,22 @@ from receiver.system.landlock import confined
 from receiver.system.run import Program, ended, run, start
 
 MUNGED = "/rsyncd-munged/"  # before the target of each link (rsync(1), --munge-links)
-# A directory is often set so that what is made in it has its group; here that means nothing, and is not allowed.
+# Directories often have the set-group-id bit, so that new files get their group; it has no use here, and is not
+# allowed.
 OURS = ("--munge-links", "--chmod=Dug-s")
 LONGEST = 3600.0  # seconds of a transfer
 SETUID = stat.S_ISUID | stat.S_ISGID
 
 
 class RsyncSource(Stored):
-    """What `rsync ./ HOST:APP/` brought."""
+    """The source of what `rsync ./ HOST:APP/` brought."""
 
     kind = "rsync"
 
     @contextmanager
     def staging(self, live: Release | None) -> Iterator[Staging]:
-        """A tree with the files of the live release, gone after the block unless it is kept. For who has the turn."""
+        """A tree with the files of the live release, removed after the block unless it is kept. Needs the app's
+        turn."""
         top = self.paths.repo / "rsync"
         top.mkdir(mode=0o700, exist_ok=True)
         for left in top.iterdir():
@@ -62,7 +64,7 @@ class RsyncSource(Stored):
 
 
 class Staging:
-    """Of one transfer. `top/tree` are the files of the commit that `top/commit` names, `work` is what rsync writes to."""
+    """The files of one transfer. `top/tree` has the files of the commit in `top/commit`; rsync writes to `work`."""
 
     def __init__(self, source: RsyncSource, top: Path, live: Origin | None) -> None:
         self.source, self.live = source, live
@@ -74,7 +76,7 @@ class Staging:
             self.work.mkdir(mode=0o700)
             return
         if self._kept() == self.live.commit:
-            # A copy: what is written to it changes nothing of the one that stays, also when rsync changes only a mode.
+            # A copy, not hard links: rsync may change the mode of a file in place, and the kept tree must not change.
             run(["cp", "-a", "--reflink=auto", "--", self._tree, self.work])
             return
         self.work.mkdir(mode=0o700)
@@ -88,16 +90,16 @@ class Staging:
             return None
 
     def keep(self, origin: Origin) -> None:
-        """What was taken is where the next transfer begins, if it is live then."""
+        """Keep the transferred tree: the next transfer begins with it, if its release is live then."""
         disk.remove_file(self._commit)
         disk.remove_tree(self._tree)
         self.work.rename(self._tree)
         disk.write_atomically(self._commit, f"{commit_of(origin)}\n".encode(), 0o600)
 
     def transfer(self, options: tuple[str, ...], settings: Settings, room: int, turn: int) -> int:
-        """Be rsync's other end, on our standard input and output, until it ends; returns its exit code.
+        """Run the server's end of rsync, on our standard input and output, to its end; returns its exit code.
 
-        Raises Rejected, with rsync ended, when more arrives than the server takes.
+        Raises Rejected, and ends rsync, if more arrives than the server takes.
         """
         words = ["prlimit", f"--fsize={settings.max_push * 2**20}", "rsync", "--server", *options, *OURS, ".", "."]
         child = confined(self.work, lambda: start(words, cwd=self.work, stdin=0, stdout=1, pass_fds=(turn,)))
@@ -114,9 +116,9 @@ class Staging:
         return code if code >= 0 else 128 - code
 
     def take(self, settings: Settings, room: int, by: str, check: Check) -> tuple[Origin | None, list[str]]:
-        """The origin of what arrived, and lines to tell the sender; None when it is what is live already.
+        """The origin of what arrived, and lines for the sender; None if it equals what is live.
 
-        Raises Rejected, with nothing kept, for what is no tree of an app.
+        Raises Rejected, with nothing kept, if the files cannot be an app's tree.
         """
         limits = Limits(0, room, settings.max_files)
         title = f"rsync from {by}"
@@ -143,7 +145,7 @@ class Staging:
 
 
 class Watch(threading.Thread):
-    """Looks at how much has arrived while it does; ends rsync beyond the limits, and when it takes too long."""
+    """Measures during the transfer how much has arrived; ends rsync beyond the limits, or if it takes too long."""
 
     def __init__(self, child: Program, work: Path, limits: Limits) -> None:
         super().__init__(daemon=True)
@@ -164,12 +166,12 @@ class Watch(threading.Thread):
                 self.failure = failure
                 self.child.terminate()
                 return
-            # Looking takes a tenth of the time at most.
+            # Measuring takes at most a tenth of the time.
             pause = max(1.0, 10 * (time.monotonic() - began))
 
 
 def measure(top: Path, limits: Limits) -> None:
-    """Raise Rejected when there are more files, or more bytes of them, than the limits say."""
+    """Raise Rejected if there are more files, or more bytes, than the limits allow."""
     files = size = 0
     for folder, _, below in os.walk(top):
         files += 1 + len(below)
@@ -191,7 +193,7 @@ def measure(top: Path, limits: Limits) -> None:
 
 
 def unpack(stream: IO[bytes], top: Path) -> None:
-    """Files of a commit (git archive), with links as rsync's --munge-links has them."""
+    """Unpack a commit's files (git archive), with links as rsync's --munge-links writes them."""
     with tarfile.open(fileobj=stream, mode="r|") as archive:
         for member in archive:
             path = top / member.name
@@ -212,7 +214,7 @@ def unpack(stream: IO[bytes], top: Path) -> None:
 
 
 class TreeWriter(Writer):
-    """Of a directory: all of it is the tree, also when it has just one folder."""
+    """For a directory: all of it is the tree, even if it has only one folder."""
 
     what = "directory"
 
@@ -221,7 +223,7 @@ class TreeWriter(Writer):
 
 
 def imported(git: Git, top: Path, limits: Limits, title: str, parent: Oid | None) -> dict[str, Any]:
-    """Have git's fast-import read a tree of ours; returns what the writer says of it."""
+    """Have git's fast-import read our tree; returns the writer's report."""
     child = git.fast_import()
     assert child.stdin is not None and child.stderr is not None
     with ended(child):
@@ -239,7 +241,7 @@ def imported(git: Git, top: Path, limits: Limits, title: str, parent: Oid | None
 
 
 def walk(folder: str, prefix: str, writer: TreeWriter) -> None:
-    """Write all that is below a directory, in the order of its names. Nobody else writes there any more."""
+    """Write everything below a directory, sorted by name. No other process writes there any more."""
     mode = os.lstat(folder).st_mode
     if mode & stat.S_IRWXU != stat.S_IRWXU:
         os.chmod(folder, stat.S_IMODE(mode) | stat.S_IRWXU)  # noqa: PTH101

@@ -1,4 +1,4 @@
-"""Signatures of what is sent: made by `ssh-keygen -Y sign` with the key that pushes, verified against the server's keys."""
+"""Signatures of sent files: made with `ssh-keygen -Y sign` and a user's ssh key, verified against the server's keys."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import IO
 from receiver.errors import Denied, Rejected
 from receiver.system.run import run
 
-# What the signature is for (ssh-keygen(1), -n): one made for a commit or a mail is none for an artifact.
+# The namespace of the signature (ssh-keygen(1), -n): a signature of a commit or a mail is not valid for an artifact.
 NAMESPACE = "shipit"
 LONGEST = 16 * 1024
 
 
 def verified(file: IO[bytes], signature: str, keys: Iterable[tuple[str, str, str]]) -> str:
-    """Whose signature of all that is in `file` it is, of `keys` (name, type, base64). `signature` is the base64 of what
-    ssh-keygen wrote. Raises Rejected for what is none, and Denied when none of the keys has made it."""
+    """The name of the key in `keys` (name, type, base64) that signed the whole `file`. `signature` is the base64 of
+    ssh-keygen's output. Raises Rejected if it is no signature, and Denied if none of the keys made it."""
     # Slow to import, and a push needs none.
     import tempfile
 

@@ -1,4 +1,4 @@
-"""The tar archive of an artifact: the same files, name, version and date give the same bytes, whoever writes it.
+"""Writes the tar archive of an artifact: the same files, name, version and date give the same bytes on every machine.
 
 `shipit pack` writes it on a laptop, `releases:export` on the server.
 """
@@ -16,13 +16,13 @@ from typing import IO, NamedTuple, cast
 
 from receiver.sources.about import ABOUT, SUMS, About
 
-# What zip can say at the earliest (1980): of files that are in no git checkout.
+# The earliest date that zip can hold (1980); for files that are in no git checkout.
 NO_DATE = 315619200
 CHUNK = 2**20
 
 
 class Member(NamedTuple):
-    """A file as it is packed: `mode` is 0644, 0755 or 0777 (a link, whose target is `target`, and which has no content)."""
+    """A file in the archive: `mode` is 0644, 0755 or 0777 (a link to `target`, without content)."""
 
     path: str
     mode: int
@@ -32,14 +32,16 @@ class Member(NamedTuple):
 
 
 def own(about: About, count: int, digests: Iterable[tuple[str, str]]) -> list[tuple[str, bytes]]:
-    """The two files that every archive has beside the project's `count`: who it is, and what sha256sum(1) checks it by."""
+    """The two files that every archive has beside the project's `count` files: its description, and sha256sum(1)'s
+    list."""
     sums = "".join(f"{digest}  {path}\n" for path, digest in digests).encode(errors="surrogateescape")
     said = {**about.encode(), "files": count, "sums": hashlib.sha256(sums).hexdigest()}
     return [(ABOUT, (json.dumps(said, indent=2) + "\n").encode()), (SUMS, sums)]
 
 
 def write(out: IO[bytes], stem: str, when: int, own: Sequence[tuple[str, bytes]], members: Iterable[Member]) -> None:
-    """All below `STEM/`, dated `when`, owned by nobody in particular: what is its own first, then `members` as they come."""
+    """Write everything below `STEM/`, dated `when`, owned by uid 0: first the archive's own files, then `members` in
+    order."""
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for path, raw in own:
             archive.addfile(_info(stem, when, Member(path, 0o644, len(raw))), BytesIO(raw))
@@ -55,12 +57,12 @@ def _info(stem: str, when: int, member: Member) -> TarInfo:
 
 
 def compressed(out: IO[bytes]) -> gzip.GzipFile:
-    """What is written to it goes to `out` by gzip; no date and no name are in its header."""
+    """A gzip stream to `out`, without date and name in its header."""
     return gzip.GzipFile(filename="", mode="wb", compresslevel=9, fileobj=out, mtime=0)
 
 
 def digest(file: IO[bytes]) -> str:
-    """SHA-256 of what is left of a file."""
+    """SHA-256 of the rest of a file."""
     found = hashlib.sha256()
     while chunk := file.read(CHUNK):
         found.update(chunk)
@@ -68,14 +70,14 @@ def digest(file: IO[bytes]) -> str:
 
 
 def read(file: IO[bytes]) -> tuple[TarFile, list[TarInfo]]:
-    """A tar archive of git's that lies in a file, and its files and links by their paths."""
+    """Open a tar archive that git wrote; returns it, and its files and links sorted by path."""
     archive = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 - the caller's, as the file is
     found = [info for info in archive.getmembers() if info.isreg() or info.issym()]
     return archive, sorted(found, key=lambda info: info.name)
 
 
 def members(archive: TarFile, found: Iterable[TarInfo]) -> Iterator[Member]:
-    """Them, with the modes of an artifact: who else may read a file is nothing that git knows."""
+    """The members with an artifact's modes: git knows only whether a file is executable."""
     for info in found:
         if info.issym():
             yield Member(info.name, 0o777, target=info.linkname)

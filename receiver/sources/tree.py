@@ -17,12 +17,12 @@ from receiver.sources.limits import Limits
 
 MAX_NAME, MAX_PATH, MAX_DEPTH, MAX_LINK = 255, 3800, 100, 1024
 CHUNK = 2**18
-# Bytes that any archive may unpack to, however small it is.
+# Any archive may unpack to so many bytes, however small it is.
 FREE_RATIO = 64 * 2**20
 
 
 class Entry(NamedTuple):
-    """A file (`mode` as git has it) whose content is the blob `mark`."""
+    """A file (`mode` as in git) whose content is the blob `mark`."""
 
     mode: str
     mark: int
@@ -31,20 +31,20 @@ class Entry(NamedTuple):
 
 @dataclass
 class Found:
-    """What an archive holds so far."""
+    """What has been found in an archive so far."""
 
     entries: dict[str, Entry] = field(default_factory=dict)
     folders: set[str] = field(default_factory=set)
-    # Lower case → the path that has it: a file system that knows no case could hold only one of two.
+    # Lower-case path → path: a case-insensitive file system could hold only one of two that differ by case.
     folded: dict[str, str] = field(default_factory=dict)
     size: int = 0
     left_out: int = 0
 
 
 class Writer:
-    """Writes blobs, then one commit, to `out`; counts against the limits. `packed` is how many bytes came in."""
+    """Writes blobs, then one commit, to `out`; enforces the limits. `packed` is the size of what was sent."""
 
-    what = "archive"  # as it is called in what is told of it
+    what = "archive"  # its name in messages
 
     def __init__(self, out: IO[bytes], limits: Limits, packed: int) -> None:
         self.out, self.limits = out, limits
@@ -59,7 +59,7 @@ class Writer:
             self._place(path, folder=True)
 
     def file(self, name: str, mode: int, size: int, content: IO[bytes]) -> None:
-        """A regular file; `size` is what the archive says of it, and not more is read."""
+        """A regular file; `size` is what the archive says, and not more is read."""
         path = self._path(name)
         if not path:
             return
@@ -93,7 +93,7 @@ class Writer:
         self.found.entries[path] = Entry("120000", self.count, target)
 
     def same(self, name: str, other: str) -> None:
-        """A hard link: the file that came before it once more."""
+        """A hard link to a file that came before it."""
         path, first = self._path(name), self.found.entries.get(self._path(other))
         if not path:
             return
@@ -105,8 +105,8 @@ class Writer:
         self.found.entries[path] = first
 
     def commit(self, title: str, when: int, parent: str | None, gone: Sequence[str] = ()) -> dict[str, Any]:
-        """Write the commit, and return what is to say of it. Of the parent's tree nothing stays, or, with `gone`, all but
-        these."""
+        """Write the commit; returns a report. The parent's tree is replaced as a whole; with `gone` only these paths
+        are removed from it."""
         found = self.found
         if not found.entries:
             raise Rejected(f"The {self.what} holds no file.")
@@ -132,14 +132,14 @@ class Writer:
         }  # fmt: skip
 
     def _top(self) -> str:
-        """`name/` when all is below one directory, as of an archive that GitHub or `tar c name` makes."""
+        """`name/` if everything is below one directory, as in archives of GitHub or of `tar c name`."""
         tops = {path.partition("/")[0] for path in self.found.entries}
         if len(tops) != 1 or any("/" not in path for path in self.found.entries):
             return ""
         return f"{tops.pop()}/"
 
     def _path(self, name: str) -> str:
-        """The name as git has it; "" for what is left out. Raises Rejected for a name that no tree has."""
+        """The name as git has it; "" if it is left out. Raises Rejected for a name that a tree cannot have."""
         if not printable(name) or "\\" in name:
             raise Rejected(
                 f"The {self.what} holds the name {shown(name)}, which has a control character or a backslash."
@@ -162,7 +162,7 @@ class Writer:
         return "/".join(parts)
 
     def _place(self, path: str, *, folder: bool = False) -> None:
-        """Take the path; raises Rejected when something else has it."""
+        """Use this path; raises Rejected if something else has it."""
         found = self.found
         for above in parents(path):
             self._name(above)
@@ -204,7 +204,7 @@ def parents(path: str) -> Iterator[str]:
 
 
 def leads_out(path: str, target: str, top: int) -> bool:
-    """Whether a link at `path` leads out of the tree that begins behind `top` characters of it."""
+    """Whether a link at `path` leads out of the tree that begins after `top` characters of the path."""
     if target.startswith("/"):
         return True
     depth = path[top:].count("/")
@@ -219,7 +219,7 @@ def leads_out(path: str, target: str, top: int) -> bool:
 
 
 def is_git(part: str) -> bool:
-    """Whether a file system that knows no case, drops what cannot be seen or shortens names takes it for `.git`."""
+    """Whether a file system that ignores case, drops invisible characters or shortens names takes it for `.git`."""
     plain = "".join(c for c in unicodedata.normalize("NFKC", part) if unicodedata.category(c) != "Cf")
     return plain.casefold().rstrip(". ") in (".git", "git~1")
 
@@ -229,7 +229,7 @@ def printable(name: str) -> bool:
 
 
 def quoted(path: str) -> bytes:
-    """A path as fast-import reads any byte (git-fast-import(1), C-style quoting)."""
+    """A path with every byte quoted for fast-import (git-fast-import(1), C-style quoting)."""
     raw = path.encode(errors="surrogateescape")
     return b'"' + raw.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
 

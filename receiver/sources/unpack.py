@@ -21,15 +21,15 @@ from receiver.runtimes.python import wheelfile
 from receiver.sources.limits import Limits
 from receiver.sources.tree import CHUNK, MAX_LINK, Writer, shown
 
-# Of a tar archive: what is read at once, and how much of what was read may lie behind its end.
+# For a tar archive: the size of one read, and how many bytes that were read may lie behind the archive's end.
 BUFFER, BEHIND = 20 * 512, 2**16
 
-# What looks whether an archive of a kind is a package.
+# By kind of archive, the function that says whether it is a package.
 PACKAGES: Mapping[str, Callable[[IO[bytes]], Packed | None]] = {"zip": wheelfile.look, "deb": deb.look, "rpm": rpm.look}
 
 
 def read_tar(file: IO[bytes], writer: Writer) -> None:
-    """All of a tar stream; raises Rejected for what no tree of an app holds."""
+    """Read a whole tar stream; raises Rejected for entries that an app's tree cannot have."""
     ends = Ends(file)
     try:
         with tarfile.open(fileobj=cast(IO[bytes], ends), mode="r|", bufsize=BUFFER, errorlevel=2) as archive:
@@ -46,8 +46,8 @@ def read_tar(file: IO[bytes], writer: Writer) -> None:
                     writer.file(member.name, member.mode, member.size, content)
                 else:
                     raise Rejected(f"{shown(member.name)} is a device, a pipe or a sparse file; an app has none.")
-                cast(Any, archive).members = []  # or it would keep all of them
-            # tarfile takes a damaged header, and nothing at all, for the end.
+                cast(Any, archive).members = []  # else it would keep all of them in memory
+            # tarfile takes a damaged header, and the end of the file, for the end of the archive.
             end = int(cast(Any, archive).offset)
     except (tarfile.TarError, OverflowError) as error:
         raise Rejected(f"The tar archive is damaged or cut off ({error}).", hint="Send it again.") from error
@@ -56,7 +56,7 @@ def read_tar(file: IO[bytes], writer: Writer) -> None:
 
 
 class Ends:
-    """A stream that knows how it ends: a whole tar archive with at least one block of zeros, and nothing else."""
+    """A stream that can check its end: a complete tar ends with at least one block of zeros and nothing else."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -69,7 +69,7 @@ class Ends:
         return data
 
     def ends_at(self, end: int) -> bool:
-        """Whether there are only zeros from `end` on, of which no more than BEHIND bytes were read; reads the rest."""
+        """Whether only zeros follow `end`, of which at most BEHIND bytes were read already; reads the rest."""
         rest = self._last[end - self._count :] if end < self._count else b""
         zeros, found = not any(rest), len(rest)
         while zeros and (chunk := self._file.read(CHUNK)):
@@ -78,7 +78,7 @@ class Ends:
 
 
 def read_zip(file: IO[bytes], writer: Writer) -> None:
-    """All of a zip archive; the file must be seekable."""
+    """Read a whole zip archive; the file must be seekable."""
     try:
         with zipfile.ZipFile(file) as archive:
             for info in archive.infolist():
@@ -102,7 +102,7 @@ def read_zip(file: IO[bytes], writer: Writer) -> None:
 
 
 def opened(kind: str, file: IO[bytes]) -> tuple[IO[bytes], Callable[[IO[bytes], Writer], None]]:
-    """The archive's content, and who reads it. `kind` is one of archive.KINDS."""
+    """The archive's decompressed content, and the function that reads it. `kind` is one of archive.KINDS."""
     if kind == "zip":
         return file, read_zip
     if kind == "tar.gz":
@@ -112,7 +112,7 @@ def opened(kind: str, file: IO[bytes]) -> tuple[IO[bytes], Callable[[IO[bytes], 
     if kind == "tar.xz":
         import lzma
 
-        # Of this format's dictionary the archive says how large it is.
+        # In this old format (lzma) the file itself says how much memory the dictionary takes.
         return lzma.LZMAFile(file), read_tar
     if kind == "tar.bz2":
         import bz2
@@ -125,8 +125,9 @@ def write(
     kind: str, file: IO[bytes], out: IO[bytes], limits: Limits, packed: int, title: str, when: int, parent: str | None,
     replaced: Sequence[str] = (),
 ) -> dict[str, Any]:  # fmt: skip
-    """Read the whole archive and write it as one commit; returns what is to say of it. `replaced` are the packages at the
-    top of the parent's tree: another version of one of them takes its place, and the rest of that tree stays."""
+    """Read the whole archive and write it as one commit; returns a report. `replaced`: the packages at the top of the
+    parent's tree. If the archive is another version of one of them, it replaces that one, and the rest of the tree
+    stays."""
     writer = Writer(out, limits, packed)
     try:
         if found := package(kind, file):
@@ -134,7 +135,7 @@ def write(
         content, read = opened(kind, file)
         read(content, writer)
     except (EOFError, OSError, ValueError) as error:
-        # What the decompressors of the standard library raise.
+        # The errors of the standard library's decompressors.
         if isinstance(error, BrokenPipeError):
             raise
         raise Rejected(f"The archive is damaged or cut off ({error}).", hint="Send it again.") from error
@@ -146,7 +147,7 @@ def write(
 
 
 def package(kind: str, file: IO[bytes]) -> Packed | None:
-    """What the archive is as a package (PACKAGES); None when it is a tree of files."""
+    """What the archive is as a package (PACKAGES); None if it is a tree of files."""
     look = PACKAGES.get(kind)
     if look is None:
         return None
@@ -164,7 +165,7 @@ def write_package(
     found: Packed, file: IO[bytes], writer: Writer, size: int, title: str, when: int, parent: str | None,
     replaced: Sequence[str],
 ) -> dict[str, Any]:  # fmt: skip
-    """The commit that holds a package, and beside it what it says of itself."""
+    """Write the commit that holds a package, and beside it the package's description."""
     writer.file(found.file, 0o644, size, file)
     for path, raw in found.beside.items():
         writer.file(f"{BESIDE}/{found.file}/{path}", 0o644, len(raw), io.BytesIO(raw))

@@ -1,5 +1,5 @@
-"""What git keeps of an app beside its own repository: LFS objects and submodules. Fetched again when they are wanted,
-so the least recently used go first."""
+"""What is cached of an app beside its repository: LFS objects and submodules. They can be fetched again, so the least
+recently used are removed first."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _OBJECT = re.compile(r"[0-9a-f]{64}")
 
 
 def lfs_object(repo: Path, oid: str) -> Path:
-    """Where git-lfs keeps an object of this repository."""
+    """Where git-lfs keeps an object for this repository."""
     return repo / "lfs/objects" / oid[:2] / oid[2:4] / oid
 
 
@@ -25,15 +25,15 @@ def submodules(repo: Path) -> Path:
 
 
 def used(path: Path) -> None:
-    """Note that an object, or a submodule's HEAD, is wanted now; it may be missing."""
+    """Note that an object, or a submodule's HEAD, is used now; it may be missing."""
     with suppress(FileNotFoundError):
         os.utime(path)
 
 
 def trim(repo: Path, limit: int) -> int:
-    """Remove what was not used for longest until all together has at most `limit` bytes; returns how many were removed.
+    """Remove the least recently used until all together take at most `limit` bytes; returns how many were removed.
 
-    For who has the app's lock: a build reads from here.
+    The caller holds the app's lock, because builds read these.
     """
     found = sorted(_entries(repo))
     whole = sum(size for _, size, _ in found)
@@ -48,7 +48,7 @@ def trim(repo: Path, limit: int) -> int:
 
 
 def _entries(repo: Path) -> Iterator[tuple[float, int, Path]]:
-    """(last use, bytes on disk, path) of each."""
+    """(last use, bytes on disk, path) of each cached item."""
     for path in (repo / "lfs/objects").glob("*/*/*"):
         if _OBJECT.fullmatch(path.name):
             known = path.lstat()

@@ -1,4 +1,4 @@
-"""The commits of a repository: what one says of itself, which files it has, and a tree of it as a tar stream."""
+"""The commits of a repository: their author and message, their files, and a tree as a tar stream."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from receiver.names import Branch, Oid
 from receiver.sources.git.repository import Git
 from receiver.system.run import PIPE, start
 
-# Larger files are never read into memory (the manifest's are small).
+# Larger files are never read into memory (those of the manifest are small).
 MAX_READ = 2**20
-# A longer path cannot be unpacked (PATH_MAX is 4096); the rest is for mode, id and size before it.
+# Linux cannot unpack a longer path (PATH_MAX is 4096); mode, id and size come before it.
 MAX_RECORD = 4096
-# Bytes of a commit's author or subject that are looked at; 200 characters are shown.
+# How many bytes of a commit's author or subject are read; 200 characters are shown.
 _SHOWN = 1024
 _LINK = "160000"
 RAISE = "If it shall have them, the server's administrator raises {} in /etc/shipit/shipit.yml."
 _FILES = ("100644", "100755")
 _SYMLINK = "120000"
-MAX_LINKS = 1000  # as many are followed
+MAX_LINKS = 1000  # how many links are followed
 
 
 class Entry(NamedTuple):
@@ -38,8 +38,8 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class Commit:
-    """What a commit says of itself, as text without control characters. `body`: its message below the subject, as it
-    is, the first 4 KiB. `when`: the committer's date (epoch)."""
+    """A commit's own data, as text without control characters. `body`: its message after the subject, unchanged, the
+    first 4 KiB. `when`: the committer's date (epoch)."""
 
     oid: Oid
     author: str
@@ -61,15 +61,15 @@ class Commits:
         self.git.create()
 
     def branch(self, branch: Branch) -> Oid | None:
-        """The commit that a branch is at."""
+        """The commit of a branch."""
         return self.git.branch(branch)
 
     def put_back(self, branch: Branch, commit: Oid | None) -> bool:
-        """Make a branch be at `commit` (None: not be); whether it had to be changed."""
+        """Set a branch to `commit` (None: remove it); returns whether that was a change."""
         return self.git.put_back(branch, commit)
 
     def unpin(self, number: int) -> None:
-        """Let go of the commit of a release that was pruned."""
+        """Stop keeping the commit of a release that was pruned."""
         self.git.unpin(number)
 
     def objects(self) -> Objects:
@@ -87,16 +87,16 @@ class Commits:
     def tree(self, oid: Oid, *, max_files: int = 10**7, max_size: int = 2**62) -> CommitTree:
         """The files of a commit. Reading them raises Rejected beyond `max_files` entries or `max_size` bytes.
 
-        Listed once: the limits of the first call hold.
+        They are listed only once, so the limits of the first call hold.
         """
         if oid not in self._trees:
             self._trees[oid] = CommitTree(self, oid, max_files, max_size)
         return self._trees[oid]
 
     def history(self, until: Oid, since: Oid | None, limit: int = 50) -> list[Commit]:
-        """What came with `until` after `since`, newest first, along first parents; at most `limit` commits.
+        """The commits from `since` (not included) to `until`, newest first, along first parents; at most `limit`.
 
-        By GitPython, in this process (its import takes 75 ms: not for what a push waits for).
+        Uses GitPython, in this process (its import takes 75 ms: too long for a push).
         """
         from git import Repo
 
@@ -130,7 +130,7 @@ class Commits:
 
 
 class CommitTree:
-    """The files of one commit (receiver.manifest's Tree); listed once, when first asked."""
+    """The files of one commit (receiver.manifest's Tree); listed once, at first use."""
 
     def __init__(self, commits: Commits, oid: Oid, max_files: int, max_size: int) -> None:
         self.commits = commits
@@ -142,13 +142,13 @@ class CommitTree:
         self._links: dict[str, str] | None = None
 
     def entries(self) -> Mapping[str, Entry]:
-        """Every file, link and submodule by its path. Stops at the limits, so a tree bomb costs nothing."""
+        """Every file, link and submodule by its path. Stops at the limits, so a tree bomb does no harm."""
         if self._entries is None:
             self._entries = self._list()
         return self._entries
 
     def files(self) -> Mapping[str, str]:
-        """Path → blob id of the regular files, and of the links to one."""
+        """Path → blob id of the regular files, and of links to one."""
         if self._files is None:
             entries = self.entries()
             self._files = {path: entry.oid for path, entry in entries.items() if entry.mode in _FILES}
@@ -158,7 +158,8 @@ class CommitTree:
         return self._files
 
     def links(self) -> Mapping[str, str]:
-        """Each link and where it leads to in the commit, "" = nowhere; of many, those nearest to the top."""
+        """Path of each link → where it leads to in the commit, "" = nowhere; if there are many, those nearest to the
+        top."""
         if self._links is None:
             entries = self.entries()
             found = [path for path, entry in entries.items() if entry.mode == _SYMLINK and entry.size < MAX_RECORD]
@@ -176,7 +177,7 @@ class CommitTree:
         return self._links
 
     def read(self, path: str) -> bytes | None:
-        """The content of a regular file, or of one that a link leads to, of at most MAX_READ bytes; else None."""
+        """The content of a regular file, or of the file that a link leads to, up to MAX_READ bytes; else None."""
         path = self.links().get(path, path)
         entry = self.entries().get(path)
         if entry is None or entry.mode not in _FILES or entry.size > MAX_READ:
@@ -240,7 +241,7 @@ class Objects:
         self._child = start(git.argv("cat-file", "--batch"), env=git.env, stdin=PIPE, stdout=PIPE)
 
     def read(self, oid: str) -> tuple[str, bytes]:
-        """(type, content); raises HostFault when the repository has no such object, Rejected when it is larger than
+        """(type, content); raises HostFault if the repository has no such object, Rejected if it is larger than
         MAX_READ."""
         child = self._child
         assert child.stdin is not None and child.stdout is not None
@@ -252,7 +253,7 @@ class Objects:
                 raise HostFault(f"The repository has no object {oid}.")
             kind, size = head[1].decode(), int(head[2])
             if size > MAX_READ:
-                # The rest of the answer is on its way, and nobody reads it.
+                # git is still sending the rest of the answer.
                 child.kill()
                 raise Rejected(f"The {kind} {oid[:8]} is larger than {MAX_READ // 2**20} MiB.")
             raw = child.stdout.read(size + 1)[:-1]
@@ -275,12 +276,12 @@ class Archive:
         self._child = start(git.argv("archive", "--format=tar", tree), env=git.env, stdout=PIPE, stderr=PIPE)
 
     def fileno(self) -> int:
-        """The read end; may be handed to another process, which then reads all of it."""
+        """The read end of the pipe; another process may get it, and then reads all of it."""
         assert self._child.stdout is not None
         return self._child.stdout.fileno()
 
     def finish(self) -> None:
-        """Wait for git's end; raises HostFault when it failed. A reader that did not want all is no failure of git's."""
+        """Wait for git's end; raises HostFault if it failed. A reader that stopped early is no failure."""
         said = self._end()
         if self._child.returncode not in (0, -signal.SIGPIPE):
             raise HostFault("git could not send the whole commit to the build.", details=said.splitlines()[-5:])
@@ -300,7 +301,7 @@ class Archive:
 
 
 def commit_of(oid: Oid, raw: bytes) -> Commit:
-    """What the bytes of a commit object say."""
+    """The data in the bytes of a commit object."""
     head, _, message = raw.partition(b"\n\n")
     fields = dict(line.split(b" ", 1) for line in head.split(b"\n") if b" " in line and line[:1] != b" ")
     encoding = fields.get(b"encoding", b"utf-8").decode("ascii", "replace")
@@ -312,7 +313,8 @@ def commit_of(oid: Oid, raw: bytes) -> Commit:
 
 
 def _text(raw: bytes, encoding: str) -> str:
-    """The beginning of a line; `encoding` is the author's word, and some of Python's codecs refuse to `replace`."""
+    """The beginning of a line; `encoding` comes from the author, and some of Python's codecs do not support
+    `replace`."""
     raw = raw[:_SHOWN]
     try:
         return _clean(raw.decode(encoding, "replace"))
@@ -321,5 +323,5 @@ def _text(raw: bytes, encoding: str) -> str:
 
 
 def _clean(text: str) -> str:
-    """One printable line of at most 200 characters: a commit's text is somebody else's."""
+    """One printable line of at most 200 characters: a commit's text is untrusted."""
     return "".join(c if c.isprintable() else " " for c in text)[:200].strip()

@@ -1,8 +1,8 @@
-"""Git LFS: a pushed commit holds pointers; the files lie on the LFS server that .lfsconfig names.
+"""Git LFS: a pushed commit holds pointers; the files are on the LFS server that .lfsconfig names.
 
-shipit is no LFS server. With `lfs.url` in .lfsconfig (https) and git-lfs installed here, the files are fetched from
-there; else the push's release fails and says which files are missing, because an app with pointers for pictures would
-look alive.
+shipit is no LFS server. If .lfsconfig has `lfs.url` (https) and git-lfs is installed here, the files are fetched from
+there. Else the release fails and names the missing files: an app with pointers instead of pictures would go live and
+only look well.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TIMEOUT = 900
 
 
 def pointers(commits: Commits, tree: CommitTree) -> dict[str, bytes]:
-    """Path → pointer of every file that is kept in LFS; empty, and quickly so, unless .gitattributes speaks of LFS."""
+    """Path → pointer of every file in LFS; none, without reading files, if .gitattributes does not mention LFS."""
     files = tree.files()
     attributes = [path for path in files if path == ".gitattributes" or path.endswith("/.gitattributes")]
     if not any(b"filter=lfs" in (tree.read(path) or b"") for path in attributes):
@@ -38,7 +38,7 @@ def pointers(commits: Commits, tree: CommitTree) -> dict[str, bytes]:
 
 
 def fill(commits: Commits, oid: Oid, found: Mapping[str, bytes], git: Git) -> None:
-    """Put the real files in place of the pointers in the index of `git`; raises Rejected when they cannot be had."""
+    """Replace the pointers in the index of `git` by the real files; raises Rejected if they cannot be fetched."""
     url = _url(commits, oid)
     if not url or find("git-lfs") is None:
         raise Rejected(
@@ -64,7 +64,7 @@ def _url(commits: Commits, oid: Oid) -> str:
 
 
 def _fetch(git: Git, url: str, path: str, pointer: bytes) -> Path:
-    """One file by git-lfs's own smudge filter, into a file beside the index; the repository's `lfs/` caches it."""
+    """Fetch one file with git-lfs's smudge filter, into a file beside the index; the repository's `lfs/` caches it."""
     content = Path(git.env["GIT_INDEX_FILE"]).with_name("lfs")
     named = _OID.search(pointer)
     assert named is not None

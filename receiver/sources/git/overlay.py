@@ -1,7 +1,7 @@
-"""Submodules and LFS files: what a commit only points at, filled in, so that a release is whole.
+"""Submodules and LFS files: replaces what a commit only points to by the files, so that a release is complete.
 
-A second tree is made beside the repository's own: its index and new objects live in a temporary directory, the
-repository and the submodules' caches are read as alternates. `git archive` of that tree is then the whole release.
+A second tree is made beside the repository's own: its index and new objects are in a temporary directory, and the
+repository and the submodules' caches are read as alternates. `git archive` of that tree is the whole release.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from receiver.system.disk import remove_tree
 
 
 def points(commits: Commits, oid: Oid) -> bool:
-    """Whether a commit points at anything that is not in it."""
+    """Whether a commit points to anything that is not in it."""
     tree = commits.tree(oid)
     return bool(tree.submodules() or lfs.pointers(commits, tree))
 
 
 @contextmanager
 def filled(commits: Commits, oid: Oid) -> Iterator[tuple[Git, Oid]]:
-    """The repository and the tree-ish to archive for a commit; the commit itself when it points at nothing."""
+    """The repository and the tree-ish to archive for a commit; the commit itself if it points to nothing outside."""
     tree = commits.tree(oid)
     modules = tree.submodules()
     pointers = lfs.pointers(commits, tree)
     if not modules and not pointers:
         yield commits.git, oid
         return
-    # Only a build makes overlays, and it has the app's lock: others are of builds that were killed.
+    # Only builds make overlays, and a build holds the app's lock: any other overlay is left from a killed build.
     for left in commits.git.repo.glob("overlay-*"):
         remove_tree(left)
     work = Path(tempfile.mkdtemp(prefix="overlay-", dir=commits.git.repo))
@@ -52,7 +52,7 @@ def filled(commits: Commits, oid: Oid) -> Iterator[tuple[Git, Oid]]:
         for path, inner in submodules.fetched(commits, oid, modules):
             stores.append(inner.commits.git.repo / "objects")
             git.env["GIT_ALTERNATE_OBJECT_DIRECTORIES"] = joined(stores)
-            # Mode 0 removes the pointer, so that a directory can take its place. read-tree(1) would want a work tree.
+            # Mode 0 removes the pointer, so that a directory can replace it. (read-tree(1) would need a work tree.)
             lines = [f"0 {'0' * len(oid)}\t{path}"]
             lines += [f"{entry.mode} {entry.oid}\t{path}/{name}" for name, entry in inner.entries().items()]
             git.run(
@@ -66,9 +66,9 @@ def filled(commits: Commits, oid: Oid) -> Iterator[tuple[Git, Oid]]:
 
 @contextmanager
 def archived(commits: Commits, oid: Oid) -> Iterator[Archive]:
-    """The tree of a commit as a tar stream, exactly as committed, submodules and LFS files filled in.
+    """The tree of a commit as a tar stream, exactly as committed, with submodules and LFS files filled in.
 
-    Raises Rejected when a submodule or LFS file cannot be had, HostFault when git fails.
+    Raises Rejected if a submodule or LFS file cannot be fetched, HostFault if git fails.
     """
     with filled(commits, oid) as (git, tree):
         archive = Archive(git, tree)
@@ -81,7 +81,7 @@ def archived(commits: Commits, oid: Oid) -> Iterator[Archive]:
 
 
 def joined(stores: list[Path]) -> str:
-    """As GIT_ALTERNATE_OBJECT_DIRECTORIES wants it; our own paths hold no colon or quote."""
+    """The value for GIT_ALTERNATE_OBJECT_DIRECTORIES; our own paths have no colon or quote."""
     for store in stores:
         if ":" in str(store) or '"' in str(store):
             raise HostFault(f"{store} cannot be an object store.")

@@ -1,4 +1,5 @@
-"""Files that did not come by git, made a commit: first in a repository of its own, and in the app's when all is well."""
+"""Turns files that did not come by git into a commit: first in a temporary repository, then, if all is well, in the
+app's."""
 
 from __future__ import annotations
 
@@ -11,16 +12,18 @@ from receiver.sources.git.commits import Commits
 from receiver.sources.git.repository import Git, environment, scratch
 from receiver.system.run import run
 
-# The branch that `fill` makes there, and where the app's repository keeps the last one until its release does.
+# The branch that `fill` makes, and the ref by which the app's repository keeps the last such commit until its release
+# does.
 REF, RECEIVED = "refs/heads/received", "refs/shipit/received"
 Check = Callable[[Commits, Oid], None]
 
 
 def received(repo: Path, fill: Callable[[Git], None], check: Check) -> Oid:
-    """The commit that `fill` makes REF in the repository that it is given; the app's has it when this returns.
+    """The commit that `fill` makes as REF in the repository that it is given; when this returns, the app's repository
+    has it.
 
-    The caller has the app's turn. `check` looks at it before, and raises what is wrong with it. Raises Rejected, with
-    nothing kept, when git finds the objects to be none that a push could bring.
+    The caller has the app's turn. Before the app's repository gets the commit, `check` looks at it and raises what is
+    wrong. Raises Rejected, with nothing kept, if git finds objects that it would not accept in a push.
     """
     with scratch(repo, repo, "received") as git:
         fill(git)
@@ -34,7 +37,7 @@ def received(repo: Path, fill: Callable[[Git], None], check: Check) -> Oid:
 
 
 def take(repo: Path, git: Git) -> None:
-    """Have what is in the other repository in the app's, as by a push: looked at by git, and durable."""
+    """Copy the other repository's objects into the app's as by a push: checked by git, and durable."""
     config = {"protocol.file.allow": "always", "fetch.fsckObjects": "true", "fetch.unpackLimit": "1"}
     fetch = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-gc"]
     where = [f"file://{git.repo}", f"+{REF}:{RECEIVED}"]

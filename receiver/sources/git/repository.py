@@ -1,7 +1,7 @@
-"""git by argument vector: the environment it runs in, and the few things shipit asks of a repository.
+"""Runs git: its environment, and the few operations that shipit needs in a repository.
 
-Every repository belongs to `shipit` and only `shipit` runs git on it (threat row 22). Nothing of the caller's
-environment and no configuration file but the repository's own is read; git is given object ids and full ref names.
+Every repository belongs to `shipit`, and only `shipit` runs git in it (threat row 22). git gets nothing of the caller's
+environment, reads no configuration file except the repository's own, and is given object ids and full ref names.
 """
 
 from __future__ import annotations
@@ -31,28 +31,28 @@ CONFIG: Mapping[str, str] = {
     "core.hooksPath": "/dev/null",
     "core.attributesFile": "/dev/null",
     "core.fsmonitor": "false",
-    # Refs, too: else a power cut leaves an empty file in a branch's place (git-config(1); older ones ignore it).
+    # Refs, too: otherwise a power cut can leave an empty file as a branch (git-config(1); older versions ignore this).
     "core.fsync": "committed",
     "gc.auto": "0",
     "maintenance.auto": "false",
     "protocol.allow": "never",
-    # What git takes for itself stays below push_memory (system/limits.py), however large the files and many the cores:
-    # larger files are streamed and not compared with each other, and two threads at most do anything at once.
+    # These keep git's memory below push_memory (system/limits.py), whatever the size of files and number of cores:
+    # larger files are streamed and not compared with each other, and git uses at most two threads.
     "core.bigFileThreshold": "32m",
     "pack.windowMemory": "64m",
     "pack.threads": "2",
-    # git archive writes 0775 and 0664 otherwise.
+    # Otherwise git archive writes the modes 0775 and 0664.
     "tar.umask": "0022",
 }
-# What receive-pack gives its hooks, so that they see the objects that are not accepted yet (git-receive-pack(1)).
+# receive-pack sets these for its hooks, so that they see objects that are not accepted yet (git-receive-pack(1)).
 QUARANTINE = ("GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_QUARANTINE_PATH")
 
-# Above the tree's own .gitattributes (gitattributes(5)): the archive holds each file as it was committed.
+# Overrides the tree's own .gitattributes (gitattributes(5)): the archive has each file as it was committed.
 ATTRIBUTES = "* -export-ignore -export-subst -text -ident -filter -working-tree-encoding\n"
 
 
 def environment(config: Mapping[str, str] | None = None, extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """A whole environment for git; `config` goes in as GIT_CONFIG_COUNT (git-config(1)), over every file."""
+    """The whole environment for git; `config` goes in as GIT_CONFIG_COUNT (git-config(1)), above every file."""
     settings = {**CONFIG, **(config or {})}
     env = {**ENVIRONMENT, "GIT_CONFIG_COUNT": str(len(settings))}
     for i, (name, value) in enumerate(settings.items()):
@@ -72,7 +72,7 @@ class Git:
         return ["git", f"--git-dir={self.repo}", *words]
 
     def run(self, *words: str, check: bool = True, input: bytes | None = None) -> Result:
-        """Run a git command in the repository; raises HostFault when it fails and `check` is set."""
+        """Run a git command in the repository; if it fails and `check` is set, raises HostFault."""
         return run(self.argv(*words), env=self.env, check=check, input=input)
 
     def create(self) -> None:
@@ -98,32 +98,32 @@ class Git:
         return result.code == 0
 
     def commit_of(self, name: str) -> Oid | None:
-        """The commit that a full ref name or object id stands for; None if there is none."""
+        """The commit that a full ref name or object id names; None if there is none."""
         result = self.run("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}", check=False)
         return Oid(result.out.strip()) if result.code == 0 else None
 
     def branch(self, branch: Branch) -> Oid | None:
-        """Where a branch is; without starting git when it was moved since the last gc."""
+        """The commit of a branch; without starting git, if the branch was moved since the last gc."""
         try:
             return Oid((self.repo / "refs/heads" / branch).read_text().strip())
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             return self.commit_of(f"refs/heads/{branch}")
 
     def put_back(self, branch: Branch, commit: Oid | None) -> bool:
-        """Make a branch be at `commit` (None: not be); whether it had to be changed.
+        """Set a branch to `commit` (None: remove it); returns whether that was a change.
 
-        For who has the app's turn: what a killed git or a power cut left in the way is removed, also where the branch is
-        right, since the next push would fail for it.
+        The caller has the app's turn. Lock files that a killed git or a power cut left are removed even if the branch
+        is right, since the next push would fail because of them.
         """
         ref = self.repo / "refs/heads" / branch
-        # git locks HEAD too, when it changes the branch that HEAD names.
+        # When git changes the branch that HEAD names, it locks HEAD, too.
         locks = ref.with_name(f"{ref.name}.lock"), self.repo / "HEAD.lock"
         moved = self.branch(branch) != commit
         if not moved and not any(lock.exists() for lock in locks):
             return False
         where = ["-d", f"refs/heads/{branch}"] if commit is None else [f"refs/heads/{branch}", commit]
         if self.run("update-ref", "--no-deref", *where, check=False).code:
-            # git neither reads an empty file nor replaces it, and waits for nobody's lock for ever.
+            # git cannot read or replace an empty ref file, and a stale lock file makes it fail.
             for path in (*locks, ref):
                 path.unlink(missing_ok=True)
             if self.branch(branch) != commit:
@@ -131,8 +131,8 @@ class Git:
         return moved
 
     def described(self, commit: Oid, *tags: str) -> str:
-        """`TAG-COUNT-gCOMMIT` by the newest tag (of those that match one of `tags`; default: with a digit) that the
-        commit comes after, `COUNT-gCOMMIT` if there is none."""
+        """`TAG-COUNT-gCOMMIT` by the newest tag before the commit (that matches one of `tags`; by default one with a
+        digit), `COUNT-gCOMMIT` if there is none."""
         which = [f"--match={pattern}" for pattern in tags or ("*[0-9]*",)]
         found = self.run("describe", "--tags", "--long", "--abbrev=40", *which, commit, check=False)
         if found.code == 0:
@@ -141,23 +141,23 @@ class Git:
         return f"{count}-g{commit}" if count else ""
 
     def pin(self, number: int, commit: Oid) -> None:
-        """Keep the commit of release `number`, whatever becomes of its branch."""
+        """Keep the commit of release `number`, even if its branch is removed."""
         self.run("update-ref", f"refs/shipit/v{number}", commit)
 
     def unpin(self, number: int) -> None:
-        """Let go of the commit of a release that was pruned."""
+        """Stop keeping the commit of a release that was pruned."""
         self.run("update-ref", "-d", f"refs/shipit/v{number}")
 
     def store(self, commit: Oid) -> None:
-        """Keep a commit that was pushed without being deployed, until the next such push."""
+        """Keep a commit that was pushed but not deployed, until the next such push."""
         self.run("update-ref", "refs/shipit/stored", commit)
 
     def point_head_at(self, branch: Branch) -> None:
-        """Whoever clones the repository gets this branch."""
+        """Set the branch that a clone of the repository checks out."""
         self.run("symbolic-ref", "HEAD", f"refs/heads/{branch}")
 
     def sweep(self) -> None:
-        """Remove the objects of pushes that were cut off. Only for who has the app's turn, after its own git ended."""
+        """Remove the objects of interrupted pushes. The caller has the app's turn, and its own git has ended."""
         for left in (self.repo / "objects").glob("tmp_objdir-*"):
             remove_tree(left)
 
@@ -167,7 +167,7 @@ class Git:
 
 
 def quarantine(environ: Mapping[str, str], repo: Path) -> dict[str, str]:
-    """The part of a hook's environment that lets us see the objects being pushed; git may name them relative to `repo`."""
+    """The part of a hook's environment that shows us the pushed objects; git may write paths relative to `repo`."""
     found = {name: environ[name] for name in QUARANTINE if name in environ}
     return {
         name: os.pathsep.join(str(repo / part) for part in value.split(os.pathsep)) for name, value in found.items()

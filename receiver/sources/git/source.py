@@ -16,7 +16,7 @@ _SHORT = re.compile(r"[0-9a-f]{7,64}", re.ASCII)
 
 
 class GitSource(Stored):
-    """What `git push` brought."""
+    """The source of what `git push` brought."""
 
     kind = "git"
 
@@ -24,12 +24,12 @@ class GitSource(Stored):
         return of_history(self.commits, commit_of(origin))
 
     def origin(self, oid: Oid, branch: Branch) -> Origin:
-        """What a release of this commit says of where it came from."""
+        """The origin of a release of this commit."""
         commit = self.commits.commit(oid)
         return Origin(self.kind, oid, title=commit.subject, author=commit.author, ref=branch)
 
     def named(self, what: str, deployed: Branch | None) -> Origin:
-        """What a branch, a tag or a commit's id (7 digits at least) names; raises Rejected when it is not stored.
+        """The origin for a branch, a tag or a commit's id (at least 7 digits); raises Rejected if it is not stored.
 
         `deployed`: the deploy branch, which is at the live commit.
         """
@@ -46,7 +46,7 @@ class GitSource(Stored):
         )
 
     def follow(self, live: Release) -> str:
-        """Put the branch at the live commit, so that a push of any other is one."""
+        """Put the branch at the live commit, so that any other commit can be pushed next."""
         branch, commit = pushed_to(live)
         if branch and commit and self.commits.git.put_back(branch, commit):
             return f"branch {branch} put back to {commit[:8]}"
@@ -60,8 +60,8 @@ class GitSource(Stored):
 
 
 def last_pushed(ledger: Ledger) -> Oid | None:
-    """The commit that the deploy branch is at: the live one, or, where that came in another way, the last before it
-    that was pushed and live. None before the first."""
+    """The commit where the deploy branch belongs: the live one; if the live release did not come by a push, the last
+    one before it that did and went live. None before the first."""
     current = ledger.current()
     if current is None:
         return None
@@ -70,7 +70,7 @@ def last_pushed(ledger: Ledger) -> Oid | None:
 
 
 def pushed_to(live: Release) -> tuple[Branch | None, Oid | None]:
-    """The branch that a release was pushed to, and its commit; None for one that came in by another way."""
+    """The branch that a release was pushed to, and its commit; None for a release that came another way."""
     origin = live.origin
     if origin is None or origin.kind != GitSource.kind or not origin.ref:
         return None, None

@@ -1,7 +1,8 @@
-"""Submodules: fetched by shipit into caches of its own, at the commit that was pushed, recursively.
+"""Submodules: shipit fetches them into its own caches, at the commit that was pushed, recursively.
 
-Submodules were the way into git more than once (CVE-2024-32002, CVE-2025-48384), so git's own `submodule` command is
-not used: .gitmodules is read as data, a URL is https or ssh or refused, nothing is checked out, and no hook runs.
+git's own `submodule` command is not used, because submodules have been used to attack git more than once
+(CVE-2024-32002, CVE-2025-48384). Instead .gitmodules is read as data, a URL is https or ssh or refused, nothing is
+checked out, and no hook runs.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _CREDENTIALS = re.compile(r"//[^/@]*@")
 
 def fetched(commits: Commits, oid: Oid, modules: Mapping[str, Oid]) -> Iterator[tuple[str, CommitTree]]:
     """(path, its tree) of every submodule, parents before what is inside them."""
-    # Imported here: source.py needs this module for its archive.
+    # Imported here, because commits.py needs this module for its archive.
     from receiver.sources.git.commits import Commits
 
     stores = caches.submodules(commits.git.repo)
@@ -57,7 +58,7 @@ def fetched(commits: Commits, oid: Oid, modules: Mapping[str, Oid]) -> Iterator[
 
 
 def read_urls(commits: Commits, commit: Oid) -> dict[str, str]:
-    """Path → URL as .gitmodules of a commit says; git's own parser reads it, from the object, without includes."""
+    """Path → URL from .gitmodules of a commit; git's own parser reads it, from the object, without includes."""
     if commits.tree(commit).read(".gitmodules") is None:
         return {}
     result = commits.git.run(
@@ -73,7 +74,7 @@ def read_urls(commits: Commits, commit: Oid) -> dict[str, str]:
 
 
 def checked(path: str, url: str | None) -> str:
-    """The URL, if it is one that shipit fetches; raises Rejected with what to write instead."""
+    """The URL, if shipit fetches from such a URL; raises Rejected with what to write instead."""
     if url is None:
         raise Rejected(f"The submodule {path!a} is not in .gitmodules.", hint=f"Add it: git submodule add URL {path!a}")
     if url.startswith(("./", "../")):
@@ -90,7 +91,7 @@ def checked(path: str, url: str | None) -> str:
 
 
 def fetch(stores: Path, path: str, url: str, commit: Oid) -> Path:
-    """Get one commit of a submodule into its cache (one a URL); the network is used only when it is not there yet."""
+    """Get one commit of a submodule into its cache (one for each URL); uses the network only if it is not there yet."""
     cache = stores / f"{hashlib.sha256(url.encode()).hexdigest()[:32]}.git"
     git = Git(cache)
     if not (cache / "HEAD").exists():
@@ -99,7 +100,7 @@ def fetch(stores: Path, path: str, url: str, commit: Oid) -> Path:
     caches.used(cache / "HEAD")
     if git.commit_of(commit):
         return cache
-    # A server may refuse to give a commit by its id; then all branches and tags are fetched.
+    # Some servers do not give out a commit by its id; then fetch all branches and tags.
     whole = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
     said: list[str] = []
     for wanted in (("--depth=1", "--no-tags", "--", url, commit), ("--no-tags", "--", url, *whole)):
@@ -130,5 +131,5 @@ def _fetch(git: Git, *words: str) -> list[str]:
 
 
 def shown(url: str) -> str:
-    """A URL as it may be printed: without what may be a password, without control characters."""
+    """A URL that may be printed: without a password or control characters."""
     return ascii(_CREDENTIALS.sub("//", url))[1:-1]

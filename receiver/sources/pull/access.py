@@ -1,6 +1,6 @@
-"""How an app reaches what it follows: a deploy key, passwords, the host keys that it trusts, whose signatures count.
+"""How an app gets access to what it follows: a deploy key, passwords, trusted host keys, allowed signers.
 
-All of it is the app's own, so that no app can fetch what only another may; none of it is ever an argument of a program.
+Each app has its own, so that no app can fetch with another's rights; no secret is ever an argument of a program.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SCAN = 10  # seconds
 
 
 def checked_url(url: str) -> str:
-    """The URL, if it is one that is fetched; raises Rejected with what to write instead."""
+    """The URL, if shipit fetches from such a URL; raises Rejected with what to write instead."""
     if _HTTPS.fullmatch(url) or _SSH.fullmatch(url):
         return url
     if "@" in url and url.startswith("https://"):
@@ -49,7 +49,7 @@ def host_of(text: str) -> str:
 
 
 def make_key(place: Place, app: str, *, again: bool) -> str:
-    """Make the app's deploy key; returns its public half. Raises Rejected when there is one and `again` is not set."""
+    """Make the app's deploy key; returns its public half. Raises Rejected if there is one, unless `again`."""
     if place.key.exists() and not again:
         raise Rejected(
             f"{app} has a deploy key already.",
@@ -75,7 +75,7 @@ def public_key(place: Place, app: str) -> str:
 
 
 def set_password(place: Place, host: str, user: str, password: str) -> None:
-    """What https is asked with at this host; an empty `user` takes it away."""
+    """Set the password for https at this host; an empty `user` removes it."""
     for value in (user, password):
         if any(c < " " or c == "\x7f" for c in value):
             raise Rejected("A user's name or a password is one line.")
@@ -87,7 +87,7 @@ def set_password(place: Place, host: str, user: str, password: str) -> None:
 
 
 def scan(host: str) -> list[str]:
-    """The host keys that a machine shows now, as lines of known_hosts. Whoever is in between could show others."""
+    """The host keys that a machine shows now, as lines of known_hosts. An attacker in between could show others."""
     name, _, port = host.partition(":")
     said = run(["ssh-keyscan", "-T", str(SCAN), *(["-p", port] if port else []), "--", name], check=False, timeout=60)
     found = [line for line in said.out.splitlines() if _KNOWN.fullmatch(line)]
@@ -97,7 +97,7 @@ def scan(host: str) -> list[str]:
 
 
 def allow_host(place: Place, lines: list[str]) -> list[str]:
-    """Trust these host keys, in place of those that were trusted for the same hosts; returns their fingerprints."""
+    """Trust these host keys, instead of the earlier ones of the same hosts; returns their fingerprints."""
     lines = [line for line in lines if line.strip() and not line.startswith("#")]
     for line in lines:
         if not _KNOWN.fullmatch(line):
@@ -114,7 +114,7 @@ def allow_host(place: Place, lines: list[str]) -> list[str]:
 
 
 def allow_signers(place: Place, lines: list[str]) -> int:
-    """Whose signatures count, in place of those before; returns how many."""
+    """Set the allowed signers, instead of the earlier ones; returns how many."""
     lines = [line for line in lines if line.strip() and not line.startswith("#")]
     for line in lines:
         if not _SIGNER.fullmatch(line):

@@ -1,6 +1,6 @@
-"""Whether a webhook is what it says: GitHub's, Gitea's, Forgejo's and GitLab's ways to show that they know the secret.
+"""Checks that a webhook knows its secret, in the ways of GitHub, Gitea, Forgejo and GitLab.
 
-Nothing else of what they send is looked at: a hook only says that it is time to look.
+Nothing else in the hook is read: it only says that it is time to look.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _TOKEN = "x-gitlab-token"
 
 
 class Secret(NamedTuple):
-    """`path` makes the address one that nobody guesses; `key` is what they sign with."""
+    """`path` makes the address impossible to guess; `key` signs the requests."""
 
     path: str
     key: str
@@ -55,7 +55,7 @@ def app_of(address: str) -> tuple[AppName, str] | None:
 
 
 def is_signed(secret: Secret, headers: Mapping[str, str], body: bytes) -> bool:
-    """Whether whoever sent this knows the secret; `headers` by lower-case names."""
+    """Whether the sender knows the secret; `headers` by lower-case names."""
     wanted = hmac.new(secret.key.encode(), body, "sha256").hexdigest()
     for name in _SIGNATURES:
         if value := headers.get(name):

@@ -1,5 +1,5 @@
-"""The repository that an app follows: which commits it has, and fetching one. git runs as `shipit`, with the app's own
-credentials and no others."""
+"""The repository that an app follows: asks which commits it has, and fetches one. git runs as `shipit`, with only the
+app's own credentials."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from receiver.system.run import Result, ended, run, start
 
 ASK, FETCH = 60, 1800  # seconds
 SHARED = 20  # seconds
-# A unix socket's path has 107 bytes at most (unix(7)); ssh makes it beside, with 17 bytes more.
+# The path of a unix socket has at most 107 bytes (unix(7)); ssh first makes it under a name that is 17 bytes longer.
 LONGEST = 107 - 17
 MAX_REFS = 2**22
 TIMED_OUT = 124  # timeout(1)
 PULLED = "refs/pull/one"
 _PATTERN = re.compile(r"[A-Za-z0-9_*?][A-Za-z0-9._*?/+-]{0,199}", re.ASCII)
 _REF = re.compile(r"refs/[A-Za-z0-9._/+-]{1,300}", re.ASCII)
-# What git adds to the reason.
+# Lines that git adds after the reason.
 _ADVICE = re.compile(r"^Please make sure you have|^and the repository exists|Could not read from remote repository")
 _SECRET = re.compile(r"//[^/@\s]*@")
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What the other side has: the object to fetch, the commit that it is, and the ref's name."""
+    """What the other repository has: the object to fetch, its commit, and the ref's name."""
 
     ref: str
     oid: Oid
 
 
 class Unreached(HostFault):
-    """The other side does not answer, does not let us in, or does not have it."""
+    """The other side does not answer, refuses access, or does not have what is wanted."""
 
 
 def checked_ref(ref: str) -> str:
@@ -60,7 +60,7 @@ def checked_pattern(pattern: str) -> str:
 
 
 def look(place: Place, follow: Follow) -> Seen:
-    """What is to be live by the other side; raises Unreached."""
+    """What should be live according to the other repository; raises Unreached."""
     if follow.tags:
         words = ["--refs", "--sort=-version:refname", "--", follow.url, f"refs/tags/{follow.tags}"]
     elif follow.ref.startswith("refs/"):
@@ -84,23 +84,23 @@ def look(place: Place, follow: Follow) -> Seen:
 
 @contextmanager
 def one_connection(place: Place) -> Iterator[None]:
-    """Within the block, whoever asks the other side over ssh does so through the first one's connection."""
+    """Within the block all ssh calls to the other side share the connection of the first one."""
     try:
         yield
     finally:
-        # ssh ends it by itself, too, when nobody has used it for a while (SHARED).
+        # ssh also ends it by itself after SHARED seconds without use.
         if place.shared.exists():
             run(["ssh", "-F", "/dev/null", "-o", f"ControlPath={place.shared}", "-O", "exit", "--", "-"], check=False)
 
 
 @contextmanager
 def fetched(place: Place, follow: Follow, seen: Seen, most: int) -> Iterator[tuple[Git, Oid]]:
-    """A repository for the block that has what was seen, and its commit; it takes what the app's own has from there.
+    """A temporary repository with what was seen, and its commit; objects that the app's repository has are not fetched.
 
-    `most`: bytes of what may come. Raises Unreached, and Rejected for what is larger or no commit.
+    `most`: limit in bytes. Raises Unreached; Rejected if it is larger or no commit.
     """
     with scratch(place.repo, place.dir, "fetched") as git:
-        # A pack is one file; who sends a larger one is cut off by the kernel.
+        # A fetch writes one pack file; the kernel's limit of file size ends a larger one.
         words = git.argv("fetch", "--quiet", "--no-tags", "--no-write-fetch-head")
         said = _git(place, [*words, "--no-auto-gc", "--", follow.url, f"+{seen.ref}:{PULLED}"], FETCH, most)
         if said.code:
@@ -114,7 +114,7 @@ def fetched(place: Place, follow: Follow, seen: Seen, most: int) -> Iterator[tup
 
 
 def check_signature(place: Place, git: Git, seen: Seen, oid: Oid) -> str:
-    """Raises Rejected unless an allowed signer has signed the commit, or the tag that names it; else who it was."""
+    """The allowed signer who signed the commit, or the tag that names it; raises Rejected if there is none."""
     if not place.lines(place.signers):
         raise Rejected(
             "No signer is allowed.", hint="Say whose signatures count: shipit git:allow-signers APP - < FILE"
@@ -143,7 +143,7 @@ def _git(place: Place, words: list[str], timeout: int, most: int) -> Result:
         "-o", f"UserKnownHostsFile={place.known_hosts}", "-o", "GlobalKnownHostsFile=/dev/null", "-o", "IdentitiesOnly=yes",
         "-o", f"IdentityFile={place.key}", "-o", "IdentityAgent=none", "-o", "ConnectTimeout=20", "-o", "ServerAliveInterval=20",
     ]  # fmt: skip
-    # To look and to fetch are two, and a login takes longer than either.
+    # Looking and fetching share one connection, because a login takes longer than either.
     if len(os.fsencode(place.shared)) <= LONGEST:
         ssh += ["-o", "ControlMaster=auto", "-o", f"ControlPersist={SHARED}", "-o", f"ControlPath={place.shared}"]
     else:
@@ -154,7 +154,7 @@ def _git(place: Place, words: list[str], timeout: int, most: int) -> Result:
         "http.lowSpeedLimit": "1000", "http.lowSpeedTime": "60",
     }  # fmt: skip
     env = environment(config, {"GIT_SSH_COMMAND": shlex.join(ssh), "GIT_SSH_VARIANT": "ssh", "GIT_ASKPASS": ""})
-    # In files, with a bound by the kernel: what the other side says could be without end.
+    # Output goes to files, whose size the kernel limits: the other side could send text without end.
     with tempfile.TemporaryFile(dir=place.dir) as out, tempfile.TemporaryFile(dir=place.dir) as err:
         child = start(["timeout", f"{timeout}", "prlimit", f"--fsize={most}", *words], env=env,
                       stdout=out.fileno(), stderr=err.fileno())  # fmt: skip

@@ -1,4 +1,4 @@
-"""Commits that were fetched from where they are published (`git:sync`)."""
+"""Commits that were fetched from another repository (`git:sync`)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from receiver.system.run import run
 
 
 class PullSource(Stored):
-    """What `git:sync` brought. The deploy branch is not its own: it stays at what was pushed."""
+    """The source of what `git:sync` brought. It does not move the deploy branch, which stays at the last pushed
+    commit."""
 
     kind = "pull"
 
@@ -19,7 +20,7 @@ class PullSource(Stored):
         return of_history(self.commits, commit_of(origin))
 
     def take(self, other: Git, oid: Oid, ref: str, check: Check) -> Origin:
-        """Have a commit of another repository on this machine; raises what `check` does, with nothing kept.
+        """Copy a commit from another repository on this machine; if `check` raises, nothing is kept.
 
         The caller has the app's turn.
         """

@@ -1,7 +1,7 @@
-"""What a forge, or whatever else builds, says of a commit: it went well, it did not, or nobody knows yet.
+"""The status of a commit, from a forge or any CI server: it passed, it failed, or it is not known yet.
 
-Understood is what GitHub, GitLab, Gitea and Forgejo answer about a commit (its combined status, its statuses, its check
-runs, its pipelines), and one word as text.
+Understood are the answers of GitHub, GitLab, Gitea and Forgejo about a commit (combined status, statuses, check runs,
+pipelines), and a single word of text.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from receiver.system.transfer import answered
 
 COMMIT = "{commit}"
 MOST = 2**20
-SILENCE, LONGEST = 20.0, 60.0  # seconds: without a byte, and for all of it
+SILENCE, LONGEST = 20.0, 60.0  # seconds: without a byte, and for the whole answer
 _URL = re.compile(r"https?://", re.IGNORECASE)
 
 
@@ -33,13 +33,13 @@ class Verdict(str, Enum):
     FAILURE = "failure"
 
 
-# The words of all of them. `warning` is Gitea's and Forgejo's for what does not hinder.
+# The words of all of them. `warning` is used by Gitea and Forgejo for a check that passed with remarks.
 _WELL = frozenset({"success", "passed", "warning", "ok"})
 _BEFORE = frozenset(
     {"", "pending", "created", "waiting_for_resource", "preparing", "running", "queued", "in_progress", "requested",
      "waiting", "scheduled", "expected"}
 )  # fmt: skip
-# Of one among several: it has no say.
+# A check in this state does not count.
 _NEITHER = frozenset({"neutral", "skipped", "manual"})
 
 
@@ -48,7 +48,7 @@ def is_url(text: str) -> bool:
 
 
 def told(wait_for: str) -> str:
-    """What is waited for, as it is shown: no query of a URL, which may hold a secret."""
+    """What is waited for, for people: a URL without its query, which may hold a secret."""
     return shown(wait_for) if is_url(wait_for) else wait_for[:200]
 
 
@@ -65,10 +65,10 @@ def checked_url(url: str) -> str:
 
 
 def asked(place: Place, url: str, commit: Oid) -> tuple[Verdict, str]:
-    """What is said of the commit, and a line of why. Raises HostFault when nothing that is understood is said.
+    """The verdict on the commit, and a line that explains it. Raises HostFault if the answer is not understood.
 
-    With the password that the app has for this host (git:auth), if it has one. No redirect is followed: it would
-    take that along.
+    Uses the app's password for this host (git:auth), if it has one. Follows no redirect, which would pass the password
+    on.
     """
     parts = checked(url.replace(COMMIT, commit), http=False)
     headers = {"Accept": "application/json, text/plain;q=0.9, */*;q=0.1"}
@@ -83,7 +83,7 @@ def asked(place: Place, url: str, commit: Oid) -> tuple[Verdict, str]:
     except (OSError, HTTPException, ValueError) as error:
         raise HostFault(f"{shown(url)} could not be asked: {why(error)}.") from error
     if answer.status in (404, 422):
-        return Verdict.PENDING, f"it answers {answer.status}"  # a commit that it has not heard of yet
+        return Verdict.PENDING, f"it answers {answer.status}"  # the server does not know the commit yet
     if answer.status != 200:
         hint = f"Give the app a token for it: shipit git:auth APP {parts.netloc} NAME - < TOKEN"
         raise HostFault(f"{shown(url)} answers {answer.status}.", hint=hint if answer.status in (401, 403) else "")
@@ -93,7 +93,7 @@ def asked(place: Place, url: str, commit: Oid) -> tuple[Verdict, str]:
 
 
 def understood(raw: bytes, commit: Oid) -> tuple[Verdict, str]:
-    """What an answer means; raises HostFault when it means nothing."""
+    """What an answer means; raises HostFault if it is not understood."""
     text = raw.decode(errors="replace").strip()
     try:
         said = json.loads(text)
@@ -107,7 +107,7 @@ def understood(raw: bytes, commit: Oid) -> tuple[Verdict, str]:
 
 
 def _states(said: Any) -> Iterator[tuple[str, str]]:
-    """(name, state) of each thing that has been said."""
+    """(name, state) of each check in the answer."""
     if isinstance(said, str) and len(said) < 40 and said.lower() in _WELL | _BEFORE | {"failure", "failed", "error"}:
         yield "", said.lower()
     elif isinstance(said, dict) and isinstance(runs := said.get("check_runs"), list):
@@ -120,10 +120,10 @@ def _states(said: Any) -> Iterator[tuple[str, str]]:
     elif isinstance(said, dict) and isinstance(said.get("state", said.get("status")), str):
         yield "", _word(said.get("state", said.get("status")))
     elif isinstance(said, dict) and "status" in said and said["status"] is None:
-        yield "", "pending"  # a commit of GitLab's without a pipeline
+        yield "", "pending"  # GitLab has no pipeline for this commit yet
     elif isinstance(said, list):
         latest: dict[str, str] = {}
-        # The newest stands first: of each name it counts.
+        # The newest comes first: only the first of each name counts.
         for one in said:
             if isinstance(one, dict) and isinstance(state := one.get("status", one.get("state")), str):
                 name = _word(one.get("name") or one.get("context"))

@@ -1,4 +1,4 @@
-"""What an app follows (`git:sync`), and how the last look at it went. Kept where only `shipit` reads: in repo.git."""
+"""What an app follows (`git:sync`), and how the last look at it went. Kept in repo.git, where only `shipit` reads."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from receiver.paths import AppPaths
 from receiver.records import FORMAT, Format, Record, decode, encode, flag, format_number, own, real, text, whole
 from receiver.system import disk
 
-# Seconds between two looks.
+# The least and the most seconds between two looks.
 OFTEN, SELDOM = 60, 7 * 86400
-WAIT = 3600  # for what others say of a commit, if nothing else is said
+WAIT = 3600  # seconds to wait for a commit's checks, by default
 
 
 @dataclass(frozen=True)
 class Follow(Record):
-    """`ref` is a branch, a tag or a full ref ("": what the other side calls HEAD), `tags` a pattern of which the newest
-    version is taken instead. `every`: seconds (0: only when asked). `signed`: only what an allowed signer has signed.
+    """What is followed. `ref` is a branch, a tag or a full ref ("": the HEAD of the other repository); `tags` a pattern
+    of which the newest version is taken instead. `every`: seconds (0: only when asked). `signed`: only what an allowed
+    signer has signed.
 
-    `seen` is what the ref `name` was at when that was last tried, `refused` why it did not go live ("": it did), `commit`
-    the last commit that was taken. `looked` is when the other side was last asked; `failing` since when it cannot be
+    `seen` is the object of the ref `name` that was tried last, `refused` why it did not go live ("": it did), `commit`
+    the last commit that was taken. `looked` is the time of the last look; `failing` since when the other side cannot be
     reached (0.0: it can), `reason` why, `times` how often.
 
-    `wait_for` is the URL or the command that has to speak well of a commit before it is taken ("": nothing has to),
-    `wait_most` for how long (s) it may say nothing; `waiting` since when that is so of what the ref is at (`waits_on`),
-    0.0: of nothing."""
+    `wait_for` is the URL or the command that must approve a commit before it is taken ("": none), `wait_most` for how
+    long (s) it may have no answer; `waiting` since when it has none for the object `waits_on` (0.0: nothing waits)."""
 
     url: str = field(metadata=own(text))
     format: Format = field(default=FORMAT, metadata=own(format_number))
@@ -50,12 +50,12 @@ class Follow(Record):
 
     @property
     def what(self) -> str:
-        """What is followed, as it was typed."""
+        """What is followed, as the user typed it."""
         return f"tags {self.tags}" if self.tags else self.ref or "HEAD"
 
 
 class Place:
-    """The files of one app: all in one directory that git does not know."""
+    """The files of one app's pull, in a directory of repo.git that git does not use."""
 
     def __init__(self, paths: AppPaths) -> None:
         self.repo = paths.repo
@@ -75,32 +75,32 @@ class Place:
 
     @property
     def credentials(self) -> Path:
-        """As git-credential-store(1) reads it."""
+        """In the format of git-credential-store(1)."""
         return self.dir / "credentials"
 
     @property
     def signers(self) -> Path:
-        """As ssh-keygen(1) reads ALLOWED SIGNERS."""
+        """In ssh-keygen(1)'s format ALLOWED SIGNERS."""
         return self.dir / "signers"
 
     @property
     def lock(self) -> Path:
-        """Held by whoever looks at the other side."""
+        """Held by the process that looks at the other side."""
         return self.dir / "lock"
 
     @property
     def shared(self) -> Path:
-        """The socket of the ssh connection that one look at the other side has."""
+        """The socket of the ssh connection that one look shares."""
         return self.dir / "shared"
 
     @property
     def waiting(self) -> Path:
-        """Held by the one who looks after whoever does now."""
+        """Held by the process that will look next, after the current one."""
         return self.dir / "waiting"
 
     @property
     def hook(self) -> Path:
-        """The secrets of the webhook (hook.py), if there is one."""
+        """The secrets of the webhook (hook.py); may be missing."""
         return self.dir / "hook"
 
     @property
@@ -119,24 +119,24 @@ class Place:
 
     @contextmanager
     def changing(self) -> Iterator[None]:
-        """For the time of a block, whoever else reads one of these files and writes it again waits."""
+        """A lock on these files for the block: for reading one and writing it again."""
         self.make()
         with disk.locked(self.dir / "changing", wait=True):
             yield
 
     def save(self, follow: Follow) -> None:
-        """For whoever is `changing`, if it was read before."""
+        """Write the record; inside `changing`, if it was read before."""
         self.make()
         disk.write_atomically(self._record, encode(follow), 0o600)
 
     def change(self, change: Callable[[Follow], Follow]) -> None:
-        """Change what is kept by now; nothing if the app follows nothing."""
+        """Change the record as it is now; does nothing if the app follows nothing."""
         with self.changing():
             if (now := self.read()) is not None:
                 self.save(change(now))
 
     def drop(self) -> bool:
-        """Follow nothing any more; keys and passwords stay."""
+        """Stop following; keys and passwords stay."""
         with self.changing():
             return disk.remove_file(self._record)
 
