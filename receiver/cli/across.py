@@ -1,4 +1,4 @@
-"""`releases:diff`, `releases:export`: what releases are, whichever way they came."""
+"""`releases:diff`, `releases:export` and others: information about releases, whichever way they came."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def provenance(ctx: Context, app: AppName, release: int, signature: bool, signer
 
     ledger = ledger_of(ctx, app)
     found = ledger.release(release)
-    # The machine's own name, not an address that one login came to: the same for whoever asks.
+    # The machine's own name, so that the statement is the same whichever address the login came to.
     host = address(ctx.settings.domain, "")
     if signer:
         out.say(story.signer(ctx.layout, host))

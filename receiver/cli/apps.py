@@ -1,4 +1,4 @@
-"""`apps:*` and `git:set`: what is true of an app whatever release is live."""
+"""`apps:*` and `git:set`: settings of an app that do not depend on its releases."""
 
 from __future__ import annotations
 

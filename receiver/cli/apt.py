@@ -1,4 +1,5 @@
-"""`apt:*`: which packages of Debian apps may have installed. The list is the server's settings'; root alone writes them."""
+"""`apt:*`: which Debian packages apps may have installed. The list is in the server's settings; only root writes
+these."""
 
 from __future__ import annotations
 
@@ -40,7 +41,7 @@ def allow(ctx: Context, packages: tuple[str, ...]) -> None:
 
 
 def allowed(layout: Layout, packages: Sequence[str]) -> list[str]:
-    """Add to what the settings allow; returns all of it."""
+    """Add these to the allowed packages in the settings; returns all that are allowed."""
     with disk.locked(disk.roots_dir(layout.roots, 0o711) / "settings.lock", wait=True):
         known = settings.load(layout.settings).apt_allow.split()
         if new := [name for name in packages if name not in known]:

@@ -1,4 +1,5 @@
-"""Arguments that many commands share: typed by names.py, so that a bad name is one clear error everywhere."""
+"""Arguments that many commands share; names.py parses them, so that a bad name gives the same clear error
+everywhere."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ DROP_WEB = "Also when nothing would take requests any more."
 
 
 class Name(click.ParamType[Any]):
-    """A click type made of one parser of names.py; its Rejected goes through to the user as it is."""
+    """A click type for a parser of names.py; its Rejected reaches the user unchanged."""
 
     def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
         self.name, self._parse = name, parse
@@ -55,8 +56,8 @@ def ledger_of(ctx: Any, app: AppName) -> Ledger:
 
 
 def change(ledger: Ledger, new: Callable[[AppState], AppState]) -> None:
-    """Change what is true of an app whatever release is live, unless it is locked (raises Busy)."""
-    # Here, because most commands only look.
+    """Change a setting of an app that does not depend on its releases; raises Busy if the app is locked."""
+    # Imported here, because most commands change nothing.
     from receiver.ledger.queue import refuse_locked
 
     refuse_locked(ledger)

@@ -1,4 +1,4 @@
-"""`auth:*`: a name and a password before an app."""
+"""`auth:*`: names and passwords that visitors of an app need."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def list_visitors(ctx: Context, app: AppName, form: str) -> None:
 
 
 def change(ctx: Context, app: AppName, new: Callable[[Visitors], Visitors]) -> Visitors:
-    """Write who may see the app, in its turn, and let the proxy follow if that makes it guarded, or no more."""
+    """Change who may see the app, in its turn; update the proxy if the app becomes guarded or open by that."""
     ledger = ledger_of(ctx, app)
     with queued(ledger, ctx.caller.name, push=False, say=tell), ctx.connect_agent() as agent:
         before, was = passwords.visitors(ledger), ledger.state().guarded

@@ -100,7 +100,7 @@ def read_file(path: Path) -> bytes:
 
 
 def untarred(data: bytes) -> bytes:
-    """The files in a tar, one after the other; what is no tar comes back as it is."""
+    """The files in a tar, one after the other; data that is no tar is returned unchanged."""
     if data[257:262] != b"ustar":
         return data
     import io

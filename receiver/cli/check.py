@@ -1,4 +1,4 @@
-"""`check`: what a push of a directory would make of it, found out on the developer's machine."""
+"""`check`: says on the developer's machine what a push of a directory would do."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from receiver.model import Check
     from receiver.runtimes.base import BuildPlan
 
-# Files whose being left behind would change what a push does, beside those that the runtimes read.
+# Beside the files that the runtimes read: if one of these is not in git, the push behaves differently.
 _MATTER = ("Procfile", "shipit.yml", "app.json")
 
 
@@ -54,7 +54,7 @@ def check(ctx: Context, directory: str, form: str) -> None:
 
 
 def examine(tree: Directory) -> dict[str, Any]:
-    """Everything that a push would find out before it builds, as JSON-like data; raises Rejected as the push would."""
+    """What a push finds out before it builds, as JSON-like data; raises Rejected as the push would."""
     from receiver.ops.all import sections
     from receiver.runtimes.all import RUNTIMES
     from receiver.runtimes.build import build_plan
@@ -128,7 +128,7 @@ _PLACES = {"socket": "its socket ($SOCKET)", "port": "$PORT", "none": "nothing"}
 
 
 def tell(found: dict[str, Any]) -> list[str]:
-    """The same for people, as a tree."""
+    """The same as lines of text, like a tree."""
     lines = [f"Runtime          {found['runtime']}" + (f" in {found['root']}/" if found["root"] else "")]
     lines += [f"Needs            {name} (a package of Debian, on the server)" for name in found["apt"]]
     lines += [f"Needs            the config var {name}" for name in found["required"]]

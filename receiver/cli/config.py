@@ -19,7 +19,7 @@ MOST = 1024 * 1024  # bytes of a value on standard input
 
 
 def read(ctx: Context, app: AppName, release: int = 0) -> dict[ConfigKey, str]:
-    """The config vars of a release (0: the live one), values in clear."""
+    """The config vars of a release (0: the live one), with their values."""
     number = release or ledger_of(ctx, app).current_number()
     if not number:
         return {}
@@ -96,7 +96,7 @@ def unset_vars(ctx: Context, app: AppName, key: tuple[ConfigKey, ...]) -> int:
 
 
 def parse_pairs(pairs: tuple[str, ...]) -> dict[ConfigKey, str]:
-    """`NAME=value` words, or `NAME -` with the value on standard input (one trailing newline taken off)."""
+    """Parse `NAME=value` words, or `NAME -` with the value on standard input (without one trailing newline)."""
     if len(pairs) == 2 and pairs[1] == "-":
         hint = f"shipit config:set APP {pairs[0][:40]} - < FILE"
         value = read_input(MOST, hint).decode(errors="surrogateescape")
@@ -113,7 +113,7 @@ def parse_pairs(pairs: tuple[str, ...]) -> dict[ConfigKey, str]:
 
 
 def submit(ctx: Context, app: AppName, change: dict[ConfigKey, str], unset: list[ConfigKey]) -> int:
-    """One new release with the change; nothing happens when nothing would change."""
+    """Make one new release with the change; does nothing if nothing would change."""
     ledger = ledger_of(ctx, app)
     with Submission(ctx.layout, ledger, ctx.caller) as submission:
         current = ledger.current()

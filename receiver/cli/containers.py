@@ -1,4 +1,4 @@
-"""`containers:setup`: have the server made able to run container images."""
+"""`containers:setup`: installs on the server what container images need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`cron*`: what an app runs by the clock."""
+"""`cron*`: an app's scheduled process types."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def _change(ctx: Context, app: AppName, process: TypeName, *, suspended: bool) -
 
 
 def _scheduled(ctx: Context, app: AppName, process: TypeName) -> tuple[Ledger, Release, bool]:
-    """The live release, which runs this by the clock, and whether runs of it may overlap; raises Rejected."""
+    """The live release, which has this scheduled type, and whether its runs may overlap; raises Rejected."""
     ledger = ledger_of(ctx, app)
     current = ledger.current()
     if current is None or not current.slug:

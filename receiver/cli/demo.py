@@ -1,4 +1,4 @@
-"""`./install.sh --demo`: what shipit promises, shown on this machine over real ssh, git and HTTP.
+"""`./install.sh --demo`: shows what shipit promises, on this machine, over real ssh, git and HTTP.
 
 Every command is printed with `$` before it is run. Exit code 0 only if every promise held. Runs as root; leaves the
 app `hello` behind, and nothing else.
@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 class Demo:
-    """One run: a laptop in a temporary directory, and what was promised and held."""
+    """One run: a laptop in a temporary directory, and the list of promises with their results."""
 
     def __init__(self, layout: Layout, work: Path) -> None:
         self.layout = layout
@@ -74,7 +74,7 @@ class Demo:
     # -- the acts
 
     def prepare(self, example: Path) -> None:
-        """A key that may push, and a repository with the example in it."""
+        """Make a key that may push, and a repository with the example."""
         headline("A key, and a repository")
         self.make_room()
         self.type("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", KEY, "-f", str(self.key))
@@ -141,7 +141,7 @@ class Demo:
     # -- the means
 
     def make_room(self) -> None:
-        """The app of an earlier demo goes; one that somebody else has made is left alone. Raises Rejected then."""
+        """Remove the app of an earlier demo; raises Rejected if another user has made an app of that name."""
         if shutil.which("shipit") is None:
             raise HostFault("The command shipit is not there.", hint="./install.sh")
         self.forget_key()
@@ -154,7 +154,7 @@ class Demo:
         self.type("shipit", "apps:destroy", APP, "--force")
 
     def push(self) -> float:
-        """Push; returns the seconds it took. Raises HostFault when it fails although it must not."""
+        """Push; returns the seconds it took. Raises HostFault if it fails unexpectedly."""
         begun = time.monotonic()
         code = self.run("git", "push", "prod", "main", cwd=self.repo)
         if code:
@@ -162,7 +162,7 @@ class Demo:
         return time.monotonic() - begun
 
     def curl(self) -> str:
-        """What a browser would see now; asked by curl where there is one."""
+        """The page as a browser would get it; uses curl if it is installed."""
         port = self.known.http_port
         url = f"http://{self.host}{'' if port == 80 else f':{port}'}/"
         if shutil.which("curl"):
@@ -179,7 +179,7 @@ class Demo:
         return text
 
     def edit(self, old: str, new: str) -> None:
-        """Change the app's source, and say what."""
+        """Change the app's source, and print the change."""
         path = self.repo / "app.py"
         text = path.read_text()
         if text.count(old) != 1:
@@ -194,19 +194,19 @@ class Demo:
             raise HostFault(f"{words[0]} failed with exit code {code}.", hint="shipit doctor")
 
     def run(self, *words: str, cwd: Path | None = None, stdin: Path | None = None, shown: str = "") -> int:
-        """Print a command, run it with its output in sight, return its exit code."""
+        """Print a command, run it with its output visible, return its exit code."""
         line = f"ssh {SHIPIT_USER}@127.0.0.1 {shown}" if shown else shlex.join(words)
         print(f"$ {line}{f' < {stdin.name}' if stdin else ''}".replace(f"{self.work}/", ""), flush=True)
         source = os.open(stdin, os.O_RDONLY) if stdin else None
         try:
-            # Both on one stream, so that what is printed stays in order when it goes to a file.
+            # Both outputs go to one stream, so that their lines stay in order.
             return start(words, env=self.env, cwd=cwd or self.work, stdin=source, stderr=1).wait()
         finally:
             if source is not None:
                 os.close(source)
 
     def until(self, true: Callable[[], bool], seconds: float = 10.0) -> None:
-        """Wait for something, but not for ever: what is missing then shows in the promise."""
+        """Wait for a condition, with a limit; if it is not met, the promise shows that."""
         deadline = time.monotonic() + seconds
         while not true() and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -225,7 +225,7 @@ class Demo:
         run(["shipit", "ssh-keys:remove", KEY], check=False)
 
     def clean_up(self) -> None:
-        """The demo's key does not stay."""
+        """Remove the demo's key."""
         self.forget_key()
 
 

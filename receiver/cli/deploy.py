@@ -1,4 +1,4 @@
-"""`deploy` and `git:from-archive`: a release of what is there already, or of an archive that is sent."""
+"""`deploy` and `git:from-archive`: makes a release of a stored commit, or of an archive that is sent."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def from_image(ctx: Context, app: AppName, image: str, sha256: str, drop_web: bo
 
 
 def pull_image(ctx: Context, ledger: Ledger, image: str, sha256: str, *, fresh: bool, drop_web: bool) -> int:
-    """Make a release of a registry's image; the release records the digest that its tag led to."""
+    """Make a release of a registry's image; it records the digest that the tag led to."""
     from receiver.sources.download import digest_of
     from receiver.sources.logins import how_to_use, logins_for, withheld
     from receiver.sources.registry import pulled, reference
@@ -218,15 +218,15 @@ def pull_image(ctx: Context, ledger: Ledger, image: str, sha256: str, *, fresh: 
 
 
 def layers_of(ledger: Ledger) -> frozenset[str]:
-    """Of images, those that the server has and nobody need send again."""
-    # Slow to import, and few ask.
+    """The image layers that the server has, which need not be fetched."""
+    # Slow to import, and rarely needed.
     from receiver.story.layers import stored_layers
 
     return stored_layers(ledger)
 
 
 def stored(ledger: Ledger, what: str) -> Origin:
-    """What a release, a branch, a tag or a commit's id names; raises Rejected when it is not kept any more."""
+    """The origin for a release, a branch, a tag or a commit's id; raises Rejected if it is not kept any more."""
     from receiver.sources.all import named, origin_of, source_of
 
     if is_release(what):
@@ -243,7 +243,7 @@ def stored(ledger: Ledger, what: str) -> Origin:
 def ship(
     ctx: Context, ledger: Ledger, kind: str, signature: str, url: str, sha256: str, *, fresh: bool, drop_web: bool
 ) -> int:
-    """Make a release of the archive at a URL, or without one on standard input."""
+    """Make a release of the archive at a URL, or, without one, on standard input."""
     from receiver.sources.archive import KINDS, spooled
 
     if kind and kind not in KINDS:
@@ -256,7 +256,7 @@ def ship(
         arriving = downloaded(url, sha256, ledger.paths.repo, limit)
     else:
         arriving = spooled(0, ledger.paths.repo, limit)
-    # Before it is the app's turn: who sends slowly keeps nobody waiting.
+    # Receive it before taking the app's turn: a slow sender must not keep others waiting.
     with arriving as (file, size):
         signer = signed_by(ctx, ledger.app, file, signature) if size else ""
         if signer:
@@ -269,7 +269,7 @@ def received(
     ctx: Context, ledger: Ledger, file: IO[bytes], size: int, kind: str = "", signer: str = "", *, fresh: bool,
     drop_web: bool, ref: str = "",
 ) -> int:  # fmt: skip
-    """Make a release of what has arrived; `ref`: what its origin names beside, "" as the source has it."""
+    """Make a release of a file that has arrived; `ref`: a name for its origin, "" for the source's own."""
     from receiver.sources.all import sent
     from receiver.sources.limits import Limits
     from receiver.story.admit import Admission, approve_for, room_for
@@ -298,7 +298,8 @@ def received(
 
 
 def signed_by(ctx: Context, app: AppName, file: IO[bytes], signature: str) -> str:
-    """Whose signature it is; "" without one, where the server's settings allow that. Raises Denied and Rejected."""
+    """The name of the signing key; "" without a signature, if the server's settings allow that. Raises Denied,
+    Rejected."""
     if not signature and not ctx.settings.signed_only:
         return ""
     from receiver.gate.keys import Keyring

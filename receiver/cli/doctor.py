@@ -1,4 +1,4 @@
-"""`doctor`: look at the whole installation; `--fix` makes every app equal to its ledger."""
+"""`doctor`: checks the whole installation; `--fix` makes every app equal to its ledger."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from receiver.story.mend import mend
 from receiver.story.submit import tell
 from receiver.system.told import told
 
-# How long a change that is under way may take before its app is left to it (s).
+# How long to wait for a change that is under way; after that its app is left alone (s).
 PATIENCE = 10.0
 
 
@@ -81,7 +81,7 @@ def doctor(ctx: Context, fix: bool, form: str) -> int:
                     before = list(app_findings(ctx.layout, app, agent))
                 findings += before
     except HostFault as failure:
-        # What was found until then is told all the same.
+        # The findings so far are shown all the same.
         findings.append(Finding("host", failure.message, False, failure.hint))
     if form == "json":
         out.show_json({"findings": [vars(f) for f in findings], "mended": mended})
@@ -91,7 +91,7 @@ def doctor(ctx: Context, fix: bool, form: str) -> int:
 
 
 def renewed(ctx: Context, mended: list[str]) -> bool:
-    """Have nginx execute itself anew; `mended` says how that went."""
+    """Have nginx re-execute itself; `mended` gets a line about the result."""
     from receiver.proxy.renew import renew
 
     try:
@@ -104,7 +104,7 @@ def renewed(ctx: Context, mended: list[str]) -> bool:
 
 
 def went_live(ctx: Context, app: AppName, make: Callable[[Context, AppName], int]) -> bool:
-    """Make a release of the app; whether that is live. Its log is no data."""
+    """Make a release of the app; returns whether it went live. Its log goes to standard error, not into the data."""
     data = os.dup(1)
     os.dup2(2, 1)
     try:
@@ -119,7 +119,7 @@ def went_live(ctx: Context, app: AppName, make: Callable[[Context, AppName], int
 
 
 def mend_in_turn(ctx: Context, app: AppName, agent: Agent) -> list[str]:
-    """Mend the app while nobody changes it: a release that was just opened looks like one whose worker was killed."""
+    """Repair the app while nobody changes it: a release that was just opened looks like one whose worker was killed."""
     try:
         with queued(Ledger(ctx.layout.app(app)), ctx.caller.name, push=False, say=tell, wait=PATIENCE, mends=True):
             return mend(ctx.layout, app, agent)
@@ -132,7 +132,7 @@ def mend_in_turn(ctx: Context, app: AppName, agent: Agent) -> list[str]:
 
 
 def show(findings: list[Finding], mended: list[str]) -> None:
-    """A line each; what is not well with what to type."""
+    """Print one line for each finding; if it is not well, also what to type."""
     for finding in findings:
         out.say(f"{'ok  ' if finding.well else 'FAIL'}  {finding.subject:<12} {finding.what}")
         if not finding.well:

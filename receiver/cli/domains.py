@@ -94,7 +94,7 @@ def list_domains(ctx: Context, app: AppName, form: str) -> None:
 
 
 def change(ctx: Context, app: AppName, new: Callable[[AppState], AppState], claimed: tuple[Domain, ...]) -> None:
-    """Write the domains and let the proxy follow; put back when the proxy refuses them."""
+    """Record the domains and update the proxy; undone if the proxy refuses them."""
     ledger = ledger_of(ctx, app)
     with (
         queued(ledger, ctx.caller.name, push=False, say=tell),

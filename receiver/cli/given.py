@@ -1,4 +1,4 @@
-"""What somebody sends on standard input: bounded in size, and in how long it may keep a command waiting."""
+"""Reads standard input, with limits for its size and for the time that it may take."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ ALTOGETHER = 600.0
 
 
 def read_input(most: int, hint: str) -> bytes:
-    """All of standard input. Raises Rejected when it is larger than `most` bytes or stays silent; `hint` says how it is
-    given."""
+    """All of standard input. Raises Rejected if it is larger than `most` bytes or takes too long; `hint` shows how to
+    give it."""
     parts: list[bytes] = []
     size = 0
     try:
@@ -30,7 +30,7 @@ def read_input(most: int, hint: str) -> bytes:
 
 
 def read_text(most: int, hint: str) -> str:
-    """The same as text; raises Rejected for what is no UTF-8."""
+    """The same as text; raises Rejected if it is not UTF-8."""
     try:
         return read_input(most, hint).decode()
     except UnicodeDecodeError:
@@ -38,5 +38,5 @@ def read_text(most: int, hint: str) -> str:
 
 
 def read_line(most: int, hint: str) -> str:
-    """The line that is given, such as a password, without its end."""
+    """One line, such as a password, without its line break."""
     return read_text(most, hint).rstrip("\r\n")

@@ -1,4 +1,4 @@
-"""`init`: Procfile and shipit.yml for the project that is in a directory, as far as its files tell."""
+"""`init`: writes Procfile and shipit.yml for the project in a directory, as far as its files say."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def init(ctx: Context, directory: str, source: str | None, dry_run: bool) -> Non
         told += [f"    {line}" for line in files[name].splitlines()]
     for name, text in written.items():
         if not dry_run:
-            # Not through a link, and over nothing that is there.
+            # Follows no link, and replaces no file.
             with (top / name).open("x") as file:
                 file.write(text)
         out.say(f"{'Would write' if dry_run else 'Wrote'} {name}:")
@@ -64,7 +64,7 @@ def init(ctx: Context, directory: str, source: str | None, dry_run: bool) -> Non
 
 
 def files_for(tree: Tree) -> dict[str, str]:
-    """What to write, by name; raises Rejected as a push does for what only the project's owner can mend."""
+    """The files to write, by name; raises Rejected, as a push does, for a mistake that only the user can correct."""
     from receiver.manifest import read_files
     from receiver.ops.all import sections
     from receiver.runtimes.all import RUNTIMES

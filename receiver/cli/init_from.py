@@ -1,4 +1,4 @@
-"""`init --from`: Procfile and shipit.yml from the manifest of another receiver. What has no place here is told, line by line."""
+"""`init --from`: makes Procfile and shipit.yml from another receiver's manifest; lists what has no equivalent here."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ _WSGI = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 @dataclass
 class Converted:
-    """`types`: process type → command. `settings`: what goes into shipit.yml. `told`: what a person has to do or know."""
+    """`types`: process type → command. `settings`: the content of shipit.yml. `told`: what the user has to do or
+    know."""
 
     types: dict[str, str] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
@@ -33,7 +34,7 @@ class Converted:
         place[path[-1]] = value
 
     def add_type(self, name: str, command: object, where: str) -> bool:
-        """A line of the Procfile; False, and told, when it can be none."""
+        """Add a line of the Procfile; False, with a message in `told`, if it cannot be one."""
         words = " ".join(map(str, command)) if isinstance(command, list) else command
         try:
             kind = names.type_name(name.replace("_", "-").lower())
@@ -58,7 +59,7 @@ class Converted:
 
 
 def convert(tree: Tree, source: str) -> Converted:
-    """Read the manifest at a path of the project; raises Rejected when it is none of those that are known."""
+    """Read the manifest at a path of the project; raises Rejected if it is of no known kind."""
     paths = [source] if source in tree.files() else [path for path in USUAL.get(source, ()) if path in tree.files()]
     if not paths:
         known = ", ".join(sorted({*USUAL}))
@@ -80,7 +81,7 @@ def _read(tree: Tree, path: str) -> Mapping[str, Any]:
     import yaml
 
     class Plain(yaml.SafeLoader):
-        """Without fractions and dates: 3.10 is a text."""
+        """Without floats and dates: 3.10 stays a text."""
 
     left_out = {f"tag:yaml.org,2002:{kind}" for kind in ("float", "timestamp")}
     Plain.yaml_implicit_resolvers = {
@@ -89,7 +90,7 @@ def _read(tree: Tree, path: str) -> Mapping[str, Any]:
     }
     raw = tree.read(path)
     try:
-        # JSON is YAML, too. What ERB makes in a deploy.yml is text here.
+        # JSON is YAML, too. ERB code in a deploy.yml stays as text.
         data = yaml.load(decode(path, raw or b"", MAX_BYTES), Plain)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise reject(path, f"This is not YAML or JSON: {ascii(str(error))[1:200]}") from error
@@ -109,7 +110,7 @@ def _list(value: Any) -> list[Any]:
 
 def _text(value: Any) -> str:
     if isinstance(value, (dict, list)):
-        # Aliases can make a few lines of it larger than any memory.
+        # Aliases could expand a few lines beyond any memory.
         return ""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
@@ -274,7 +275,7 @@ def _kamal(data: Mapping[str, Any], path: str) -> Converted:
     return made
 
 
-# By what it is called after --from: where it usually is.
+# The word after --from → the usual paths of that manifest.
 USUAL: Mapping[str, tuple[str, ...]] = {
     "sailor.yml": ("sailor.yml",),
     "app.json": ("app.json",),

@@ -1,4 +1,4 @@
-"""Sends requests one after another until it is told to stop. Counts the answers, and the requests that got none."""
+"""Sends requests one after another until it is stopped. Counts the answers, and the requests without an answer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections import Counter
 from types import TracebackType
 
 TIMEOUT = 10.0  # seconds that an answer may take
-PAUSE = 0.005  # seconds between two requests of one client: the machine under test is also the one that asks
+PAUSE = 0.005  # seconds between two requests of one client: they load the same machine that answers them
 
 
 def get(host: str, port: int, timeout: float = TIMEOUT) -> tuple[int, str]:

@@ -1,4 +1,4 @@
-"""`logs`: what the processes print, of the live release and of earlier ones."""
+"""`logs`: what the processes of the live release and of earlier ones printed."""
 
 from __future__ import annotations
 
@@ -38,6 +38,6 @@ def show(
     known = found or ledger.current()
     if process and known and known.slug:
         known.process(process)
-    # What took over warm processes prints where they do.
+    # A release that took over warm processes has its output under their release's number.
     wanted = Wanted(app, process, found.runs_as if found else None, num, tail, since, grep, quiet)
     return engines.here(ctx.layout).show(wanted, found)

@@ -1,4 +1,4 @@
-"""The command line, on the server and over ssh: `shipit VERB APP`, one file a noun, loaded when it is called."""
+"""The command line, on the server and over ssh: `shipit VERB APP`; one file for each noun, loaded when it is called."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ ALIASES = {
     "tls": "tls:report", "letsencrypt:auto-renew": "tls:renew", "certs:report": "certs:show", "certs": "certs:show",
     "certs:update": "certs:add", "ps:rebuild": "deploy", "builds:cancel": "cancel", "releases:list": "releases",
 }  # fmt: skip
-# These need no server, or need to be root on it.
+# These need no server, or must run as root on it.
 ANYWHERE = frozenset({"check", "init", "version"})
 AS_ROOT = frozenset({"doctor", "certs:add", "apt:allow"})
 PR_SET_DUMPABLE = 4  # prctl(2)
@@ -130,7 +130,7 @@ PR_SET_DUMPABLE = 4  # prctl(2)
 
 @dataclass(frozen=True)
 class Context:
-    """What every command gets: where things are, the server's settings, and who asks."""
+    """What every command gets: the paths, the server's settings, and the caller."""
 
     caller: Caller
     layout: Layout = field(default_factory=Layout)
@@ -203,7 +203,7 @@ def run(
 ) -> int:
     """Run one command for `caller`, already authorised; returns its exit code. Failures are printed, never raised.
 
-    `app`: which one the command is for when it takes one and its words do not begin with one.
+    `app`: the app for a command that takes one, if its words do not begin with one.
     """
     given = with_app(list(words), app)
 
@@ -227,7 +227,7 @@ def run(
 
 
 def with_app(words: list[str], app: str) -> list[str]:
-    """The words with the app in its place, for a command that takes one: `logs -t` → `logs blog -t`."""
+    """The words with the app inserted, for a command that takes one: `logs -t` → `logs blog -t`."""
     name = words[0] if words else ""
     if not app or (command := shipit.get_command(click.Context(shipit), name)) is None:
         return words
@@ -238,7 +238,7 @@ def with_app(words: list[str], app: str) -> list[str]:
 
 
 def first_of(command: click.Command, words: list[str]) -> str:
-    """The first of a command's words that is no option and no option's value, "" if there is none."""
+    """The first word that is neither an option nor an option's value, "" if there is none."""
     takes = {opt for param in command.params if isinstance(param, click.Option) and not param.is_flag
              for opt in param.opts}  # fmt: skip
     is_value = False
@@ -250,7 +250,7 @@ def first_of(command: click.Command, words: list[str]) -> str:
 
 
 def flush() -> None:
-    """Write out what is buffered; a reader that went away is no error of ours."""
+    """Write out buffered output; it is no error if the reader is gone."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -258,18 +258,18 @@ def flush() -> None:
 
 
 def main() -> None:
-    """The `shipit` program on the server: root acts as the `shipit` user, any other user is told how."""
+    """The `shipit` program on the server: root becomes the user `shipit`; other users are told what to do."""
     words = sys.argv[1:]
     name = ALIASES.get(words[0], words[0]) if words else ""
     if os.environ.get("_SHIPIT_COMPLETE") or name in ANYWHERE or not name or name.startswith("-"):
         raise SystemExit(
             shipit.main(words, "shipit") if "_SHIPIT_COMPLETE" in os.environ else run(words or ["-h"], LOCAL_ADMIN)
         )
-    with suppress(Failure):  # whoever needs the settings says what is wrong with them
+    with suppress(Failure):  # a command that needs the settings reports the error
         known = settings.load(Layout().settings)
         here.say_where(SHIPIT_USER, here.address(known.domain, ""), known.ssh_port, remote=False)
     if name in ("config:set", "git:auth"):
-        # A worker forked from here has our command line for as long as it deploys.
+        # A worker that is forked from here shows our command line for as long as it runs.
         from receiver.system.argv import hide_words
 
         hide_words(len(sys.orig_argv) - len(words) + 2)
@@ -286,7 +286,7 @@ def main() -> None:
 
 
 def become_shipit() -> None:
-    """Give up root for the `shipit` user: the CLI has no more rights on the server than over ssh."""
+    """Become the user `shipit` for good: the CLI has the same rights on the server as over ssh."""
     import ctypes
     import pwd
 
@@ -297,7 +297,7 @@ def become_shipit() -> None:
     os.initgroups(SHIPIT_USER, user.pw_gid)
     os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
     os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
-    # Else /proc/self stays root's (proc(5)), and a worker could not tell which descriptors it has.
+    # Otherwise /proc/self stays root's (proc(5)), and a worker could not list its descriptors.
     ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
     os.umask(0o027)
     os.chdir("/")

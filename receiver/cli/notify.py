@@ -16,7 +16,7 @@ from receiver.names import AppName
 @click.pass_obj
 def test(ctx: Context, app: AppName) -> int:
     """Send a test message by every way in `notify:` of the server and of the live release; exit 1 if one fails."""
-    # Here, because they bring what talks to others.
+    # Imported here, because these modules load what sends mail and HTTP.
     from receiver.ops.notify.chosen import about, ways_of
     from receiver.ops.notify.ways import send_all
 

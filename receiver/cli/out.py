@@ -1,4 +1,4 @@
-"""How the CLI shows things: tables that fit, JSON on demand, colour only on a terminal, ages in words."""
+"""How the CLI prints: tables that fit the terminal, JSON on request, colour only on a terminal, ages in words."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from receiver.here import typed
 
-COLOURS = "SHIPIT_COLOURS"  # a terminal that shows colours is at the other end
+COLOURS = "SHIPIT_COLOURS"  # the client's terminal shows colours
 _COLOURS = {"live": "32", "running": "32", "failed": "31", "building": "33", "starting": "33", "ok": "32"}
 
 
@@ -25,7 +25,7 @@ def show_json(value: Any) -> None:
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, empty: str) -> None:
-    """Print rows (dicts) under the headings `columns` (field → heading); the last column gives way to the terminal."""
+    """Print rows (dicts) under the headings `columns` (field → heading); the last column is cut to fit the terminal."""
     if not rows:
         say(typed(empty))
         return
@@ -48,7 +48,7 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], *, empt
 
 
 def for_terminal(columns: int, colours: bool) -> None:
-    """Print for a terminal at the other end of ssh, which this process does not see (0 columns: there is none)."""
+    """Print for the client's terminal at the other end of ssh, which this process cannot see (0 columns: none)."""
     if columns:
         os.environ["COLUMNS"] = str(columns)  # click's help fits it, too
     if colours:
@@ -56,7 +56,7 @@ def for_terminal(columns: int, colours: bool) -> None:
 
 
 def terminal_width() -> int:
-    """Columns of the terminal, 100 if it does not say how many; 0 when there is none."""
+    """Columns of the terminal, 100 if it does not say; 0 if there is no terminal."""
     if (told := os.environ.get("COLUMNS", "")).isdigit():
         return int(told)
     try:
@@ -73,7 +73,7 @@ def fields(values: Mapping[str, Any]) -> None:
 
 
 def colours() -> bool:
-    """Whether to colour: a terminal, and no NO_COLOR (https://no-color.org)."""
+    """Whether to print colours: on a terminal, without NO_COLOR (https://no-color.org)."""
     return (sys.stdout.isatty() or COLOURS in os.environ) and "NO_COLOR" not in os.environ
 
 

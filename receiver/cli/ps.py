@@ -36,7 +36,7 @@ def processes(ctx: Context, app: AppName, form: str) -> None:
     current = ledger_of(ctx, app).current()
     with ctx.connect_agent() as agent:
         found = agent.processes(app)
-    # A release that took over another's processes has none of its own number.
+    # A release that took over another one's processes has none under its own number.
     live = {current.runs_as: current.number} if current else {}
     most = {process.type: process.limits.memory for process in current.processes} if current else {}
     found = [replace(p, release=live.get(p.release, p.release)) for p in found]
@@ -62,7 +62,7 @@ def processes(ctx: Context, app: AppName, form: str) -> None:
 
 
 def memory(used: int, most: int) -> str:
-    """What a process uses (bytes), and of how much (MiB), where it has a limit of its own."""
+    """The memory that a process uses (bytes), and its own limit (MiB), if it has one."""
     return f"{used / 2**20:.0f}{f' of {most}' if most else ''} MiB" if used else ""
 
 
@@ -206,9 +206,9 @@ def submit_with(
     base: Release | None,
     values: Mapping[str, Any],
 ) -> int:
-    """Submit a release together with what it changes of the app's state; taken back when it does not go live.
+    """Submit a release together with a change of the app's state, which is undone if the release does not go live.
 
-    A client that leaves half way takes nothing back: the worker goes on, and the release goes live.
+    If the client leaves half way, nothing is undone: the worker goes on, and the release goes live.
     """
     ledger = submission.ledger
     before = ledger.state()
@@ -236,7 +236,7 @@ def submit_with(
 
 
 class held:
-    """The app's locks and the agent, for what changes processes without making a release."""
+    """The app's locks and the agent, for a command that changes processes without making a release."""
 
     def __init__(self, ctx: Context, app: AppName) -> None:
         self.ctx, self.ledger = ctx, ledger_of(ctx, app)

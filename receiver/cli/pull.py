@@ -102,7 +102,7 @@ def sync(
                 )  # fmt: skip
             now = replace(now, ref="", tags=checked_pattern(tags))
         if before and (before.ref, before.tags) != (now.ref, now.tags):
-            # Another branch need not go on from this one.
+            # The new branch's history need not contain the old commit.
             now = replace(now, name="", seen="", commit="", refused="")
         if signed is not None:
             now = replace(now, signed=signed)
@@ -121,14 +121,14 @@ def sync(
 
 
 def elsewhere(url: str, before: Follow | None) -> Follow:
-    """Follow another repository: what was wished stays, above all whose signature counts; nothing of it is seen yet."""
+    """Follow another repository: settings stay, above all the allowed signers; what was seen of the old one goes."""
     if before is None:
         return Follow(url)
     return Follow(url, every=before.every, signed=before.signed, wait_for=before.wait_for, wait_most=before.wait_most)
 
 
 def hooked(ctx: Context, app: AppName, *, wanted: bool) -> None:
-    """Have nginx take a webhook for the app, and print its address and secret; or have it take none."""
+    """Let nginx accept a webhook for the app, and print its address and secret; or stop accepting it."""
     ledger = ledger_of(ctx, app)
     place, mark = Place(ledger.paths), ledger.paths.has_hook
     if wanted and not engines.has_timers(ctx.layout):
@@ -154,7 +154,7 @@ def hooked(ctx: Context, app: AppName, *, wanted: bool) -> None:
 
 
 def timed(ctx: Context, app: AppName, follow: Follow) -> None:
-    """Have the machine look as often as the app wants, and say so."""
+    """Set the app's timer, and say so."""
     if follow.every and not engines.has_timers(ctx.layout):
         tell(f"This machine has no timers. Have your own call, every {words(follow.every)}: shipit git:sync {app}")
         return
@@ -178,7 +178,7 @@ def seconds(text: str) -> int:
 
 
 def waited(text: str) -> str:
-    """What is waited for, as it is kept: a URL, a command of one line; "" for `off`."""
+    """The value for --wait-for in the record: a URL, or a command of one line; "" for `off`."""
     if text == "off":
         return ""
     if is_url(text):
@@ -230,15 +230,15 @@ def fields(follow: Follow | None) -> dict[str, str]:
 
 
 def main(word: str) -> int:
-    """What the timer of an app starts (templates/systemd/look.timer.j2): `word` is the app's name as its unit has it."""
+    """Started by an app's timer (templates/systemd/look.timer.j2): `word` is the app's name as in its unit's name."""
     by_itself(Layout(), names.app_name(word.replace("_", "-")), "git:sync", "timer")
     return 0
 
 
 def by_itself(layout: Layout, app: AppName, name: str, where: str = "", *, waits: bool = False) -> int:
-    """Look, and put live what is new, where nobody waits for it; returns the exit code of its verdict.
+    """Look, and put a new commit live, while no user waits; returns the exit code of its verdict.
 
-    `name` is who the log says did it, and `where` from where. A failure that was told is not told again.
+    `name` and `where` say in the log who asked, and from where. A failure that was reported before is not repeated.
     """
     from receiver.story.pull import Pull
 
@@ -246,7 +246,7 @@ def by_itself(layout: Layout, app: AppName, name: str, where: str = "", *, waits
     pull, code = None, 70
     try:
         known = settings.load(layout.settings)
-        # What another machine sends may need as much memory as a push, and no more.
+        # Data from another machine may use as much memory as a push, and no more.
         limit_memory(known.push_memory)
         pull = Pull(layout, open_app(layout, app), known, caller, asked=False)
         code = pull.look(waits=waits)
@@ -254,7 +254,7 @@ def by_itself(layout: Layout, app: AppName, name: str, where: str = "", *, waits
         code = failure.exit_code
         if pull is None or not pull.told:
             print_told(failure)
-    except Exception as error:  # noqa: BLE001 - an administrator finds it
+    except Exception as error:  # noqa: BLE001 - it goes to the journal, for an administrator
         audit.bug(error)
     finally:
         audit.end(caller, name, "git:sync", code)

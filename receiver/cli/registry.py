@@ -1,4 +1,4 @@
-"""`registry:…`: as whom the registries of container images are asked. `images:layers`, which the client asks."""
+"""`registry:…`: logins for registries of container images. `images:layers` and `images:add`, which the client calls."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def add(ctx: Context, app: AppName, digest: str) -> None:
 
 
 def _place(ctx: Context, everywhere: bool, words: list[str], usage: str) -> tuple[Logins, str, str]:
-    """Where logins are kept, the registry, and the beginning of what is told."""
+    """The file of logins, the registry, and the beginning of the message."""
     from receiver.sources.registry import host_of
 
     if len(words) != (1 if everywhere else 2):

@@ -51,12 +51,12 @@ def row(ledger: Ledger, release: Release, current: int, pinned: tuple[int, ...])
 
 
 def came_by(release: Release) -> str:
-    """What was changed, or, where the files are new, the way they came."""
+    """What was changed; for new files, the way they came."""
     return release.origin.kind if release.origin and release.change is Change.DEPLOY else release.change.value
 
 
 def describe(release: Release) -> str:
-    """One line: what this release was made for."""
+    """One line: why this release was made."""
     return release.message or (release.origin.title if release.origin else "")
 
 
@@ -203,7 +203,7 @@ def rollback(ctx: Context, app: AppName, release: int | None, keep_config: bool,
             config_base=current.number if keep_config else target.number,
             message=f"rollback to {target.name}",
         )
-        # Afterwards: nobody waits for the list while the broken release serves.
+        # Only now: nobody should wait for this list while the broken release serves.
         for line in changes(ledger, current, target, config) if code == 0 else ():
             out.say(line)
         return code

@@ -111,11 +111,11 @@ def report(ctx: Context, app: AppName, form: str) -> None:
 
 
 def share(processes: Sequence[ProcessStatus], now: float) -> str:
-    """What the busiest process has taken of a core since it started, on average; "" where nobody counts it."""
+    """The average use of a core by the busiest process since it started; "" if it is not measured."""
     shares = [100 * one.cpu / max(now - one.since, 1.0) for one in processes if one.cpu and one.since]
     return f"{max(shares):.0f}% " if shares else ""
 
 
 def _most(what: str, known: dict[str, int]) -> str:
-    """A limit of one process; without one, the app's own is what it has."""
+    """The limit of one process; without one, the app's limit holds."""
     return limits.shown(what, known[what]) if known[what] else "the app's"

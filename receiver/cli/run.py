@@ -38,7 +38,7 @@ def run_command(ctx: Context, app: AppName, command: tuple[str, ...]) -> int:
     if not command or command[0].startswith("-"):
         example = shlex.join(["bash", *command]) if command else "bash"
         raise Rejected(f"{' '.join(command)[:40]!a} is no command.", hint=f"shipit run {app} {example}")
-    # One word is a line for the shell, as it was typed; several are words to be kept apart.
+    # A single word is a line for the shell, as it was typed; several words stay separate arguments.
     line = command[0] if len(command) == 1 else shlex.join(command)
     with written(ledger.paths, line) as run_id, ctx.connect_agent() as agent:
         sys.stdout.flush()
@@ -47,9 +47,9 @@ def run_command(ctx: Context, app: AppName, command: tuple[str, ...]) -> int:
 
 
 def end_with_reader(agent: Agent) -> None:
-    """Hang up on the agent, which ends the command, as soon as nobody can read what it prints any more.
+    """Close the connection to the agent, which ends the command, as soon as nobody can read its output any more.
 
-    A client that went away leaves no signal here: sshd only closes its end of the pipes.
+    No signal tells this process that the client is gone: sshd only closes its end of the pipes.
     """
 
     def watch() -> None:

@@ -1,4 +1,4 @@
-"""`nginx:*`: an app's own lines for nginx."""
+"""`nginx:*`: an app's own directives for nginx."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def show(ctx: Context, app: AppName, form: str) -> None:
 
 
 def put(ctx: Context, app: AppName, new: Snippet | None) -> None:
-    """Write them down and let the proxy follow; all is as before when it refuses."""
+    """Write the directives and update the proxy; if it refuses them, the old ones are restored."""
     ledger = ledger_of(ctx, app)
     path = ledger.paths.snippet
     with queued(ledger, ctx.caller.name, push=False, say=tell), ctx.connect_agent() as agent:

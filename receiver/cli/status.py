@@ -84,7 +84,7 @@ def status(ctx: Context, app: AppName, form: str) -> int:
 
 
 def answering(ledger: Ledger, state: AppState, current: Release | None) -> str:
-    """Whether visitors are answered now: asked of what is live."""
+    """Whether visitors get an answer now; the live release is asked."""
     if current is None or not current.slug:
         return "503: nothing was put live yet" if current else ""
     if state.stopped:
@@ -97,7 +97,7 @@ def answering(ledger: Ledger, state: AppState, current: Release | None) -> str:
 
 
 def held(ledger: Ledger, state: AppState, known: Settings) -> str:
-    """What the app's data takes of its quota, as it was last measured."""
+    """How much of its quota the app's data uses, from the last measurement."""
     most = quota.of(state, known)
     if not most:
         return ""

@@ -1,4 +1,5 @@
-"""`storage:*`: what of an app's data is seen in its releases, for code that writes beside itself, and how large it may be."""
+"""`storage:*`: mounts the app's data in its releases, for code that writes beside itself; and limits the data's
+size."""
 
 from __future__ import annotations
 
@@ -86,9 +87,9 @@ def unmount(ctx: Context, app: AppName, place: str) -> int:
 
 
 def change(ctx: Context, ledger: Ledger, new: Callable[[Mounts], Mounts], message: str) -> int:
-    """Keep what is mounted and build the live commit again with it; taken back when that does not go live.
+    """Record the mounts and build the live commit again with them; undone if that does not go live.
 
-    `new` is asked in the app's turn, of what is mounted then; what it refuses keeps nobody waiting for the turn."""
+    `new` is called twice: first without waiting, so that a mistake is refused at once, then in the app's turn."""
     if new(ledger.state().storage) == ledger.state().storage:
         out.say("Nothing changes: it is so already.")
         return 0
@@ -180,8 +181,8 @@ def list_mounts(ctx: Context, app: AppName, form: str) -> None:
 
 
 def sizes_of(ctx: Context, ledger: Ledger, paths: list[str]) -> dict[str, str]:
-    """How large these paths of the app's data are. The app's user alone may look, so it is asked in a run of its own;
-    empty where nothing runs yet."""
+    """The sizes of these paths of the app's data. Only the app's user may look, so a one-off command asks; empty if the
+    app has no release yet."""
     current = ledger.current()
     if current is None or not current.slug or not paths:
         return {}
@@ -191,7 +192,7 @@ def sizes_of(ctx: Context, ledger: Ledger, paths: list[str]) -> dict[str, str]:
     null = os.open(os.devnull, os.O_RDWR)
     try:
         with written(ledger.paths, line) as run_id, ctx.connect_agent() as agent:
-            # A few lines: they fit into the pipe.
+            # The output is a few lines, which fit into the pipe's buffer.
             agent.run(ledger.app, current.number, run_id, (null, writer, null), tty=False)
         os.close(writer)
         writer = -1

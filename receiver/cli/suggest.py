@@ -1,17 +1,18 @@
-"""Suggests a command for a word that is none. For a word that asks to see something, never a command that changes something."""
+"""Suggests a command for an unknown word. For a word that asks to see something, never a command that changes
+something."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-# What only looks: it is offered freely. The rest only for a slip of one letter.
+# Commands that only look: they are suggested freely. The others only if one letter was mistyped.
 LOOKS = frozenset(
     {
         "apps:list", "apps:exists", "status", "releases", "releases:info", "releases:output", "config:show",
         "config:get", "config:keys", "ps", "logs", "domains:list", "ssh-keys:list", "check", "plan", "doctor", "version",
     }
 )  # fmt: skip
-# Words of other receivers for which there is no alias, because they take other arguments or mean several things here.
+# Words of other receivers that have no alias here, because their arguments differ or they mean several things here.
 ELSEWHERE = {
     "apps:locked": "status", "apps:report": "status", "report": "status", "ps:report": "ps", "ps:inspect": "ps",
     "builds:list": "releases", "builds:info": "releases:info", "builds:output": "releases:output",
@@ -23,7 +24,7 @@ ELSEWHERE = {
 
 
 def instead(word: str, commands: Sequence[str], aliases: Collection[str]) -> str:
-    """A hint for somebody who typed `word`: one command, the commands of the same noun, or where all are listed."""
+    """A hint for an unknown `word`: one command, the commands of the same noun, or where all are listed."""
     if word in ELSEWHERE:
         return f"Here it is: shipit {ELSEWHERE[word]}"
     slips = [name for name in (*commands, *aliases) if one_slip(word, name)]
@@ -40,7 +41,7 @@ def instead(word: str, commands: Sequence[str], aliases: Collection[str]) -> str
 
 
 def one_slip(typed: str, meant: str) -> bool:
-    """Whether one letter was left out, added, mistaken, or changed places with its neighbour."""
+    """Whether the two differ by one letter: left out, added, replaced, or swapped with its neighbour."""
     if typed == meant or abs(len(typed) - len(meant)) > 1:
         return False
     at = next((i for i, (a, b) in enumerate(zip(typed, meant, strict=False)) if a != b), min(len(typed), len(meant)))

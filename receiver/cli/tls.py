@@ -116,7 +116,7 @@ def report(ctx: Context, app: AppName | None, form: str) -> None:
 
 
 def prove_by_dns(ctx: Context, app: AppName, plugin: str, wait: int) -> None:
-    """Have root keep the credentials that standard input gives, or forget those that it has."""
+    """Have root keep the credentials from standard input; without a plugin, remove the app's credentials."""
     name = "" if plugin == "none" else dns_plugin(plugin)
     data = (
         standard_input("No credentials were given.", f"ssh HOST tls:enable {app} --dns {name} < FILE") if name else b""
@@ -137,7 +137,7 @@ def prove_by_dns(ctx: Context, app: AppName, plugin: str, wait: int) -> None:
 
 @contextmanager
 def in_memory(data: bytes) -> Iterator[int]:
-    """A descriptor from which the agent reads these bytes; no file has them."""
+    """A descriptor from which the agent reads these bytes; they are in no file."""
     source = os.memfd_create("secret", os.MFD_CLOEXEC)
     try:
         with open(source, "wb", closefd=False) as file:
@@ -149,7 +149,7 @@ def in_memory(data: bytes) -> Iterator[int]:
 
 
 def switch(ctx: Context, app: AppName, to: Https) -> None:
-    """Write down whether HTTPS is wanted and let the proxy follow; put back when it refuses."""
+    """Record whether HTTPS is wanted, and update the proxy; undone if the proxy refuses."""
     ledger = ledger_of(ctx, app)
     with queued(ledger, ctx.caller.name, push=False, say=tell), ctx.connect_agent() as agent, switched(ledger, to):
         agent.proxy(app)
@@ -157,7 +157,7 @@ def switch(ctx: Context, app: AppName, to: Https) -> None:
 
 @contextmanager
 def switched(ledger: Ledger, to: Https) -> Iterator[None]:
-    """Write down whether HTTPS is wanted, for whoever has the app's turn; put back when the block fails."""
+    """Record whether HTTPS is wanted. The caller has the app's turn. Undone if the block fails."""
     before = ledger.state()
     ledger.change_state(lambda state: replace(state, https=to))
     try:
@@ -168,9 +168,9 @@ def switched(ledger: Ledger, to: Https) -> Iterator[None]:
 
 
 def certify(ctx: Context, app: AppName, *, now: bool, missing: bool = False) -> None:
-    """Have certificates asked for and say what came of it; raises HostFault when one could not be had.
+    """Have certificates asked for and print the results; raises HostFault if one could not be had.
 
-    `missing`: those that are there and not due stay.
+    `missing`: leave existing certificates alone that need no renewal.
     """
     names = names_of(ctx, app)
     dns = dns_of(ctx, app) is not None
@@ -197,7 +197,7 @@ def certify(ctx: Context, app: AppName, *, now: bool, missing: bool = False) -> 
 
 
 def reason(name: Domain) -> str:
-    """Why nobody is asked for a certificate for this name."""
+    """Why no certificate is asked for this name."""
     if name.startswith("*."):
         return "one for a wildcard is asked for by DNS (tls:enable --dns), or brought with certs:add (docs/tls.md)"
     return "no authority gives one for a name that is not on the internet"
@@ -214,14 +214,14 @@ def dns_of(ctx: Context, app: AppName) -> Dns | None:
 
 
 def served(ctx: Context, app: AppName, name: Domain) -> bool:
-    """Whether it has a certificate that has not expired."""
+    """Whether the name has a certificate that has not expired."""
     now = time.time()
     one = Certificates(ctx.layout.app(app)).serving(name, now)
     return one is not None and now < one.not_after
 
 
 def rows_of(ctx: Context, app: AppName) -> list[dict[str, Any]]:
-    """What `tls:report` shows of an app: a row for each of its names."""
+    """The rows of `tls:report` for an app: one for each of its names."""
     ledger = ledger_of(ctx, app)
     state, store, now = ledger.state(), Certificates(ledger.paths), time.time()
     rows = []
@@ -251,7 +251,7 @@ def day(when: float) -> str:
 def standard_input(
     nothing: str = "No certificate was given.", hint: str = "cat fullchain.pem privkey.pem | ssh HOST certs:add APP"
 ) -> bytes:
-    """All of it, within the limit; raises Rejected when a person sits there."""
+    """All of standard input, within the limit; raises Rejected if it is a terminal."""
     if sys.stdin.isatty():
         raise Rejected(nothing, hint=hint)
     return read_input(MAX_PEM, hint)
