@@ -22,7 +22,7 @@ PREPARED = (
 UNIT = """\
 cat > /etc/systemd/system/{app}.service <<'EOF'
 [Service]
-User=deploy
+User={user}
 WorkingDirectory=-/srv/{app}/src
 Environment=PORT={port}
 ExecStart={command}
@@ -48,6 +48,7 @@ GUNICORN = "/srv/{app}/venv/bin/gunicorn --workers 2 --bind 127.0.0.1:{port} app
 PIP = "/srv/{app}/venv/bin/pip install -q --disable-pip-version-check"
 RESTART = "sudo systemctl restart {app}"
 PODMAN = "apt-get -q -y --no-install-recommends install podman crun catatonit slirp4netns"
+# As root: the images that `sudo podman load` has loaded are root's.
 RUN = "/usr/bin/podman run --rm --replace --name {app} --network host -e PORT={port} localhost/sample:live"
 # Of these machines only: they are no real ones, so containers need a disk that is no overlay, and less of the kernel.
 CONTAINERS = """\
@@ -87,8 +88,8 @@ class Side:
 
 @dataclass(frozen=True)
 class Way:
-    """`build`: what makes what is shipped; the same for both, and not timed. `command`: what the script's unit starts.
-    `lab`: what only a machine of the lab needs; nobody types it."""
+    """`build`: what makes what is shipped; the same for both, and not timed. `command`: what the script's unit starts, as
+    `user`. `lab`: what only a machine of the lab needs; nobody types it."""
 
     app: str
     title: str
@@ -96,6 +97,7 @@ class Way:
     shipit: Side
     build: str = ""
     command: str = GUNICORN
+    user: str = "deploy"
     lab: str = ""
 
 
@@ -193,6 +195,6 @@ WAYS = (
         Side(
             "ssh prod deploy {app} - < {out}/{image}", back("{app}"), once=(PODMAN,), laptop=("ssh prod apps:create {app}",)
         ),
-        build="image", command=RUN, lab=CONTAINERS,
+        build="image", command=RUN, user="root", lab=CONTAINERS,
     ),
 )  # fmt: skip

@@ -96,6 +96,7 @@ class Trial:
         command = self.way.command.format(app=self.way.app, port=self.port)
         return text.format(
             app=self.way.app, port=self.port, n=n, before=n - 1, host=self.host, forge=self.forge, command=command,
+            user=self.way.user,
             out=self.packages.out, wheel=self.packages.wheel(n), wheel_before=self.packages.wheel(n - 1),
             deb=self.packages.deb(n), deb_before=self.packages.deb(n - 1), image=self.packages.image(n),
         )  # fmt: skip
@@ -307,17 +308,29 @@ def cell(figures: Figures, way: str, column: Column, who: str) -> str:
     return f"**{text}**" if who == SHIPIT and column.limit is not None and max(numbers) > column.limit else text
 
 
-def short(figures: Figures, ways: list[Way]) -> str:
-    """One line for each way, for the README: shipit's median and its ratio to the script's; of requests the script's, too."""
+def short(figures: Figures, facts: dict[str, str]) -> str:
+    """For the README, one line for each way: shipit's median and its ratio to the script's; of requests and commands the
+    script's, too. The last line says where it was measured."""
     columns = [column for column in COLUMNS if column.what not in ("memory", "lost, rollback")]
     lines = [f"| | {' | '.join(column.title for column in columns)} |", f"|{' --- |' * (len(columns) + 1)}"]
-    for way in ways:
+    for way in WAYS:
+        if not figures.of(f"{way.app}: commands", SHIPIT):
+            continue
         cells = []
         for column in columns:
             ours, theirs = (cell(figures, f"{way.app}: ", column, who) for who in (SHIPIT, SCRIPT))
             cells.append(ours if column.ratio is not None else f"{ours} (script: {theirs})")
         lines.append(f"| {way.title} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    rounds = f"{facts['rounds']} round{'s' if facts['rounds'] != '1' else ''}"
+    measured = f"{rounds} at {facts['shipit']} on {facts['date'].split()[0]}; {facts['machine']}; {facts['hosts']}."
+    return "\n".join([*lines, "", f"In bold: misses its goal. Medians of {measured}"])
+
+
+def read(where: Path) -> tuple[Figures, dict[str, str]]:
+    """What `write` has written."""
+    whole = json.loads((where / "ways.json").read_text())
+    facts = whole.pop("facts")
+    return Figures(**whole), facts
 
 
 def scripts(ways: list[Way]) -> str:
@@ -341,7 +354,11 @@ def main() -> int:
     words.add_argument("--rounds", type=int, default=10, help="how often each thing is measured (default: 10)")
     words.add_argument("--ways", nargs="+", choices=[way.app for way in WAYS], help="only these")
     words.add_argument("--output", type=Path, default=HERE, help="where ways.md and ways.json go")
+    words.add_argument("--table", action="store_true", help="measure nothing: print the README's table of ways.json")
     chosen = words.parse_args()
+    if chosen.table:
+        print(short(*read(chosen.output)))
+        return 0
     ways = [way for way in WAYS if not chosen.ways or way.app in chosen.ways]
     figures = Figures()
     facts = {**machine(), "date": time.strftime("%Y-%m-%d %H:%M"), "load before": f"{os.getloadavg()[0]:.1f}"}
@@ -381,7 +398,7 @@ def main() -> int:
         finally:
             for one in servers:
                 one.close()
-    print(short(figures, ways))
+    print(short(*read(chosen.output)))
     return 0
 
 
