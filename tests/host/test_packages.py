@@ -38,6 +38,8 @@ def test_a_push_a_wheel_and_a_deb_of_one_app_and_back(shared_host: Host, laptop:
     assert sent.code == 0 and "hello_1.0_all.deb" in sent.err, str(sent)
     assert "Not installed on this server, and hello_1.0_all.deb needs it: no-such-lib" in sent.out
     assert laptop.get("mixed").body == "by deb"
+    compiled = shared_host.sh(f"ls {SLUGS.format('mixed')}/v3/package/usr/share/hello/__pycache__").out
+    assert compiled.startswith("serve.cpython-3"), "a start does not compile what it imports"
     assert not shared_host.exists("/ran"), "a maintainer's script never runs"
     broken = send(laptop, "mixed", deb("1.1", serve="raise SystemExit(3)\n").encode())
     assert broken.code == 1 and laptop.get("mixed").body == "by deb", str(broken)
@@ -49,6 +51,28 @@ def test_a_push_a_wheel_and_a_deb_of_one_app_and_back(shared_host: Host, laptop:
     assert again.code == 0 and "Installing" not in again.out and laptop.get("mixed").body == "by wheel", str(again)
 
 
+def test_the_next_version_of_a_wheel_fetches_nothing_and_one_that_asks_for_less_starts_anew(
+    shared_host: Host, laptop: Client
+) -> None:
+    say(laptop, "apps:create", "wheels", check=True)
+    cache = "/var/lib/shipit/apps/wheels/cache"
+    first = send(laptop, "wheels", wheel("1.0", "one", needs="itsdangerous"))
+    assert first.code == 0 and "itsdangerous" in first.out, str(first)
+    shared_host.sh(f"runuser -u build-wheels -- touch {cache}/kept")
+    again = send(laptop, "wheels", wheel("1.1", "two", needs="itsdangerous"))
+    assert again.code == 0 and laptop.get("wheels").body == "two", str(again)
+    assert "itsdangerous" not in again.out and "Making the environment" not in again.out, str(again)
+    assert shared_host.exists(f"{cache}/kept")
+    info = shared_host.sh(f"ls {SLUGS.format('wheels')}/v2/.venv/lib/python3*/site-packages").out
+    assert "hello-1.1.dist-info" in info and "hello-1.0.dist-info" not in info
+    less = send(laptop, "wheels", wheel("1.2", "six"))
+    assert less.code == 0 and laptop.get("wheels").body == "six", str(less)
+    assert "The build cache is empty" in less.out and not shared_host.exists(f"{cache}/kept"), str(less)
+    found = shared_host.sh(f"ls {SLUGS.format('wheels')}/v3/.venv/lib/python3*/site-packages").out
+    assert "itsdangerous" not in found
+    assert say(laptop, "rollback", "wheels", "v2").code == 0 and laptop.get("wheels").body == "two"
+
+
 def test_an_rpm_and_a_deb_of_ubuntu_are_releases_as_any_other_and_none_of_their_scripts_runs(
     shared_host: Host, laptop: Client, tmp_path: Path
 ) -> None:
@@ -57,6 +81,7 @@ def test_an_rpm_and_a_deb_of_ubuntu_are_releases_as_any_other_and_none_of_their_
     assert sent.code == 0 and "hello-1.0-1.noarch.rpm" in sent.err, str(sent)
     assert "needs it: " in sent.out and "no-such-lib" in sent.out and "libnone.so.7" in sent.out
     assert laptop.get("redhat").body == "by rpm" and not shared_host.exists("/ran")
+    assert shared_host.exists(f"{SLUGS.format('redhat')}/v1/package/usr/share/hello/__pycache__")
     broken = send(laptop, "redhat", rpm(tmp_path, "1.1", "raise SystemExit(3)\n", payload="w6.xzdio"))
     assert broken.code == 1 and laptop.get("redhat").body == "by rpm", str(broken)
     sent = send(laptop, "redhat", ubuntu_deb(tmp_path, serve=SERVE.replace("open('mark', 'rb').read()", "b'by zstd'")))

@@ -23,6 +23,7 @@ from receiver.runtimes.python.copied import finish
 from receiver.runtimes.python.lock.poetry import content_hash
 from receiver.runtimes.read import read_manifest
 from receiver.settings import Settings
+from receiver.story.inherit import may_inherit
 from receiver.story.reuse import encode_steps
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -417,3 +418,50 @@ def test_another_version_of_a_wheel_that_asks_for_the_same_asks_nobody(
     packed(shop, "1.2", "tiny>=2")
     assert shop.build_from(seed, {}, monkeypatch) == 0
     assert (shop.says(VERSION), shop.says("import served; print(served.VERSION)")) == ("2.0", "1.2")
+
+
+def test_another_version_of_a_wheel_that_asks_for_more_asks_for_that_alone(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    packed(shop, "1.0", "tiny<2")
+    assert shop.build({}).returncode == 0
+    wheel(shop.index, "other", "1.0")
+    away = (shop.index / "tiny").rename(shop.index.with_name("away"))
+    shutil.rmtree(shop.cache)
+    seed = shop.next_release()
+    packed(shop, "1.1", 'tiny<2\nRequires-Dist: other; python_version>"3"\nRequires-Dist: unheard-of; extra=="x"')
+    assert shop.build_from(seed, {}, monkeypatch) == 0
+    assert "from nothing" not in capfd.readouterr().out
+    assert (shop.says(VERSION), shop.says("import served, other; print(served.VERSION)")) == ("1.0", "1.1")
+    # When what it adds needs another version of what is there, all of it is resolved.
+    away.rename(shop.index / "tiny")
+    wheel(shop.index, "modern", "1.0", requires="tiny>1")
+    wheel(shop.index, "tiny", "1.5")
+    seed = shop.next_release()
+    packed(shop, "1.2", "tiny<2\nRequires-Dist: modern")
+    assert shop.build_from(seed, {}, monkeypatch) == 0
+    assert (shop.says(VERSION), shop.says("import served, modern; print(served.VERSION)")) == ("1.5", "1.2")
+    assert not list((shop.slug / ".venv").rglob("other*")), "this version does not ask for it"
+
+
+def required(shop: Workshop, version: str, requires: str) -> tuple[str, ...]:
+    packed(shop, version, requires)
+    (shop.slug / "Procfile").write_text("web: served\n")
+    tree = Directory(shop.slug)
+    plan, _ = build_plan(
+        read_manifest(tree), tree, slug=shop.slug, cache=shop.cache, tools=shop.uv.parent, settings=Settings()
+    )
+    shop.next_release()
+    return plan.made[0].requires
+
+
+def test_another_version_of_a_wheel_is_the_same_app_and_another_wheel_or_one_that_asks_for_less_is_not(
+    shop: Workshop,
+) -> None:
+    first = required(shop, "1.0", "tiny<2\nRequires-Dist: other")
+    assert may_inherit(first, required(shop, "1.1", "tiny<2\nRequires-Dist: other"))
+    assert may_inherit(first, required(shop, "1.2", "other\nRequires-Dist: tiny<2\nRequires-Dist: third"))
+    assert not may_inherit(first, required(shop, "1.3", "tiny<2")), "other has left"
+    assert not may_inherit(first, required(shop, "1.4", "tiny<3\nRequires-Dist: other")), "tiny may have changed"
+    bare = required(shop, "1.5", "")
+    assert may_inherit(bare, first) and "served" in bare[0]

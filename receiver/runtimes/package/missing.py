@@ -9,7 +9,6 @@ import re
 import sys
 from pathlib import Path
 
-from receiver.runtimes.package import rpm
 from receiver.system.run import find, run
 
 _ONE = re.compile(r"\s*([a-z0-9][a-z0-9+.-]+)")
@@ -39,6 +38,8 @@ def of_deb(file: str) -> list[str]:
 
 def of_rpm(file: str) -> list[str]:
     """Each need is a file, a library by its soname, or a name: of a package or of a program. Versions are not compared."""
+    from receiver.runtimes.package import rpm
+
     with Path(file).open("rb") as packed:
         wanted = rpm.needs(rpm.Rpm(packed))
     known = installed()

@@ -8,15 +8,19 @@ from typing import Any
 
 from receiver.errors import Rejected
 from receiver.manifest import Tree, toml
-from receiver.runtimes.python.project import Kind
+from receiver.runtimes.python import wheelfile
+from receiver.runtimes.python.project import Kind, lone_wheel
 
 # What decides an environment where no lock file does.
 _FILES = ("pyproject.toml", "setup.py", "setup.cfg", "requirements.txt", "uv.lock", "poetry.lock", "Pipfile.lock")
 
 
 def packages(tree: Tree, kind: Kind, decides: Iterable[str]) -> tuple[str, ...]:
-    """The packages of a lock file, with version and source; else the files that decide, each as it is."""
+    """The packages of a lock file, with version and source; else the files that decide, each as it is. A wheel that is
+    the app is its own code, whatever its version, as a commit is: it is what it asks for that counts."""
     found: Any = None
+    if kind is Kind.WHEEL and (asked := wheelfile.asks(tree, wheel := lone_wheel(tree))):
+        return (*asked, *_files(tree, {*decides} - {wheel}))
     try:
         if kind in (Kind.UV, Kind.POETRY):
             found = toml.read(tree, kind.value).get("package")

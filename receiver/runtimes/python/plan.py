@@ -40,13 +40,21 @@ fi
 echo "Python on this server:" >&2; "$1" python list --only-installed >&2; exit $code
 """
 
-# Of a copied environment with another version of the wheel $1 in it, called $2: if that asks for the same as $3 says, only
-# the wheel is new, and nobody has to be asked what there is. Else the command.
+# Of a copied environment with another version of the wheel $1 in it, called $2: if the new one asks for all that the old
+# one did, as $3 says, only the wheel is new, and what it asks for besides; nobody is asked what else there is. Else, and
+# when another package would change with that, the command.
 _SAME_NEEDS = """
 wheel=$1; old=$(echo .venv/lib/python3*/site-packages/"$2"-*.dist-info/METADATA); new=$3; shift 3
-needs() { sed '/^$/q' "$1" | grep '^Requires-' | LC_ALL=C sort; }
-if [ -f "$new" ] && [ -f "$old" ] && [ "$(needs "$new")" = "$(needs "$old")" ]; then
-    exec "$1" pip install --no-index --no-deps "./$wheel"
+needs() { tr -d '\\r' <"$1" | sed '/^$/q' | grep '^Requires-'; }
+besides() { needs "$1" | grep -Fvx -e "$(needs "$2")"; }
+if [ -f "$new" ] && [ -f "$old" ] && [ -z "$(besides "$old" "$new")" ]; then
+    added=$(besides "$new" "$old" | sed -n 's/^Requires-Dist: *//p')
+    before=$(ls -d .venv/lib/python3*/site-packages/*.dist-info)
+    set -f; IFS='
+'
+    if [ -z "$added" ] || "$1" pip install -- $added && ls -d $before >/dev/null 2>&1; then
+        exec "$1" pip install --no-index --no-deps "./$wheel"
+    fi
 fi
 exec "$@"
 """

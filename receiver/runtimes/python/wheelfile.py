@@ -68,6 +68,13 @@ def needs(tree: Tree, file: str) -> set[str]:
     return requirements.names_of(_NEEDS.findall(_texts(tree, file).get("METADATA", b"").decode(errors="replace")))
 
 
+def asks(tree: Tree, file: str) -> list[str]:
+    """The name of a wheel's project, and each line in which the wheel says what it needs; [] when that is not known."""
+    said = _texts(tree, file).get("METADATA", b"").decode(errors="replace").replace("\r", "")
+    lines = said.partition("\n\n")[0].split("\n")
+    return [f"wheel {project(file)}", *sorted({line for line in lines if line.startswith("Requires-")})] if said else []
+
+
 def suggestion(tree: Tree, file: str) -> Suggestion | None:
     """The program that a wheel brings, as `web`, and its other programs as processes to be scaled; raises Rejected that
     names them when it brings several and none is called as the project."""
