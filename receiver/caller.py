@@ -1,4 +1,4 @@
-"""Who is asking, and what a key may do."""
+"""Who asks for something, and what a key may do."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Role(str, Enum):
 
 @dataclass(frozen=True)
 class Caller:
-    """Who is asking, as the gate found out; every entry point gets one and passes it on.
+    """The user who asks, as the gate found out; every entry point gets one and passes it on.
 
-    `require` is the one place that says yes or no about an app. `touched` collects what it was asked about, for the
-    audit line.
+    `require` is the one place that allows or denies access to an app. `touched` collects the apps that it was asked
+    about, for the audit line.
     """
 
     name: str

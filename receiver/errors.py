@@ -7,13 +7,13 @@ import os
 
 from receiver.here import typed
 
-TYPE_CHECKING = False  # as in typing, which takes longer to import than all of this
+TYPE_CHECKING = False  # instead of importing typing, which takes longer than this whole module
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
 def printable(text: str) -> str:
-    """The text with line breaks kept and every other character that a terminal might obey written as an escape."""
+    """The text with line breaks kept; every other character that could control a terminal becomes an escape."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c == "\n" else " " if c == "\t" else ascii(c)[1:-1] for c in text)
@@ -22,9 +22,9 @@ def printable(text: str) -> str:
 class Failure(Exception):
     """Something expected went wrong; the entry points print it and exit with `exit_code`.
 
-    `message` says what failed, `holds` what is still true (usually: which release serves), `hint` the next
-    command to type, `details` further lines such as the last log lines of a process. No secret may be in any.
-    Names and values of a commit may be: all of it is made `printable` here.
+    `message` says what failed, `holds` what is still true (usually: which release serves), `hint` the next command to
+    type, `details` further lines such as the last log lines of a process. None of them may contain a secret. They may
+    contain names and values of a commit: all text is made `printable` here.
     """
 
     exit_code = 1
@@ -37,7 +37,7 @@ class Failure(Exception):
         self.details = tuple(map(printable, details))
 
     def lines(self) -> list[str]:
-        """The failure as the user reads it, one thought a line, without colour or prefix."""
+        """The failure as lines for the user, without colour or prefix."""
         told = [*self.details, *self.message.splitlines()]
         if self.holds:
             told.append(self.holds)
@@ -47,14 +47,14 @@ class Failure(Exception):
 
 
 def as_root(command: str) -> str:
-    """A command of the system's for whoever administers this machine: with `sudo` where there is one, but not for
-    root itself. shipit's own commands need no such word: they ask sudo by themselves."""
+    """A system command for this machine's administrator: with `sudo` if the machine has it, unless root reads this.
+    shipit's own commands need no `sudo`: they call it themselves."""
     asks = os.path.exists("/usr/bin/sudo") and (os.geteuid() != 0 or "SUDO_USER" in os.environ)  # noqa: PTH110 - fast
     return f"sudo {command}" if asks else command
 
 
 class Rejected(Failure):
-    """The input is at fault: a name, a manifest, a branch, an option. Nothing was changed. Exit code 2."""
+    """The input is wrong: a name, a manifest, a branch, an option. Nothing was changed. Exit code 2."""
 
     exit_code = 2
 
@@ -70,7 +70,7 @@ class Denied(Failure):
 
 
 class Busy(Failure):
-    """Somebody else holds the app (sysexits EX_TEMPFAIL). Exit code 75."""
+    """Another process holds the app (sysexits EX_TEMPFAIL). Exit code 75."""
 
     exit_code = 75
 
@@ -82,12 +82,12 @@ class Cancelled(Failure):
 
 
 class BuildFailed(Failure):
-    """A build step or the release command ended badly; the release was not started."""
+    """A build step or the release command failed; the release was not started."""
 
 
 class Unhealthy(Failure):
-    """A new process failed its healthcheck; the release was not made live. `seen`: more of what it printed than is told,
-    for whoever looks for the cause."""
+    """A new process failed its healthcheck; the release was not made live. `seen`: more of its output than the message
+    shows, for finding the cause."""
 
     seen: Sequence[str] = ()
 
@@ -99,8 +99,8 @@ class HostFault(Failure):
 
 
 def sick_disk(error: BaseException) -> HostFault | None:
-    """What to tell of an error that means that the disk takes nothing: it or a quota is full, it became read-only, it
-    fails. None for any other error."""
+    """The failure for an error of the disk: it or a quota is full, it became read-only, it is broken. None for any
+    other error."""
     code = error.errno if isinstance(error, OSError) else None
     told = {
         errno.ENOSPC: "is full",

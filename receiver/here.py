@@ -1,7 +1,7 @@
-"""How whoever reads a message reaches this server, so that what it tells to type next can be pasted.
+"""How the reader of a message reaches this server, so that the commands in it can be pasted.
 
-Messages are written with the word HOST for the server and `shipit …` for a command. The entry points say once, in the
-process's environment, who reads: somebody on the server itself, or somebody who came over ssh.
+Messages contain the word HOST for the server and `shipit …` for a command. The entry points record once, in the
+process's environment, whether the reader is on the server itself or came over ssh.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import os
 
 # ssh(1)'s words for this server, `shipit@example.org` or `-p 2222 shipit@example.org`.
 HOST = "SHIPIT_HOST"
-# Set when the reader is not on the server: `shipit …` is then `ssh HOST …`. But for what only root does, on the server.
+# Set if the reader is not on the server: then `shipit …` becomes `ssh HOST …`, except for commands that only root may
+# run.
 REMOTE = "SHIPIT_REMOTE"
 _COMMAND, _URL = r"(^|: +|\n)shipit (?!doctor|apt:allow)(?=[a-z])", r"\bHOST:(?=\w)"
 
@@ -23,8 +24,8 @@ def say_where(user: str, host: str, port: int, *, remote: bool) -> None:
 
 
 def address(domain: str, connection: str) -> str:
-    """The server's name in DNS if it has one, else the address that the login came to (SSH_CONNECTION, ssh(1)), else
-    the machine's own name."""
+    """The server's DNS name if it has one, else the address that the login came to (SSH_CONNECTION, ssh(1)), else the
+    machine's own name."""
     reached = connection.split()
     if "." in domain:
         return domain

@@ -1,10 +1,10 @@
-"""The values everything else speaks about: a release, its processes, an app's state. Each is a record (records.py):
-what is to say of a field stands in its one row.
+"""The values that all parts share: a release, its processes, an app's state. Each is a record (records.py): one row
+says everything about a field.
 
-`decode_*` accept only what `encode` writes, or wrote before a field was added; of a newer shipit's record they keep what
-they do not know. The agent reads these files although `shipit` wrote them, so decoding is the trust boundary: every
-name goes through names.py and every number has a range. The checksum is no part of that: it shows damage, and whoever
-may write the file can make it fit.
+`decode_*` accept only what `encode` writes, or wrote before a field was added; unknown fields of a newer shipit are
+kept. The agent reads these files although `shipit` wrote them, so decoding is the trust boundary: every name goes
+through names.py and every number has a range. The checksum only shows damage: whoever may write the file can write a
+fitting one.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from receiver.settings import LONGEST_WARM
 WEB = TypeName("web")
 
 APP = parsed(names.app_name)
-# Of a release; 0 is none.
+# A release's number; 0 means none.
 NUMBER = whole(10**9)
 DOMAINS = many(parsed(names.domain))
 FORMATION = pairs(parsed(names.type_name), whole(100))
@@ -53,7 +53,8 @@ STORAGE = pairs(parsed(names.slug_path), parsed(names.slug_path))
 
 
 class Status(str, Enum):
-    """How far a release came. `LIVE` is kept when a newer one replaces it: the ledger's `current` says which serves."""
+    """How far a release came. A release stays `LIVE` when a newer one replaces it: the ledger's `current` says which
+    serves."""
 
     BUILDING = "building"
     STARTING = "starting"
@@ -67,7 +68,7 @@ class Status(str, Enum):
 
 
 class Change(str, Enum):
-    """What a release changed. What its files came from is its origin, whatever it changed."""
+    """What a release changed. Where its files came from is its origin, whatever it changed."""
 
     DEPLOY = "deploy"
     CONFIG = "config"
@@ -86,8 +87,8 @@ class Listen(str, Enum):
 
 
 class Https(str, Enum):
-    """Whether certificates are asked for an app's names: `DEFAULT` is what the server's settings say, `OFF` serves no
-    HTTPS at all."""
+    """Whether certificates are requested for an app's names: `DEFAULT`: as the server's settings say; `OFF`: no HTTPS
+    at all."""
 
     DEFAULT = ""
     ON = "on"
@@ -104,8 +105,8 @@ class CheckKind(str, Enum):
 
 @dataclass(frozen=True)
 class Check(Record):
-    """A healthcheck. `timeout` (s, 1–3600) bounds the whole wait, `settle` (s, 0–300) is how long a process without
-    anything to ask must stay up, `status` the accepted answers: `0` means any below 500."""
+    """A healthcheck. `timeout` (s, 1–3600) limits the whole wait; `settle` (s, 0–300) is how long a process without any
+    other check must stay up; `status` is the accepted answer: `0` means any below 500."""
 
     kind: CheckKind = field(metadata=own(parsed(CheckKind)))
     path: str = field(default="/", metadata=own(text))
@@ -118,7 +119,7 @@ class Check(Record):
 
 @dataclass(frozen=True)
 class Limits(Record):
-    """Of one process: memory in MiB, CPU in percent of one core, tasks; 0 = the server's default."""
+    """The limits of one process: memory in MiB, CPU in percent of one core, tasks; 0 = the server's default."""
 
     memory: int = field(default=0, metadata=own(whole(2**22)))
     cpu: int = field(default=0, metadata=own(whole(100_000)))
@@ -141,9 +142,9 @@ class ProcessType(Record):
 
 @dataclass(frozen=True)
 class ProcessEnv(Record):
-    """What the runtimes of a release put into the environment of its processes. `path`: directories of the slug, first
-    on the PATH. `variables`: names and values, under the config vars. `socket`: the same for a process that listens on
-    $SOCKET, over the config vars. In a value, `$SLUG`, `$SOCKET` and the variable's own name stand for what they are."""
+    """What the runtimes of a release add to the environment of its processes. `path`: directories of the slug, first on
+    the PATH. `variables`: names and values; config vars override them. `socket`: the same for a process that listens on
+    $SOCKET; these override config vars. In a value `$SLUG`, `$SOCKET` and the variable's own name are replaced."""
 
     path: tuple[str, ...] = field(default=(), metadata=own(many(parsed(names.slug_path))))
     variables: tuple[tuple[str, str], ...] = field(default=(), metadata=own(pairs(text, text)))
@@ -154,9 +155,9 @@ class ProcessEnv(Record):
 class Origin(Record):
     """Where the files of a release came from.
 
-    `kind` names the source (sources/all.py). `id` is what they are known by: the commit they became or were. `title`,
+    `kind` names the source (sources/all.py). `id` identifies the files: the commit that they became or were. `title`,
     `author` and `ref` are one printable line each, as far as the source knows them: a commit's subject, its author, the
-    branch it was pushed to; the name of a file.
+    branch it was pushed to; or the name of a file.
     """
 
     kind: str = field(metadata=own(text))
@@ -167,43 +168,43 @@ class Origin(Record):
 
     @property
     def commit(self) -> Oid | None:
-        """The commit that holds the files; None of what is no tree."""
+        """The commit that holds the files; None if they are no tree."""
         return names.oid(self.id) if names.is_oid(self.id) else None
 
     @property
     def short(self) -> str:
-        """`id` as it is shown to people."""
+        """`id` in a short form for people."""
         return self.id[:8] if self.commit else self.id[:20]
 
 
 @dataclass(frozen=True)
 class Release(Record):
-    """A release as `release.json` holds it. Immutable in what it is; `status` and what follows it in time change.
+    """A release as in `release.json`. Its status, and what is known only later, change; everything else never does.
 
     Numbers are those of releases of the same app, 0 for none. Times are seconds since the epoch. `change`, `by` and
-    `created` say what was asked for, by whom and when, and
+    `created` say what was asked for, by whom and when. The other fields:
 
-    - `key`: the fingerprint of the ssh key by which it was asked for ("": on the server, or by a timer)
+    - `key`: the fingerprint of the ssh key that asked for it ("": asked on the server, or by a timer)
     - `previous`: the release that served when this one was opened
     - `target`: the one that a rollback returns to
     - `fresh`: the build uses no cached environment
     - `slug`: the release whose tree it runs; its own number if it was built, 0 if nothing was shipped yet
-    - `shares`: the releases whose files that tree has links to; `environment` and `environment_key` say it of the first
-      of them alone, as an older shipit does
+    - `shares`: the releases that this tree has links to; `environment` and `environment_key` describe only the first of
+      them, for an older shipit
     - `static`: the directory of the tree that nginx serves ("": none)
     - `image`: its processes are containers of the image that the slug names
-    - `machine`: its process is a virtual machine of the disk that the slug has
+    - `machine`: its process is a virtual machine with the disk in the slug
     - `config_base`: the release whose config vars it starts from
     - `env`: the commit's own defaults of config vars
     - `domains`: the names that its shipit.yml asks for
-    - `storage`: which paths of the app's data are seen at which paths of its tree
-    - `apt`: the packages of Debian that it needs
+    - `storage`: which paths of the app's data are mounted at which paths of its tree
+    - `apt`: the Debian packages that it needs
     - `formation`: how many processes of each type run
     - `serving`: how nginx serves it
     - `warm`: for how many seconds the release that it replaces is kept running for a rollback
     - `took_over`: the release that was kept warm and whose processes this one goes on with; 0: it has its own
     - `capabilities`: what each operational capability keeps of its section of shipit.yml (ops/base.py)
-    - `digest`: of the slug, as it was built (disk.digest_tree)
+    - `digest`: of the finished slug (disk.digest_tree)
     - `seconds`: how long each step of its making took; `reason`: why it did not go live
     """
 
@@ -253,7 +254,7 @@ class Release(Record):
 
     @classmethod
     def upgraded(cls, data: dict[str, Any], format: Format) -> dict[str, Any]:
-        """Before format 1.1 there was no origin but a commit and what git says of it."""
+        """Before format 1.1 there was no origin, only a commit and its description."""
         if format >= Format(1, 1) or not {"commit", "branch", "subject", "author", "source"} <= data.keys():
             return data
         data = dict(data)
@@ -275,22 +276,22 @@ class Release(Record):
 
     @property
     def builds(self) -> bool:
-        """Whether it has a slug of its own; else it runs that of an earlier release, or nothing yet."""
+        """Whether it has a slug of its own; otherwise it runs that of an earlier release, or nothing yet."""
         return self.slug == self.number
 
     @property
     def runs_from(self) -> frozenset[int]:
-        """The releases whose files its processes run from: its slug's, and those that its slug has links to."""
+        """The releases whose files its processes use: its slug's, and those that the slug has links to."""
         return frozenset({self.slug, self.environment, *self.shares} - {0})
 
     @property
     def needs(self) -> frozenset[int]:
-        """The releases of which something must stay on the disk for as long as this one can serve."""
+        """The releases whose files must stay on the disk for as long as this one can serve."""
         return self.runs_from | {self.number, self.runs_as}
 
     @property
     def runs_as(self) -> int:
-        """The release that its processes were started as: their units, sockets and config vars have this number."""
+        """The number in the names of its units, sockets and config vars: of the release that started the processes."""
         return self.took_over or self.number
 
     @property
@@ -299,7 +300,7 @@ class Release(Record):
         return self.format <= FORMAT
 
     def must_be_known(self) -> None:
-        """For whoever starts something by it: raises Newer when a newer shipit wrote it."""
+        """Raises Newer if a newer shipit wrote the record; for a caller that starts something from it."""
         if not self.is_known:
             raise Newer(f"The record of {self.app} {self.name}", self.format)
 
@@ -312,7 +313,7 @@ class Release(Record):
 
     @property
     def scheduled(self) -> list[tuple[ProcessType, Schedule]]:
-        """What runs by the clock."""
+        """The process types that run by the clock."""
         return [(process, process.schedule) for process in self.processes if process.schedule]
 
     def count(self, kind: TypeName) -> int:
@@ -325,15 +326,15 @@ class Release(Record):
 
 @dataclass(frozen=True)
 class AppState(Record):
-    """What is true of an app whatever release is live; `app.json`.
+    """What is true of an app whichever release is live; `app.json`.
 
     - `domains`: the names that an admin gave it; `approved`: those that its shipit.yml may ask for
-    - `without_default`: it does not answer at APP.DOMAIN of the server, beside its other names
+    - `without_default`: it does not answer at APP.DOMAIN of the server, only at its other names
     - `suspended`: the process types that the clock does not start
-    - `limits`: those that were set on the server, by `web.memory` (ops/limits.py)
+    - `limits`: those that were set on the server, as `web.memory` (ops/limits.py)
     - `formation`: the counts that were set on the server (`ps:scale`)
-    - `quota`: the MiB that its data may take; 0: whatever there is, None: as the server's settings say
-    - `storage`: what was mounted by a command; what shipit.yml mounts is not in it
+    - `quota`: the MiB that its data may take; 0: no limit, None: as the server's settings say
+    - `storage`: what a command has mounted; the mounts of shipit.yml are not in it
     - `guarded`: nginx asks visitors for a name and a password (proxy/passwords.py)
     - `locked`: why nobody may change the app now ("": everybody may)
     """

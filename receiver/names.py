@@ -1,4 +1,4 @@
-"""Typed names: parse or refuse, never clean. The only place where the grammar of a name is written."""
+"""Typed names: parsed or refused, never repaired. The only place with the grammar of names."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ _AWS_LINE = re.compile(
 )
 _RELEASE = re.compile(r"v?([1-9][0-9]{0,8})", re.ASCII)
 
-# Words that shipit or the system sets, or that would change how a shell reads the app's command. LD_PRELOAD and its
-# like are the app's business: the launcher sets them when it becomes the app's own process, and nothing before.
+# Names that shipit or the system sets, or that would change how a shell reads the app's command. LD_PRELOAD and the
+# like are allowed: the launcher sets them only when it becomes the app's own process.
 RESERVED_CONFIG = frozenset(
     {"HOME", "USER", "LOGNAME", "SHELL", "PATH", "IFS", "ENV", "BASH_ENV", "PORT", "SOCKET", "CREDENTIALS_DIRECTORY"}
 )
 RESERVED_CONFIG_PREFIXES = ("SHIPIT_", "LISTEN_")
-# Where packages come from: a build always sees these, and beside them what the manifest lists.
+# Settings for package downloads: a build always sees these, beside the vars that the manifest lists.
 BUILD_CONFIG_PREFIXES = ("PIP_", "UV_", "POETRY_", "DISABLE_COLLECTSTATIC")
-EVERY = "*"  # of `build.config`: all of them
+EVERY = "*"  # in `build.config`: all config vars
 RESERVED_APPS = frozenset({"all", "shipit", "agent", "build", "deploy", "reconcile"})
 
 
@@ -66,7 +66,8 @@ def app_name(text: str) -> AppName:
 
 
 def _app_rule(text: str) -> str:
-    """What an app name is, and why not this one: it is a label of the app's address and part of a Linux user's name."""
+    """The rule for app names, and why this one breaks it: it is a label of the app's address and part of a user's
+    name."""
     rule = f"Lower-case letters, digits and single dashes, {APP_MAX} at most: my-app"
     if len(text) > APP_MAX:
         return f"{rule}\nIts user on the server is build-NAME, and Linux allows 32 characters."
@@ -84,7 +85,7 @@ def type_name(text: str) -> TypeName:
     return TypeName(text)
 
 
-# What can be limited of one process.
+# The limits that one process can have.
 LIMITS = ("memory", "cpu", "tasks")
 
 
@@ -117,7 +118,7 @@ def build_config(text: str) -> ConfigKey:
 
 
 def build_may_see(key: str, listed: Collection[str]) -> bool:
-    """Whether the config var `key` is for the build as well; `listed` is `build.config` of shipit.yml."""
+    """Whether a build may see the config var `key`; `listed` is `build.config` of shipit.yml."""
     return EVERY in listed or key in listed or key.startswith(BUILD_CONFIG_PREFIXES)
 
 
@@ -135,11 +136,11 @@ def domain(text: str) -> Domain:
 
 
 def _domain_near(text: str) -> str:
-    """How DNS writes a name in capitals, with a final dot, of an address or with letters beyond ASCII; "" if nobody
-    knows.
+    """How DNS writes a name in capitals, with a final dot, with letters beyond ASCII, or of an address; "" if that is
+    not known.
 
-    The standard library knows IDNA of 2003, in which a few letters stand for others than they do today; of these, and
-    of what it refuses, nothing is said.
+    The standard library has the old IDNA of 2003, which maps a few letters differently than today's; for names with
+    these, and for those it refuses, nothing is suggested.
     """
     near = text.strip().lower()
     near = re.sub(r"^https?://", "", near).partition("/")[0].removesuffix(".")
@@ -152,7 +153,7 @@ def _domain_near(text: str) -> str:
 
 
 def dns_plugin(text: str) -> str:
-    """Parse the name of a plugin of certbot's that proves names by DNS, without its `dns-`; raises Rejected."""
+    """Parse the name of a certbot plugin that proves names by DNS, without its `dns-`; raises Rejected."""
     if not _PLUGIN.fullmatch(text):
         raise Rejected(
             f"{_shown(text)} is not the name of a DNS plugin.",
@@ -162,8 +163,8 @@ def dns_plugin(text: str) -> str:
 
 
 def aws_keys(text: str) -> str:
-    """Parse credentials for Amazon's library as a file of its own has them; raises Rejected. Only keys: what else it
-    knows there runs a program, reads a file, or asks a server that the file names."""
+    """Parse a credentials file for Amazon's library; raises Rejected. Only keys are allowed: other settings there could
+    run a program, read a file, or ask a server that the file names."""
     for number, line in enumerate(text.splitlines(), 1):
         if not _AWS_LINE.fullmatch(line):
             raise Rejected(
@@ -230,14 +231,14 @@ def branch(text: str) -> Branch:
 
 
 def package(text: str) -> str:
-    """Parse the name of a package of Debian (policy 5.6.1). apt takes a dash at its end for "remove"."""
+    """Parse the name of a Debian package (policy 5.6.1). With a dash at its end apt would remove the package."""
     if not _PACKAGE.fullmatch(text) or text.endswith("-"):
         raise Rejected(f"{_shown(text)} is not the name of a package of Debian.")
     return text
 
 
 def package_pattern(text: str) -> str:
-    """Parse such a name in which `*` stands for any letters: php-*."""
+    """Parse a package name in which `*` stands for any letters: php-*."""
     package(text.replace("*", "x"))
     return text
 
@@ -260,7 +261,7 @@ def pages(text: str) -> str:
 
 
 def mount(text: str) -> tuple[str, str]:
-    """Parse `DATA:PLACE`, or `PLACE` for both: what of an app's data is seen at which place of its release."""
+    """Parse `DATA:PLACE`, or `PLACE` for both: a path of the app's data, and where it is mounted in its release."""
     data, colon, place = text.partition(":")
     place = place if colon else data
     if not (_SLUG_PATH.fullmatch(data) and _SLUG_PATH.fullmatch(place)) or len(text) > 400:

@@ -1,8 +1,8 @@
 """Every path shipit uses, as a property, so that none is spelled twice.
 
-Who owns what (docs/decisions/0002-who-owns-which-directory.md): `apps/APP` and `slugs/` belong to root, so the
-agent can work in them without fearing a swapped link; `releases/` (the ledger) and `repo.git` belong to `shipit`;
-a slug to `build-APP`; `data/` and the sockets to `app-APP`; `config/` to root alone.
+Owners (docs/decisions/0002-who-owns-which-directory.md): `apps/APP` and `slugs/` belong to root, so that nobody can put
+a link in the agent's way there; `releases/` (the ledger) and `repo.git` belong to `shipit`; a slug to `build-APP`;
+`data/` and the sockets to `app-APP`; `config/` to root alone.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from pathlib import Path
 
 from receiver.names import AppName, TypeName
 
-# Fixed, because units, sshd's match block and every key line name it; an upgrade moves the link.
+# Fixed, because units, sshd's Match block and every key line name it; an upgrade moves the link.
 PREFIX = Path("/usr/lib/shipit/current")
 PYTHON = PREFIX / "bin/python"
 LIBEXEC = PREFIX / "share/shipit/libexec"
 # In a slug: an image that was just built, until the app's user has stored it (inside/image.py).
 HANDED_IMAGE = "shipit-image.built"
-# Beside the config vars that a build sees: as whom it asks registries. No config var has such a name.
+# A build finds its registry logins under this name, beside its config vars; no config var can have it.
 REGISTRIES = "SHIPIT_REGISTRIES"
 LAUNCH, BUILDER, IMAGE, DISK, ACME, PARTS = (
     LIBEXEC / name for name in ("launch", "builder", "image", "disk", "acme", "parts")
@@ -28,7 +28,7 @@ LAUNCH, BUILDER, IMAGE, DISK, ACME, PARTS = (
 POOLS = 3
 
 SHIPIT_USER = "shipit"
-# Who asks for certificates. It has no access to anything of an app, or to a key that is in use.
+# The user that requests certificates. It has no access to an app's files, or to a key that is in use.
 ACME_USER = "shipit-acme"
 PROXY_GROUP = "shipit-proxy"
 
@@ -57,17 +57,17 @@ def build_user(app: AppName) -> str:
     return f"build-{app}"
 
 
-# The name of ReleasePaths.public, for whoever reaches it through `current`.
+# The name of ReleasePaths.public, for use below `current`.
 PUBLIC = "public"
 
 
 def web_count(count: int) -> str:
-    """The name of ReleasePaths.web_count, for whoever reaches it through `current`."""
+    """The name of ReleasePaths.web_count, for use below `current`."""
     return f"web.{count}"
 
 
 def pool(index: int) -> str:
-    """The name of ReleasePaths.pool, for whoever reaches it through `current`."""
+    """The name of ReleasePaths.pool, for use below `current`."""
     return f"pool.{index}"
 
 
@@ -108,7 +108,7 @@ class Layout:
 
     @property
     def audit(self) -> Path:
-        """A line for each command, where no journal is (system/audit.py)."""
+        """The file of audit lines, if there is no journal (system/audit.py)."""
         return self.home / "audit.log"
 
     @property
@@ -118,7 +118,7 @@ class Layout:
 
     @property
     def provenance_key(self) -> Path:
-        """What the server signs statements of provenance with; its public half beside it."""
+        """The key that signs statements of provenance; its public half is beside it."""
         return self.home / "provenance-key"
 
     @property
@@ -127,7 +127,7 @@ class Layout:
 
     @property
     def images(self) -> Path:
-        """Container images: a store of podman's for each app that has one."""
+        """Container images: a podman store for each app that has one."""
         return self.state / "images"
 
     @property
@@ -137,18 +137,18 @@ class Layout:
 
     @property
     def challenges(self) -> Path:
-        """What nginx shows a certificate authority below /.well-known/acme-challenge/ of an app's names."""
+        """What nginx serves to a certificate authority below /.well-known/acme-challenge/ of an app's names."""
         return self.state / "acme-challenges"
 
     @property
     def acme_account(self) -> Path:
-        """Root's alone: the key id and the HMAC key of an external account (RFC 8555, 7.3.4), if the authority asks for
+        """For root only: the key id and the HMAC key of an external account (RFC 8555, 7.3.4), if the authority needs
         one."""
         return self.etc / "acme-eab"
 
     @property
     def acme_dns(self) -> Path:
-        """Root's alone: the credentials of the DNS plugin that `acme_dns` of the settings names."""
+        """For root only: the credentials of the DNS plugin that `acme_dns` of the settings names."""
         return self.etc / "acme-dns"
 
     @property
@@ -157,7 +157,8 @@ class Layout:
 
     @property
     def roots(self) -> Path:
-        """What root alone writes while the machine runs. Not below `run`, where each app has a directory of its name."""
+        """Where only root writes, while the machine runs. Not below `run`, where each app has a directory of its
+        name."""
         return self.root / "run/shipit-root"
 
     @property
@@ -171,7 +172,7 @@ class Layout:
 
     @property
     def hook_socket(self) -> Path:
-        """Where nginx takes webhooks to."""
+        """The socket to which nginx passes webhooks."""
         return self.run / "hook.sock"
 
     @property
@@ -181,7 +182,7 @@ class Layout:
 
     @property
     def domains_lock(self) -> Path:
-        """Held while a domain changes its owner: one app a domain."""
+        """Held while a domain moves to another app: each domain has one app."""
         return self.home / "domains.lock"
 
     @property
@@ -191,7 +192,7 @@ class Layout:
 
     @property
     def log(self) -> Path:
-        """Logs where no systemd runs, which keeps its own in the journal."""
+        """Logs on a machine without systemd (with it, the journal has them)."""
         return self.root / "var/log/shipit"
 
     @property
@@ -242,7 +243,7 @@ class AppPaths:
 
     @property
     def state_copy(self) -> Path:
-        """The same once more, for the day when `state` is damaged."""
+        """A second copy of `state`, for when that is damaged."""
         return self.releases / "app.json.copy"
 
     @property
@@ -260,12 +261,12 @@ class AppPaths:
 
     @property
     def maintenance_page(self) -> Path:
-        """Stays when the maintenance is over: a request that came before that is still answered with it."""
+        """Stays after the maintenance: a request that began during it may still be answered with the page."""
         return self.releases / "maintenance.html"
 
     @property
     def passwords(self) -> Path:
-        """Who may see an app that is guarded: a line NAME:HASH each, for nginx."""
+        """The visitors who may see a guarded app: lines NAME:HASH, for nginx."""
         return self.releases / "passwords"
 
     @property
@@ -280,27 +281,27 @@ class AppPaths:
 
     @property
     def told_certificates(self) -> Path:
-        """Of which troubles with certificates people know already (story/certificates.py)."""
+        """Which problems with certificates people were told of already (story/certificates.py)."""
         return self.releases / "told-certificates"
 
     @property
     def measured(self) -> Path:
-        """How large the app's data was when it was last looked at (story/storage.py)."""
+        """The size of the app's data when it was last measured (story/storage.py)."""
         return self.releases / "measured.json"
 
     @property
     def measured_lock(self) -> Path:
-        """Held by whoever changes that."""
+        """Held while that is changed."""
         return self.releases / "measured.lock"
 
     @property
     def has_hook(self) -> Path:
-        """An empty file: nginx passes the app's webhook on (sources/pull/hook.py). That it is there is all that is read."""
+        """An empty file; if it exists, nginx passes the app's webhook on (sources/pull/hook.py)."""
         return self.releases / "hook"
 
     @property
     def queue_lock(self) -> Path:
-        """Held by the ssh side of whoever wants to change the app; newest waiter wins (pushes)."""
+        """Held by the gateway of a change to the app; of waiting pushes the newest wins."""
         return self.releases / "queue.lock"
 
     @property
@@ -336,7 +337,7 @@ class AppPaths:
 
     @property
     def image_builds(self) -> Path:
-        """What podman keeps of the images that are built here, as the build's user: no app's name has a dot."""
+        """podman's cache for images that are built here, of the build's user; no app's name has a dot."""
         return self.layout.images / f"{self.name}.build"
 
     @property
@@ -388,7 +389,7 @@ class ReleasePaths:
 
     @property
     def record_copy(self) -> Path:
-        """The record of a release that went live once more, for the day when `record` is damaged."""
+        """A second copy of a record that went live, for when `record` is damaged."""
         return self.dir / "release.json.copy"
 
     @property
@@ -397,7 +398,8 @@ class ReleasePaths:
 
     @property
     def alive(self) -> Path:
-        """Locked (flock) by the worker as long as it lives; free and not finished = the worker died."""
+        """Locked (flock) by the worker as long as it lives; if it is free and the release not finished, the worker
+        died."""
         return self.dir / "alive"
 
     @property

@@ -1,10 +1,11 @@
-"""How a value is kept as JSON: one row a field, and that row is all there is to say of the field.
+"""How values are kept as JSON: each field has one row that says everything about it.
 
 A record is a frozen dataclass below `Record`. The metadata of a field, made by `own` or `carried`, is its row: how its
 JSON is read, since which format it is written, and whether a release that is not built takes it over from its base.
-Writing, reading, what is missing in an older record and what is unknown in a newer one follow from the rows.
+Writing, reading, defaults for an older record and unknown fields of a newer one follow from the rows.
 
-Reading is the trust boundary (the agent reads what `shipit` wrote): a value is what its row says or `Corrupt` is raised.
+Reading is the trust boundary (the agent reads what `shipit` wrote): a value is what its row allows, or `Corrupt` is
+raised.
 """
 
 from __future__ import annotations
@@ -19,19 +20,19 @@ from typing import Any, NamedTuple, TypeVar
 from receiver.errors import Failure, HostFault
 
 MAX_SIZE = 4 * 2**20
-# What a file with a checksum begins with; eight hexadecimal digits follow, and the end of that line.
+# The beginning of a file with a checksum; eight hexadecimal digits and the end of the line follow.
 _SUM = b'{\n "sum": "'
 
 
 class Corrupt(HostFault):
-    """A file of the ledger is not what shipit wrote. Nothing is guessed from it; what runs goes on running."""
+    """A file of the ledger is not what shipit wrote. Nothing is guessed from it; running processes go on."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, hint="Mend it: shipit doctor --fix")
 
 
 class Newer(HostFault):
-    """A newer shipit wrote a record; this one cannot know what its other fields ask for."""
+    """A newer shipit wrote a record; this one cannot know what its unknown fields mean."""
 
     def __init__(self, what: str, format: Format) -> None:
         super().__init__(
@@ -42,8 +43,8 @@ class Newer(HostFault):
 
 
 class Format(NamedTuple):
-    """Of a record. A higher `minor` adds fields, which an older shipit keeps as they are; a higher `major` means
-    something else by the fields there were, and an older shipit refuses it."""
+    """A record's format. A higher `minor` adds fields, which an older shipit keeps unchanged; a higher `major` changes
+    the meaning of fields, and an older shipit refuses it."""
 
     major: int
     minor: int
@@ -61,8 +62,8 @@ R = TypeVar("R", bound="Record")
 
 
 class Row(NamedTuple):
-    """What is to say of a field. `since`: the format from which on every record has it; it has a default, if that is
-    not the first."""
+    """The description of a field. `since`: the format from which on every record has it; if that is not the first, the
+    field has a default."""
 
     read: Read
     carried: bool
@@ -70,7 +71,7 @@ class Row(NamedTuple):
 
 
 def own(read: Read, *, since: Format = FIRST) -> Mapping[str, Row]:
-    """The row of a field that each release has for itself."""
+    """The row of a field that belongs to one release only."""
     return {"row": Row(read, False, since)}
 
 
@@ -81,18 +82,18 @@ def carried(read: Read, *, since: Format = FIRST) -> Mapping[str, Row]:
 
 @dataclass(frozen=True)
 class Record:
-    """`unknown`: the fields that a newer shipit wrote and this one does not know. They are written back as they are."""
+    """`unknown`: fields of a newer shipit that this one does not know. They are written back unchanged."""
 
     unknown: Mapping[str, Any] = field(default_factory=dict, kw_only=True, repr=False, hash=False)
 
     @classmethod
     def upgraded(cls, data: dict[str, Any], format: Format) -> dict[str, Any]:
-        """What was written in an older format, as the rows have it now: for fields that took another's place."""
+        """Data of an older format in today's form: for fields that replaced others."""
         return data
 
 
 def rows(kind: type[Record]) -> dict[str, Row]:
-    """Name → row, for each field of a class of records but `unknown`."""
+    """Name → row, for each field of a class of records except `unknown`."""
     found: dict[str, Row] | None = kind.__dict__.get("_rows")
     if found is None:
         found = {f.name: f.metadata["row"] for f in fields(kind) if f.metadata}
@@ -101,7 +102,7 @@ def rows(kind: type[Record]) -> dict[str, Row]:
 
 
 def taken_over(base: Record) -> dict[str, Any]:
-    """The carried fields of a record, without what is unknown in them: whoever makes the next one does not know it."""
+    """The carried fields of a record, without unknown fields in them: the next release's maker does not know these."""
     return {name: _known(getattr(base, name)) for name, row in rows(type(base)).items() if row.carried}
 
 
@@ -114,19 +115,19 @@ def _known(value: Any) -> Any:
 
 
 def encode(record: Record) -> bytes:
-    """Canonical JSON, one trailing newline. Its first member, `sum`, is a checksum of every byte below its line."""
+    """Canonical JSON with one trailing newline. Its first member, `sum`, is a checksum of every byte below its line."""
     text = json.dumps(plain(record), indent=1, sort_keys=True, ensure_ascii=True)
     return _summed((text.removeprefix("{\n") + "\n").encode())
 
 
 def _summed(rest: bytes) -> bytes:
-    """A whole file: the first two lines, which hold the checksum, and the rest."""
-    # CRC-32 misses no change within 32 bits in a row, and 1 of 2³² others. hashlib would take 2.5 ms to import.
+    """A whole file: the two lines with the checksum, and the rest."""
+    # CRC-32 finds every change within 32 bits in a row, and all but 1 of 2³² others. Importing hashlib takes 2.5 ms.
     return b'%s%08x",\n%s' % (_SUM, zlib.crc32(rest), rest)
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON has it."""
+    """A value in JSON's types."""
     if isinstance(value, Enum):
         return value.value
     if isinstance(value, Record):
@@ -141,7 +142,7 @@ def plain(value: Any) -> Any:
 def decode(kind: type[R], raw: bytes, what: str) -> R:
     """Parse a whole file that `encode` wrote, here or in another version; `what` is its name.
 
-    Raises Newer when its major format is newer, else Corrupt for all that no shipit writes.
+    Raises Newer if its major format is newer, else Corrupt for anything that no shipit writes.
     """
     try:
         data = _load(raw, what)
@@ -158,7 +159,7 @@ def decode(kind: type[R], raw: bytes, what: str) -> R:
 def _load(raw: bytes, what: str) -> dict[str, Any]:
     if len(raw) > MAX_SIZE:
         raise Corrupt(f"{what} is larger than {MAX_SIZE // 2**20} MiB.")
-    # An older version wrote no sum. Damage does not lead there: all of the line would have to go, and leave JSON.
+    # An older version wrote no sum. Damage hardly looks like that: all of the line would be gone, and the rest be JSON.
     if raw.startswith(_SUM):
         rest = raw[len(_summed(b"")) :]
         if raw != _summed(rest):
@@ -195,7 +196,8 @@ def read_record(kind: type[R], data: Any, format: Format, what: str) -> R:
 
 
 def _format(text: Any) -> Format:
-    """`1.4`: at least `FORMAT`, since what is read is written back with every field that this shipit knows."""
+    """Parse `1.4`; returns at least `FORMAT`, since the record is written back with every field that this shipit
+    knows."""
     if type(text) is not str or len(text) > 20:
         raise ValueError("is not a format")
     major, _, minor = text.partition(".")
@@ -236,17 +238,17 @@ def whole(high: int = 2**53, low: int = 0) -> Read:
 
 
 def real(value: Any, format: Format) -> float:
-    """A point in time, or how long something took."""
+    """A time, or a duration, in seconds."""
     if type(value) not in (int, float):
         raise ValueError("is not a number")
-    # True of no NaN.
+    # False for NaN.
     if not 0 <= value <= 2**53:
         raise ValueError("is out of range")
     return float(value)
 
 
 def parsed(parse: Callable[[str], Any]) -> Read:
-    """Text that `parse`, of names.py or an enumeration, accepts."""
+    """A text that `parse` (of names.py or an enumeration) accepts."""
 
     def read(value: Any, format: Format) -> Any:
         if type(value) is not str:
@@ -257,7 +259,7 @@ def parsed(parse: Callable[[str], Any]) -> Read:
 
 
 def optional(read: Read) -> Read:
-    """Or null."""
+    """A value, or null."""
     return lambda value, format: None if value is None else read(value, format)
 
 
@@ -284,7 +286,7 @@ def pairs(first: Read, second: Read) -> Read:
 
 
 def objects(value: Any, format: Format) -> Mapping[str, Any]:
-    """Name → object; what is in each is read by whoever it is for."""
+    """Name → object; whoever uses an object reads its content."""
     if type(value) is not dict or any(type(item) is not dict for item in value.values()):
         raise ValueError("is not a table of objects")
     return value

@@ -33,8 +33,8 @@ HINT = "Five fields as in crontab(5): 30 3 * * *\nor a calendar event as in syst
 
 
 def calendar(given: str) -> str:
-    """Parse a calendar event, as far as its characters go: it may stand in a unit file. Whether it means anything,
-    systemd says. Raises Rejected."""
+    """Parse a calendar event: only checks that its characters may stand in a unit file. systemd checks whether it is
+    valid. Raises Rejected."""
     if not _CALENDAR.fullmatch(given) or given != " ".join(given.split()):
         raise Rejected(f"{given[:60]!a} is no time.", hint=HINT)
     return given
@@ -42,9 +42,9 @@ def calendar(given: str) -> str:
 
 @dataclass(frozen=True)
 class Schedule(Record):
-    """`said` is how it was written, `calendars` the same as systemd.time(7) has it: it runs when one of them comes.
-    `overlap`: also while an earlier run goes on. `missed`: one that fell into the time when the machine was off is made
-    up for. `timeout`: the seconds after which a run is ended."""
+    """`said` is the text as written, `calendars` the same in systemd.time(7)'s form: it runs when one of them comes.
+    `overlap`: also while an earlier run goes on. `missed`: a run that was missed while the machine was off is made up
+    for. `timeout`: the seconds after which a run is ended."""
 
     said: str = field(metadata=own(text))
     calendars: tuple[str, ...] = field(metadata=own(many(parsed(calendar))))
@@ -63,7 +63,7 @@ def schedule(
 
 
 def is_cron(said: str) -> bool:
-    """Whether it is meant as crontab(5) writes it."""
+    """Whether it is in crontab(5)'s form."""
     return _CRON.fullmatch(said.strip()) is not None
 
 
@@ -85,7 +85,7 @@ def known_zone(zone: str) -> str:
 def from_cron(said: str) -> tuple[str, ...]:
     """Five fields of crontab(5) as calendar events of systemd.time(7); raises Rejected.
 
-    There are two where cron runs on both a day of the month and a day of the week: the one *or* the other.
+    There are two if cron would run on a day of the month *or* a day of the week.
     """
     words = _MACROS.get(said.strip(), said).split()
     if len(words) != 5:
@@ -110,7 +110,7 @@ def from_cron(said: str) -> tuple[str, ...]:
 
 
 def _values(word: str, name: str, low: int, high: int, known: dict[str, int]) -> list[int]:
-    """The numbers that a field stands for; none if it is all of them."""
+    """The numbers that a field stands for; none if it means all."""
     found: set[int] = set()
     for item in word.lower().split(","):
         match = _ITEM.fullmatch(item)

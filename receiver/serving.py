@@ -1,4 +1,5 @@
-"""How nginx serves an app: the section `proxy:` of its shipit.yml, as a value. The defaults are chosen, not nginx's."""
+"""How nginx serves an app: the section `proxy:` of its shipit.yml, as a value. The defaults are shipit's, not
+nginx's."""
 
 from __future__ import annotations
 
@@ -20,14 +21,14 @@ MOST_CONNECTIONS = 100_000
 MOST_REQUESTS = 100_000
 
 _HEADER = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,99}", re.ASCII)
-# What stands between double quotes in nginx's configuration: no quote, no backslash, no variable, one line.
+# What may stand between double quotes in nginx's configuration: no quote, no backslash, no variable, one line.
 _VALUE = re.compile(r"[ !#%-\[\]-~]{0,4000}", re.ASCII)
 # A path, or an address with one.
 _ADDRESS = re.compile(
     r"(?P<host>https?://[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?(:[0-9]{1,5})?)?(?P<path>/[^ ]*)?", re.ASCII
 )
 _REDIRECTS = "redirects: {/old: /new, /blog/*: https://blog.example.org/*}"
-# These say how a message is sent or who sends it; nginx writes them itself.
+# These headers describe the message's form or its sender; nginx writes them itself.
 _OWN = frozenset(
     {"connection", "content-length", "date", "keep-alive", "server", "te", "trailer", "transfer-encoding", "upgrade"}
 )
@@ -49,23 +50,23 @@ def header(name: str, value: str) -> tuple[str, str]:
 
 
 def canonical(text: str) -> Domain:
-    """Parse the name that its twin, with or without www., is redirected to; raises Rejected."""
+    """Parse the canonical name, to which the same name with or without www. is redirected; raises Rejected."""
     if text.startswith("*."):
         raise Rejected("A wildcard is no name to redirect to.", hint="canonical: www.example.org")
     return names.domain(text)
 
 
 def twin(name: Domain) -> Domain:
-    """The same name without www., or with it."""
+    """The same name without www., or, if it has none, with it."""
     return Domain(name.removeprefix("www.") if name.startswith("www.") else f"www.{name}")
 
 
 def network(text: str) -> str:
-    """Parse an address or a network, as nginx's `allow` takes it; raises Rejected."""
+    """Parse an address or a network in the form of nginx's `allow`; raises Rejected."""
     import ipaddress
 
     try:
-        # Python takes an interface's name behind an address.
+        # Python accepts an interface's name after an address.
         if "%" in text:
             raise ValueError("has a zone")
         return str(ipaddress.ip_network(text))
@@ -94,7 +95,7 @@ def redirect(source: str, target: str) -> tuple[str, str]:
 
 
 def asset(prefix: str, directory: str) -> tuple[str, str]:
-    """Parse where a directory of the release is served; raises Rejected."""
+    """Parse an address and the directory of the release that is served there; raises Rejected."""
     names.url_path(prefix)
     if prefix.endswith("/") or "/." in prefix:
         raise Rejected(f"{ascii(prefix)[:60]} is no address of assets.", hint="static: {/assets: public/assets}")
@@ -107,7 +108,7 @@ def asset(prefix: str, directory: str) -> tuple[str, str]:
 
 
 def overlap(assets: Iterable[str], redirects: Iterable[str]) -> str:
-    """The first address that two of these would answer, "" if there is none."""
+    """The first address that two of these would answer; "" if there is none."""
     places = sorted(f"{name}/" for name in assets)
     for one, other in pairwise(places):
         if other.startswith(one):
@@ -133,15 +134,15 @@ def _assets(value: Any, format: Format) -> tuple[tuple[str, str], ...]:
 
 @dataclass(frozen=True)
 class Serving(Record):
-    """`timeout`: how long (s) nginx waits for the app to say anything, 1–86400. `body`: the largest request body (MiB;
-    0: none is too large). `header`: the largest header of a request or a response (KiB). `buffering`: nginx takes in
-    what an app answers at the speed of the app, and passes it on at the speed of the client; `upload_buffering`: it
-    takes in a request body whole before the app is asked. `keep`: connections to the app are kept for the next
-    request. `connections`: how many requests and websockets may be open at once, 0 for the server's default. `headers`:
-    what is added to each response. `assets`: addresses, and the directories of the release that nginx serves there.
-    `redirects`: paths, and where they lead (301). `canonical`: its twin with or without www. is redirected to it.
-    `allow`: the networks that may make requests, all if it is empty. `rate`: how many requests a second a client may
-    make, 0 for any number.
+    """`timeout`: how long (s) nginx waits for the app to send anything, 1–86400. `body`: the largest request body (MiB;
+    0: no limit). `header`: the largest header of a request or a response (KiB). `buffering`: nginx reads the app's
+    answer as fast as the app sends it, and passes it on as fast as the client reads; `upload_buffering`: nginx reads a
+    whole request body before it asks the app. `keep`: connections to the app are kept for the next request.
+    `connections`: how many requests and websockets may be open at once, 0 for the server's default. `headers`: added to
+    each response. `assets`: addresses, and the directories of the release that nginx serves there. `redirects`: paths,
+    and where they lead (301). `canonical`: the same name with or without www. is redirected to it. `allow`: the
+    networks that may make requests; all if it is empty. `rate`: how many requests a second a client may make, 0 for any
+    number.
     """
 
     timeout: int = field(default=60, metadata=own(whole(LONGEST_TIMEOUT, low=1)))

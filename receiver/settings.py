@@ -1,4 +1,5 @@
-"""Server settings: /etc/shipit/shipit.yml, written by install.sh, edited by the administrator. Unknown keys fail."""
+"""Server settings: /etc/shipit/shipit.yml, written by install.sh, edited by the administrator. Unknown keys are
+errors."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from receiver import names
 from receiver.errors import Rejected
 from receiver.names import AppName, Domain
 
-# Texts that other programs read.
+# The patterns of texts that other programs read.
 _PATTERNS = {
     "acme_directory": r"https://[!-~]{1,500}",
     "acme_dns": r"([a-z0-9]{1,30})?",
@@ -24,27 +25,27 @@ LONGEST_WARM = 86400  # as in shipit.schema.json
 
 @dataclass(frozen=True)
 class Settings:
-    """Sizes are in MiB, times in seconds. docs/operating.md has all of them; of those that need a word here
+    """Sizes are in MiB, times in seconds. docs/operating.md lists all of them; these need an explanation here:
 
     - `domain`: an app without a domain of its own answers at APP.domain
-    - `auto_tls`: certificates are asked for the names of every app, not only of those with `tls:enable`
-    - `acme_directory`: of which authority; `acme_email`: to whom that writes
-    - `acme_ca_bundle`: a file with the authorities that certbot trusts when it asks ("": the system's)
-    - `acme_dns`: the plugin of certbot's by which all names are proved by DNS ("": by HTTP)
-    - `trusted_proxies`: addresses, networks or `cloudflare`, whose word about a client counts
-    - `proxy_protocol`: they give it by the PROXY protocol, which is all that the server's ports speak then
+    - `auto_tls`: certificates are requested for the names of every app, not only of those with `tls:enable`
+    - `acme_directory`: the authority's address; `acme_email`: where it may write to
+    - `acme_ca_bundle`: a file with the authorities that certbot trusts when it connects ("": the system's)
+    - `acme_dns`: the plugin of certbot that proves all names by DNS ("": by HTTP)
+    - `trusted_proxies`: addresses, networks or `cloudflare`, whose headers about a client are believed
+    - `proxy_protocol`: they use the PROXY protocol for that, and the server's ports speak nothing else
     - `connections`: how many requests and websockets an app may have open at once
-    - `push_memory`: what each process that serves a login or makes a release may take
+    - `push_memory`: the memory of each process that serves a login or makes a release
     - `warm`: for how long the release that another replaces is kept running for a rollback
-    - `builds`: how many run at once, 0 for as many as there are
+    - `builds`: how many run at once, 0 for no limit
     - `signed_only`: archives and packages that are sent need a signature of a key of this server
-    - `storage_quota`: what the data of each app may take, 0: whatever there is (`storage:quota` wins)
-    - `cache`: what each app's builds may keep; its LFS files and submodules may keep as much again
-    - `allow_domains`: the names that shipit.yml may ask for without an admin, by app (`*`: any), blanks between them;
-      `*.example.org` stands for all below it
-    - `notify`: who is told how releases of all apps end (ops/notify)
-    - `apt_allow`: the packages of Debian that an app may have installed, blanks between them; `php-*` for all that
-      begin so
+    - `storage_quota`: how much the data of each app may take, 0: no limit (`storage:quota` overrides it)
+    - `cache`: how much each app's builds may keep; its LFS files and submodules may take as much again
+    - `allow_domains`: app (`*`: any) → the names that its shipit.yml may ask for without an admin, separated by blanks;
+      `*.example.org` means all names below it
+    - `notify`: where to send messages about the releases of all apps (ops/notify)
+    - `apt_allow`: the Debian packages that an app may have installed, separated by blanks; `php-*` means all with that
+      prefix
     - `containers`: podman is installed with the first container image that an admin deploys
     """
 
@@ -83,7 +84,7 @@ class Settings:
 
 
 def with_line(text: str, name: str, value: str | int) -> str:
-    """The text of the settings with one top-level line replaced, or added; everything else stays as it is."""
+    """The text of the settings with one top-level line replaced or added; the rest is unchanged."""
     line = f"{name}: {value}"
     changed, count = re.subn(rf"^{re.escape(name)}\s*:.*$", line, text, count=1, flags=re.MULTILINE)
     return changed if count else text.rstrip("\n") + f"\n{line}\n"
@@ -95,7 +96,7 @@ def default_domain(app: AppName, settings: Settings) -> Domain:
 
 
 def url(app: AppName, domains: Sequence[Domain], settings: Settings, secure: Collection[Domain] = ()) -> str:
-    """Where an app that answers at these domains is to be found; `secure` are those with a certificate."""
+    """The URL of an app that answers at these domains; `secure` are those with a certificate."""
     plain = [name for name in domains if not name.startswith("*.")]
     name = (*plain, default_domain(app, settings))[0]
     if name in secure:
@@ -104,12 +105,12 @@ def url(app: AppName, domains: Sequence[Domain], settings: Settings, secure: Col
 
 
 def https_port(settings: Settings) -> str:
-    """What follows a name in a URL: "" for the usual port."""
+    """The port in a URL, with its colon; "" for the usual port."""
     return "" if settings.https_port == 443 else f":{settings.https_port}"
 
 
 def load(path: Path) -> Settings:
-    """Read the settings; a missing file means all defaults. Raises Rejected naming the key that is wrong."""
+    """Read the settings; a missing file means all defaults. Raises Rejected, which names the wrong key."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -126,7 +127,7 @@ def load(path: Path) -> Settings:
 
 
 def parse(data: Any, where: str) -> Settings:
-    """Check types and names against the dataclass: its defaults are the types."""
+    """Check names and types against the dataclass: the types are those of its defaults."""
     if not isinstance(data, dict):
         raise Rejected(f"{where} is not a mapping.")
     known = {f.name: f for f in fields(Settings)}
@@ -135,7 +136,7 @@ def parse(data: Any, where: str) -> Settings:
         if key not in known:
             raise Rejected(f"{where}: unknown key {key!r}.", hint="Known keys: " + ", ".join(sorted(known)))
         if isinstance(value, dict) and True in value:
-            # YAML 1.1 takes the word `on` for a truth.
+            # YAML 1.1 reads the word `on` as true.
             value = {"on" if name is True else name: said for name, said in value.items()}
             data = {**data, key: value}
         wanted = type(getattr(default, key))
@@ -167,13 +168,13 @@ def parse(data: Any, where: str) -> Settings:
 
 
 def _proxies(value: Any, where: str) -> tuple[str, ...]:
-    """`trusted_proxies`: addresses and networks, each as nginx's set_real_ip_from takes it; raises Rejected."""
+    """`trusted_proxies`: addresses and networks in the form of nginx's set_real_ip_from; raises Rejected."""
     import ipaddress
 
     found = []
     for name in value if isinstance(value, list) else [value]:
         try:
-            # Python takes an interface's name behind an address, nginx does not.
+            # Python accepts an interface's name after an address, nginx does not.
             if isinstance(name, str) and "%" in name:
                 raise ValueError("has a zone")
             found.append(name if name == "cloudflare" else str(ipaddress.ip_network(name)))

@@ -1,7 +1,7 @@
 """The agent's messages: a closed set of verbs with typed fields, one JSON object a line.
 
-No message can carry a path, uid, unit name, template, environment or command: the agent derives all of these from
-the verb, the app and the release (threat row 60–62). Both ends import this module, so it holds no effects.
+No message can carry a path, uid, unit name, template, environment or command: the agent derives all of these from the
+verb, the app and the release (threat row 60–62). Both ends import this module, so it has no side effects.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from receiver.names import AppName, ConfigKey, TypeName
 
 VERSION = 1
 CREDENTIALS = struct.Struct("3i")  # pid, uid, gid: struct ucred of unix(7)
-MAX_REQUEST = 2**20  # one line, in bytes; config vars are the only thing of size in a request
+MAX_REQUEST = 2**20  # bytes of one line; only config vars make a request large
 
 
 class Verb(str, Enum):
-    """What the agent can be asked for. Fields and file descriptors of each are in `FIELDS` and `FDS`."""
+    """What the agent can be asked to do. `FIELDS` and `FDS` have the fields and file descriptors of each verb."""
 
     PING = "ping"
     ADOPT = "adopt"
@@ -71,7 +71,7 @@ SECONDS, PLUGIN, PACKAGES, LOGINS = "seconds", "plugin", "packages", "logins"
 
 FIELDS: Mapping[Verb, frozenset[str]] = {
     Verb.PING: frozenset(),
-    # Moves the process that asks, the worker of vN, into a unit of its own. {}
+    # Moves the calling process, the worker of vN, into a unit of its own. {}
     Verb.ADOPT: frozenset({APP, RELEASE}),
     # Users, directories, slice and target of an app. Repeatable. {"created": bool}
     Verb.CREATE_APP: frozenset({APP}),
@@ -81,38 +81,39 @@ FIELDS: Mapping[Verb, frozenset[str]] = {
     Verb.SNAPSHOT_CONFIG: frozenset({APP, RELEASE, BASE, SET, UNSET}),
     # {"config": {NAME: value}}
     Verb.READ_CONFIG: frozenset({APP, RELEASE}),
-    # As whom the builds that are asked for over this connection ask registries for the images that a Dockerfile names:
+    # The logins at registries for builds over this connection, for the images that a Dockerfile names:
     # {HOST: "USER:PASSWORD"}. {}
     Verb.LOG_IN: frozenset({APP, LOGINS}),
     # Makes slugs/vN and runs the builder in it. fds: source (tar stream), output. {"code": int, "digest": str}
     Verb.BUILD: frozenset({APP, RELEASE}),
-    # What was installed for vN, as a program of its builder's reads it in the slug (inside/parts.py). fds: output. {"code": int}
+    # Lists what was installed for vN; a program of its build's user reads the slug (inside/parts.py). fds: output.
+    # {"code": int}
     Verb.LIST_PARTS: frozenset({APP, RELEASE}),
-    # The image or the disk of vN as a file that can be deployed again, as inside/image.py and inside/disk.py write it.
-    # fds: where it goes, messages. {"code": int}
+    # Gives out the image or the disk of vN as a file that can be deployed again (inside/image.py, inside/disk.py).
+    # fds: the file, messages. {"code": int}
     Verb.GIVE: frozenset({APP, RELEASE}),
-    # Links what of the app's data build.json of vN names now into slugs/vN, where nothing is in the way.
+    # Makes the links to the app's data that build.json of vN now names in slugs/vN, if no file of the commit is there.
     # fds: output. {"code": int, "digest": str}
     Verb.MOUNT: frozenset({APP, RELEASE}),
-    # How many bytes of the disk the app's data takes, counted by the app's own user. {"used": int}
+    # Counts the bytes of the app's data on the disk, as the app's own user. {"used": int}
     Verb.MEASURE: frozenset({APP}),
     # Has apt install these packages of Debian, all of which the server's settings allow (apt_allow), in a unit of its
     # own. fds: output. {"code": int}
     Verb.INSTALL_PACKAGES: frozenset({APP, PACKAGES}),
     # Has apt install podman, unless the server's settings say otherwise (containers). fds: output. {"code": int}
     Verb.INSTALL_PODMAN: frozenset(),
-    # Empties what the app's builds keep for later builds. {}
+    # Empties the cache of the app's builds. {}
     Verb.CLEAR_CACHE: frozenset({APP}),
     # Runs the release command in the new slug with the new config. fds: output. {"code": int}
     Verb.RELEASE_COMMAND: frozenset({APP, RELEASE}),
-    # Which of these releases' slugs are not as they were built. {"damaged": [7]}
+    # Finds the slugs of these releases that are not as they were built. {"damaged": [7]}
     Verb.CHECK_FILES: frozenset({APP, RELEASES}),
     # Writes the units of vN and starts its formation, beside the live release and no other; returns when every process
     # has been executed. {}
     Verb.START: frozenset({APP, RELEASE}),
     # Runs the command healthcheck of one process beside it. fds: output. {"code": int}
     Verb.CHECK_COMMAND: frozenset({APP, RELEASE, PROCESS, INDEX}),
-    # vN (0: none) is what comes up after a reboot, and runs by the clock. {}
+    # Makes vN (0: none) start at boot and run by the clock. {}
     Verb.BOOT_WITH: frozenset({APP, RELEASE}),
     # vN's processes: SIGTERM, their drain time, SIGKILL; then the units are removed. wait=false returns at once. {}
     Verb.STOP: frozenset({APP, RELEASE, WAIT}),
@@ -120,39 +121,40 @@ FIELDS: Mapping[Verb, frozenset[str]] = {
     Verb.RESTART: frozenset({APP, RELEASE, PROCESS}),
     # {"processes": [{"release": 8, "process": "web", "index": 1, "state": "running", "pid": 9, "since": 1.0,
     #   "restarts": 0, "memory": 0}], "defined": [8], "under_way": [7]}; state: running | warm | starting | stopping | failed | stopped;
-    # defined: the releases whose processes the engine would know how to start; under_way: those of which something runs
-    # by the clock now
+    # defined: the releases that the engine has units of; under_way: those that have a scheduled run now
     Verb.PROCESSES: frozenset({APP}),
-    # The processes of the release that vN replaced go on running for a while, those that take requests. {"kept": bool}
+    # Keeps the request-taking processes of the release that vN replaced for a while, and stops its others. {"kept":
+    # bool}
     Verb.KEEP_WARM: frozenset({APP, RELEASE}),
-    # The releases that are kept so. {"releases": [7]}
+    # The releases that are kept warm. {"releases": [7]}
     Verb.WARM: frozenset({APP}),
-    # Ends that. {}
+    # Stops all that is kept warm. {}
     Verb.COOL: frozenset({APP}),
-    # Renders the vhost from the ledger, validates the whole, puts it in place, reloads if it changed.
+    # Renders the vhost from the ledger, checks the whole configuration, writes it, reloads nginx if it changed.
     # {"reloaded": bool}
     Verb.PROXY: frozenset({APP}),
     # Runs releases/runs/ID.json as the app, in release vN. fds: 0, 1, 2. {"code": int}
     Verb.RUN: frozenset({APP, RELEASE, RUN_ID, TTY}),
-    # From now on looks whether what the app follows has moved, every so many seconds; 0: no more. {}
+    # Starts a timer that looks every so many seconds whether the repository that the app follows has moved; 0: no
+    # timer. {}
     Verb.LOOK_EVERY: frozenset({APP, SECONDS}),
     # Removes slug, config and units of these releases. Refuses what the ledger still needs. {}
     Verb.PRUNE: frozenset({APP, RELEASES}),
-    # Stops what runs of vN, which did not go live, and removes all of it but its slug. {}
+    # Stops vN, which did not go live, and removes all of it except its slug. {}
     Verb.PUT_ASIDE: frozenset({APP, RELEASE}),
     # Stops a running build, release command or check of vN. {}
     Verb.CANCEL: frozenset({APP, RELEASE}),
     # Makes the processes, boot links and vhost of an app equal to its ledger. {"done": ["started v7", ...]}
     Verb.RECONCILE: frozenset({APP}),
-    # Asks for the certificates that the app's names need (now: of all that were asked for, and whatever has failed
-    # lately), checks and installs them, and has nginx use them. fds: output.
+    # Asks for the certificates that the app's names need (now: for all of them, even if that has just failed), checks
+    # and installs them, and has nginx use them. fds: output.
     # {"names": [{"name": "a.example.org", "done": bool, "why": ""}]}
     Verb.CERTIFY: frozenset({APP, NOW}),
-    # Installs an admin's own certificate, if it fits. fds: certificate, chain and key (PEM). {"names": [...]}
+    # Installs an admin's own certificate, if it is valid. fds: certificate, chain and key (PEM). {"names": [...]}
     Verb.ADD_CERTIFICATE: frozenset({APP}),
     # {"removed": bool}
     Verb.REMOVE_CERTIFICATE: frozenset({APP}),
-    # The app's names are proved by DNS from now on, by this plugin of certbot's, which waits so long ("": by HTTP again).
+    # Proves the app's names by DNS from now on: a plugin of certbot ("": by HTTP again), and the seconds that it waits.
     # fds: its credentials. {}
     Verb.PROVE_BY_DNS: frozenset({APP, PLUGIN, SECONDS}),
 }
@@ -172,7 +174,7 @@ _INTS = {RELEASE: (0, 10**9), BASE: (0, 10**9), INDEX: (1, 100), SECONDS: (0, 7 
 class Request:
     """One decoded request. Fields a verb does not have keep their defaults.
 
-    `sender` is the pid of who sent it, by the kernel's word (0: unknown); no message can carry it.
+    `sender` is the sender's pid, from the kernel (0: unknown); no message can carry it.
     """
 
     verb: Verb

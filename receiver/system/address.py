@@ -11,7 +11,7 @@ _SPELLED = re.compile(r"(?:.*[.-])?(\d{1,3}(?:[.-]\d{1,3}){3})\.(sslip\.io|nip\.
 
 
 def primary_address() -> str:
-    """The IPv4 address that packets to the world leave from, "" without a route. Nothing is sent."""
+    """The source address of IPv4 packets to the internet, "" without a route. Sends nothing."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))
@@ -31,10 +31,10 @@ def is_own(address: str) -> bool:
 
 
 def moved(domain: str) -> tuple[str, str]:
-    """Where names below `domain` lead, and the domain that would lead here, if it spells an address that is not this
-    machine's any more; else ("", "").
+    """Where names below `domain` lead, and the domain that would lead here, if `domain` spells an address that this
+    machine no longer has; else ("", "").
 
-    An address of the internet may be another machine's that passes on to this one, which then has a private one.
+    A public address may belong to a router that forwards to this machine, which then has only a private one.
     """
     found = _SPELLED.fullmatch(domain)
     mine = primary_address() if found else ""

@@ -1,4 +1,4 @@
-"""How apt is asked to install packages, and which of some are there. Pure, but for `missing`."""
+"""The command with which apt installs packages, and which packages are missing. Pure, except for `missing`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from receiver.system.run import PATH, run
 
 ENVIRONMENT = {"PATH": PATH, "LANG": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive", "APT_LISTCHANGES_FRONTEND": "none"}
-# What builds and runs container images, and of what podman recommends, that which containers here need.
+# The packages that build and run container images, and those that podman recommends and our containers need.
 PODMAN = ("podman", "crun", "catatonit", "slirp4netns")
-# The words of a command are arguments of this, never shell text. Another apt may be at work: it is waited for.
+# The words of a command are its arguments, never shell text. If another apt is running, it waits for that one.
 _INSTALL = """
 apt-get -q -q update || echo "The lists of packages could not be renewed; going on with those that are there."
 for name; do

@@ -1,5 +1,5 @@
-"""One line of JSON for every command: who, with which key, from where, what, how it ended. No values. It is in the
-journal, and where there is none, in a file of shipit's own.
+"""One line of JSON for every command: who, with which key, from where, which command, its exit code. No values. The
+line goes to the journal, or, without one, to a file of shipit's own.
 """
 
 from __future__ import annotations
@@ -19,30 +19,31 @@ IDENT = "shipit"
 LARGEST = 10 * 2**20  # bytes of the file; one older one is kept
 
 
-# An app can call itself anything in the journal, but its _UID is the kernel's word.
+# Any app can use any identifier in the journal, but _UID comes from the kernel.
 IN_JOURNAL = f"journalctl -t {IDENT} _UID=$(id -u {SHIPIT_USER}) -n 50"
 
 
 def where() -> str:
-    """What the administrator types to read it."""
+    """What the administrator types to read the log."""
     return IN_JOURNAL if _has_journal() else f"tail -n 50 {Layout().audit}"
 
 
 class Audit:
-    """Times one command; `end` writes its line. One that nobody takes is lost: no command fails of it."""
+    """Times one command; `end` writes its line. If the line cannot be written, it is lost; no command fails for
+    that."""
 
     def __init__(self, source: str) -> None:
         self._source = source
         self._began = time.monotonic()
 
     def bug(self, error: BaseException) -> None:
-        """Where an unexpected error came from: for the administrator, not for the caller."""
+        """Write where an unexpected error came from: for the administrator, not for the caller."""
         import traceback
 
         _write(syslog.LOG_ERR, "".join(traceback.format_exception(error)).splitlines())
 
     def end(self, caller: Caller | None, name: str, verb: str, result: int) -> None:
-        """`name` is the key's name as the gate was told, `verb` one of a closed set, `result` the exit code."""
+        """`name` is the key's name as the gate got it, `verb` one of a closed set, `result` the exit code."""
         line = {
             "key": caller.name if caller else name,
             "fingerprint": caller.fingerprint if caller else "",

@@ -1,4 +1,4 @@
-"""Being a process of one's own after a fork."""
+"""Makes a forked process independent of its parent's session and files."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 
 def detach(keep: Collection[int], name: str) -> None:
-    """Belong to nobody's session and hold nothing of theirs but the descriptors `keep`: neither pipes that somebody
-    waits on nor locks. `name` (15 letters at most) is what ps(1) shows.
+    """Leave the session, and drop all descriptors except those in `keep`: pipes that others wait on, and locks. ps(1)
+    shows `name` (at most 15 bytes).
 
-    Descriptors are replaced and not closed: objects of the code that we were forked from still have their numbers.
+    Descriptors are replaced, not closed: Python objects from before the fork still have their numbers.
     """
     os.setsid()
     os.chdir("/")

@@ -1,4 +1,4 @@
-"""Changes on disk that are atomic and durable, and directory work that follows no link.
+"""Atomic and durable changes on disk, and work in directories that follows no link.
 
 The order of every replacement is: write beside, fsync, rename, fsync the directory. A crash at any point leaves the
 old file or the new one, and at worst a forgotten `.NAME.*.new` beside it.
@@ -17,13 +17,13 @@ from pathlib import Path
 from receiver.errors import HostFault, Rejected
 from receiver.system.run import run, start
 
-MAX_DEPTH = 256  # of a tree's directories; each is a descriptor
+MAX_DEPTH = 256  # levels of directories; each needs a descriptor
 LOCK_MODE = 0o600
 DIR_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Lasts(Enum):
-    """What of a new file is certain to be found after a power cut."""
+    """How much of a new file certainly survives a power cut."""
 
     WHOLE = "its name and all of its content"
     CONTENT = "all of its content, if its name is: fsync_dir() makes it so"
@@ -35,8 +35,9 @@ def write_atomically(
 ) -> None:
     """Replace (or create) a file: a reader sees the old content or the new, and the new survives a power cut.
 
-    `mode` is set whatever the umask is, `owner` is (uid, gid). Raises OSError; the old file is untouched then.
-    Whoever asks for less than Lasts.WHOLE makes it last before anything counts on it: somebody waits for each fsync.
+    `mode` is set whatever the umask is, `owner` is (uid, gid). Raises OSError; then the old file is unchanged. A caller
+    that asks for less than Lasts.WHOLE has to sync the file itself before anything depends on it: each fsync takes
+    time.
     """
     new = path.with_name(f".{path.name}.{os.urandom(4).hex()}.new")
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -84,7 +85,7 @@ def fsync_file(path: Path) -> None:
 
 
 def fsync_dir(path: Path) -> None:
-    """Make the names in a directory durable (fsync(2): syncing a file does not sync its name)."""
+    """Make the names in a directory durable: fsync(2) of a file does not sync its name."""
     with opened_dir(path) as fd:
         os.fsync(fd)
 
@@ -96,10 +97,10 @@ def is_full(path: Path) -> bool:
 
 
 def read_foreign(path: Path, *, uid: int, limit: int) -> bytes:
-    """The content of a small file that the user `uid` may replace by anything at any time.
+    """The content of a small file that the user `uid` may replace at any time.
 
-    Raises OSError or ValueError for what is not a regular file of that user with at most `limit` bytes: no link is
-    followed, no FIFO waited for, no device read.
+    Raises OSError or ValueError unless it is a regular file of that user with at most `limit` bytes: follows no link,
+    waits for no FIFO, reads no device.
     """
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
@@ -115,9 +116,9 @@ def read_foreign(path: Path, *, uid: int, limit: int) -> bytes:
 
 
 def open_lock(path: Path) -> int:
-    """A descriptor of a lock's file, made when it is missing. Nobody but its owner (and root) can open the file.
+    """A descriptor of a lock file, which is made if it is missing. Only its owner (and root) can open the file.
 
-    For whoever can open a file can lock it, and so keep everybody else out; reading is enough for flock(2).
+    Whoever can open a file, even just for reading, can lock it (flock(2)), and so block everybody else.
     """
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, LOCK_MODE)
     found = os.fstat(fd)
@@ -129,9 +130,9 @@ def open_lock(path: Path) -> int:
 
 @contextmanager
 def locked(path: Path, *, wait: bool) -> Iterator[int]:
-    """Hold an flock(2) on a file, made when it is missing; it ends with the block or the process, so it never is stale.
+    """Hold an flock(2) on a file, which is made if it is missing; the lock ends with the block or the process.
 
-    With wait=False a lock that somebody else holds raises BlockingIOError at once.
+    With wait=False, raises BlockingIOError at once if another process holds the lock.
     """
     fd = open_lock(path)
     try:
@@ -143,7 +144,7 @@ def locked(path: Path, *, wait: bool) -> Iterator[int]:
 
 @contextmanager
 def opened_dir(path: Path | str, *, at: int | None = None) -> Iterator[int]:
-    """A descriptor of a directory; its last component is never followed when it is a link (raises OSError)."""
+    """A descriptor of a directory; raises OSError if the path's last component is a link."""
     fd = os.open(path, DIR_FLAGS, dir_fd=at)
     try:
         yield fd
@@ -152,9 +153,9 @@ def opened_dir(path: Path | str, *, at: int | None = None) -> Iterator[int]:
 
 
 def make_dir(at: int, name: str, mode: int, uid: int, gid: int) -> bool:
-    """Make a directory in the directory `at`, or give an existing one this owner and mode; True when it was made.
+    """Make a directory in the directory `at`, or give an existing one this owner and mode; True if it was made.
 
-    For root in a directory of root's. Raises OSError when something else has that name.
+    For root, in a directory of root's. Raises OSError if a file has that name.
     """
     try:
         os.mkdir(name, 0o700, dir_fd=at)
@@ -169,9 +170,9 @@ def make_dir(at: int, name: str, mode: int, uid: int, gid: int) -> bool:
 
 
 def roots_dir(path: Path, mode: int) -> Path:
-    """Make sure of a directory that is root's alone, below one that is (Layout.roots), whoever made it; returns it.
+    """Make a directory that belongs to root alone, below one that does (Layout.roots); returns it.
 
-    In tests it is the caller's.
+    In tests it belongs to the caller.
     """
     path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
     with opened_dir(path.parent) as parent:
@@ -180,10 +181,10 @@ def roots_dir(path: Path, mode: int) -> Path:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a directory with all it holds, or nothing if it is missing; never follows a link, never crosses a mount.
+    """Remove a directory and its content; nothing if it is missing. Follows no link, crosses no mount.
 
-    By rm(1), which works with directory descriptors and at any depth: a hostile build can make trees deeper than
-    Python's recursion limit and PATH_MAX.
+    With rm(1), which works at any depth: a hostile build can make trees deeper than Python's recursion limit and
+    PATH_MAX.
     """
     run(["rm", "-rf", "--one-file-system", "--", path])
 
@@ -198,9 +199,9 @@ def remove_file(path: Path) -> bool:
 
 
 def remove_below(top: Path, *names: str) -> None:
-    """Remove the file `names` leads to from `top`, if it is there, and follow no link on the way.
+    """Remove the file that `names` lead to from `top`, if it exists; follow no link on the way.
 
-    For root below directories that are an app's own.
+    For root, below directories that belong to an app.
     """
     *way, last = names
     fd = os.open(top, DIR_FLAGS)
@@ -211,25 +212,25 @@ def remove_below(top: Path, *names: str) -> None:
             fd = below
         os.unlink(last, dir_fd=fd)
     except OSError:
-        # Missing, or something else than shipit's own directories: nothing of ours is there.
+        # Missing, or not one of shipit's own directories: then there is no file of ours.
         pass
     finally:
         os.close(fd)
 
 
 def digest_tree(path: Path, limit: int) -> str:
-    """A digest of every name, kind, mode, size and link target below a directory; contents are not read.
+    """A digest of every name, type, mode, size and link target below a directory; contents are not read.
 
-    So a lost, truncated or added file is seen in milliseconds. Raises Rejected beyond `limit` entries or MAX_DEPTH,
-    HostFault when the tree is not there.
+    So a lost, truncated or added file is found in milliseconds. Raises Rejected beyond `limit` entries or MAX_DEPTH,
+    HostFault if the tree does not exist.
     """
-    # Here, because OpenSSL takes 3 ms to load and every command imports this module.
+    # Imported here, because OpenSSL takes 3 ms to load and every command imports this module.
     import hashlib
 
     digest = hashlib.sha256()
     count = 0
     todo = [(1, b"")]
-    # Descriptors of the directories on the way to the one in hand: nothing below the top is reached through a link.
+    # Descriptors of the directories from the top to the current one: nothing below is reached through a link.
     way: list[int] = []
     try:
         while todo:
@@ -263,9 +264,8 @@ def digest_tree(path: Path, limit: int) -> str:
 
 @contextmanager
 def synced(path: Path) -> Iterator[None]:
-    """Make everything on the file system of `path` durable (syncfs(2) by sync(1)) beside the block, before it ends.
-
-    For what the block must not commit too early, and need not wait for. Raises HostFault when the disk failed.
+    """Make everything on the file system of `path` durable (syncfs(2) by sync(1)), in parallel with the block; done
+    when the block has ended. Raises HostFault if the disk failed.
     """
     child = start(["sync", "--file-system", "--", path])
     try:

@@ -1,4 +1,4 @@
-"""What somebody else's program prints, kept up to a bound; the rest is read and dropped, so that it need not wait."""
+"""Keeps a program's output up to a limit; the rest is read and dropped, so that the program need not wait."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CHUNK = 65536
 
 
 class Drain:
-    """`fd` is what the program writes to; `text` is what came, when the block has ended."""
+    """The program writes to `fd`; after the block `text` has what was kept."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
@@ -20,7 +20,7 @@ class Drain:
 
 @contextmanager
 def drained(most: int) -> Iterator[Drain]:
-    """For the time of a block, a pipe of which `most` bytes are kept."""
+    """A pipe for the block, of which the first `most` bytes are kept."""
     reader, writer = os.pipe()
     found = Drain(writer)
     kept = bytearray()

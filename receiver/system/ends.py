@@ -1,6 +1,6 @@
-"""When what others send has to be here: the moment at which a transfer is over, however steadily bytes come.
+"""Time limits for data from others: when a transfer must be over, however steadily bytes come.
 
-The timeout of a socket is for one recv(2): who sends a byte in every minute never runs into it.
+The timeout of a socket is for one recv(2): a sender of one byte a minute never exceeds it.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from contextlib import contextmanager
 
 
 class Ends:
-    """`seconds` from now at the latest; earlier after `silence` seconds without a byte."""
+    """The transfer ends `seconds` from now at the latest, or after `silence` seconds without a byte."""
 
     def __init__(self, seconds: float, silence: float) -> None:
         self._seconds, self._silence = seconds, silence
         self._at = time.monotonic() + seconds
 
     def wait(self) -> float:
-        """How long the next byte may take (s); raises TimeoutError when it is over."""
+        """How long the next byte may take (s); raises TimeoutError when the time is over."""
         left = self._at - time.monotonic()
         if left <= 0:
             raise TimeoutError(f"it took longer than {shown(self._seconds)}")
@@ -28,7 +28,7 @@ class Ends:
 
     @contextmanager
     def told(self) -> Iterator[None]:
-        """A timeout in the block says so when it is that of the whole transfer."""
+        """If a timeout in the block is that of the whole transfer, its message says so."""
         try:
             yield
         except TimeoutError:
@@ -36,7 +36,7 @@ class Ends:
             raise
 
     def within(self, seconds: float) -> Ends:
-        """For a part of it, which has `seconds` from now."""
+        """The limits for a part of it, which may take `seconds` from now."""
         left = self._at - time.monotonic()
         return Ends(min(left, seconds), self._silence)
 
@@ -46,12 +46,12 @@ def shown(seconds: float) -> str:
 
 
 def why(error: Exception) -> str:
-    """What went wrong, in a few words."""
+    """The cause of the error, in a few words."""
     return getattr(error, "strerror", None) or str(error)[:200] or type(error).__name__
 
 
 def arriving(fd: int, ends: Ends, size: int = 65536) -> Iterator[bytes]:
-    """What comes from a descriptor until its end; raises TimeoutError."""
+    """The data from a descriptor until its end; raises TimeoutError."""
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     while True:

@@ -1,4 +1,4 @@
-"""Processes and what they started, read from proc(5); where no control groups are, the stand-in for them."""
+"""Processes and their descendants, read from proc(5); replaces control groups where there are none."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 
 
 def parents() -> dict[int, int]:
-    """Every process that is no zombie and its parent."""
+    """Every process that is no zombie → its parent."""
     found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal():
             with suppress(OSError, ValueError):
-                # proc(5), stat: the name in parentheses may hold anything, what follows it not.
+                # proc(5), stat: the name in parentheses may contain anything, so look after it.
                 state, parent = (entry / "stat").read_text(errors="replace").rpartition(")")[2].split()[:2]
                 if state != "Z":
                     found[int(entry.name)] = int(parent)
@@ -50,7 +50,7 @@ def memory(pids: Iterable[int]) -> int:
 
 
 def work(pids: Iterable[int]) -> tuple[int, float]:
-    """How many threads these processes have, and the seconds of CPU time that they, and what of theirs has ended, took."""
+    """The number of threads of these processes, and the seconds of CPU time that they and their ended children used."""
     threads, ticks = 0, 0
     for pid in pids:
         with suppress(OSError, ValueError):
@@ -86,14 +86,14 @@ def of_users(uids: Iterable[int]) -> set[int]:
 
 
 def kill(pids: Iterable[int]) -> None:
-    """SIGKILL; one that is gone already is fine."""
+    """Send SIGKILL; processes that are gone already are skipped."""
     for pid in pids:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
 
 def reap() -> bool:
-    """Collect every child that has ended; False when there is no child left at all."""
+    """Collect every child that has ended; False if there are no children left."""
     while True:
         try:
             pid, _ = os.waitpid(-1, os.WNOHANG)
@@ -104,7 +104,7 @@ def reap() -> bool:
 
 
 def kill_all_below(root: int, *, seconds: float = 10.0) -> bool:
-    """Kill all descendants of this very process (a child subreaper) until none is left; False if time ran out."""
+    """Kill all descendants of this process (which is a child subreaper) until none is left; False if time ran out."""
     deadline = time.monotonic() + seconds
     while left := below(root):
         kill(left)

@@ -1,5 +1,5 @@
-"""Whether a firewall of this machine keeps requests from the proxy. Nothing is changed; where its rules say more than is
-understood here, nothing is claimed.
+"""Whether a firewall of this machine blocks requests to the proxy. Changes nothing. If its rules are more complicated
+than this module understands, it claims nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Rule = Mapping[str, Any]
 
 
 def blocks(port: int, root: Path = Path("/")) -> str:
-    """What to type so that TCP connections from outside reach `port`; "" if nothing seems to keep them out."""
+    """What to type so that TCP connections from outside reach `port`; "" if nothing seems to block them."""
     if _ufw_blocks(root, port):
         return f"ufw allow {port}/tcp"
     if shutil.which("firewall-cmd") and run(["firewall-cmd", "--state"], check=False).code == 0:
@@ -40,7 +40,7 @@ def blocks(port: int, root: Path = Path("/")) -> str:
 
 
 def _ufw_blocks(root: Path, port: int) -> bool:
-    """ufw(8) writes what it lets in as a comment above each rule: `### tuple ### allow tcp 80,443 ...`."""
+    """ufw(8) writes each allowed port as a comment above its rule: `### tuple ### allow tcp 80,443 ...`."""
     try:
         if "ENABLED=yes" not in (root / "etc/ufw/ufw.conf").read_text():
             return False
@@ -57,7 +57,7 @@ def _ufw_blocks(root: Path, port: int) -> bool:
 
 
 def _among(text: str, port: int) -> bool:
-    """Whether `80`, `80,443`, `1:100` or `any` names the port."""
+    """Whether `80`, `80,443`, `1:100` or `any` includes the port."""
     for part in text.split(","):
         low, _, high = part.partition(":")
         if part == "any" or (low.isdecimal() and int(low) <= port <= int(high or low)):
@@ -66,8 +66,8 @@ def _among(text: str, port: int) -> bool:
 
 
 def dropping(parts: Sequence[Mapping[str, Any]], port: int) -> str:
-    """Of a ruleset as `nft -j list ruleset` prints it: the chain, as `family table name`, whose rules or policy drop a
-    new TCP connection from outside to `port`; "" if none does for certain."""
+    """The chain (`family table name`) of a ruleset in `nft -j list ruleset`'s form whose rules or policy drop a new TCP
+    connection from outside to `port`; "" if none certainly does."""
     rules: dict[tuple[str, str, str], list[Rule]] = {}
     for part in parts:
         if rule := part.get("rule"):
@@ -86,7 +86,7 @@ def dropping(parts: Sequence[Mapping[str, Any]], port: int) -> str:
 def _fate(
     rules: Mapping[tuple[str, str, str], Sequence[Rule]], chain: tuple[str, str, str], port: int, deep: int
 ) -> str:
-    """ "accept", "drop", "unknown", or "" for a connection that comes to the chain's end."""
+    """ "accept", "drop", "unknown", or "" if the connection reaches the end of the chain."""
     for rule in rules.get(chain, []) if deep < 16 else []:
         sure = True
         for step in rule.get("expr", []):
@@ -97,7 +97,7 @@ def _fate(
                     break
                 sure = sure and met is True
             elif kind == "xt":
-                # What iptables tests by its own modules is not told: most often that a connection is an old one.
+                # nft does not show what iptables' own modules test; mostly it is that a connection is an old one.
                 if what.get("name") == "conntrack":
                     break
                 sure = False
@@ -122,7 +122,7 @@ def _fate(
 
 
 def _met(match: Mapping[str, Any], port: int) -> bool | None:
-    """Whether a new TCP connection over IPv4 from outside to `port` meets a match; None where that cannot be told."""
+    """Whether a new TCP connection over IPv4 from outside to `port` matches; None if that is not known."""
     left, right, negated = match.get("left", {}), match.get("right"), match.get("op") == "!="
     met: bool | None = None
     if "meta" in left:
@@ -147,7 +147,7 @@ def _met(match: Mapping[str, Any], port: int) -> bool | None:
 
 
 def _holds(right: Any, values: Sequence[Any]) -> bool | None:
-    """Whether a value, a list, a set or a range of nftables' has one of these; None for a set by name."""
+    """Whether a value, a list, a set or a range of nftables includes one of these; None for a named set."""
     if isinstance(right, Mapping):
         if "range" in right:
             low, high = right["range"]

@@ -1,7 +1,7 @@
-"""Standard output and error of what runs for a long time: lines for the journal, and no reason to fail.
+"""Standard output and error of services: lines for the journal, which never make the service fail.
 
-systemd gives a service a stream to the journal. When journald was stopped and started, nobody is at its other end, and
-a line would end whoever prints it (EPIPE).
+systemd gives a service a stream to the journal. After a restart of journald the stream has no reader, and printing a
+line would end the service (EPIPE).
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import sys
 from contextlib import suppress
 
 JOURNAL = "/run/systemd/journal/stdout"
-PRIORITY = 6  # info, as systemd gives it to what a service prints
-PATIENCE = 1.0  # seconds for a journal that does not answer
+PRIORITY = 6  # info, systemd's default for the output of a service
+PATIENCE = 1.0  # seconds to wait for a journal that does not answer
 
 
 class Stream(io.RawIOBase):
-    """Writes to a descriptor; what nobody takes is lost. A stream to the journal is made anew once."""
+    """Writes to a descriptor; lines that nobody reads are lost. A broken stream to the journal is connected again,
+    once."""
 
     def __init__(self, fd: int, identifier: str) -> None:
         self._fd, self._identifier = fd, identifier
@@ -42,7 +43,7 @@ class Stream(io.RawIOBase):
         return len(raw)
 
     def _anew(self) -> None:
-        """What sd_journal_stream_fd(3) does: a connection, and a header of seven lines."""
+        """Connect again as sd_journal_stream_fd(3) does: a connection, and a header of seven lines."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as journal:
             journal.settimeout(PATIENCE)
             journal.connect(JOURNAL)
@@ -52,7 +53,7 @@ class Stream(io.RawIOBase):
 
 
 def lines_may_be_lost(identifier: str) -> None:
-    """From now on no line that this process prints makes it fail. `identifier` is what journalctl -t knows it by."""
+    """From now on printing never makes this process fail. `identifier` is the name for journalctl -t."""
     for name, fd in (("stdout", 1), ("stderr", 2)):
         text = io.TextIOWrapper(Stream(fd, identifier), errors="backslashreplace", write_through=True)  # type: ignore[type-var]
         setattr(sys, name, text)

@@ -1,7 +1,7 @@
-"""Starting a program that can write nowhere but below one directory, and read little else: landlock(7), by the kernel.
+"""Starts a program that can write only below one directory, and read little else: landlock(7), enforced by the kernel.
 
-No right is needed for it, and it cannot be taken off again. A kernel before 5.13, or one without it, changes nothing: so
-this is a second fence and never the only one.
+Needs no rights, and cannot be undone. On a kernel before 5.13, or without landlock, it does nothing: so it is a second
+protection, never the only one.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ CREATE, ADD, RESTRICT = 444, 445, 446  # the same numbers on every architecture
 PR_SET_NO_NEW_PRIVS = 38
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 MAKE_CHAR, MAKE_BLOCK, IOCTL_DEV = 1 << 6, 1 << 11, 1 << 15
-# How many of the rights a version of the kernel's interface knows.
+# How many rights each version of the kernel's interface has.
 RIGHTS = {1: 13, 2: 14, 3: 15, 4: 15}
 TRUNCATE = 1 << 14
 OF_A_FILE = EXECUTE | WRITE_FILE | READ_FILE | TRUNCATE | IOCTL_DEV
-# What any program of Debian's wants for itself.
+# What every program of Debian needs to read.
 PROGRAMS = tuple(map(Path, ("/usr", "/bin", "/lib", "/lib64")))
 FILES = tuple(map(Path, ("/etc/ld.so.cache", "/etc/passwd", "/etc/group", "/etc/nsswitch.conf", "/etc/localtime")))
 
@@ -35,12 +35,12 @@ class _Rule(ctypes.Structure):
 
 
 def confined(work: Path, start: Callable[[], T]) -> T:
-    """What `start` returns, called where the program that it starts can write only below `work`."""
+    """Call `start` so that the program that it starts can write only below `work`; returns its result."""
     result: list[T] = []
     failed: list[BaseException] = []
 
     def within() -> None:
-        # The fence is this thread's alone, and of what it starts.
+        # The restriction holds for this thread only, and for what it starts.
         try:
             with suppress(OSError):
                 restrict(work)
@@ -57,7 +57,7 @@ def confined(work: Path, start: Callable[[], T]) -> T:
 
 
 def restrict(work: Path) -> None:
-    """From now on this thread can write only below `work`; raises OSError where the kernel has no landlock."""
+    """From now on this thread can write only below `work`; raises OSError if the kernel has no landlock."""
     libc = ctypes.CDLL(None, use_errno=True)
     version = _checked(libc.syscall(CREATE, None, 0, 1))
     handled = (1 << RIGHTS.get(version, 16)) - 1

@@ -1,4 +1,4 @@
-"""Programs and libraries of the system that were replaced, or removed, while processes still run on them."""
+"""Finds programs and libraries of the system that were replaced or removed while processes still use them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 
 from receiver.system import family
 
-# proc_pid_maps(5): what is executed, of the system's own, and is not what its name leads to any more.
+# proc_pid_maps(5): an executable mapping of a system file whose name now leads to another file, or to none.
 _GONE = re.compile(
     r"^\S+ \S\Sx\S \S+ \S+ \S+ +/(?:usr/|s?bin/|lib\w*/)(?:[^\n]*/)?([\w.+-]+?)(?:\.dpkg-new)? \(deleted\)$", re.M
 )
 
 
 def replaced(pids: Iterable[int]) -> list[str]:
-    """The names of such files that these processes, or what they started, run on. Root's to ask: of a process that may
-    not be looked at, nothing is known."""
+    """The names of such files that these processes, or their children, use. Needs root: processes that we may not look
+    at are left out."""
     found: set[str] = set()
     first = set(pids)
     for pid in first | family.below(*first):

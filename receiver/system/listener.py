@@ -1,4 +1,4 @@
-"""A process of its own for each connection, forked from one that has imported what it needs."""
+"""Serves each connection in a process of its own, forked from one that has imported what it needs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 FIRST_FD = 3  # sd_listen_fds(3)
-MOST = 256  # connections at once; the next ones wait to be accepted
-# Seconds without a connection after which one that systemd started ends: who has pushed may well want to roll back.
+MOST = 256  # connections at once; further ones wait to be accepted
+# Seconds without a connection after which a service of systemd's ends: a user who has pushed may soon roll back.
 IDLE = 60.0
 
 
@@ -26,12 +26,12 @@ def fork_for_each(
 ) -> None:
     """Accept until nobody has been connected for `idle` seconds (None: for ever).
 
-    `serve` runs in a child, whose exit code is what it returns (70 when it raises). When nobody has come for `pause`
-    seconds, the next step of `ahead` is taken here, so that children find it done.
+    `serve` runs in a child, which exits with the code that it returns (70 if it raises). While no connection comes for
+    `pause` seconds, the next step of `ahead` runs here, so that later children find its work done.
     """
     ended, tell = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
-    # Not SIG_IGN, which waitpid(2) in the children would inherit the effect of through execve(2).
+    # Not SIG_IGN: programs that the children start would inherit it, and their waitpid(2) would fail.
     signal.signal(signal.SIGCHLD, lambda *_: None)
     children: set[int] = set()
     working = True
@@ -62,7 +62,7 @@ def fork_for_each(
 
 
 def _be(connection: socket.socket, server: socket.socket, serve: Callable[[socket.socket], int]) -> None:
-    """In the child: serve, and never return into the listener's code."""
+    """In the child: serve; never return into the listener's code."""
     code = 70
     try:
         # A session of its own: stopping the listener must not stop what is under way.

@@ -1,7 +1,7 @@
-"""The one Jinja environment. Templates are the administrator's in /etc/shipit/templates, else the package's.
+"""The only Jinja environment. A template comes from the administrator's /etc/shipit/templates, else from the package.
 
-Values are data: a template never comes from a value, an undefined name is an error, and no value may hold a control
-character, so none can add a line to what root's programs read (threat rows 51, 57).
+Values are data: no template comes from a value, an undefined name is an error, and no value may have a control
+character, so that none can add a line to a file that root's programs read (threat rows 51, 57).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ ADMIN = Layout().etc / "templates"
 def render(name: str, /, **values: Any) -> str:
     """Fill the template `name` (`systemd/process.service.j2`).
 
-    Raises HostFault when the template is at fault (an administrator may have written it), Rejected for a value that
-    no configuration file may hold.
+    Raises HostFault if the template is wrong (an administrator may have written it), Rejected for a value that may not
+    go into a configuration file.
     """
     import jinja2
 
@@ -37,12 +37,12 @@ def render(name: str, /, **values: Any) -> str:
 
 
 def prepared(*names: str) -> Iterator[None]:
-    """Make these templates ready to be filled, a part a step: whoever fills one then need not wait for it."""
+    """Compile these templates, one for each step of the iterator, so that nobody has to wait for that later."""
     import jinja2
 
     for name in names:
         yield
-        # One that an administrator broke is told to whoever needs it.
+        # A template that an administrator broke is reported when it is used.
         with suppress(jinja2.TemplateError):
             environment().get_template(name)
 
@@ -55,7 +55,7 @@ def environment() -> jinja2.Environment:
 
 @lru_cache(maxsize=1)
 def _environment(written: tuple[tuple[str, int], ...]) -> jinja2.Environment:
-    """`written`: what the administrator's templates were when it was made; others get another environment."""
+    """`written`: names and times of the administrator's templates; when these change, a new environment is made."""
     import jinja2
 
     return jinja2.Environment(

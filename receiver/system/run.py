@@ -1,7 +1,7 @@
 """The only module that starts programs (launch.py and builder.py stand alone).
 
-Always an argument vector, never a shell; a clean environment unless one is given; no descriptor is inherited but
-standard input, output and error and what `pass_fds` names.
+Always an argument vector, never a shell; a clean environment unless one is given. A program inherits only standard
+input, output and error, and the descriptors in `pass_fds`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Program: TypeAlias = "subprocess.Popen[bytes]"
 
 @dataclass(frozen=True)
 class Result:
-    """How a program ended and what it said; `code` is 128 + the signal if one killed it."""
+    """How a program ended, and its output; `code` is 128 + the signal if one killed it."""
 
     code: int
     out: str
@@ -51,9 +51,9 @@ def run(
     """Run a program to its end.
 
     `env` replaces the clean environment. `stdin` and `stdout` are descriptors (default: nothing, and captured).
-    `user` runs it as that user with its own groups; only root can. `timeout` is in seconds. Raises HostFault when
-    the program cannot be started or runs out of time, and with `check` when it does not exit with 0; none of the
-    `secrets` is in its message.
+    `user` runs it as that user with that user's groups; only root can. `timeout` is in seconds. Raises HostFault if the
+    program cannot be started or runs out of time, and with `check` also if it does not exit with 0; the message
+    contains none of the `secrets`.
     """
     words = [os.fspath(word) for word in argv]
     try:
@@ -115,7 +115,7 @@ def start(
 
 @contextmanager
 def ended(child: Program, by: int = signal.SIGKILL) -> Iterator[None]:
-    """The program does not outlive this, however it is left: if it still runs, it gets the signal and is waited for."""
+    """Makes sure that the program ends with the block: if it still runs then, it gets the signal and is waited for."""
     try:
         yield
     finally:
@@ -145,7 +145,7 @@ def passthrough(argv: Sequence[str | Path], *, matching: str = "", errors: list[
     except (KeyboardInterrupt, BrokenPipeError):
         code = 0
     finally:
-        # A hangup of the terminal ends us, and nobody else tells the program of it.
+        # When the terminal hangs up, only we get the signal: pass it on.
         if child.poll() is None:
             child.send_signal(signal.SIGTERM)
             child.wait()
@@ -184,7 +184,7 @@ def _text(raw: bytes | None) -> str:
 
 
 def _shown(words: Sequence[str], secrets: Sequence[str]) -> str:
-    """The command as a message may show it: its name and enough of its arguments to be found again."""
+    """The command for a message: its name and enough of its arguments to recognise it."""
     text = " ".join(words)
     return _hide(text if len(text) <= 120 else text[:117] + "...", secrets)
 

@@ -1,4 +1,4 @@
-"""What sshd really does with a login of `shipit`, and the one way in that there may be: a key that shipit wrote."""
+"""Checks what sshd does with a login of `shipit`. The only allowed way in is a key that shipit wrote."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from receiver.paths import SHIPIT_USER
 from receiver.system.run import run
 
 SSHD = "/usr/sbin/sshd"
-# sshd_config(5), as `sshd -T` prints it. Every other way in is shut, and nothing changes what a key's line says.
+# sshd_config(5), as `sshd -T` prints it. All other ways to log in are off, and nothing overrides a key's line.
 WANTED = {
     "authenticationmethods": "publickey",
     "authorizedkeyscommand": "none",
@@ -39,7 +39,7 @@ def effective() -> dict[str, list[str]]:
 
 
 def amiss(found: dict[str, list[str]], authorized_keys: Path) -> list[str]:
-    """What of it is not as it must be: `option value`. An option that this sshd was built without is shut."""
+    """The settings that are wrong, as `option value`. An option that this sshd was built without counts as off."""
     wanted = {**WANTED, "authorizedkeysfile": str(authorized_keys)}
     wrong = [
         f"{option} {' '.join(found[option])}"

@@ -1,4 +1,4 @@
-"""How a failure is printed, wherever somebody reads it. The laptop imports this before each command: little else."""
+"""Prints a failure for people. The laptop's client imports this before each command, so it imports little."""
 
 from __future__ import annotations
 

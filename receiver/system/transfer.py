@@ -1,4 +1,4 @@
-"""HTTP with others, who may be slow: DNS, connection, answer and content have one end (ends.py) together."""
+"""HTTP with other machines, which may be slow: one time limit (ends.py) covers DNS, connection, answer and content."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from receiver.system.ends import Ends
 
 
 def addresses(host: str, port: int, ends: Ends) -> list[tuple[str, int]]:
-    """What DNS says of a host. Raises OSError, and ValueError for what is no name."""
+    """The addresses of a host in DNS. Raises OSError, and ValueError for an invalid name."""
     answer: SimpleQueue[list[Any] | Exception] = SimpleQueue()
 
     def ask() -> None:
@@ -24,7 +24,7 @@ def addresses(host: str, port: int, ends: Ends) -> list[tuple[str, int]]:
         except (OSError, ValueError) as error:
             answer.put(error)
 
-    # A daemon: resolvers try for as long as /etc/resolv.conf has it, and nobody waits for this one.
+    # A daemon thread: a resolver may go on trying for long, and nobody waits for it.
     threading.Thread(target=ask, daemon=True).start()
     try:
         found = answer.get(timeout=ends.wait())
@@ -39,10 +39,10 @@ def answered(
     parts: SplitResult, ends: Ends, headers: Mapping[str, str], *, method: str = "GET", body: bytes | None = None,
     address: tuple[str, int] | None = None,
 ) -> tuple[HTTPConnection, HTTPResponse]:  # fmt: skip
-    """The answer to one request; all of it, the content too, ends as `ends` has it. No redirect is followed.
+    """The answer to one request; `ends` limits all of it, with the content. Follows no redirect.
 
-    `address` is asked if it is given, and the name is not resolved. Raises OSError, HTTPException and ValueError; so does
-    reading the answer.
+    If `address` is given, it is used, and the name is not resolved. Raises OSError, HTTPException and ValueError; so
+    does reading the answer.
     """
     connection = _Connection(parts, ends, address)
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -85,7 +85,7 @@ class _Connection(HTTPConnection):
 
 
 def bounded(file: io.BufferedReader, sock: socket.socket, ends: Ends) -> io.BufferedReader:
-    """A socket's file, of which each part has to come within the time that is left."""
+    """The file of a socket; each read must end within the time that is left."""
     return io.BufferedReader(_Bounded(file, sock, ends))
 
 

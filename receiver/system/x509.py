@@ -1,7 +1,7 @@
-"""Certificates and their keys, looked at by openssl(1): what does not fit is refused before anything serves it.
+"""Checks certificates and keys with openssl(1), and refuses bad ones before they are used.
 
-Only what stands between the BEGIN and END lines of a certificate or a key goes on to openssl and nginx. The program
-runs as whoever gave the certificate, who knows its key already: root's own process decodes none of it.
+Only what stands between the BEGIN and END lines of a certificate or a key goes on to openssl and nginx. openssl runs as
+the user who gave the certificate, and who knows its key already; root's own process decodes none of it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from receiver.errors import Rejected
 from receiver.system.run import Result, run
 
 MAX_SIZE, MAX_CHAIN = 256 * 1024, 10
-# The clocks of two machines differ (s).
+# Allowed difference between the clocks of two machines (s).
 SKEW = 300
 _BLOCK = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----\r?\n(.{1,65536}?)-----END \1-----", re.DOTALL)
 _BASE64 = re.compile(rb"[A-Za-z0-9+/=\r\n]+")
@@ -29,7 +29,7 @@ _NAME = re.compile(r"DNS:([A-Za-z0-9.*-]+)")
 
 @dataclass(frozen=True)
 class Pair:
-    """A certificate with its chain and its key, all of which fit. `pem` is the text that nginx reads: key, then chain;
+    """A certificate with its chain and its key, which belong together. `pem` is the text for nginx: key, then chain;
     times are seconds since the epoch; `fingerprint` is the certificate's, SHA-256 in hexadecimal digits."""
 
     pem: bytes
@@ -140,7 +140,7 @@ def _why(done: Result) -> str:
 
 @contextmanager
 def _files(*contents: bytes) -> Iterator[Sequence[int]]:
-    """Each content as a file in memory, by its descriptor."""
+    """Descriptors of unnamed files in memory with these contents."""
     fds: list[int] = []
     try:
         for content in contents:
