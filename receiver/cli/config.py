@@ -16,6 +16,10 @@ from receiver.story.submit import Submission, tell
 
 MASK = "••••••"
 MOST = 1024 * 1024  # bytes of a value on standard input
+WORDS = (
+    "A value with blanks needs quotes, and over ssh so does the whole command: ssh HOST \"config:set APP 'NAME=a value'\"\n"
+    "or send the value over standard input: ssh HOST config:set APP NAME - < FILE"
+)
 
 
 def read(ctx: Context, app: AppName, release: int = 0) -> dict[ConfigKey, str]:
@@ -105,7 +109,7 @@ def parse_pairs(pairs: tuple[str, ...]) -> dict[ConfigKey, str]:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
-            raise Rejected(f"{name[:40]!a} is not NAME=value.", hint="A value from standard input: NAME -")
+            raise Rejected(f"{name[:40]!a} is not NAME=value.", hint=WORDS)
         change[config_key(name)] = value
     if any("\0" in value for value in change.values()):
         raise Rejected("A config var cannot hold a NUL byte.")

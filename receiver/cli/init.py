@@ -18,7 +18,7 @@ from receiver.manifest import Tree
 @click.option("--from", "source", metavar="WHAT", help="Convert sailor.yml, app.json, kamal, or the path of one.")
 @click.option("--dry-run", is_flag=True, help="Only show what would be written.")
 @click.pass_obj
-def init(ctx: Context, directory: str, source: str | None, dry_run: bool) -> None:
+def init(ctx: object, directory: str, source: str | None, dry_run: bool) -> None:
     """Write Procfile and shipit.yml for the project in a directory (default: this one); files that are there stay.
 
     \b
@@ -28,7 +28,8 @@ def init(ctx: Context, directory: str, source: str | None, dry_run: bool) -> Non
     """
     from receiver.client.directory import Directory
 
-    if ctx.caller is not LOCAL_ADMIN:
+    # On a laptop `ctx` is the client's own object, and there is no caller.
+    if isinstance(ctx, Context) and ctx.caller is not LOCAL_ADMIN:
         raise Rejected(
             "init writes into a directory of the machine that it runs on, and over ssh that is the server.",
             holds="Nothing was written.",

@@ -14,6 +14,7 @@ from receiver import names
 from receiver.cli import out
 from receiver.cli.args import DROP_WEB, json_option
 from receiver.cli.check import check
+from receiver.cli.init import init
 from receiver.cli.outcome import outcome
 from receiver.errors import Rejected
 from receiver.system.run import run as run_program
@@ -44,6 +45,7 @@ def shipit() -> None:
 
 
 shipit.add_command(check)
+shipit.add_command(init)
 
 
 def run(words: Sequence[str], remote: str, app: str) -> int:

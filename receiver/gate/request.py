@@ -124,10 +124,15 @@ def _no_lfs() -> Rejected:
     )
 
 
-TWICE = (
-    "ssh takes one pair of quotes off. Quote the command as a whole: ssh HOST \"config:set APP 'NAME=value'\"\n"
-    "or send the value over standard input: ssh HOST config:set APP NAME - < FILE"
-)
+def _twice(text: str) -> str:
+    """What to type instead of a command whose quotes the client's shell has removed."""
+    why = "ssh takes one pair of quotes off. Quote the command as a whole: "
+    if text.removeprefix("shipit ").startswith("run "):
+        return f"{why}ssh HOST \"run APP sh -c 'echo one; echo two'\""
+    return (
+        f"{why}ssh HOST \"config:set APP 'NAME=value'\"\n"
+        "or send the value over standard input: ssh HOST config:set APP NAME - < FILE"
+    )
 
 
 def split(text: str) -> list[str]:
@@ -160,7 +165,7 @@ def _word(text: str, at: int) -> tuple[str, int]:
         if c in "'\"":
             # A double quote after NAME= may be the shell's, or the beginning of a JSON value: refuse it.
             if bare and (c == '"' or not (bare.endswith("=") and bare.count("=") == 1)):
-                raise Rejected(f"A quote in the middle of a word: {_beginning(bare + text[at:])}", hint=TWICE)
+                raise Rejected(f"A quote in the middle of a word: {_beginning(bare + text[at:])}", hint=_twice(text))
             part, at = _single(text, at + 1) if c == "'" else _double(text, at + 1)
             parts.append(bare + part)
             bare, quoted = "", True
@@ -169,15 +174,15 @@ def _word(text: str, at: int) -> tuple[str, int]:
             parts.append(text[at + 1])
             at += 1
         elif c in ";&|<>`()":
-            raise Rejected(f"There is no shell here, so {c} means nothing.", hint=TWICE)
+            raise Rejected(f"There is no shell here, so {c} means nothing.", hint=_twice(text))
         elif quoted:
-            raise Rejected(f"Something behind a closing quote: {_beginning(text[at:])}", hint=TWICE)
+            raise Rejected(f"Something behind a closing quote: {_beginning(text[at:])}", hint=_twice(text))
         elif c == "\\":
             at += 1
             if at == len(text):
                 raise Rejected("The command ends with a backslash.")
             if text[at].isalnum():
-                raise Rejected(f"A backslash before a letter: {_beginning(bare + text[at - 1 :])}", hint=TWICE)
+                raise Rejected(f"A backslash before a letter: {_beginning(bare + text[at - 1 :])}", hint=_twice(text))
             bare += text[at]
         else:
             bare += c

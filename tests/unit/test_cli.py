@@ -174,6 +174,7 @@ def test_a_key_for_one_app_cannot_even_look_at_another(layout: Layout, capsys: p
         (["releases:info", "blog", "v9"], 2, "no release v9"),
         (["ps:scale", "blog", "web=101"], 2, "TYPE=COUNT"),
         (["config:set", "blog", "A"], 2, "NAME=value"),
+        (["config:set", "blog", "A=one", "two"], 2, "\"config:set APP 'NAME=a value'\""),
         (["config:set", "blog", "SHIPIT_APP=x"], 2, "set by shipit"),
         (["domains:add", "blog", "a b"], 2, "not a domain"),
         (["deploy", "blog", "--pypi", "hello==1", "--sha256", "0" * 64], 2, "--sha256 is for"),

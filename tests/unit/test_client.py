@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from receiver.cli.main import with_app
 from receiver.client import commands
 from receiver.client.files import select
-from receiver.client.main import local, options
+from receiver.client.main import LOCAL, local, options
 from receiver.client.remote import Remote, find, parse
 from receiver.client.words import Asked, pack
 from receiver.errors import Failure, NotFound, Rejected
@@ -136,6 +136,18 @@ def test_a_deploy_of_files_is_done_here_and_one_of_a_release_there(tmp_path: Pat
     assert local(["deploy", "-m", "try it", "--format", "json"])
     assert not local(["deploy", "v7"]) and not local(["deploy", "-"]) and not local(["deploy", "--fresh"])
     assert local(["check"]) and not local(["logs", "-t"])
+
+
+def test_check_and_init_work_on_a_laptop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "requirements.txt").write_text("flask\n")
+    (tmp_path / "app.py").write_text("from flask import Flask\napp = Flask(__name__)\n")
+    monkeypatch.chdir(tmp_path)
+    assert set(LOCAL) <= set(commands.shipit.commands)
+    for words in (["check"], ["init", "--dry-run"], ["init"], ["check"]):
+        assert local(words) and commands.run(words, "", "") == 0, capsys.readouterr().err
+    assert (tmp_path / "Procfile").read_text() == "web: gunicorn app:app\n"
 
 
 @pytest.mark.parametrize("words", [["--image", "blog:7"], ["blog-1.2.0.tar.gz"]])

@@ -122,6 +122,13 @@ def test_a_value_that_ssh_has_laid_bare_is_refused_with_the_way_that_works(typed
     with pytest.raises(Rejected) as refused:
         parse(f"config:set blog {typed}".encode())
     assert "NAME - < FILE" in refused.value.hint
+
+
+def test_a_command_of_run_that_ssh_has_laid_bare_is_answered_with_one_of_run() -> None:
+    for typed in ("run blog python -c print(1)", "shipit run blog sh -c a;b"):
+        with pytest.raises(Rejected, match="no shell here") as refused:
+            split(typed)
+        assert "run APP sh -c 'echo one; echo two'" in refused.value.hint and "config:set" not in refused.value.hint
     assert parse(f"config:set blog {shlex.quote(typed)}".encode()) == CliRequest(("config:set", "blog", typed))
 
 
