@@ -82,7 +82,7 @@ def _host(text: str) -> tuple[str | None, str]:
         return (host, after) if bracket and host and _HEX.issuperset(host) else (None, "")
     end = min(i for i in (text.find(":"), text.find("/"), len(text)) if i >= 0)
     host = text[:end]
-    return (host if host and host[0] != "-" else None), text[end:]
+    return (host if host and host[0] not in "-@" else None), text[end:]
 
 
 def find(directory: str | os.PathLike[str], remote: str = "", app: str = "") -> Remote:

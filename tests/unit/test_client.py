@@ -50,6 +50,8 @@ def test_what_no_client_asks_is_refused(word: str) -> None:
         ("https://github.com/a/b.git", None),
         ("git@github.com:a/b.git", None),
         ("-oProxyCommand=x:blog", None),
+        ("@:blog", None),
+        ("ssh://@box:22/blog", None),
         ("/srv/repo", None),
     ],
 )
