@@ -1,4 +1,4 @@
-"""What a commit says of its app, from Procfile, shipit.yml and app.json, as one value. Knows no language."""
+"""What a commit says of its app in Procfile, shipit.yml and app.json, as one value. Knows no language."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from receiver.serving import Serving
 
 @dataclass(frozen=True)
 class Manifest:
-    """`runtimes`: what shows that the app is one of each, by the runtime's name, and `versions` what is wanted of them.
+    """`runtimes`: for each runtime of the app what shows it, and `versions` the wanted versions, by the runtime's name.
     `root`: only this directory of the commit is the app ("" = all of it). `static`: nginx serves this directory of the
-    release, and there is no web process ("" = none, "." = all of it). `formation`: what runs before anybody scales,
-    every process type is in it that does not run by the clock. `keep`: 0 = the server's, `warm`: None = the server's. `env`: defaults of config vars;
-    `required`: those that must be set, with the place that says so; `secrets`: those that are made if they are not.
-    `example`: the file and the config vars that its authors want set. `storage`: which paths of the app's data are seen at which paths of the release. `apt`: packages of Debian
-    that it needs on the server. `serving`: how nginx serves it.
-    `sections`: what each further section keeps. `notices`: lines the pusher should see."""
+    release, and there is no web process ("" = none, "." = all of it). `formation`: the counts before anybody scales; it
+    has every process type that is not scheduled. `keep`: 0 = the server's, `warm`: None = the server's. `env`: defaults
+    of config vars; `required`: those that must be set, with their places; `secrets`: those that are made if they are
+    not set. `example`: the file and the config vars that its authors want set. `storage`: which paths of the app's data
+    are mounted at which paths of the release. `apt`: the Debian packages that it needs on the server. `serving`: how
+    nginx serves it. `sections`: what the release keeps of each further section. `notices`: lines for the pusher."""
 
     processes: tuple[ProcessType, ...]
     formation: tuple[tuple[TypeName, int], ...]
@@ -61,9 +61,9 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Pushed:
-    """What the files of an app say, before any runtime was asked. `tree` is the app's own, below `build.root`.
-    `defaults` are those of config vars that Piku's file ENV has, `apt` the packages of an Aptfile; `notices` tell what
-    of these files does nothing."""
+    """What the files of an app say, before the runtimes are asked. `tree` is the app's own, below `build.root`.
+    `defaults` are config vars from Piku's file ENV, `apt` the packages of an Aptfile; `notices` say what in these files
+    has no effect."""
 
     tree: Tree
     settings: ShipitYml
@@ -75,10 +75,10 @@ class Pushed:
 
 
 def read_files(tree: Tree, sections: Sequence[Section] = (), root: str = "") -> Pushed:
-    """Read the three files of a commit; raises Rejected that tells every mistake with file and line.
+    """Read the three files of a commit; raises Rejected with every mistake, each with file and line.
 
-    `sections` are further ones that shipit.yml may have (ops/all.py has them), `root` is the app's directory where it does
-    not name one.
+    `sections` are the further sections that shipit.yml may have (from ops/all.py), `root` is the app's directory if
+    shipit.yml names none.
     """
     said = shipit_yml.read(tree, sections)
     said = replace(said, root=said.root or root)
@@ -110,10 +110,10 @@ def complete(
     notices: Sequence[str],
     sections: Sequence[Section] = (),
 ) -> Manifest:
-    """The manifest of an app that runs `lines`, of its Procfile or suggested; what the runtimes know is not in it yet.
+    """The manifest of an app that runs `lines`, from its Procfile or suggested; it lacks what the runtimes know.
 
-    Raises Rejected with every mistake, those in `problems` too. `notices` are there besides those of app.json; `sections`
-    are those that the files were read with.
+    Raises Rejected with every mistake, including those in `problems`. `notices` are added to those of app.json;
+    `sections` are those that the files were read with.
     """
     said, dokku = pushed.settings, pushed.app_json
     _check_types(lines, said, dokku, problems)
@@ -153,7 +153,7 @@ def complete(
 
 
 def _build_command(lines: Procfile, said: ShipitYml) -> str:
-    """Piku runs its preflight before all else of the app's own."""
+    """The build command; Piku's preflight comes before everything else of the app's own."""
     before = lines.preflight.command if lines.preflight else ""
     return f"(\n{before}\n) &&\n{said.build_command}" if before and said.build_command else before or said.build_command
 

@@ -1,4 +1,4 @@
-"""Everything that is wrong with a manifest, told at once, each with its file and line."""
+"""Collects all mistakes of a manifest, each with file and line, so that they are reported at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SHOWN = 12
 
 
 class Problems:
-    """Collects; `check` raises one Rejected for all of them."""
+    """Collects mistakes; `check` raises one Rejected for all of them."""
 
     def __init__(self) -> None:
         self._told: list[str] = []
@@ -20,7 +20,7 @@ class Problems:
         return bool(self._told)
 
     def add(self, where: str, message: str, hint: str = "") -> None:
-        """`where` is `Procfile:3`, or just a file when there is no line to name."""
+        """`where` is `Procfile:3`, or just a file if there is no line to name."""
         self._told.append(f"{where}: {message}")
         if hint and hint not in self._hints:
             self._hints.append(hint)
@@ -36,7 +36,7 @@ class Problems:
 
 
 def reject(where: str, message: str, hint: str = "") -> Rejected:
-    """One problem that ends the reading, to be raised."""
+    """A Rejected for one mistake that ends the reading; the caller raises it."""
     return Rejected(f"{where}: {message}", hint=hint)
 
 

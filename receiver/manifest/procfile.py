@@ -1,4 +1,4 @@
-"""The Procfile, as strictly as Dokku reads it: a bad line is an error before anything is built.
+"""The Procfile, read as strictly as Dokku does: a bad line is an error before anything is built.
 
 Grammar (Dokku, procfile-util --strict): one `type: command` a line, types unique and DNS labels; blank lines, lines
 that begin with `#` or `//`, and comments after a blank are left out. Piku's `wsgi: module:app` is understood.
@@ -35,8 +35,8 @@ _UNSUPPORTED = {
 
 @dataclass(frozen=True)
 class Line:
-    """A command and where it stands: the number of its line, or, of another file, its `place`. `cron` is when a line of
-    Piku's kind (`cron: 0 3 * * * command`) runs."""
+    """A command and where it was found: the number of its line, or `place` in another file. `cron`: the schedule of a
+    line in Piku's form (`cron: 0 3 * * * command`)."""
 
     command: str
     number: int
@@ -50,8 +50,8 @@ class Line:
 
 @dataclass(frozen=True)
 class Procfile:
-    """`release` is the command of the line `release:`; it is not a process type. `preflight`: Piku's, which
-    runs in each build."""
+    """`release` is the command of the line `release:`, which is no process type. `preflight`: Piku's, which runs in
+    each build."""
 
     processes: Mapping[TypeName, Line]
     release: Line | None
@@ -60,7 +60,7 @@ class Procfile:
 
 
 def read(tree: Tree, problems: Problems) -> Procfile | None:
-    """Read the Procfile of a tree; None if there is none. What is wrong goes to `problems`."""
+    """Read the Procfile of a tree; None if there is none. Mistakes go to `problems`."""
     raw = tree.read(NAME)
     if raw is None:
         if NAME in tree.files():
@@ -70,7 +70,7 @@ def read(tree: Tree, problems: Problems) -> Procfile | None:
 
 
 def of_commands(commands: Sequence[tuple[str, str, str]], problems: Problems) -> Procfile | None:
-    """The same of type, command and place, as another file has them; None when there are none."""
+    """A Procfile made of (type, command, place) from another file; None if there are none."""
     found: dict[TypeName, Line] = {}
     for kind, command, place in commands:
         try:
@@ -84,7 +84,7 @@ def of_commands(commands: Sequence[tuple[str, str, str]], problems: Problems) ->
 
 
 def parse(text: str, problems: Problems) -> Procfile:
-    """Read every line, so that all mistakes are told at once."""
+    """Read every line, so that all mistakes are reported at once."""
     found: dict[TypeName, Line] = {}
     wsgi = False
     preflight: Line | None = None
@@ -146,7 +146,7 @@ def _unreadable(content: str) -> str:
 
 
 def _without_comment(line: str) -> str:
-    """The line up to a comment that stands at its beginning or after a blank, outside quotes."""
+    """The line without its comment, which begins the line or follows a blank, outside quotes."""
     if line.startswith(("#", "//")):
         return ""
     quote = ""

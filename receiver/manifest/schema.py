@@ -1,4 +1,4 @@
-"""shipit.yml against its published JSON Schema (2020-12), told in words with the line.
+"""Checks shipit.yml against its published JSON Schema (2020-12); mistakes are described in words, with their line.
 
 Slow to import (jsonschema: 70 ms), so only imported when there is a shipit.yml.
 """
@@ -26,14 +26,14 @@ _TYPES = {
 
 
 def load(sections: Sequence[Section] = ()) -> Any:
-    """The schema as data; each of `sections` has a key at the top."""
+    """The schema as data, with a key at the top for each of `sections`."""
     schema = json.loads(FILE.read_text())
     schema["properties"] |= {section.key: section.schema for section in sections}
     return schema
 
 
 def is_version(key: str) -> bool:
-    """Whether a key of shipit.yml is a runtime's name and its value the version that is wanted of it."""
+    """Whether a key of shipit.yml is a runtime's name, and so its value a version."""
     return bool(_properties().get(key, {}).get("x-version"))
 
 
@@ -44,7 +44,7 @@ def _properties() -> dict[str, Any]:
 
 
 def check(document: Document, problems: Problems, sections: Sequence[Section] = ()) -> None:
-    """Add everything in the document that the schema does not allow to `problems`."""
+    """Add everything in the document that the schema forbids to `problems`."""
     validator = jsonschema.Draft202012Validator(load(sections))
     for error in sorted(validator.iter_errors(document.data), key=lambda e: [str(part) for part in e.absolute_path]):
         path = tuple(error.absolute_path)

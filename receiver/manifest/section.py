@@ -1,4 +1,4 @@
-"""A section of shipit.yml that the manifest knows nothing of but its place: an operational capability's."""
+"""A section of shipit.yml that belongs to an operational capability; the manifest knows only its key."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from receiver.model import ProcessType
 
 @dataclass(frozen=True)
 class Said:
-    """What shipit.yml says below one key; `data` fits the section's schema. Keys that begin with x- are still there."""
+    """What shipit.yml says below one key; `data` fits the section's schema, and still has keys that begin with x-."""
 
     key: str
     document: Document
@@ -29,12 +29,12 @@ class Said:
         return self.document.texts[whole]
 
     def wrong(self, message: str, *path: str | int, hint: str = "") -> None:
-        """Tell a mistake at the part `path` of the section: the push is refused with it and all others."""
+        """Report a mistake at `path` in the section: the push is refused, with all mistakes."""
         self.problems.add(self.document.at((self.key, *path)), message, hint)
 
 
 class Section(Protocol):
-    """`key` in shipit.yml, and the JSON Schema of what stands below it."""
+    """`key` in shipit.yml, and the JSON Schema of what is below it."""
 
     @property
     def key(self) -> str: ...
@@ -46,4 +46,4 @@ class Section(Protocol):
         """What the release's record keeps (JSON, an object), or None. Pure."""
 
     def processes(self, kept: Any) -> tuple[ProcessType, ...]:
-        """What has to run for what is kept, besides the app's own process types: one of each, or by the clock. Pure."""
+        """The process types to run for it, beside the app's own: one process of each, or scheduled. Pure."""

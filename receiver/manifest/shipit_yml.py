@@ -1,4 +1,4 @@
-"""shipit.yml: what a Procfile cannot say. Checked by its schema, then turned into values."""
+"""shipit.yml: settings that a Procfile cannot express. Checked by its schema, then turned into values."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NAME = "shipit.yml"
 
 @dataclass(frozen=True)
 class ProcessSettings:
-    """What shipit.yml says of one process type; `check` holds just the fields of `model.Check` that it names."""
+    """What shipit.yml says of one process type; `check` has only the fields of `model.Check` that it names."""
 
     where: str
     count: int | None = None
@@ -38,10 +38,10 @@ class ProcessSettings:
 
 @dataclass(frozen=True)
 class ShipitYml:
-    """Empty, 0 and None mean: it does not say. `warm` is in seconds, and 0 there means: not at all. `versions`: of
-    runtimes, by their names. `static`: the directory that nginx shall serve. `run`: process
-    types in place of a Procfile's, each with its command and its place. `apt`: packages of Debian. `sections` is what each of the given
-    sections keeps, by its key."""
+    """Empty, 0 and None mean: not set. `warm` is in seconds, and 0 there means: never. `versions`: of runtimes, by
+    their names. `static`: the directory that nginx serves. `run`: process types in place of a Procfile's, each with its
+    command and its place. `apt`: Debian packages. `sections`: for each further section, by its key, what the release
+    keeps."""
 
     processes: Mapping[str, ProcessSettings] = field(default_factory=dict)
     release: str = ""
@@ -65,8 +65,8 @@ class ShipitYml:
 
 @dataclass(frozen=True)
 class ArtifactSettings:
-    """What is shipped from a directory (client/files.py); patterns as in gitignore(5). `tracked`: what git tracks and what
-    it does not know yet; `include` adds to that, also what git ignores; `exclude` takes away from both."""
+    """The files of a directory to ship (client/files.py), as patterns of gitignore(5). `tracked`: git's files, and new
+    ones that git does not ignore; `include` adds to them, even ignored files; `exclude` removes from both."""
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
@@ -126,7 +126,7 @@ def _values(document: Document, schema: Any, problems: Problems, sections: Seque
 
 
 def _run(document: Document) -> list[tuple[str, str, str]]:
-    """Process type, command and place of each; a command alone is that of web."""
+    """Process type, command and place of each; a single command is that of web."""
     said = document.data.get("run", {})
     if isinstance(said, str):
         return [(WEB, said, document.at(("run",)))]
@@ -176,7 +176,7 @@ def _pairs(
     parse: Callable[[str, str], tuple[str, str]],
     problems: Problems,
 ) -> tuple[tuple[str, str], ...]:
-    """A mapping whose entries `parse` accepts; `static` may also be text, which is no mapping."""
+    """The pairs of a mapping that `parse` accepts; `static` may also be text, which is no mapping."""
     found = []
     for key in said if isinstance(said, dict) else ():
         try:

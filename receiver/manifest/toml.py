@@ -1,4 +1,4 @@
-"""TOML files of a tree. tomllib takes 13 ms to import, so it is imported when there is one to read."""
+"""TOML files of a tree. tomllib takes 13 ms to import, so it is imported only if there is one to read."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def parse(name: str, raw: bytes, limit: int = MAX_READ) -> dict[str, Any]:
 
 
 def table(data: Any, *keys: str) -> dict[str, Any]:
-    """The table at data[k1][k2]…, or {} when anything on the way is not a table."""
+    """The table at data[k1][k2]…; {} if a part of that path is not a table."""
     for key in keys:
         data = data.get(key) if isinstance(data, dict) else None
     return data if isinstance(data, dict) else {}

@@ -1,4 +1,4 @@
-"""What a manifest is read from: the files of a commit, or of a directory on the developer's machine."""
+"""The files that a manifest is read from: of a commit, or of a directory on the developer's machine."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 MAX_READ = 2**20
-MAX_HOPS = 16  # of links that lead to links
+MAX_HOPS = 16  # how many links in a row are followed
 
 
 class Tree(Protocol):
-    """Read-only: regular files, and links that lead to one of the same tree. No other link is followed."""
+    """Read-only access to regular files, and to links that lead to a file of the same tree. No other link is
+    followed."""
 
     def files(self) -> Mapping[str, str]:
         """Path (with `/`, relative) to blob id: equal ids mean equal contents within one kind of tree."""
@@ -19,12 +20,12 @@ class Tree(Protocol):
         """The content of a file of at most 1 MiB (`MAX_READ`); None if it is absent, larger, or not in `files`."""
 
     def links(self) -> Mapping[str, str]:
-        """Each link, and the path in this tree that it leads to at last; "" when that is nowhere in it."""
+        """Each link → the path in this tree where it finally leads; "" if that is not in the tree."""
 
 
 def lead(path: str, target: Callable[[str], str | None]) -> str:
-    """Where `path` leads to when links are followed, `target` telling what is written in each (None: no link); "" if
-    that is outside, or nowhere."""
+    """Where `path` leads if links are followed; `target` returns the content of a link (None: no link). "" if that is
+    outside, or does not exist."""
     todo, done, hops = path.split("/"), list[str](), 0
     while todo:
         part = todo.pop(0)
@@ -48,7 +49,7 @@ def lead(path: str, target: Callable[[str], str | None]) -> str:
 
 
 class Subtree:
-    """A directory of a tree as a tree of its own: the app of a monorepo."""
+    """A directory of a tree as a tree of its own: for the app of a monorepo."""
 
     def __init__(self, tree: Tree, root: str) -> None:
         self._tree = tree
@@ -78,5 +79,5 @@ class Subtree:
 
 
 def subtree(tree: Tree, root: str) -> Tree:
-    """The tree below `root`, or the tree itself when `root` is empty."""
+    """The tree below `root`, or the whole tree if `root` is empty."""
     return Subtree(tree, root) if root else tree

@@ -30,7 +30,7 @@ class _Refused(Exception):
 
 
 class _Composer(yaml.SafeLoader):
-    """Builds the node tree; stops at the first thing that is not plain data."""
+    """Builds the node tree; stops at the first node that is not plain data."""
 
     depth = 0
 

@@ -1,6 +1,6 @@
-"""What a runtime is, and what a build is made of, as values.
+"""The interface of a runtime, and the parts of a build, as values.
 
-A runtime is one file of this folder (or one folder) and one row of `all.py`; tests/contract holds each to this page.
+A runtime is one file (or folder) here and one row of `all.py`; tests/contract tests each against this interface.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from receiver.settings import Settings
 
 @dataclass(frozen=True)
 class Step:
-    """One command of a build, run in the slug. `environment` comes on top of the plan's."""
+    """One command of a build, run in the slug. `environment` is added to the plan's."""
 
     title: str
     argv: tuple[str, ...]
@@ -30,17 +30,17 @@ class Step:
 
 @dataclass(frozen=True)
 class Made:
-    """A directory at the top of the slug that a build fills, and that later releases use again when they can.
+    """A directory at the top of the slug that a build fills, and that later releases reuse if they can.
 
     `key`: equal keys mean equal directories, so a later release gets a link to this one; "" = each release has its own.
-    `steps` fill it from nothing. When there is no equal one, a copy of one with the same `seed_key` ("" = none will do)
-    is completed by `seeded`. `copier` is the module that makes such a copy: `copy(source, target)`,
-    `finish(source, target)` when the steps are done, `contents(directory)`, a set that says what is installed there,
-    `settle(directory)` when all is installed, from a copy or not, `alive(directory)`: may it be linked to?
+    `steps` fill it from nothing. If there is no equal one, a copy of one with the same `seed_key` ("" = never) is
+    completed by `seeded`. `copier` is the module that makes such a copy, with the functions `copy(source, target)`;
+    `finish(source, target)`, after the steps; `contents(directory)`, the set of what is installed; `settle(directory)`,
+    after every install, of a copy or not; `alive(directory)`: whether it may be linked to.
 
-    `requires`: all that is asked for, a line for each package (or file, where packages are not named): what is not among
-    the lines of a later build has left, and nothing that it may have written is taken over. `adds`, with some of these
-    lines as further arguments, adds them to a directory that has all the others.
+    `requires`: everything that is asked for, one line for each package (or file, if the packages are not known). If a
+    line is missing in a later build, that package has left, and nothing that it may have written is reused. `adds`,
+    with some of these lines as arguments, adds them to a directory that has all the others.
     """
 
     name: str
@@ -56,10 +56,10 @@ class Made:
 @dataclass(frozen=True)
 class BuildPlan:
     """`runtime`: its name and the wanted version, for people. `made` come first, then `steps`, which every build runs.
-    `environment` is for every step; the config vars that the build may see come on top of it. `image`: what it makes is
-    a container image (inside/image.py), and the release's processes are containers of that. `machine`: it is the disk of
-    a virtual machine (inside/disk.py), and that is the release's process. `pulls`: a text that names the images of
-    registries which the build fetches."""
+    `environment` is for every step; the config vars that the build may see override it. `image`: the build makes a
+    container image (inside/image.py), and the release's processes are containers. `machine`: it makes the disk of a
+    virtual machine (inside/disk.py), which is the release's process. `pulls`: a text that names the registry images
+    that the build fetches."""
 
     runtime: str
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -72,10 +72,10 @@ class BuildPlan:
 
 @dataclass(frozen=True)
 class Project:
-    """All that a runtime plans from. `tree` is the app's (already below `manifest.root`), `slug` where it will be
-    unpacked and run, `cache` a directory of the app's builds that outlives releases and that its processes cannot read,
-    `tools` the directory of shipit's own programs. `described` asks git for `TAG-COUNT-gCOMMIT` (git-describe(1)), or
-    `COUNT-gCOMMIT` when there is no tag."""
+    """Everything that a runtime plans from. `tree` is the app's (already below `manifest.root`), `slug` where it will
+    be unpacked and run, `cache` a directory of the app's builds that outlives releases and that its processes cannot
+    read, `tools` the directory of shipit's own programs. `described` asks git for `TAG-COUNT-gCOMMIT`
+    (git-describe(1)), or `COUNT-gCOMMIT` if there is no tag."""
 
     manifest: Manifest
     tree: Tree
@@ -88,9 +88,9 @@ class Project:
 
 @dataclass(frozen=True)
 class Evidence:
-    """`what` shows that a project is of this runtime: a file, or a key of shipit.yml. `weak`: it counts only where no
-    runtime has found more. `alone`: no other runtime counts beside it. `last`: it counts, alone, where what all others
-    have found cannot be run."""
+    """`what` shows that a project is of this runtime: a file, or a key of shipit.yml. `weak`: it counts only if no
+    other runtime has found more. `alone`: no other runtime counts beside it. `last`: it counts, alone, if nothing that
+    the others have found can be run."""
 
     what: str
     weak: bool = False
@@ -100,8 +100,8 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Suggestion:
-    """What stands in for a Procfile that is not there: the command of `web`, or the directory that nginx serves;
-    `notice` tells the pusher why. `others`: further processes (type, command), none of which runs until it is scaled."""
+    """Used if there is no Procfile: the command of `web`, or the directory that nginx serves; `notice` tells the pusher
+    why. `others`: further processes (type, command); they do not run until they are scaled."""
 
     notice: str
     web: str = ""
@@ -111,8 +111,8 @@ class Suggestion:
 
 @dataclass(frozen=True)
 class Asked:
-    """Config vars that a project reads, and that shipit can give it: `defaults` with a value, `secrets` with one that is
-    made once and kept."""
+    """Config vars that a project reads and that shipit can supply: `defaults` with a value, `secrets` with a random
+    value that is made once and kept."""
 
     defaults: tuple[tuple[ConfigKey, str], ...] = ()
     secrets: tuple[ConfigKey, ...] = ()
@@ -120,8 +120,8 @@ class Asked:
 
 @dataclass(frozen=True)
 class Trouble:
-    """What is wrong with a release that was well when it was built. `dead`: its processes cannot start again.
-    `hint`: what to do about it, where building it again does not help."""
+    """What is wrong with a release that was well when it was built. `dead`: its processes cannot start again. `hint`:
+    what to do, if building it again does not help."""
 
     what: str
     dead: bool = False
@@ -131,8 +131,8 @@ class Trouble:
 @dataclass(frozen=True)
 class Part:
     """Something that was installed for a release. `kind` is a type of a package URL (`pypi`, `npm`, `golang`, `gem`,
-    `composer`, `deb`, `rpm`, `generic`), `license` what the part says of it; `tool`: the release runs on it or was built
-    with it, and it is no library of the app's; `more`: what else names it, such as the architecture of a deb."""
+    `composer`, `deb`, `rpm`, `generic`), `license` as the part itself says; `tool`: the release runs on it or was built
+    with it, so it is no library of the app; `more`: further parts of its name, such as the architecture of a deb."""
 
     kind: str
     name: str
@@ -143,13 +143,13 @@ class Part:
 
 
 class Slug(Protocol):
-    """What a build has left, to be looked at: hostile data. Paths are relative, with `/`; no link is followed."""
+    """Read access to what a build has left: untrusted data. Paths are relative, with `/`; no link is followed."""
 
     def names(self, directory: str) -> list[str]:
-        """What is in a directory, sorted; [] if there is none."""
+        """The names in a directory, sorted; [] if it does not exist."""
 
     def read(self, path: str, most: int) -> bytes:
-        """The first `most` bytes of a regular file; b"" if there is none."""
+        """The first `most` bytes of a regular file; b"" if it does not exist."""
 
 
 class Runtime:

@@ -1,4 +1,4 @@
-"""The build plan: from a manifest and its tree to what makes the slug. Pure."""
+"""Makes the build plan from a manifest and its tree. Pure."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def build_plan(
     described: Callable[[], str] = str,
     runtimes: Sequence[Runtime] = RUNTIMES,
 ) -> tuple[BuildPlan, ProcessEnv]:
-    """Plan the build of a commit, and what its processes will find; raises Rejected with file and line when its files
-    cannot be obeyed.
+    """Plan the build of a commit, and the environment of its processes; raises Rejected with file and line if its files
+    ask for something impossible.
 
-    `tree` is the whole commit, as `read_manifest` had it; `slug` receives only `manifest.root` of it. One build for all
-    the runtimes that the manifest names; the server's `build_environment` is for every step, and so are the manifest's
-    own defaults of config vars. `described` says how the commit stands to its tags, as git does ("" = it does not know).
+    `tree` is the whole commit, as for `read_manifest`; `slug` gets only its directory `manifest.root`. One build for
+    all runtimes in the manifest; every step gets the server's `build_environment` and the manifest's defaults of config
+    vars. `described` returns the commit's place relative to the tags, as git describes it ("" = not known).
     """
     project = Project(manifest, subtree(tree, manifest.root), slug, cache, tools, settings, described)
     named = [name for name, _ in manifest.runtimes]
@@ -59,8 +59,8 @@ def build_plan(
 
 
 def adding(made: Made, before: Collection[str]) -> tuple[Step, ...]:
-    """The steps that complete a copy of a directory that has just what `before` requires, if all that is required
-    still; the copy must lose or change nothing by them, else they do not suffice. Empty when it takes more."""
+    """The steps that complete a copied directory made of just what `before` requires, if all of that is still required.
+    If they lose or change anything in the copy, they do not suffice. Empty if more than that is needed."""
     added = [line for line in made.requires if line not in before]
     if not made.adds or not before or not added or not set(before) <= set(made.requires) or len(added) > MAX_ADDED:
         return ()
@@ -68,7 +68,7 @@ def adding(made: Made, before: Collection[str]) -> tuple[Step, ...]:
 
 
 def _together(parts: Sequence[ProcessEnv]) -> ProcessEnv:
-    """What the processes of an app of several runtimes find: what all of them say, the first row's first."""
+    """The environment of an app with several runtimes: what each adds, the first row's first."""
     return ProcessEnv(
         path=tuple(directory for part in parts for directory in part.path),
         variables=tuple(pair for part in parts for pair in part.variables),
@@ -77,6 +77,6 @@ def _together(parts: Sequence[ProcessEnv]) -> ProcessEnv:
 
 
 def _own(manifest: Manifest) -> tuple[Step, ...]:
-    """The app's own build command, last, as it was written."""
+    """The app's own build command, as it was written; it comes last."""
     command = manifest.build_command
     return (Step("Running the build command", ("/bin/bash", "-c", command)),) if command else ()

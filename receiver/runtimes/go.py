@@ -118,8 +118,8 @@ class Go(Runtime):
 
 
 def commands(tree: Tree) -> dict[str, str]:
-    """The programs that a module has, with the directory of each: at its top and below cmd/, else one or two levels
-    down, but for what shows how it is used or tests it."""
+    """The programs of a module → the directory of each: at its top and below cmd/, else one or two levels down, without
+    examples and tests."""
     found: dict[str, str] = {}
     places = {path.rpartition("/")[0] for path in tree.files() if path.endswith(".go")}
     usual = {place for place in places if re.fullmatch(r"|cmd|cmd/[^/]+", place)}
@@ -141,7 +141,7 @@ def _is_main(tree: Tree, directory: str) -> bool:
 
 
 def _name(tree: Tree) -> str:
-    """What the command at a module's top is called."""
+    """The name of the command at a module's top."""
     module = _MODULE.search(_text(tree))
     words = [word for word in (module[1] if module else "").split("/") if not re.fullmatch(r"v[0-9]+", word)]
     return words[-1] if words else ""
@@ -157,12 +157,12 @@ def _version(text: str) -> str:
 
 
 def _range(wish: str) -> tuple[str, str]:
-    """From go.mod's version on, within Go 1, whose later versions build what the earlier ones did."""
+    """From go.mod's version up to before Go 2: later versions of Go 1 build the same code."""
     return (wish or "1.18"), "2"
 
 
 def built(program: bytes) -> Iterator[Part]:
-    """The modules in a program, and the Go that built it; nothing of what Go has not built, or before 1.18."""
+    """The modules in a program, and the Go version that built it; nothing if Go 1.18 or later did not build it."""
     at = program.find(BUILT)
     if at < 0 or len(program) < at + HEAD or not program[at + 15] & INLINE:
         return
@@ -179,7 +179,7 @@ def built(program: bytes) -> Iterator[Part]:
 
 
 def _string(program: bytes, at: int) -> tuple[bytes, int]:
-    """A string behind its length (a varint), and where it ends."""
+    """A string that follows its length (a varint), and the offset after it."""
     length = shift = 0
     while at < len(program) and shift < 35:
         byte = program[at]

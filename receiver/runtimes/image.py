@@ -23,7 +23,7 @@ MAKES = ("shipit-image.stored.json", "shipit-image.built")
 
 
 class Image(Runtime):
-    """Its process types, and what else a manifest says, are in the labels of the image."""
+    """The labels of the image hold its process types and other settings of a manifest."""
 
     name = "image"
     image = True
@@ -45,8 +45,8 @@ class Image(Runtime):
 
 
 class Dockerfile(Runtime):
-    """Built on the server when shipit.yml says so (`build: {dockerfile: …}`), or when nothing else here could be run.
-    The lines of a Procfile run in the image."""
+    """Built on the server if shipit.yml says so (`build: {dockerfile: …}`), or if nothing else here could be run. The
+    lines of a Procfile run in the image."""
 
     name = "dockerfile"
     image = True
@@ -95,13 +95,13 @@ class Dockerfile(Runtime):
 
 
 def file_of(pushed: Pushed) -> str:
-    """The Dockerfile that is said or found; "" for none."""
+    """The Dockerfile that shipit.yml names, or that is found; "" if there is none."""
     files = pushed.tree.files()
     return pushed.settings.dockerfile or next((name for name in DOCKERFILES if name in files), "")
 
 
 def _part(slug: Slug, file: str) -> Iterator[Part]:
-    """The image that a file of ours names; nothing where it says nothing of the kind."""
+    """The image that one of our files names; nothing if the file names none."""
     try:
         said = json.loads(slug.read(file, 2**20) or b"{}")
         name, version = said.get("name") or "image", said["id"]

@@ -133,7 +133,7 @@ DEEPEST, MOST_PLACES = 5, 40
 
 
 class PHP(Runtime):
-    """Projects with a composer.json or an index.php that is served."""
+    """Projects with a composer.json or an index.php to serve."""
 
     name = "php"
     makes = (HOME,)
@@ -241,7 +241,7 @@ def served(tree: Tree) -> str | None:
 
 
 def _alone(tree: Tree) -> str:
-    """The one PHP file at the top of a project that has no other, "" if there is none: a program in a file."""
+    """The only PHP file of a project, if it is at the top; otherwise ""."""
     top = [
         path for path in tree.files() if path.endswith(".php") and "/" not in path and re.fullmatch(r"[\w.-]+", path)
     ]
@@ -250,8 +250,8 @@ def _alone(tree: Tree) -> str:
 
 
 def _kept_open(tree: Tree) -> list[str]:
-    """The directories that the commit has for what the program will write, and nothing in yet: git keeps none that is
-    empty, so there is a file that says nothing. The topmost of them."""
+    """The topmost directories that the commit keeps empty, for files that the program will write. git keeps no empty
+    directory, so each has a placeholder file."""
     full: set[str] = set()
     every: set[str] = set()
     for path in tree.files():
@@ -265,8 +265,8 @@ def _kept_open(tree: Tree) -> list[str]:
 
 
 def _used(tree: Tree) -> str:
-    """What shows that packages are to be installed: a lock, or an index.php that loads them; "" if nothing does, as where
-    a program that brings all it needs has a composer.json for those who want it as a package."""
+    """The file that shows that packages have to be installed: a lock file, or an index.php that loads them. "" if there
+    is none: some programs bring all they need, and have a composer.json only for use as a package."""
     if LOCK in tree.files():
         return LOCK
     root = served(tree)

@@ -7,7 +7,7 @@ from receiver.runtimes.base import BuildPlan, Evidence, Project, Runtime
 
 
 class Plain(Runtime):
-    """Takes any project that nobody else takes, and installs nothing."""
+    """Takes any project that no other runtime takes, and installs nothing."""
 
     name = "files"
 

@@ -23,9 +23,9 @@ Found = list[tuple[Runtime, Evidence]]
 
 
 def read_manifest(tree: Tree, sections: Sequence[Section] = (), runtimes: Sequence[Runtime] = RUNTIMES) -> Manifest:
-    """Read the manifest of a commit; raises Rejected that tells every mistake with file and line.
+    """Read the manifest of a commit; raises Rejected with every mistake, each with file and line.
 
-    `sections` are further ones that shipit.yml may have (ops/all.py has them).
+    `sections` are the further sections that shipit.yml may have (from ops/all.py).
     """
     problems = Problems()
     _check_links(tree, ("shipit.yml",), problems)
@@ -82,7 +82,8 @@ def read_manifest(tree: Tree, sections: Sequence[Section] = (), runtimes: Sequen
 
 
 def _answered(manifest: Manifest, asked: Sequence[Asked]) -> Manifest:
-    """The manifest with what shipit can say to a project's settings by itself; what the commit says wins."""
+    """The manifest with the config vars that shipit can supply to the project's settings; the commit's own values
+    win."""
     defaults = {key: value for one in asked for key, value in one.defaults}
     env = {**defaults, **dict(manifest.env)}
     secrets = [key for one in asked for key in one.secrets if key not in env]
@@ -102,7 +103,7 @@ def makes_image(manifest: Manifest) -> bool:
 
 
 def found_in(pushed: Pushed, runtimes: Sequence[Runtime]) -> Found:
-    """The runtimes that a project is of, in the table's order; at least one."""
+    """The runtimes of a project, in the table's order; at least one."""
     every = [(runtime, evidence) for runtime in runtimes if (evidence := runtime.finds(pushed))]
     if alone := [pair for pair in every if pair[1].alone]:
         return alone[:1]
@@ -113,7 +114,7 @@ def found_in(pushed: Pushed, runtimes: Sequence[Runtime]) -> Found:
 
 
 def _otherwise(pushed: Pushed, found: Found, runtimes: Sequence[Runtime]) -> list[str]:
-    """A line for an app that could run without what is used because nothing says how it runs: how to say that."""
+    """A hint for an app that could also run another way (for now nothing says how to start it): how to say that."""
     if not all(evidence.last for _, evidence in found):
         return []
     others = [one for one in runtimes if (evidence := one.finds(pushed)) and not evidence.weak and not evidence.last]
@@ -125,7 +126,7 @@ def _otherwise(pushed: Pushed, found: Found, runtimes: Sequence[Runtime]) -> lis
 
 
 def _alone_below(pushed: Pushed, runtimes: Sequence[Runtime]) -> str:
-    """The only directory at the top that is an app which can be run as it is; "" where there are none or several."""
+    """The only directory at the top that is an app and can be run as it is; "" if there is none, or several."""
     tree = pushed.tree
     said = pushed.settings
     if said.build_command or said.dockerfile or app_json.NAME in tree.files():
@@ -149,7 +150,7 @@ def _is_app(pushed: Pushed, runtimes: Sequence[Runtime]) -> bool:
 
 
 def _runs(pushed: Pushed, found: Found) -> bool:
-    """Whether the app says how it runs, or what these have found does."""
+    """Whether the app, or one of its runtimes, says how it is started."""
     if pushed.procfile or pushed.settings.static:
         return True
     try:
@@ -171,7 +172,7 @@ def _meets(place: str, others: Collection[str]) -> bool:
 
 
 def _check_links(tree: Tree, names: Sequence[str], problems: Problems) -> None:
-    """A file that counts must be one of the commit."""
+    """Refuse a file that matters if it is a link to a file outside the commit."""
     links, files = tree.links(), tree.files()
     for name in names:
         if name in links and name not in files:
@@ -190,7 +191,7 @@ def _check_storage(pushed: Pushed, found: Found, problems: Problems) -> None:
 
 
 def _lines(pushed: Pushed, found: Found, runtimes: Sequence[Runtime], notices: list[str]) -> tuple[Procfile, str]:
-    """The lines of the Procfile, or what stands in for them; and the directory that nginx serves."""
+    """The lines of the Procfile, or the suggested ones in place of them; and the directory that nginx serves."""
     if pushed.procfile:
         return _without_runners(pushed.procfile, runtimes, notices), pushed.settings.static
     if pushed.settings.static:
@@ -222,7 +223,7 @@ def _not_served(file: str, what: str) -> Rejected:
 
 
 def _without_runners(lines: Procfile, runtimes: Sequence[Runtime], notices: list[str]) -> Procfile:
-    """The same lines without the runners whose work the build has done."""
+    """The same lines without runners (such as `uv run`), whose work the build has done."""
 
     def plain(line: Line) -> Line:
         for runtime in runtimes:

@@ -1,4 +1,4 @@
-"""Ruby: gems by Gemfile.lock, Rails' assets, Rack apps by their config.ru."""
+"""Ruby: gems from Gemfile.lock, Rails' assets, Rack apps with a config.ru."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _INSTALL = 'bundle install && mkdir -p "$BUNDLE_PATH"'
 
 
 class Ruby(Runtime):
-    """Projects with a Gemfile that something runs by, a config.ru, or a program of Sinatra."""
+    """Projects with a Gemfile that something uses, a config.ru, or a Sinatra program."""
 
     name = "ruby"
     makes = (RUBY, GEMS)
@@ -156,7 +156,7 @@ class Ruby(Runtime):
 
 
 def _sinatra(tree: Tree) -> str:
-    """The program at the top that Sinatra starts by itself, "" if there is none, or several."""
+    """The program at the top that starts a Sinatra server, "" if there is none, or several."""
     top = sorted(path for path in tree.files() if re.fullmatch(r"[\w-]+\.rb", path))
     top.sort(key=lambda path: path not in _USUAL)
     found = [path for path in top[:MOST_PROGRAMS] if _SINATRA.search(_text(tree, path))]

@@ -14,7 +14,7 @@ PLACES = ("public", "site", "www", "html", "htdocs", "public_html", "dist", "_si
 
 
 class Static(Runtime):
-    """No process: what the directory holds when the build is done is served until the next release."""
+    """No process: nginx serves the directory as it is after the build, until the next release."""
 
     name = "static"
 
@@ -37,7 +37,7 @@ class Static(Runtime):
 
 
 def _place(pushed: Pushed) -> str:
-    """The directory of the pages, "" if there is none. Whoever has a Procfile says what to run."""
+    """The directory of the pages, "" if there is none."""
     files = pushed.tree.files()
     if pushed.procfile:
         return ""

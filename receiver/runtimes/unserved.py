@@ -1,4 +1,4 @@
-"""Files of a tree that shipit does nothing with. The push names each, so that nobody waits for it to have an effect."""
+"""Files of a tree that shipit does not use. The push names each, so that nobody expects it to have an effect."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OTHERS = {
 
 
 def language(tree: Tree, known: Collection[str]) -> tuple[str, str]:
-    """The file, and what it shows the app to be, when it is of a language without a runtime here; "" and "" if not."""
+    """The file and its language, if that has no runtime here; "" and "" otherwise."""
     files = tree.files()
     for name, (file, what) in LANGUAGES.items():
         if name not in known and file in files:
@@ -36,7 +36,7 @@ def language(tree: Tree, known: Collection[str]) -> tuple[str, str]:
 
 
 def dockerfile(tree: Tree, found: Collection[str]) -> list[str]:
-    """A line for a Dockerfile that the app is not built by: what is built instead, and how to have it the other way."""
+    """A line about an unused Dockerfile: what is built instead, and how to have the Dockerfile built."""
     files = tree.files()
     name = next((name for name in ("Dockerfile", "Containerfile") if name in files), "")
     if not name or {"dockerfile", "image"} & set(found):

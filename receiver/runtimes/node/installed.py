@@ -1,4 +1,4 @@
-"""What is in node_modules: the name and version that each package says itself, of npm, yarn and pnpm."""
+"""What is installed in node_modules by npm, yarn or pnpm: name and version from each package's own package.json."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DIRECTORIES = 100_000
 
 
 def packages(slug: Slug, top: str = "node_modules") -> Iterator[Part]:
-    """Every package below a node_modules, those of packages too. A link is none: pnpm keeps what it leads to in .pnpm."""
+    """Every package below a node_modules, also those inside packages. Links are skipped: pnpm's lead into .pnpm."""
     todo, looked = [top], 0
     while todo and looked < DIRECTORIES:
         directory = todo.pop()

@@ -1,6 +1,7 @@
-"""What a Node.js project makes, pages or a server: which script makes it, where the pages are, how the server is started.
+"""What a Node.js project makes, pages or a server: the script that builds it, the directory of pages, the server's
+command.
 
-Two tables; a program that is not in them needs `static` in shipit.yml, or a Procfile. Pure.
+Works from two tables; a program that is not in them needs `static` in shipit.yml, or a Procfile. Pure.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ DEVELOPER = re.compile(r"\b(?:react-scripts start|vite(?! preview)|vue-cli-servi
 
 @dataclass(frozen=True)
 class Pages:
-    """`program`: the package that makes pages, `called` how a script calls it (`at`: the directory that it is given),
-    `where` they are then. `config`: files of which one may name another directory, by `key`; with `only`, pages are made
-    if one of these files has this, and a server otherwise."""
+    """A program that makes pages. `program`: its package; `called`: how a script calls it (`at`: the directory
+    argument); `where`: the directory of its pages. `config`: files that may name another directory, by `key`. `only`:
+    it makes pages only if one of these files matches this; otherwise it makes a server."""
 
     program: str
     called: str
@@ -94,12 +95,12 @@ _PLACE = re.compile(r"(?!\.\./|/)(?:\./)?([\w.-]+(?:/[\w.-]+)*)/?")
 
 
 def build_named(data: Mapping[str, Any]) -> str:
-    """The script that is for building by its name: Heroku's own, else `build`; "" if there is none."""
+    """The script with the name of a build script: Heroku's, else `build`; "" if there is none."""
     return next((name for name in ("heroku-postbuild", "build") if script(data, name)), "")
 
 
 def around_start(data: Mapping[str, Any]) -> bool:
-    """Whether npm has to start the server, because of what it runs around it; what the build has done is none of it."""
+    """Whether npm has to start the server, because of scripts around the start that the build has not run already."""
     before = (
         _BUILDS_FIRST.sub("", f"{script(data, 'prestart')} &&")
         if build_named(data) == "build"
@@ -109,8 +110,8 @@ def around_start(data: Mapping[str, Any]) -> bool:
 
 
 def build_script(data: Mapping[str, Any]) -> str:
-    """The name of the script that builds: Heroku's own, else `build`; else one that calls what makes pages, where no
-    server is started. "" if there is none."""
+    """The name of the build script: Heroku's, else `build`; else, if no server is started, a script that calls a
+    program that makes pages. "" if there is none."""
     if name := build_named(data):
         return name
     if start_script(data):
@@ -120,7 +121,7 @@ def build_script(data: Mapping[str, Any]) -> str:
 
 
 def needs_all(data: Mapping[str, Any]) -> bool:
-    """Whether something runs that may want the devDependencies: a build, or the project's own part of an install."""
+    """Whether something runs that may need the devDependencies: a build, or the project's own install scripts."""
     return bool(build_script(data)) or any(script(data, name) for name in LIFECYCLE)
 
 
@@ -136,8 +137,8 @@ def needs(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def pages(tree: Tree, data: Mapping[str, Any]) -> tuple[str, str] | None:
-    """What a build makes pages with, and their directory: by the build script, else by what is installed for it. None
-    where it makes none, or a server."""
+    """The program that makes pages in the build, and their directory: by the build script, else by the installed
+    packages. None if the build makes no pages, or a server."""
     build, wanted = build_script(data), needs(data)
     if not build:
         return None
@@ -158,13 +159,13 @@ def pages(tree: Tree, data: Mapping[str, Any]) -> tuple[str, str] | None:
 
 
 def environment(data: Mapping[str, Any]) -> dict[str, str]:
-    """What a build script finds in its environment, besides that of every step."""
+    """Further variables for the environment of a build script."""
     # By this SvelteKit's adapter-auto knows a host that runs a server of Node.js, and takes adapter-node.
     return {"GCP_BUILDPACKS": "shipit"} if "@sveltejs/adapter-auto" in needs(data) else {}
 
 
 def server(tree: Tree, data: Mapping[str, Any]) -> tuple[str, str]:
-    """The command of a server that has no `start` script, and what shows it; "" and "" if there is none."""
+    """The command of a server without a `start` script, and the file that shows it; "" and "" if there is none."""
     if name := next((name for name in _STARTS if script(data, name) and not DEVELOPER.search(script(data, name))), ""):
         return script(data, name), f"the {name} script of package.json"
     wanted = table(data, "dependencies")
@@ -183,7 +184,8 @@ def server(tree: Tree, data: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def lacks(data: Mapping[str, Any]) -> tuple[str, str]:
-    """What is wrong, and what to type, where the build makes something that only another host can serve; "" and "" else."""
+    """What is wrong, and what to type, if the build makes something that only another host can serve; else "" and
+    ""."""
     wanted = needs(data)
     if "@sveltejs/kit" in wanted and not any(name in wanted for name in _SVELTE):
         return ("There is no Procfile. SvelteKit builds for the host that its adapter names, and there is none for a server of one's own.",
@@ -196,7 +198,7 @@ def lacks(data: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _where(tree: Tree, row: Pages, said: str, call: re.Match[str] | None) -> str:
-    """The directory of the pages: what the script says, else the configuration, else the program's own."""
+    """The directory of the pages: from the script, else from the configuration, else the program's default."""
     after = said[call.end() :] if call else ""
     option = _OPTION.search(re.split(r"&&|\|\||;", after)[0])
     named = option[1] if option else _configured(tree, row, rf"\b{row.key}['\"]?\s*:\s*['\"]?([\w./-]+)")
@@ -209,7 +211,7 @@ def _where(tree: Tree, row: Pages, said: str, call: re.Match[str] | None) -> str
 
 
 def _configured(tree: Tree, row: Pages, pattern: str) -> str:
-    """What a row's configuration has of a pattern: its group, or all that matches."""
+    """The match of a pattern in a row's configuration: its group, or the whole match."""
     for file in row.config:
         raw = tree.read(file)
         if raw and (found := re.search(pattern, re.sub(r"(?m)^[ \t]*//.*$", "", raw.decode(errors="replace")))):
@@ -218,7 +220,7 @@ def _configured(tree: Tree, row: Pages, pattern: str) -> str:
 
 
 def _angular(tree: Tree) -> str:
-    """Where Angular's own description of the project has its pages: below them, since version 17, `browser`."""
+    """The directory of the pages in angular.json; since Angular 17 they are below it, in `browser`."""
     try:
         projects = json.loads(tree.read("angular.json") or b"{}")["projects"]
         name, one = next(iter(projects.items()))

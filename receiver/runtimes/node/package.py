@@ -30,7 +30,7 @@ _GIT_HOOKS = re.compile(r"\b(?:husky|lefthook|simple-git-hooks|is-ci)\b")
 
 @dataclass(frozen=True)
 class Manager:
-    """A package manager: `spec` is what npm installs it by, "" for npm itself; `lock` the file that it goes by."""
+    """A package manager: `spec` is the name by which npm installs it, "" for npm itself; `lock` is its lock file."""
 
     name: str
     lock: str = ""
@@ -42,7 +42,7 @@ class Manager:
 
 
 def read(tree: Tree) -> dict[str, Any] | None:
-    """The package.json at the top, None if there is none; raises Rejected when it is none."""
+    """The package.json at the top, None if there is none; raises Rejected if it is not valid."""
     raw = tree.read(NAME)
     if raw is None:
         return None
@@ -57,7 +57,7 @@ def read(tree: Tree) -> dict[str, Any] | None:
 
 
 def table(data: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """An object in package.json, {} when it is none."""
+    """An object in package.json; {} if it is missing or no object."""
     value = data.get(name)
     return value if isinstance(value, dict) else {}
 
@@ -69,7 +69,7 @@ def script(data: Mapping[str, Any], name: str) -> str:
 
 
 def manager(tree: Tree, data: Mapping[str, Any]) -> Manager:
-    """Who installs; raises Rejected when two lock files could decide, or one that nobody here can read."""
+    """The package manager; raises Rejected if two lock files could decide, or if one is of a kind unknown here."""
     files = tree.files()
     said = data.get("packageManager")
     match = _MANAGER.fullmatch(said) if isinstance(said, str) else None
@@ -91,12 +91,12 @@ def manager(tree: Tree, data: Mapping[str, Any]) -> Manager:
 
 
 def leftover(tree: Tree, chosen: Manager) -> list[str]:
-    """The locks that do not count beside the one that does."""
+    """The lock files that are not used, beside the one that is."""
     return [lock for lock, name in LOCKS.items() if lock in tree.files() and chosen.lock and name != chosen.name]
 
 
 def _knows(lock: str, raw: bytes, data: Mapping[str, Any]) -> bool:
-    """Whether a lock has all that package.json asks for; one that is too large to be read is believed."""
+    """Whether a lock has all that package.json asks for; True if it is too large to be read."""
     if not raw:
         return True
     text = raw.decode(errors="replace")
@@ -126,7 +126,7 @@ def _by_lock(lock: str, raw: bytes) -> str:
 
 
 def wanted(pushed: Pushed, data: Mapping[str, Any], wished: str) -> tuple[str, str]:
-    """The wanted range of versions and where it is said: shipit.yml's, .nvmrc, .node-version, engines; "" = any."""
+    """The wanted range of versions, and its place: shipit.yml, .nvmrc, .node-version or engines; "" = any version."""
     if wished:
         return wished, "shipit.yml"
     for name in (".nvmrc", ".node-version"):

@@ -91,7 +91,7 @@ def _digest(facts: object) -> str:
 
 
 def _key(project: Project, data: Mapping[str, Any], manager: Manager, node_key: str) -> str:
-    """The digest of all that decides node_modules; "" when it is not known."""
+    """The digest of everything that decides the content of node_modules; "" if that is not known."""
     command = project.manifest.build_command
     if not package.is_closed(project.tree, data) or re.search(r"\b(?:npm|pnpm|yarn)\b", command):
         # Whoever installs in a build command of his own writes into node_modules.
@@ -128,7 +128,7 @@ def _install(manager: Manager, argv: tuple[str, ...]) -> Step:
 
 
 def _commands(project: Project, manager: Manager) -> dict[str, tuple[str, ...]]:
-    """What installs all, what installs all but the devDependencies, and what takes those away."""
+    """The commands that install everything, that install all except devDependencies, and that remove these."""
     install: tuple[str, ...]
     less: tuple[str, ...]
     if manager.name == "npm":

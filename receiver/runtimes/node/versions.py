@@ -1,4 +1,4 @@
-"""Which Node.js a project wants: npm's version ranges, and what there is to have. Pure."""
+"""Which Node.js a project wants: npm's version ranges, and the versions that are available. Pure."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def of_file(text: str) -> str:
 
 
 def best(wish: str) -> Range | None:
-    """The part of a range that one long-term version fulfils, the best of them; None when none does.
+    """The part of a range that the best matching long-term version covers; None if none matches.
 
-    Raises ValueError for what is no range.
+    Raises ValueError if it is not a range.
     """
     wanted = list(_ranges(wish))
     for major in MAJORS:
@@ -52,7 +52,7 @@ def written(version: Version) -> str:
 
 
 def refused(where: str, wish: str) -> Rejected:
-    """For a version that is not to be had."""
+    """The failure for a version that is not available."""
     known = ", ".join(map(str, MAJORS))
     return Rejected(
         f"{where}: Node.js {wish!a} is not among those that shipit can bring: {known}.",
@@ -97,6 +97,6 @@ def _comparator(match: re.Match[str]) -> Range:
 
 
 def _after(version: Version, given: int) -> Version:
-    """The first version that a text with so many numbers does not stand for."""
+    """The first version that is too high for a text with so many numbers (1.2 → 1.3.0)."""
     major, minor, patch = version
     return ((major + 1, 0, 0), (major, minor + 1, 0), (major, minor, patch + 1))[given - 1]

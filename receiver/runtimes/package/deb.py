@@ -1,4 +1,4 @@
-"""What a Debian package says of itself (deb(5)), read without dpkg: its name, its control file, and the units in it."""
+"""Reads a Debian package's metadata (deb(5)) without dpkg: its name, its control file, and its systemd units."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ _ARCHITECTURE = re.compile(r"[a-z0-9][a-z0-9-]{0,30}", re.ASCII)
 
 
 def look(file: IO[bytes], most: int = MOST) -> Packed:
-    """What is in it; raises Rejected for what no package is, and what tarfile and the decompressors raise."""
+    """The package's metadata; raises Rejected if it is no valid package, and tarfile's and the decompressors'
+    errors."""
     parts = dict(_members(file))
     if len(parts) != 3 or "debian-binary" not in parts:
         raise Rejected("This is no Debian package: it has other parts than a control and a data archive.")
@@ -58,14 +59,14 @@ def look(file: IO[bytes], most: int = MOST) -> Packed:
 
 
 def fields(control: bytes) -> dict[str, str]:
-    """`Package`, `Version` and `Architecture` of a control file; {} when one of them is missing or no good."""
+    """`Package`, `Version` and `Architecture` of a control file; {} if one of them is missing or invalid."""
     found = dict(_FIELD.findall(control.decode(errors="replace")))
     grammar = {"Package": _NAME, "Version": _VERSION, "Architecture": _ARCHITECTURE}
     return found if all(pattern.fullmatch(found.get(name, "")) for name, pattern in grammar.items()) else {}
 
 
 def _members(file: IO[bytes]) -> Iterator[tuple[str, IO[bytes]]]:
-    """The members of an ar archive, three at most (ar(5))."""
+    """The members of an ar archive, at most three (ar(5))."""
     file.seek(0)
     if file.read(8) != MAGIC:
         raise Rejected("This is no Debian package.")
@@ -84,7 +85,7 @@ def _members(file: IO[bytes]) -> Iterator[tuple[str, IO[bytes]]]:
 
 
 class Window:
-    """A part of a file, to read."""
+    """A readable part of a file."""
 
     def __init__(self, file: IO[bytes], start: int, size: int) -> None:
         self._file, self._at, self._end = file, start, start + size
@@ -108,7 +109,7 @@ def _tar(name: str, part: IO[bytes], most: int) -> tarfile.TarFile:
 
 
 def _files(archive: tarfile.TarFile, wanted: Any) -> Iterator[tuple[str, bool, bytes]]:
-    """(path, whether it is a file or a link, the content of what is wanted) of each member."""
+    """(path, whether it is a file or a link, its content if it is wanted) for each member."""
     with archive:
         for count, member in enumerate(archive):
             if count > MOST_FILES:
@@ -125,7 +126,7 @@ def _files(archive: tarfile.TarFile, wanted: Any) -> Iterator[tuple[str, bool, b
 
 
 def of_bytes(raw: bytes) -> Packed | None:
-    """The same of a small package that is in memory; None when it cannot be read."""
+    """The same for a small package in memory; None if it cannot be read."""
     try:
         return look(BytesIO(raw), 2**26)
     except (Rejected, tarfile.TarError, OSError, EOFError, ValueError, OverflowError, MemoryError):

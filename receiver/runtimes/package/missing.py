@@ -1,4 +1,4 @@
-"""In the build: what a Debian or RPM package needs of others and this machine has not. Only told.
+"""A build step: prints which requirements of a Debian or RPM package this machine lacks. It never fails the build.
 
 python -m receiver.runtimes.package.missing FILE
 """
@@ -15,14 +15,14 @@ _ONE = re.compile(r"\s*([a-z0-9][a-z0-9+.-]+)")
 
 
 def missing(depends: str, installed: frozenset[str]) -> list[str]:
-    """The needs of which no alternative is installed, as they are written; versions are not compared."""
+    """The requirements without an installed alternative, as they are written; versions are not compared."""
     needs = [need.strip() for need in depends.split(",") if need.strip()]
     names = {need: [match[1] for part in need.split("|") if (match := _ONE.match(part))] for need in needs}
     return [need for need, any_of in names.items() if any_of and not installed.intersection(any_of)]
 
 
 def installed() -> frozenset[str]:
-    """The names of Debian's packages that are installed, and of what they provide."""
+    """The names of the installed Debian packages, and the names that these provide."""
     shown = run(["dpkg-query", "--show", "--showformat=${db:Status-Status} ${Package} ${Provides}\n"], check=False).out
     lines = [line.partition(" ")[2] for line in shown.splitlines() if line.startswith("installed ")]
     return frozenset(
@@ -37,7 +37,7 @@ def of_deb(file: str) -> list[str]:
 
 
 def of_rpm(file: str) -> list[str]:
-    """Each need is a file, a library by its soname, or a name: of a package or of a program. Versions are not compared."""
+    """A requirement is a file, a library's soname, or the name of a package or program. Versions are not compared."""
     from receiver.runtimes.package import rpm
 
     with Path(file).open("rb") as packed:

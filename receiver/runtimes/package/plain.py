@@ -1,4 +1,4 @@
-"""What is compressed in a package, as a stream of what it was; and bounds to how much that may be."""
+"""Decompresses parts of a package as a stream, with a limit for the size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ZSTD = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
 
 
 class Bounded:
-    """A stream that ends with a refusal after so many bytes."""
+    """A stream that raises Rejected after so many bytes."""
 
     def __init__(self, file: IO[bytes], most: int) -> None:
         self._file, self._left = file, most
@@ -28,8 +28,8 @@ class Bounded:
 
 
 def plain(kind: str, part: IO[bytes], most: int) -> IO[bytes]:
-    """The stream, of at most `most` bytes; `kind` is `gzip`, `xz`, `lzma`, `bzip2`, `zstd` or "" for none. Raises Rejected
-    for another, later what the decompressors raise."""
+    """The decompressed stream, of at most `most` bytes; `kind` is `gzip`, `xz`, `lzma`, `bzip2`, `zstd` or "" for none.
+    Raises Rejected for any other kind; reading raises the decompressors' errors."""
     found: Any = part
     if kind == "gzip":
         import gzip

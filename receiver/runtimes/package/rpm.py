@@ -1,7 +1,7 @@
-"""What an RPM package says of itself, and the files in it, read without rpm.
+"""Reads an RPM package's metadata and files without rpm.
 
-https://rpm-software-management.github.io/rpm/manual/format_v4.html: a lead, two headers (the first of signatures), and a
-cpio archive, compressed. Nothing of the signatures is believed here; who sent it was asked at the door.
+https://rpm-software-management.github.io/rpm/manual/format_v4.html: a lead, two headers (the first of signatures), and
+a compressed cpio archive. Its signatures are not checked: the gate has checked who sent it.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ _INT32, _STRING, _STRINGS, _TEXT = 4, 6, 8, 9
 
 
 class Entry(NamedTuple):
-    """A member of the archive. `content` is to be read before the next one; of several that are one file by hard links
-    (`same` is equal) the last has it. `path` is clean and relative."""
+    """A member of the archive. Read `content` before the next member. Of several hard links to one file (equal `same`),
+    only the last has the content. `path` is relative and without `..`."""
 
     path: str
     mode: int
@@ -46,7 +46,7 @@ class Entry(NamedTuple):
 
 
 class Rpm:
-    """An open package: what its header says, then its files."""
+    """An open package: first the data of its header, then its files."""
 
     def __init__(self, file: IO[bytes], most: int = MOST) -> None:
         file.seek(0)
@@ -74,7 +74,7 @@ class Rpm:
         return int(struct.unpack(">I", found[:4])[0]) if kind == _INT32 and len(found) >= 4 else 0
 
     def name(self) -> tuple[str, str, str, str]:
-        """Name, version, release, architecture; raises Rejected when one of them is none."""
+        """Name, version, release, architecture; raises Rejected if one of them is invalid."""
         found = tuple(self.text(tag) for tag in (NAME, VERSION, RELEASE, ARCH))
         for text, grammar in zip(found, (_NAME, _VERSION, _VERSION, _ARCHITECTURE), strict=True):
             if not grammar.fullmatch(text):
@@ -84,7 +84,7 @@ class Rpm:
         return cast("tuple[str, str, str, str]", found)
 
     def entries(self) -> Iterator[Entry]:
-        """The files, once."""
+        """The files; can be read only once."""
         form, kind = self.text(_FORMAT) or "cpio", self.text(_COMPRESSOR) or "gzip"
         if form != "cpio" or kind not in _PAYLOADS:
             raise Rejected(
@@ -94,7 +94,7 @@ class Rpm:
 
 
 def _header(file: IO[bytes]) -> tuple[dict[int, tuple[int, bytes]], int]:
-    """The tags of a header that are read, each with its type and bytes, and how long what it holds is."""
+    """The tags of a header that are used, each with its type and bytes, and the length of the header's data."""
     head = _whole(file, 16)
     count, size = struct.unpack(">II", head[8:])
     if head[:4] != _HEADER or count > MOST_TAGS or size > MOST_HEADER:
@@ -131,7 +131,7 @@ def _whole(file: IO[bytes], size: int) -> bytes:
 
 
 class _Content:
-    """The bytes of one member, from where the stream is."""
+    """The bytes of one member, from the stream's position on."""
 
     def __init__(self, stream: IO[bytes], size: int) -> None:
         self._stream, self.left = stream, size
@@ -181,7 +181,7 @@ def _clean(name: str) -> str:
 
 
 def look(file: IO[bytes], most: int = MOST) -> Packed:
-    """What is in it; raises Rejected for what no package is, and what the decompressors raise."""
+    """The package's metadata; raises Rejected if it is no valid package, and the decompressors' errors."""
     rpm = Rpm(file, most)
     name, version, release, architecture = rpm.name()
     lines = [
@@ -207,7 +207,7 @@ def look(file: IO[bytes], most: int = MOST) -> Packed:
 
 
 def of_bytes(raw: bytes) -> Packed | None:
-    """The same of a small package that is in memory; None when it cannot be read."""
+    """The same for a small package in memory; None if it cannot be read."""
     try:
         return look(BytesIO(raw), 2**26)
     except (Rejected, OSError, EOFError, ValueError, OverflowError, MemoryError, struct.error):
@@ -219,7 +219,7 @@ def of_bytes(raw: bytes) -> Packed | None:
 
 
 def needs(rpm: Rpm) -> list[str]:
-    """What it requires of others: not of rpm itself, and not what it brings."""
+    """The names that it requires and does not provide itself, without those that concern rpm."""
     own: set[Any] = {*rpm.texts(PROVIDES)}
     found = dict.fromkeys(rpm.texts(REQUIRES))
     return [need for need in found if need not in own and not need.startswith(("rpmlib(", "config("))]

@@ -1,4 +1,4 @@
-"""A Debian or RPM package as an app: unpacked into the release, installed nowhere, its maintainer's scripts never run."""
+"""A Debian or RPM package as an app: unpacked into the release, not installed; its maintainer scripts never run."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class Package(Runtime):
 
 
 def _process_type(path: str, name: str) -> str:
-    """What a process of the unit at `path` beside the package `name` is called; "" for no unit, and for a template."""
+    """The name of the process type for the unit at `path` of the package `name`; "" if it is no unit, or a template."""
     if not path.startswith("units/") or "@" in path:
         return ""
     kind = path.removeprefix("units/").removesuffix(".service")
@@ -128,7 +128,7 @@ def _process_type(path: str, name: str) -> str:
 
 
 def _texts(tree: Tree, file: str) -> Mapping[str, bytes]:
-    """What lies beside the package, else what is in it, if it is small."""
+    """The texts stored beside the package; if there are none and it is small, those read from the package."""
     if found := packed.beside(tree, file):
         return found
     raw = tree.read(file)

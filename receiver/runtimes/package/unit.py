@@ -1,4 +1,4 @@
-"""A systemd unit of a package as the line of a Procfile: where it pointed into the system, it points into the release."""
+"""Turns a package's systemd unit into a line of a Procfile; its paths are changed to those of the release."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _VARIABLE = re.compile(r"\$(?:\{[A-Za-z_][A-Za-z0-9_]*\}|[A-Za-z_][A-Za-z0-9_]*)
 
 
 def command(unit: str, files: Collection[str]) -> str:
-    """The command of a unit's service; "" when it has none that can be told. `files` are the package's."""
+    """The command of a unit's service; "" if it has none that is understood. `files` are the package's."""
     told = _section(unit)
     starts = [line.lstrip(_PREFIXES) for line in told.get("ExecStart", []) if line]
     if len(starts) != 1:
@@ -42,7 +42,7 @@ def command(unit: str, files: Collection[str]) -> str:
 
 
 def _section(unit: str) -> dict[str, list[str]]:
-    """The assignments of [Service]; an empty one forgets those before it (systemd.syntax(7))."""
+    """The assignments of [Service]; an empty one clears the earlier ones (systemd.syntax(7))."""
     found: dict[str, list[str]] = {}
     section = ""
     for line in unit.replace("\\\n", " ").splitlines():
@@ -59,13 +59,13 @@ def _section(unit: str) -> dict[str, list[str]]:
 
 
 def _plain(match: re.Match[str]) -> tuple[str, bool]:
-    """A word without its quotes, and whether systemd looks for variables in it: it does in every one."""
+    """A word without its quotes, and whether systemd would replace variables in it: it always would."""
     word = match[1] if match[1] is not None else match[2] if match[2] is not None else match[3]
     return (re.sub(r"\\(.)", r"\1", word) if match[1] is not None else word), True
 
 
 def _in_package(word: tuple[str, bool], files: Collection[str]) -> str | None:
-    """The word as a shell reads it; None for a specifier, which only systemd knows what to put for."""
+    """The word quoted for a shell; None if it has a specifier, which only systemd can replace."""
     text, variables = word
     if re.search(r"(?<!%)(?:%%)*%(?!%)", text):
         return None

@@ -1,4 +1,4 @@
-"""In the build: the files of an RPM package into a directory, as the build's user; its scripts are not even read.
+"""A build step: unpacks an RPM package into a directory, as the build's user; does not even read its scripts.
 
 python -m receiver.runtimes.package.unpack FILE.rpm DIRECTORY
 """
@@ -17,7 +17,7 @@ CHUNK = 2**20
 
 
 def unpack(file: str, directory: str) -> None:
-    """Raises Failure, and what the decompressors raise. Links come last: nothing is written through one."""
+    """Raises Failure, and the decompressors' errors. Links are made last, so nothing is written through one."""
     top = Path(directory)
     top.mkdir()
     links: list[tuple[Path, str]] = []

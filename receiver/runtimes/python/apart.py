@@ -1,5 +1,5 @@
-"""An environment apart from the app's, for a program of PyPI that its build runs: a generator of pages, and what it needs
-by the project's own files, else by what its configuration names. Other runtimes get it here."""
+"""An environment of its own, not the app's, for a program from PyPI that the build runs: a generator of pages, with
+what it needs according to the project's files, else its configuration. Other runtimes use this."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _FRAMEWORKS = frozenset({"django", "flask", "fastapi", "fastapi[standard]", "sta
 
 @dataclass
 class Needs:
-    """Words for `uv pip install`; `files` are those that decide, [] when something else does, too."""
+    """Words for `uv pip install`; `files` are those that decide the result, [] if something else does, too."""
 
     words: list[str] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
@@ -48,13 +48,13 @@ def has(project: Project, package: str) -> bool:
 
 
 def serves(tree: Tree) -> bool:
-    """Whether a project wants a framework of the web: it is an app then, whatever else it has."""
+    """Whether a project requires a web framework: then it is an app, whatever else it has."""
     return bool(said.packages(tree) & _FRAMEWORKS)
 
 
 def environment(project: Project, directory: str, package: str, named: Sequence[str], file: str) -> Made:
-    """The directory of the slug with `package` in it, and what it needs. `file` is its configuration, which `named` are
-    the packages of, where the project has no list of its own. Raises Rejected for a list that cannot be read."""
+    """The directory of the slug with `package` and its requirements. If the project does not list these, `named` are
+    the packages that its configuration `file` names. Raises Rejected for a list that cannot be read."""
     wanted = _needs(project.tree, package, named, file)
     told = said.python_version(project.tree, "")
     version = ("--python", told.version) if told.version else ()
@@ -100,7 +100,7 @@ def _needs(tree: Tree, package: str, named: Sequence[str], file: str) -> Needs:
 
 
 def _listed(tree: Tree, package: str) -> list[str]:
-    """The requirements files that count."""
+    """The requirements files to use."""
     files = tree.files()
     for name in _READ_THE_DOCS:
         said = re.findall(r"^[ \t-]*requirements:[ \t]*['\"]?([\w./-]+)", _text(tree, name), re.MULTILINE)
@@ -115,8 +115,8 @@ def _listed(tree: Tree, package: str) -> list[str]:
 
 
 def _own(tree: Tree, file: str) -> tuple[list[str], bool]:
-    """What installs the project itself, where the manual is made of it, and whether one of its own groups has what
-    makes the manual."""
+    """The words that install the project itself, if the manual needs it, and whether one of the project's own groups
+    has the program that makes the manual."""
     files = tree.files()
     data = toml.read(tree, "pyproject.toml")
     optional = toml.table(data, "project", "optional-dependencies")

@@ -1,4 +1,4 @@
-"""What Django's settings ask of the environment, where shipit knows the answer; read as text and never run."""
+"""Environment variables that Django's settings read and shipit can supply; read as text and never run."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def hosts(texts: Iterable[bytes]) -> tuple[ConfigKey, ...]:
 
 
 def secrets(texts: Iterable[bytes]) -> tuple[ConfigKey, ...]:
-    """The variable that SECRET_KEY is read from, if nothing stands in for one that is not set."""
+    """The variable that SECRET_KEY is read from, if it has no default."""
     return _keys(
         found[1]
         for text in texts

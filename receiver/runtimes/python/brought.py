@@ -1,7 +1,7 @@
-"""Servers that a command starts and the requirements lack, and what an old one needs: the build adds them, within one
-major version.
+"""Packages that the build adds, within one major version: servers that a command starts and the requirements lack, and
+what an old server needs.
 
-A project that pins its own has that: what is there already is not touched.
+If a project requires one of these itself, its own version is used.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ def servers(tree: Tree, commands: list[str]) -> list[str]:
 
 
 def specs(tree: Tree, manifest: Manifest) -> list[str]:
-    """What the build adds to the environment, as requirements."""
+    """The requirements that the build adds to the environment."""
     lines = [process.command for process in manifest.processes]
     return [*(VERSIONS[name] for name in servers(tree, lines)), *_with_older_gunicorn(tree)]
 
 
 def _with_older_gunicorn(tree: Tree) -> list[str]:
-    """What gunicorn before 21 imports, and asks for in any version: later ones of setuptools do not have it."""
+    """What gunicorn before 21 needs: an older setuptools, since later ones lack a module that it imports."""
     if kind(tree) is not Kind.REQUIREMENTS or "setuptools" in packages(tree):
         return []
     files = requirements.read(tree, source(tree, Kind.REQUIREMENTS)).files

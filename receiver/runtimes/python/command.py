@@ -1,4 +1,4 @@
-"""What a command says in Python's words: which web server it starts, and which runner it goes through."""
+"""Understands commands of Python projects: which web server one starts, and by which runner."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ SERVERS = tuple(_BINDS)
 
 
 def server(command: str, read: Callable[[str], bytes | None] = lambda _: None) -> Server | None:
-    """The gunicorn or uvicorn that a shell command ends in, or None if it is anything else. `read` is the tree's.
+    """The gunicorn or uvicorn that a shell command ends in, None for anything else. `read` reads a file of the tree.
 
-    One that was told to share its port (reuse_port), in the command or gunicorn's configuration file, takes no socket.
+    With reuse_port, in the command or in gunicorn's configuration file, gunicorn takes no unix socket.
     """
     words = _last_command(command)
     if not words:
@@ -38,9 +38,9 @@ def server(command: str, read: Callable[[str], bytes | None] = lambda _: None) -
 
 
 def without_runner(command: str) -> tuple[str, str]:
-    """The command without a leading `uv run`, and that runner's name; ("command", "") when there is none.
+    """The command without a leading `uv run`, and that runner's name; ("command", "") if there is none.
 
-    The environment is on the PATH of every process already, and a runner would try to change it.
+    The environment is on the PATH of every process anyway, and a runner would try to change it.
     """
     match = _RUNNER.match(command)
     if not match or command[match.end() :].startswith("-"):

@@ -14,9 +14,9 @@ CHUNK = 2**30
 def copy(source: str, target: str) -> None:
     """Copy the environment `source` to `target`, both absolute, and make its scripts name the copy.
 
-    Nothing is shared but what the file system shares by itself (copy_file_range(2)): a build must not be able to change
-    an older release. Raises OSError when it cannot be copied, has an interpreter of its own release, or was made for
-    another Python than its interpreter is by now.
+    No file is shared, except for blocks that the file system shares itself (copy_file_range(2)): a build must not be
+    able to change an older release. Raises OSError if it cannot be copied, if it has an interpreter of its own release,
+    or if its interpreter is another Python by now than the one that it was made for.
     """
     interpreter = os.path.basename(os.path.realpath(f"{source}/bin/python"))  # noqa: PTH119
     if not os.path.isdir(f"{source}/lib/{interpreter}"):  # noqa: PTH112
@@ -29,7 +29,7 @@ def copy(source: str, target: str) -> None:
 
 
 def finish(source: str, target: str) -> None:
-    """When all is installed in the copy: the bytecode of the modules without a package that are still the same."""
+    """After all is installed in the copy: copy the bytecode of unchanged modules that belong to no package."""
     for packages in site_packages(target):
         old = source + packages[len(target) :]
         os.makedirs(f"{packages}/__pycache__", exist_ok=True)  # noqa: PTH103
@@ -42,7 +42,7 @@ def finish(source: str, target: str) -> None:
 
 
 def alive(environment: str) -> bool:
-    """Whether its interpreter is there, and still of the version that its packages lie below; true without one."""
+    """Whether its interpreter exists and still has the version of its packages' directory; True without interpreter."""
     python = f"{environment}/bin/python"
     if not os.path.lexists(python):
         return True
@@ -51,8 +51,8 @@ def alive(environment: str) -> bool:
 
 
 def settle(environment: str) -> None:
-    """Have an environment name the system's interpreter with its version: an upgrade of the system gives the name
-    without one to another Python, which finds none of the packages."""
+    """Make an environment link to the system's interpreter by its exact version: after a system upgrade the plain name
+    leads to another Python, which finds none of the packages."""
     python = f"{environment}/bin/python"
     if os.path.islink(python) and os.readlink(python).startswith("/usr/bin/"):  # noqa: PTH114, PTH115
         exact = os.path.realpath(python)
@@ -111,7 +111,7 @@ def copy_file(entry: os.DirEntry[str], to: str) -> None:
 
 
 def rename_in(path: str, old: bytes, new: bytes) -> None:
-    """In a script, put the new environment's path where the old one's is; a program's bytes are left alone."""
+    """Replace the old environment's path by the new one in a script; binary programs are left unchanged."""
     with open(path, "r+b") as file:  # noqa: PTH123
         if file.read(4) == b"\x7fELF":
             return

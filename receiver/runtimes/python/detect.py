@@ -1,4 +1,4 @@
-"""A project without a Procfile: what it looks like, and the one line to write.
+"""A project without a Procfile: recognises its framework, and suggests the line to write.
 
 Sources are parsed, never run. Where the project requires no server, the build adds one (brought.py).
 """
@@ -77,7 +77,7 @@ _OTHERS = {
 
 
 def _other(found: Found, needed: Collection[str]) -> str:
-    """The command of a server that the project does require; "" if there is none that can start it so."""
+    """The command for another server that the project requires; "" if there is none that fits."""
     if found.target.endswith("()") or found.directory:
         return ""
     line = next((line for name, line in _OTHERS[found.server] if name in needed), "")
@@ -87,7 +87,7 @@ def _other(found: Found, needed: Collection[str]) -> str:
 def suggestion(tree: Tree) -> Suggestion | None:
     """The command of `web` for a tree without a Procfile; None when no framework is recognised.
 
-    Raises Rejected with the line to write when nothing says what the project needs.
+    Raises Rejected with the line to write if nothing lists the project's requirements.
     """
     found = find(tree)
     if found is None:
@@ -166,13 +166,13 @@ def _app(tree: Tree) -> Found | None:
 
 
 def _required(tree: Tree) -> str:
-    """The framework among the requirements, when a function elsewhere makes the app."""
+    """The framework among the requirements, if the app is made by a function in another file."""
     needed = {name.partition("[")[0] for name in packages(tree)}
     return next((name for name in _FRAMEWORKS if name.lower() in needed), "")
 
 
 def _installed(tree: Tree) -> bool:
-    """Whether a src/ layout is installed, so that its modules are imported without `src.`."""
+    """Whether the package of a src/ layout is installed, so that its modules are imported without `src.`."""
     return "pyproject.toml" in tree.files() or "setup.py" in tree.files()
 
 

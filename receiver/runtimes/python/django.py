@@ -1,4 +1,4 @@
-"""What a Django project's settings say that a push has to do with, read as text and never run."""
+"""What a push needs to know from a Django project's settings, read as text and never run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from receiver.runtimes.base import Asked, Project, Step
 from receiver.runtimes.python import asked
 from receiver.runtimes.python.project import packages
 
-MAX_SETTINGS = 20  # files that are looked at
+MAX_SETTINGS = 20  # how many settings files are read
 _STATIC_ROOT = re.compile(rb"^[ \t]*STATIC_ROOT\s*=\s*(?!None\b|['\"]{2})", re.MULTILINE)
 _BESIDE = re.compile(
     rb"""(?:BASE_DIR|ROOT_DIR|PROJECT_DIR|APPS_DIR|ROOT)\s*(?:/|,|\+|\))\s*(?:\(\s*)?["']/?([\w./-]+\.(?:sqlite3?|db))["']"""
@@ -42,9 +42,9 @@ rm -f "$said"; exit $code
 
 @dataclass(frozen=True)
 class Django:
-    """`manage`: the path of manage.py. `collects`: its settings say where static files are collected. `database`: the
-    SQLite file beside its code, `media` the directory of uploads there; "" = none. `hosts` and `secrets`: variables that
-    ALLOWED_HOSTS and SECRET_KEY are read from (asked.py)."""
+    """`manage`: the path of manage.py. `collects`: its settings say where static files are collected. `database`: its
+    SQLite file beside the code, `media` its directory of uploads there; "" = none. `hosts` and `secrets`: the variables
+    from which ALLOWED_HOSTS and SECRET_KEY are read (asked.py)."""
 
     manage: str
     collects: bool = False
@@ -76,7 +76,7 @@ def find(tree: Tree) -> Django | None:
 
 
 def steps(project: Project) -> tuple[Step, ...]:
-    """What collects its static files, as Heroku does: by itself, where it is said where to."""
+    """The step that collects its static files, as Heroku does, if its settings say where to."""
     found = find(project.tree)
     if not found or not found.collects or "collectstatic" in project.manifest.build_command:
         return ()
@@ -87,13 +87,13 @@ def steps(project: Project) -> tuple[Step, ...]:
 
 
 def asks(pushed: Pushed) -> Asked:
-    """Any host is right for ALLOWED_HOSTS: nginx passes on only what was asked of one of the app's own names."""
+    """Any host will do for ALLOWED_HOSTS: nginx passes on only requests for the app's own names."""
     found = find(pushed.tree)
     return Asked(tuple((key, "*") for key in found.hosts), found.secrets) if found else Asked()
 
 
 def loose(pushed: Pushed) -> list[str]:
-    """What its settings put beside the code, and shipit.yml does not keep."""
+    """What its settings put beside the code, and shipit.yml does not keep (`storage`)."""
     found = find(pushed.tree)
     places = {place for _, place in pushed.settings.storage}
     paths = (found.database, found.media) if found else ()
@@ -101,7 +101,7 @@ def loose(pushed: Pushed) -> list[str]:
 
 
 def notices(pushed: Pushed) -> list[str]:
-    """What of it will not work in a release, which is read-only and served by the app alone."""
+    """What will not work in a release, which is read-only and has no other web server for files."""
     found = find(pushed.tree)
     if not found:
         return []

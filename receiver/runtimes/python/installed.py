@@ -1,4 +1,4 @@
-"""What is installed in an environment, as its own metadata says: read as data, by nobody's Python but ours.
+"""What is installed in an environment, from its metadata: read as data, without running the environment's Python.
 
 https://packaging.python.org/en/latest/specifications/core-metadata/
 """

@@ -1,4 +1,4 @@
-"""The machine's own Python, by its exact name: an upgrade of the system gives `python3` to another version."""
+"""The machine's own Python, by its exact name: after a system upgrade `python3` is another version."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SYSTEM = Path("/usr/bin/python3")
 
 
 def trouble(slug: Path) -> Trouble | None:
-    """What has become of the interpreter of a slug's environment."""
+    """What is wrong with the interpreter of a slug's environment, or None."""
     python = slug / ".venv/bin/python"
     if not python.is_symlink():
         return None
@@ -29,5 +29,5 @@ def trouble(slug: Path) -> Trouble | None:
 
 
 def system_python() -> str:
-    """`/usr/bin/python3.11`, where that is what `python3` is by now."""
+    """`/usr/bin/python3.11`, if that is what `python3` is now."""
     return str(SYSTEM.resolve())

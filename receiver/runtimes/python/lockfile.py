@@ -1,4 +1,4 @@
-"""Installs another tool's lock file with uv. A build step: runs inside the build's cage, in the slug.
+"""Installs another tool's lock file with uv. A build step: runs in the build's sandbox, in the slug.
 
     python -I -m receiver.runtimes.python.lockfile poetry.lock|Pipfile.lock UV
 
@@ -20,7 +20,7 @@ from receiver.system.told import told
 
 
 def main() -> NoReturn:
-    """Becomes `uv pip install` in the environment VIRTUAL_ENV; returns only when the lock file cannot be used."""
+    """Becomes `uv pip install` in the environment VIRTUAL_ENV; returns only if the lock file cannot be used."""
     name, uv = sys.argv[1:]
     try:
         locked = read(Path(name))

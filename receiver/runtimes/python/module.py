@@ -1,4 +1,4 @@
-"""How a build runs one of shipit's own modules. Other runtimes ask here, and so need not know where Python lies."""
+"""How a build runs one of shipit's own modules; for other runtimes, which need not know where Python is."""
 
 from __future__ import annotations
 

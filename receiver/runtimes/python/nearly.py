@@ -1,4 +1,4 @@
-"""Files that nearly say what a project needs: each is answered by name, and no empty environment is built."""
+"""Files that look like requirements but are none: the push is refused with advice, so no empty environment is built."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BELOW = re.compile(r"([A-Za-z0-9._-]+)/(requirements\.txt|pyproject\.toml|uv\.l
 
 
 def check(tree: Tree, kind: Kind, problems: Problems) -> None:
-    """Add to `problems` what looks like requirements and is none."""
+    """Add files that look like requirements and are none to `problems`."""
     if kind is Kind.PYPROJECT:
         _poetry_without_lock(tree, problems)
     if kind is not Kind.NOTHING:
@@ -33,7 +33,7 @@ def check(tree: Tree, kind: Kind, problems: Problems) -> None:
 
 
 def check_lock_above(whole: Tree, root: str, problems: Problems) -> None:
-    """A lock that counts for the app's directory and lies outside of it is never left out in silence."""
+    """Refuse a lock file that is meant for the app's directory but is outside of it, instead of ignoring it."""
     if not root or "uv.lock" not in whole.files() or f"{root}/uv.lock" in whole.files():
         return
     workspace = toml.table(toml.read(whole, "pyproject.toml"), "tool", "uv", "workspace")

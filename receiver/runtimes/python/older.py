@@ -1,6 +1,6 @@
-"""What the processes of a release find whose record was written before records said so: it was Python, or plain files.
+"""The process environment for releases whose record does not have one, because it is too old: Python, or plain files.
 
-The launcher imports this, so it holds nothing else. As `Python.process` had it at that time.
+The launcher imports this, so it holds nothing else. It is what `Python.process` returned at that time.
 """
 
 PROCESS_ENV = {

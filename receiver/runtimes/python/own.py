@@ -1,6 +1,6 @@
-"""A project that is a package, and whose other files say what to install: whether its commands want the package, too.
+"""A project that is a package, while other files list what to install: do its commands need the package itself, too?
 
-A requirements.txt or a Pipfile.lock often names only what the package needs.
+A requirements.txt or a Pipfile.lock often lists only the requirements of the package.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ _MODULE = re.compile(r"(?<![\w./-])(\w+)(?=[.:]\w|\s|$)(?!\.py\b)")
 
 
 def is_wanted(tree: Tree, kind: Kind, commands: Iterable[str]) -> bool:
-    """Whether a command names a program of the project's own, or a module below src/, where nothing is found that is not
-    installed."""
+    """Whether a command names one of the project's own programs, or a module below src/, which works only if the
+    project is installed."""
     if kind not in (Kind.REQUIREMENTS, Kind.PIPENV) or not installs(tree):
         return False
     started, inside = programs(tree), {found[1] for path in tree.files() if (found := _INSIDE.fullmatch(path))}
@@ -48,7 +48,7 @@ def is_wanted(tree: Tree, kind: Kind, commands: Iterable[str]) -> bool:
 
 
 def installs(tree: Tree) -> bool:
-    """Whether an installer would take the top of the tree for a package."""
+    """Whether an installer would accept the top of the tree as a package."""
     files = tree.files()
     if "setup.py" in files:
         return True

@@ -1,4 +1,4 @@
-"""What a project wants installed, as a list of texts. Comparing two such lists shows what is no longer wanted."""
+"""A project's wanted packages, as a list of texts. Comparing two such lists shows which are no longer wanted."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _FILES = ("pyproject.toml", "setup.py", "setup.cfg", "requirements.txt", "uv.loc
 
 
 def packages(tree: Tree, kind: Kind, decides: Iterable[str]) -> tuple[str, ...]:
-    """The packages of a lock file, with version and source; else the files that decide, each as it is. A wheel that is
-    the app is its own code, whatever its version, as a commit is: it is what it asks for that counts."""
+    """The packages of a lock file, with version and source; without one, the files that decide, with their content. For
+    a wheel that is the app only its requirements count: its own code may change like a commit."""
     found: Any = None
     if kind is Kind.WHEEL and (asked := wheelfile.asks(tree, wheel := lone_wheel(tree))):
         return (*asked, *_files(tree, {*decides} - {wheel}))

@@ -1,4 +1,4 @@
-"""What `shipit pack` asks of a Python project: what it says of itself, and how its wheel is built."""
+"""What `shipit pack` needs to know of a Python project: its own description, and how its wheel is built."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PROGRAM, BROUGHT_BY = "uv", "https://docs.astral.sh/uv"
 
 @dataclass(frozen=True)
 class Said:
-    """Each is "" when the project does not say it."""
+    """Each field is "" if the project does not say it."""
 
     name: str = ""
     summary: str = ""
@@ -23,7 +23,7 @@ class Said:
 
 
 def said(tree: Tree) -> Said:
-    """The `project` table of pyproject.toml; raises Rejected when it is no TOML."""
+    """The `project` table of pyproject.toml; raises Rejected if it is not valid TOML."""
     table = toml.table(toml.read(tree, "pyproject.toml"), "project")
 
     def text(value: object) -> str:
@@ -45,5 +45,5 @@ def build(program: str, tree: Path, out: Path) -> list[str | Path]:
 
 
 def environment(version: str, when: int) -> Mapping[str, str]:
-    """What that needs: the date of all files, and the version for whoever would ask git, which it finds none of."""
+    """The environment for it: the date of all files, and the version for tools that would ask git."""
     return {"SOURCE_DATE_EPOCH": str(when), "SETUPTOOLS_SCM_PRETEND_VERSION": version}

@@ -95,7 +95,7 @@ def plan(project: Project) -> BuildPlan:
 
 
 def _hook(project: Project, name: str) -> Steps:
-    """The project's own script around a build, as Heroku's buildpack of Python runs it."""
+    """The project's own script around a build, as Heroku's Python buildpack runs it."""
     path = f"bin/{name}"
     return (Step(f"Running {path}", ("/bin/bash", path)),) if path in project.tree.files() else ()
 
@@ -180,7 +180,7 @@ def _pipenv(project: Project) -> Planned:
 
 
 def _lockfile(project: Project, kind: Kind) -> Step:
-    """Shipit reads the lock file inside the build and gives uv its packages, versions and hashes."""
+    """The build step reads the lock file and gives its packages, versions and hashes to uv."""
     argv = (
         str(project.tools / "python"),
         "-I",
@@ -241,7 +241,7 @@ def _pyproject(project: Project) -> Planned:
 
 
 def _setup(project: Project) -> Planned:
-    """Editable, so that templates and data files are found where they are, listed as package data or not."""
+    """Installed as editable, so that templates and data files are found in place, even if they are not package data."""
     install = _uv(project, "Installing the project and its dependencies", "pip", "install", "-e", ".")
     alone = (
         said.source(project.tree, said.kind(project.tree)) == "setup.cfg"
@@ -254,8 +254,8 @@ def _setup(project: Project) -> Planned:
 
 
 def _wheel(project: Project) -> Planned:
-    """The wheel and what it needs: as requirements.txt says, from wheels/ alone if that is there. What was found the
-    first time stays: later releases of the same wheel share its environment."""
+    """The wheel and its requirements: from requirements.txt, and only from wheels/ if that exists. The versions found
+    the first time stay: later releases of the same wheel share its environment."""
     wheel, files = said.source(project.tree, Kind.WHEEL), project.tree.files()
     house = sorted(path for path in files if path.startswith("wheels/"))
     offline = ("--no-index", "--find-links", "wheels") if house else ()
@@ -275,7 +275,7 @@ def _wheel(project: Project) -> Planned:
 
 
 def _with_same_needs(project: Project, fills: Steps) -> Steps:
-    """What completes a copy of an environment for a wheel: only the wheel, where nothing else could have changed."""
+    """The steps that complete a copied environment for a wheel: only the wheel, if nothing else can have changed."""
     wheel = said.source(project.tree, Kind.WHEEL)
     if "requirements.txt" in project.tree.files() or any(path.startswith("wheels/") for path in project.tree.files()):
         return fills

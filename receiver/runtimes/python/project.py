@@ -1,4 +1,4 @@
-"""Which of Python's own files say what a project needs, and which Python it wants."""
+"""Which of Python's files list a project's requirements, and which Python it wants."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from receiver.runtimes.python import requirements, wheelfile
 
 
 class Kind(str, Enum):
-    """How a project says what it needs, the first that is there wins."""
+    """The kinds of file with a project's requirements; the first that exists is used."""
 
     UV = "uv.lock"
     POETRY = "poetry.lock"
@@ -42,14 +42,15 @@ _NAMES = re.compile(r'^name = "([A-Za-z0-9._-]+)"', re.MULTILINE)
 
 @dataclass(frozen=True)
 class Python:
-    """A wanted Python version (or specifier) and the file that says so; both empty when nothing does."""
+    """A wanted Python version (or specifier) and the file that names it; both are empty if none does."""
 
     version: str = ""
     where: str = ""
 
 
 def kind(tree: Tree) -> Kind:
-    """What the environment is made from; raises Rejected when two lock files could decide or a lock is missing."""
+    """The kind of file that the environment is made from; raises Rejected if two lock files could decide, or a lock is
+    missing."""
     files = tree.files()
     locks = [lock for lock in LOCKS if lock.value in files]
     if len(locks) > 1:
@@ -74,7 +75,7 @@ def kind(tree: Tree) -> Kind:
 
 
 def _is_of_tools(tree: Tree) -> bool:
-    """Whether a pyproject.toml only has the settings of linters and the like: then it does not say what to install."""
+    """Whether a pyproject.toml only has settings of tools such as linters: then it does not say what to install."""
     try:
         data = toml.read(tree, "pyproject.toml")
     except Rejected:
@@ -83,8 +84,8 @@ def _is_of_tools(tree: Tree) -> bool:
 
 
 def lone_wheel(tree: Tree) -> str:
-    """The wheel that is the app: at the top, without sources beside it; "" when there is none. A requirements.txt that
-    names it says by itself what is installed. Raises Rejected when there are several."""
+    """The wheel that is the app: at the top, without sources beside it; "" if there is none, or a requirements.txt
+    names wheels itself. Raises Rejected if there are several."""
     wheels = packed.at_top(tree, ".whl")
     files = tree.files()
     if not wheels or any(name in files for name in ("pyproject.toml", "setup.py", "setup.cfg", "Pipfile")):
@@ -111,7 +112,7 @@ def source(tree: Tree, kind: Kind) -> str:
 
 
 def group(data: Mapping[str, Any]) -> tuple[str, str]:
-    """The option of uv for a group of pyproject.toml that is for a server, and its name; "" and "" if there is none."""
+    """uv's option for a group of pyproject.toml that is meant for servers, and its name; "" and "" if there is none."""
     for option, table in (("--extra", toml.table(data, "project", "optional-dependencies")),
                           ("--group", toml.table(data, "dependency-groups"))):  # fmt: skip
         for name in GROUPS:
@@ -121,7 +122,7 @@ def group(data: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def how_to_add(tree: Tree, package: str) -> str:
-    """What to type, or to write, so that a package is among the requirements."""
+    """What to type, or to write, to add a package to the requirements."""
     typed = {
         Kind.UV: f"uv add {package}",
         Kind.POETRY: f"poetry add {package}",
@@ -134,7 +135,7 @@ def how_to_add(tree: Tree, package: str) -> str:
 
 
 def packages(tree: Tree) -> set[str]:
-    """Normalised names of the packages that the environment is known to get; `name[extra]` for wanted extras."""
+    """Normalised names of the packages that will be installed, as far as known; `name[extra]` for wanted extras."""
     found = kind(tree)
     if found is Kind.REQUIREMENTS:
         return requirements.read(tree, source(tree, found)).names
@@ -167,7 +168,7 @@ def _list(value: object) -> list[Any]:
 def python_version(tree: Tree, wished: str) -> Python:
     """The Python a project wants: shipit.yml's `wished`, .python-version, runtime.txt, Pipfile.lock, requires-python.
 
-    Raises Rejected for a version shipit cannot read, and when .python-version and runtime.txt differ.
+    Raises Rejected for a version that shipit cannot read, and if .python-version and runtime.txt differ.
     """
     if wished:
         return Python(wished, "shipit.yml")
@@ -185,7 +186,7 @@ def python_version(tree: Tree, wished: str) -> Python:
 
 
 def _closer(one: Python, other: Python) -> Python | None:
-    """Of two versions of which one only says more of the other (3.12 and 3.12.1), that one."""
+    """If one version only makes the other more exact (3.12 and 3.12.1), the more exact one."""
     for short, long in ((one, other), (other, one)):
         if f"{long.version}.".startswith(f"{short.version}."):
             return long
@@ -228,7 +229,7 @@ def _caret(text: str) -> str:
 
 
 def poetry_package(tree: Tree, data: Mapping[str, Any]) -> bool:
-    """As `poetry install` would, when there is a package to install: an app that is just files has none."""
+    """Whether `poetry install` would install the project itself: not if it has no package, only files."""
     tool = toml.table(data, "tool", "poetry")
     if "build-system" not in data or tool.get("package-mode") is False:
         return False

@@ -25,10 +25,10 @@ _URL = re.compile(r"(?:[a-z+]+:)?//|(?:git|hg|svn|bzr)\+")
 
 @dataclass
 class Requirements:
-    """`files`: every file that was read and every wheel in the tree that is named. `names`: normalised (PEP 503);
-    an extra is there as `name[extra]`. `open`: something outside these files decides too, such as a local directory
-    or a URL to include. `hashed`: at least one requirement has a hash, so pip would demand one of all. `lines`: every
-    requirement as it was written, when each is a name from an index (PEP 508) and nothing else is said; else empty."""
+    """`files`: every file that was read, and every named wheel in the tree. `names`: normalised (PEP 503); an extra is
+    there as `name[extra]`. `open`: something outside these files also decides, such as a local directory or an included
+    URL. `hashed`: at least one requirement has a hash, so pip would demand one for each. `lines`: every requirement as
+    it was written, if each is just a name from an index (PEP 508); else empty."""
 
     files: list[str] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
@@ -38,7 +38,7 @@ class Requirements:
 
 
 def read(tree: Tree, path: str) -> Requirements:
-    """Read a requirements file and follow its -r and -c; raises Rejected for an include that is not there."""
+    """Read a requirements file and follow its -r and -c; raises Rejected if an included file is missing."""
     found = Requirements()
     _read(tree, path, found, path)
     if not all(_PLAIN.fullmatch(line) and line not in tree.files() for line in found.lines):
@@ -47,7 +47,7 @@ def read(tree: Tree, path: str) -> Requirements:
 
 
 def normal(name: str) -> str:
-    """A package's name as PEP 503 compares it."""
+    """A package's name in the form in which PEP 503 compares names."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
@@ -77,7 +77,8 @@ def _read(tree: Tree, path: str, found: Requirements, where: str) -> None:
 
 
 def _utf8(raw: bytes) -> bytes:
-    """The same as UTF-8 where PowerShell has written it (`pip freeze > requirements.txt`), which installers read too."""
+    """The text as UTF-8, also from PowerShell's UTF-16 (`pip freeze > requirements.txt`), which installers read,
+    too."""
     if not raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return raw
     return raw.decode("utf-16", errors="replace").encode(errors="replace")

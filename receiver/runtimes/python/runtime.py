@@ -1,4 +1,4 @@
-"""Python, as a runtime: what of it is asked before a push is taken. The build is in plan.py."""
+"""The Python runtime: what is asked before a push is taken. The build is in plan.py."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _GONE = re.compile(r"No (?:interpreter|download) found for (?:Python |request fo
 
 
 class Python(Runtime):
-    """Projects that say what they need in one of Python's own files, or are Python files alone."""
+    """Projects that have one of Python's files of requirements, or consist of Python files."""
 
     name = "python"
     makes = (".venv", ".python")
@@ -154,7 +154,7 @@ class Python(Runtime):
 
 
 def _without(module: str) -> str:
-    """What to write where a module is not found."""
+    """What to write if a module is not found."""
     if module == "pkg_resources":
         return "pkg_resources is of setuptools, up to 81. Add to the requirements:  setuptools<81"
     if last := _LEFT.get(module):

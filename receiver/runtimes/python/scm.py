@@ -1,4 +1,4 @@
-"""Projects that take their version from git: a build has no repository, so it is told what git would say."""
+"""Projects that take their version from git: a build has no repository, so variables give it git's answer."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def environment(project: Project) -> Mapping[str, str]:
 
 
 def version_of(described: str) -> str:
-    """As setuptools-scm has it: the tag, or the next one's `.devN+gCOMMIT`; "" of what cannot be told."""
+    """As setuptools-scm writes it: the tag, or the next version's `.devN+gCOMMIT`; "" if it is not known."""
     match = _DESCRIBED.fullmatch(described)
     if not match:
         return ""

@@ -1,4 +1,4 @@
-"""Python programs that serve by themselves: Streamlit, Dash, Gradio, or a script that asks its environment for the port.
+"""Python programs with a server of their own: Streamlit, Dash, Gradio, or a script that reads the port from $PORT.
 
 Sources are read, never run.
 """
@@ -34,7 +34,7 @@ _KINDS = (
 
 
 def suggestion(tree: Tree) -> Suggestion | None:
-    """How such a program is started; None when there is none."""
+    """How such a program is started; None if there is none."""
     needed = {name.partition("[")[0] for name in packages(tree)}
     sources = _sources(tree)
     for package, shows, line in _KINDS:
@@ -60,7 +60,7 @@ _SERVERS = frozenset(
 
 
 def alone(tree: Tree) -> str:
-    """The only program at the top; "" where there are none or several."""
+    """The only program at the top; "" if there is none, or several."""
     found = [path for path, text in _sources(tree) if _STARTS.search(text) and not path.startswith("test")]
     return found[0] if len(found) == 1 else ""
 
@@ -78,13 +78,14 @@ def _sources(tree: Tree) -> list[tuple[str, bytes]]:
 
 
 def _one(paths: list[str]) -> str:
-    """The program of several that it must be; "" where nothing says which."""
+    """The one of several programs that is the app; "" if nothing says which."""
     usual = [path for path in paths if path in _USUAL]
     return usual[0] if usual else paths[0] if len(paths) == 1 else ""
 
 
 def _dash(tree: Tree, path: str) -> str:
-    """Under gunicorn where the program has the `server` for it; else by its own, which is for one visitor at a time."""
+    """Under gunicorn, if the program has the variable `server` for it; else its own server, for one visitor at a
+    time."""
     text = tree.read(path) or b""
     server = re.search(rb"^(\w+)\s*=\s*\w+\.server\b", text, re.MULTILINE)
     if server:

@@ -1,4 +1,4 @@
-"""What a wheel says of itself (PEP 427, PEP 376): its name, what it needs, and the programs that it brings."""
+"""Reads a wheel's metadata (PEP 427, PEP 376): its name, its requirements, and its programs."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ _NEEDS = re.compile(r"^Requires-Dist: ([^\n;]+)", re.MULTILINE)
 
 
 def look(file: IO[bytes]) -> Packed | None:
-    """What a zip archive is as a wheel; None when it is none. Raises Rejected for a wheel that no installer takes, and
-    zipfile's errors for what is damaged."""
+    """The metadata of a zip archive that is a wheel; None if it is none. Raises Rejected for a wheel that no installer
+    accepts, and zipfile's errors for a damaged one."""
     with zipfile.ZipFile(file) as archive:
         tops = [match[1] for match in map(_DIST.fullmatch, archive.namelist()) if match]
         if len(tops) != 1 or f"{tops[0]}.dist-info/RECORD" not in archive.namelist():
@@ -59,25 +59,25 @@ def look(file: IO[bytes]) -> Packed | None:
 
 
 def project(file: str) -> str:
-    """The name of the project whose wheel is called so."""
+    """The name of the project, from the wheel's file name."""
     return requirements.normal(file.partition("-")[0])
 
 
 def needs(tree: Tree, file: str) -> set[str]:
-    """Normalised names of what a wheel of the tree asks for without an extra."""
+    """The normalised names of a wheel's requirements without extras."""
     return requirements.names_of(_NEEDS.findall(_texts(tree, file).get("METADATA", b"").decode(errors="replace")))
 
 
 def asks(tree: Tree, file: str) -> list[str]:
-    """The name of a wheel's project, and each line in which the wheel says what it needs; [] when that is not known."""
+    """The name of a wheel's project, and its lines of requirements; [] if these are not known."""
     said = _texts(tree, file).get("METADATA", b"").decode(errors="replace").replace("\r", "")
     lines = said.partition("\n\n")[0].split("\n")
     return [f"wheel {project(file)}", *sorted({line for line in lines if line.startswith("Requires-")})] if said else []
 
 
 def suggestion(tree: Tree, file: str) -> Suggestion | None:
-    """The program that a wheel brings, as `web`, and its other programs as processes to be scaled; raises Rejected that
-    names them when it brings several and none is called as the project."""
+    """A wheel's program as `web`, and its other programs as processes to be scaled. If there are several and none has
+    the project's name, raises Rejected, which lists them."""
     found = scripts(_texts(tree, file).get("entry_points.txt", b""))
     own = [name for name in found if requirements.normal(name) == project(file)] or found
     if len(own) == 1:
@@ -104,7 +104,7 @@ def scripts(raw: bytes) -> list[str]:
 
 
 def _texts(tree: Tree, file: str) -> Mapping[str, bytes]:
-    """What lies beside the wheel, else what is in it, if it is small."""
+    """The texts stored beside the wheel; if there are none and it is small, those read from the wheel."""
     if found := packed.beside(tree, file):
         return found
     raw = tree.read(file)

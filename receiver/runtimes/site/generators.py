@@ -1,4 +1,4 @@
-"""The generators of pages whose own configuration says that a project is theirs: one table. Pure."""
+"""The generators of pages that are recognised by their own configuration: one table. Pure."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _JEKYLL = r"^    (?:jekyll|github-pages) \("
 
 @dataclass(frozen=True)
 class Generator:
-    """`files`: its configuration, the first that is there. `says` is a pattern that this file must match. `beside`: one
-    of these must be there, too, as a file or as a directory (with a / behind it); () = nothing else is needed.
+    """`files`: its configuration; the first that exists is used. `says`: a pattern that this file must match. `beside`:
+    one of these files or directories (with a / at the end) must exist, too; () = none is needed.
 
-    `docs`: it writes the manual of a program as often as a site, so it counts only where nothing else can be run.
-    `package`: the program on PyPI that makes the pages, "" = it comes in another way. `known`: the module, theme or
-    plugin that its configuration may name, and the package on PyPI that has it.
+    `docs`: it often makes only the manual of a program, so it counts only if nothing else can be run. `package`: the
+    program on PyPI that makes the pages, "" = it is not from PyPI. `known`: modules, themes or plugins that its
+    configuration may name → their packages on PyPI.
     """
 
     name: str
@@ -67,7 +67,7 @@ GENERATORS = (
 
 
 def find(tree: Tree) -> tuple[Generator, str] | None:
-    """The generator that a project's pages are made by, and the file that says so; None if there is none."""
+    """The generator of a project's pages, and the file that shows it; None if there is none."""
     files = tree.files()
     for one in GENERATORS:
         for file in one.files:
@@ -87,12 +87,12 @@ def text(tree: Tree, path: str) -> str:
 
 
 def locked_jekyll(tree: Tree) -> bool:
-    """Whether Gemfile.lock has the Jekyll that makes the pages; else it is the server's own."""
+    """Whether Gemfile.lock has the Jekyll to use; else it is the server's own."""
     return re.search(_JEKYLL, text(tree, "Gemfile.lock"), re.MULTILINE) is not None
 
 
 def named(tree: Tree, one: Generator, file: str) -> list[str]:
-    """The packages of PyPI that a generator's configuration names, of those that are known."""
+    """The PyPI packages for what a generator's configuration names, as far as they are known."""
     said = text(tree, file)
     known = (one.known or {}).items()
     return [package for name, package in known if re.search(rf"(?<![\w.-]){re.escape(name)}(?![\w-])", said)]

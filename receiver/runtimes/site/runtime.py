@@ -1,4 +1,4 @@
-"""Generators of pages, as a runtime: nginx serves what they make. Those that npm brings are of the Node.js runtime."""
+"""Generators of pages, as a runtime: nginx serves the result. (Generators from npm belong to the Node.js runtime.)"""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Plan = tuple[tuple[Made, ...], Step]
 
 
 class Site(Runtime):
-    """Projects of pages that a generator makes: Hugo, Jekyll, Pelican, MkDocs, Sphinx."""
+    """Projects whose pages a generator makes: Hugo, Jekyll, Pelican, MkDocs, Sphinx."""
 
     name = "site"
     makes = (HOME, ".python")
@@ -119,7 +119,7 @@ def _hugo(project: Project, one: Generator, file: str) -> Plan:
 
 
 def _at_top(tree: Tree, file: str) -> tuple[str, ...]:
-    """Pages that were below an address (`https://example.org/blog/`) are at the top of this app's own name."""
+    """Pages that were published below a path (`https://example.org/blog/`) are at the top of this app's name."""
     said = re.search(
         r"""(?im)^[ \t{]*["']?baseurl["']?\s*[:=]\s*["']?(?:https?:)?//[^/\s"']+/([^"'\s#,]+)""", text(tree, file)
     )

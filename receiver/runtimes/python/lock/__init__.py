@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Locked:
-    """`text` is a requirements file that is complete (install it with --no-deps); `hashed`: all of it has hashes."""
+    """`text` is a complete requirements file (install it with --no-deps); `hashed`: every line has a hash."""
 
     text: str
     hashed: bool

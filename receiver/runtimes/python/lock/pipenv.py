@@ -18,7 +18,7 @@ _NOT_PACKAGES = frozenset({"source", "packages", "dev-packages", "requires", "sc
 def requirements(lock: Mapping[str, Any], pipfile: Mapping[str, Any] | None) -> Locked:
     """The `default` packages of a lock file; paths in the result are relative to the project.
 
-    Raises Rejected when the lock file does not belong to the Pipfile.
+    Raises Rejected if the lock file does not fit the Pipfile.
     """
     meta = table(lock, "_meta")
     if pipfile is not None and table(meta, "hash").get("sha256") not in _hashes(pipfile):

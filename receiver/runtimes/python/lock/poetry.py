@@ -1,6 +1,6 @@
-"""poetry.lock → requirements, for lock files of Poetry 2 (lock-version 2.1), which say for each package when it counts.
+"""poetry.lock → requirements, for lock files of Poetry 2 (lock-version 2.1), which say when each package is needed.
 
-An older lock file leaves that to Poetry's resolver; Poetry itself exports those (runtimes/python/plan.py).
+Older lock files leave that to Poetry's resolver, so Poetry itself exports those (runtimes/python/plan.py).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def requirements(lock: Mapping[str, Any], pyproject: Mapping[str, Any], environm
     """The main group of a lock file.
 
     `environment` may hold POETRY_HTTP_BASIC_NAME_USERNAME and _PASSWORD for private sources, as for Poetry. Paths in
-    the result are relative to the project. Raises Rejected when the lock file does not belong to the pyproject.toml.
+    the result are relative to the project. Raises Rejected if the lock file does not fit the pyproject.toml.
     """
     if is_stale(lock, pyproject):
         raise Rejected(
@@ -55,13 +55,13 @@ def requirements(lock: Mapping[str, Any], pyproject: Mapping[str, Any], environm
 
 
 def is_stale(lock: Mapping[str, Any], pyproject: Mapping[str, Any]) -> bool:
-    """Whether the lock's content-hash is none that any Poetry 2 computes for this pyproject.toml."""
+    """Whether the lock's content-hash differs from each that a Poetry 2 computes for this pyproject.toml."""
     wanted = table(lock, "metadata").get("content-hash")
     return wanted not in {content_hash(pyproject, groups=groups) for groups in (True, False)}
 
 
 def content_hash(pyproject: Mapping[str, Any], *, groups: bool) -> str:
-    """Poetry's own digest of what decides a lock (poetry/packages/locker.py); `groups`: since 2.3, PEP 735's too."""
+    """Poetry's digest of what decides a lock (poetry/packages/locker.py); `groups`: with PEP 735's, as since 2.3."""
     project = {k: v for k in _PROJECT if (v := table(pyproject, "project").get(k)) is not None}
     named = table(pyproject, "dependency-groups") if groups else {}
     said = table(pyproject, "tool", "poetry")
