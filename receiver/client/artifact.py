@@ -1,6 +1,6 @@
-"""What an artifact says of itself: name, version, the commit its files come from, and the digest of each file.
+"""The description of an artifact: name, version, the commit its files come from, and the digest of each file.
 
-Every byte of it follows from the files and the commit: no clock, user, umask or name of a machine gets into it.
+Every byte of it follows from the files and the commit: no clock, user, umask or machine name influences it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ VERSION = re.compile(r"[0-9][A-Za-z0-9.+~]{0,63}", re.ASCII)
 
 
 class Item(NamedTuple):
-    """A file as it is packed: `mode` is 0644, 0755 or 0777 (a link, whose target is `target`)."""
+    """A file in the artifact: `mode` is 0644, 0755 or 0777 (a link to `target`)."""
 
     path: str
     mode: int
@@ -37,7 +37,7 @@ class Item(NamedTuple):
 
 @dataclass(frozen=True)
 class Artifact:
-    """The files of a selection, and what is said of them. `when` (epoch) is the date of every file."""
+    """The files of a selection, and their description. `when` (epoch) is the date of every file."""
 
     selection: Selection
     items: tuple[Item, ...]
@@ -50,7 +50,7 @@ class Artifact:
         return f"{self.about.name}-{self.about.version}"
 
     def own(self) -> Iterator[tuple[str, bytes]]:
-        """The two files that every archive has beside the project's: who it is, and what sha256sum(1) checks it by."""
+        """The two files that every archive has beside the project's: its description, and sha256sum(1)'s list."""
         yield from tarball.own(self.about, len(self.items), self.digests())
 
     def digests(self) -> Iterator[tuple[str, str]]:
@@ -62,7 +62,8 @@ class Artifact:
 
 
 def artifact_of(selection: Selection, name: str, version: str) -> Artifact:
-    """Look at the files and the checkout; `name` and `version` are what the caller wishes ("": found). Raises Rejected."""
+    """Read the files and the checkout; `name` and `version` are the caller's wishes ("": find them). Raises
+    Rejected."""
     base = base_of(selection)
     root = selection.root
     said = _git(root, "show", "-s", "--format=%ct%n%an <%ae>", "HEAD").splitlines() if base.commit else []
@@ -87,7 +88,7 @@ def _items(selection: Selection) -> Iterator[Item]:
         if stat.S_ISLNK(mode):
             yield Item(path, 0o777, os.readlink(selection.root / path))  # noqa: PTH115 - as it is written
         else:
-            # As git has it: who else may read a file is the umask's, not the project's.
+            # git's modes: who else may read a file depends on the umask, not on the project.
             yield Item(path, 0o755 if mode & 0o100 else 0o644)
 
 
@@ -102,7 +103,7 @@ def _name(root: Path, wished: str) -> str:
 
 
 def _version(root: Path, wished: str, dirty: bool) -> str:
-    """From `git describe`: v1.2 is 1.2, three commits later 1.2+3.gab12cd3, and `.dirty` behind what is not committed."""
+    """From `git describe`: v1.2 gives 1.2, three commits later 1.2+3.gab12cd3; uncommitted changes add `.dirty`."""
     if not wished:
         tagged = _git(root, "describe", "--tags", "--long", "--match", "v[0-9]*", "--match", "[0-9]*", "HEAD")
         wished = versioned(tagged, _git(root, "rev-parse", "HEAD"), dirty=dirty)
@@ -115,7 +116,7 @@ def _version(root: Path, wished: str, dirty: bool) -> str:
 
 
 def _git(root: Path, *words: str) -> str:
-    """What git says of the checkout; "" where there is none, and without git."""
+    """What git says of the checkout; "" without a checkout or git."""
     try:
         return run(["git", *words], cwd=root, env=os.environ, check=False).out.strip()
     except HostFault:

@@ -1,6 +1,6 @@
-"""Making a bare server a receiver from a laptop, over ssh as root (or as somebody who may sudo). Nothing is cloned there.
+"""Makes a bare server a receiver from a laptop, over ssh as root (or as a sudo user). The server clones nothing.
 
-The laptop sends the source that it runs itself, so client and server are of one version.
+The laptop sends its own source, so client and server have the same version.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from receiver.client import ssh
 from receiver.errors import HostFault, Rejected
 from receiver.system.run import PIPE, start
 
-# What an installation is made of, in a clone. Of a wheel, SHARED lie below share/shipit and the others below
+# The files of an installation, in a clone. In a wheel, SHARED are below share/shipit and the others below
 # share/shipit/source (pyproject.toml).
 SHARED = ("hooks", "libexec", "templates")
 PARTS = (
     "install.sh", "pyproject.toml", "README.md", "LICENSE", "requirements.lock", "requirements-build.lock",
     "receiver", *SHARED, "examples/hello",
 )  # fmt: skip
-# Runs on the server: unpacks into a directory that only root can enter, installs, and leaves nothing of it behind.
+# Runs on the server: unpacks into a directory that only root can enter, installs, and removes that directory.
 SCRIPT = """\
 set -eu
 as_root=
@@ -51,7 +51,7 @@ def destination(text: str) -> tuple[str, int]:
 
 
 def parts() -> Iterator[tuple[str, Path]]:
-    """Every file of the source by its name there; raises HostFault when this installation does not hold it."""
+    """Every file of the source by its name there; raises HostFault if this installation lacks the source."""
     here = Path(__file__).resolve()
     top, share = here.parents[2], Path(sys.prefix) / "share/shipit"
     is_clone = (top / "install.sh").is_file()
@@ -84,13 +84,13 @@ def archive() -> bytes:
 
 
 def install(host: str, port: int, words: Sequence[str]) -> None:
-    """Install on the server, or bring it to this version; what install.sh prints is shown. Raises HostFault."""
+    """Install on the server, or upgrade it to this version; shows install.sh's output. Raises HostFault."""
     where = [*(("-p", str(port)) if port else ()), "--", host]
-    # The script is sh's -c, so that the archive has standard input for itself.
+    # The script goes to sh -c, because standard input is the archive.
     command = shlex.join(["sh", "-c", SCRIPT, "shipit", *words])
     child = start([*ssh.argv(), "-T", *where, command], stdin=PIPE, env=os.environ)
     assert child.stdin is not None
-    with suppress(BrokenPipeError):  # ssh says why
+    with suppress(BrokenPipeError):  # ssh prints the reason
         child.stdin.write(archive())
         child.stdin.close()
     code = child.wait()

@@ -1,4 +1,4 @@
-"""The commands that a laptop does itself; everything else goes to the server (client/main.py)."""
+"""The commands that run on the laptop; all others run on the server (client/main.py)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from receiver.system.run import run as run_program
 
 @dataclass(frozen=True)
 class Options:
-    """What was said before the command."""
+    """The options before the command."""
 
     remote: str
     app: str
@@ -49,7 +49,7 @@ shipit.add_command(init)
 
 
 def run(words: Sequence[str], remote: str, app: str) -> int:
-    """Do one command; returns its exit code. Failures are printed."""
+    """Run one command; returns its exit code. Failures are printed."""
     return outcome(shipit, list(words) or ["--help"], Options(remote, app))
 
 
@@ -203,7 +203,7 @@ def pack(options: Options, directory: Path, forms: tuple[str, ...], name: str, v
     folder = output or directory / "dist"
     if not folder.exists():
         folder.mkdir(parents=True)
-        # What is made is not what is shipped, and makes no checkout dirty.
+        # A directory of artifacts is not shipped, and does not count as a change of the checkout.
         write_atomically(folder / ".gitignore", b"*\n", mode=0o644)
     artifact = artifact_of(without(select(directory), folder), name, version_ or "")
     for module, by in forgotten(artifact.selection).items():

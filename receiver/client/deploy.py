@@ -1,7 +1,7 @@
-"""`shipit deploy`: what lies in a directory, committed or not, becomes a release. It travels as a push does.
+"""`shipit deploy`: makes a release of the files in a directory, committed or not. They travel as a push does.
 
-A commit is made of the files beside the checkout: its objects lie in a temporary directory, so nothing of the checkout
-changes. Only what the server lacks is sent (git's own negotiation), and the push of it is followed to its verdict.
+The files become a commit whose objects are in a temporary directory, so the checkout does not change. Only what the
+server lacks is sent (by git's own negotiation), and the push is followed to its verdict.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Base:
 
 @dataclass(frozen=True)
 class Workshop:
-    """Where objects are made: git's environment, with the checkout's objects to compare with if there is one."""
+    """A place for new objects: git's environment, with the checkout's objects for comparison if there is one."""
 
     env: Mapping[str, str] = field(repr=False)
     root: Path
@@ -49,7 +49,7 @@ class Workshop:
 
 
 def base_of(selection: Selection) -> Base:
-    """What git says of the directory; raises nothing: a directory need not be in git."""
+    """What git says of the directory; no error if it is not in git."""
 
     def asked(*words: str) -> str:
         return run(["git", *words], cwd=selection.root, env=os.environ, check=False).out.strip()
@@ -66,7 +66,7 @@ def base_of(selection: Selection) -> Base:
 
 @contextmanager
 def workshop(root: Path) -> Iterator[Workshop]:
-    """A place for a commit's objects, gone after the block."""
+    """A place for a commit's objects, removed after the block."""
     with tempfile.TemporaryDirectory(prefix="shipit-") as temporary:
         work = Path(temporary)
         env = dict(os.environ)
@@ -85,7 +85,7 @@ def workshop(root: Path) -> Iterator[Workshop]:
 
 
 def commit(at: Workshop, selection: Selection, base: Base, message: str) -> str:
-    """Make a commit of the files as they are, whatever filters or line ends git would have made of them; its id."""
+    """Make a commit of the files exactly as they are, without git's filters and line endings; returns its id."""
     regular: list[tuple[str, int]] = []
     links: list[tuple[str, int]] = []
     for path in selection.paths:

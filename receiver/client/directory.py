@@ -17,9 +17,9 @@ _SKIPPED = frozenset({".git", "node_modules", "__pycache__"})
 
 
 class Directory:
-    """`receiver.manifest.Tree` of a directory: what git would let into a commit, or all of it where git has no say.
+    """`receiver.manifest.Tree` of a directory: the files that git would commit, or all files if there is no git.
 
-    `paths` are all files and links, `uncommitted` the files git does not know yet: a push would leave them behind.
+    `paths` are all files and links, `uncommitted` the files that git does not know yet: a push would not send them.
     """
 
     def __init__(self, root: Path) -> None:

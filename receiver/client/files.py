@@ -1,4 +1,4 @@
-"""Which files of a directory are shipped: what git knows and does not ignore, and what `artifact` of shipit.yml says."""
+"""Which files of a directory are shipped: those that git does not ignore, changed by `artifact` in shipit.yml."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from receiver.ops.all import sections
 
 # What `shipit pack` makes.
 ARTIFACTS = (".tar.gz", ".tar.zst", ".zip", ".whl", ".deb", ".rpm", ".sig")
-# Never shipped, whatever a glob says: they are the machine's, not the project's.
+# Never shipped, even if a glob matches: these belong to the machine, not to the project.
 NEVER = frozenset({".git", "__pycache__"})
 
 
 @dataclass(frozen=True)
 class Selection:
-    """`paths` are relative to `root`, with `/`, sorted; files and links, no directories. `new` of them git does not know
-    yet; `ignored` it ignores, and `artifact.include` has asked for them."""
+    """`paths` are relative to `root`, with `/`, sorted; files and links, no directories. `new`: those that git does not
+    know yet; `ignored`: those that git ignores and `artifact.include` asks for."""
 
     root: Path
     paths: tuple[str, ...]
@@ -29,19 +29,19 @@ class Selection:
     ignored: frozenset[str] = frozenset()
 
     def sizes(self) -> dict[str, int]:
-        """Bytes of each file, the largest first."""
+        """Path and bytes of each file, the largest first."""
         found = {path: (self.root / path).lstat().st_size for path in self.paths}
         return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
 
 
 def select(root: Path) -> Selection:
-    """The files that are shipped from a directory. Raises Rejected when there are none, or for a bad shipit.yml."""
+    """The files that are shipped from a directory. Raises Rejected if there are none, or for a bad shipit.yml."""
     tree = Directory(root)
     said = shipit_yml.read(tree, sections()).artifact
     known = set(tree.paths) if said.tracked else set()
     wanted = known | set(_matching(said.include, _walk(root, "")))
     paths = sorted(wanted - set(_matching(said.exclude, wanted)))
-    paths = [path for path in paths if os.path.lexists(root / path)]  # git still lists what was only removed
+    paths = [path for path in paths if os.path.lexists(root / path)]  # git lists removed files, too
     if not paths:
         raise Rejected(f"There is nothing to ship in {root}.", hint="See what would be: shipit deploy --list")
     ignored = frozenset(paths) - set(tree.paths)
@@ -49,7 +49,7 @@ def select(root: Path) -> Selection:
 
 
 def without(selection: Selection, folder: Path) -> Selection:
-    """The same without what lies in a directory of artifacts: none holds the one before it."""
+    """The same without the directory of artifacts: an artifact must not contain earlier ones."""
     below = os.path.relpath(folder.resolve(), selection.root.resolve()) + "/"
     made = {path for path in selection.paths if path.startswith(below) and path.endswith(ARTIFACTS)}
     paths = tuple(path for path in selection.paths if path not in made)

@@ -1,4 +1,5 @@
-"""Modules of the project that its Python files import, and that would not be shipped: globs forget easily."""
+"""Finds modules of the project that its Python files import and that would not be shipped, since globs easily miss
+some."""
 
 from __future__ import annotations
 
@@ -8,13 +9,13 @@ from pathlib import Path, PurePosixPath
 
 from receiver.client.files import Selection
 
-# Where the project's own modules lie: at its top, and below the directory that many keep them in.
+# Where the project's own modules are: at its top, and below the directory that many projects use.
 ROOTS = ("", "src/")
 LARGEST = 2**20
 
 
 def forgotten(selection: Selection) -> dict[str, str]:
-    """Path of a module that lies here and is not shipped → the first shipped file that imports it."""
+    """Path of a module that is here and would not be shipped → the first shipped file that imports it."""
     shipped = set(selection.paths)
     found: dict[str, str] = {}
     for path in selection.paths:
@@ -26,12 +27,12 @@ def forgotten(selection: Selection) -> dict[str, str]:
 
 
 def _imported(root: Path, path: str) -> Iterator[PurePosixPath]:
-    """What a file imports, as paths without an ending below the project's top."""
+    """The imports of a file, as paths without an ending below the project's top."""
     file = root / path
     try:
         tree = ast.parse(file.read_bytes() if file.stat().st_size <= LARGEST else b"")
     except (SyntaxError, ValueError, OSError, RecursionError):
-        return  # the build will tell
+        return  # the build will report the mistake
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -51,7 +52,7 @@ def _imported(root: Path, path: str) -> Iterator[PurePosixPath]:
 
 
 def _missing(root: Path, module: PurePosixPath, shipped: set[str]) -> Iterator[str]:
-    """The files of the module, and of the packages above it, that are there and not shipped."""
+    """The files of the module, and of its parent packages, that exist and would not be shipped."""
     if ".." in module.parts:
         return
     for part in (module, *module.parents[:-1]):

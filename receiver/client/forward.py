@@ -1,4 +1,4 @@
-"""A command of the server's, asked over ssh with the same words, exit code and terminal."""
+"""Runs a command on the server over ssh, with the same words, exit code and terminal."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import sys
 
 from receiver.errors import Rejected
 
-TYPE_CHECKING = False  # as in typing, which takes longer to import than all of this
+TYPE_CHECKING = False  # instead of importing typing, which takes longer than this whole module
 if TYPE_CHECKING:
     from typing import NoReturn
 
-# These talk with whoever sits at the terminal.
+# Commands that ask the user at the terminal.
 TALKS = frozenset({"run", "enter", "apps:destroy", "destroy"})
 
 
 def forward(words: list[str], remote: str, app: str) -> NoReturn:
-    """Become ssh with the command; its exit code is the command's, 255 when the server was not reached (ssh(1))."""
+    """Become ssh with the command; its exit code is the command's, or 255 if the server was not reached (ssh(1))."""
     from receiver.client import ssh
     from receiver.client.remote import find
     from receiver.client.words import Asked, pack
@@ -34,7 +34,7 @@ def forward(words: list[str], remote: str, app: str) -> NoReturn:
 
 
 def columns() -> int:
-    """The width of the terminal that the answer is for; 0 when it is for none."""
+    """The width of the terminal that shows the answer; 0 if there is none."""
     try:
         return os.get_terminal_size(1).columns
     except OSError:

@@ -1,5 +1,5 @@
-"""What git says of a checkout, asked in a moment: every command of the client does (system/run.py takes longer to import
-than git to answer)."""
+"""Quick questions to git about a checkout: every command of the client asks some (importing system/run.py takes longer
+than git's answer)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 
 
 def asked(directory: str, *words: str) -> str:
-    """What `git -C DIRECTORY WORDS` prints; nothing when it fails, or there is no git here."""
+    """The output of `git -C DIRECTORY WORDS`; empty if it fails, or there is no git."""
     reader, writer = os.pipe()
     null = os.open(os.devnull, os.O_RDWR)
     try:

@@ -1,4 +1,5 @@
-"""`shipit deploy --image IMAGE`: of an image of docker's or podman's on this machine, the layers travel that the server lacks."""
+"""`shipit deploy --image IMAGE`: sends an image of docker or podman on this machine, only the layers the server
+lacks."""
 
 from __future__ import annotations
 
@@ -23,14 +24,14 @@ from receiver.sources.oci import CONFIG, LAYER, MANIFEST, Layout
 from receiver.system.run import run, start
 
 ENGINES = ("docker", "podman")
-LEVEL = 5  # of gzip: a layer is compressed once, and read by zlib everywhere
+LEVEL = 5  # of gzip: a layer is compressed once, and every zlib can read it
 CHUNK = 2**20
-LARGE = 4 * 2**20  # bytes from which on a layer travels on its own
-USAGE = 2  # how a server ends that knows no images:add, or does not take it
+LARGE = 4 * 2**20  # bytes; a layer of this size or more is sent on its own
+USAGE = 2  # exit code of a server that has no images:add, or refuses it
 
 
 def engine_of(image: str) -> str:
-    """Which of docker and podman has the image here; "" for none."""
+    """Which of docker and podman has the image; "" for neither."""
     for engine in ENGINES:
         if (
             shutil.which(engine)
@@ -62,15 +63,15 @@ def deploy(server: Remote, engine: str, image: str, more: Collection[str]) -> in
 
 
 def layers_at(server: Remote) -> frozenset[str]:
-    """The layers that the server has of the app, by their digests unpacked; none where it cannot tell."""
+    """The digests of the app's unpacked layers on the server; none if it cannot tell."""
     asked = pack(Asked(("images:layers", server.app), server.app))
     said = run([*ssh.argv(), "-T", *server.ssh, asked], env=os.environ, check=False, timeout=60)
     return frozenset(said.out.split()) if not said.code else frozenset()
 
 
 def ahead(server: Remote, digest: str, size: int, file: IO[bytes]) -> bool:
-    """Send a large layer on its own, ahead of the image: if a later one is cut off, this one is there. False: it goes with
-    the image, because it is small or the server takes no layers."""
+    """Send a large layer on its own, before the image: if a later one is cut off, this one need not be sent again.
+    False if it has to go with the image, because it is small or the server takes no layers."""
     if size < LARGE:
         return False
     sys.stderr.write(f"-----> Sending the layer {digest[:19]}, {size / 2**20:.1f} MiB\n")
@@ -93,8 +94,8 @@ def without(
     scratch: Path,
     send: Callable[[str, int, IO[bytes]], bool] = lambda *layer: False,
 ) -> tuple[int, int]:
-    """Write the image as an OCI archive without the layers that are `there`, and those that `send` takes (digest, size,
-    content); how many the server lacked, and how many there are."""
+    """Write the image as an OCI archive without the layers in `there`, and without those that `send` takes (digest,
+    size, content). Returns how many layers the server lacked, and how many there are."""
     config_file, _, layers, name = archive.described()
     config = archive.small(config_file)
     try:
@@ -123,7 +124,7 @@ def without(
 
 
 def as_it_is(parts: Iterator[bytes], file: IO[bytes]) -> str:
-    """Write a layer through gzip, or as it is if it is compressed already; by what it is then."""
+    """Write a layer, compressed with gzip unless it is compressed already; returns the compression."""
     first = next(parts, b"")
     kind = next((kind for kind, magic in (("gzip", GZIP), ("zstd", ZSTD)) if first.startswith(magic)), "")
     with nullcontext(file) if kind else gzip.GzipFile(fileobj=file, mode="wb", compresslevel=LEVEL, mtime=0) as packing:
@@ -134,7 +135,7 @@ def as_it_is(parts: Iterator[bytes], file: IO[bytes]) -> str:
 
 
 def digest_of(file: IO[bytes]) -> tuple[str, int]:
-    """Of all of a file, which then stands at its beginning, and its size."""
+    """Digest and size of a whole file, which is at its beginning afterwards."""
     found, size = hashlib.sha256(), 0
     file.seek(0)
     for chunk in parts_of(file):

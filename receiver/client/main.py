@@ -1,7 +1,7 @@
-"""`shipit` on a laptop: finds server and app, and asks over ssh. What needs no server is done here (LOCAL).
+"""`shipit` on a laptop: finds server and app, and runs the command there over ssh. Commands in LOCAL run here.
 
-Every command of the server works so, with the same words, exit code and terminal. Little is imported on that way: a
-command is to cost no more than ssh itself.
+Every command of the server works this way, with the same words, exit code and terminal. Imports little, so that a
+command takes no longer than ssh itself.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from receiver.client.forward import forward
 from receiver.errors import Failure, Rejected
 from receiver.system.told import told
 
-TYPE_CHECKING = False  # as in typing, which takes longer to import than all of this
+TYPE_CHECKING = False  # instead of importing typing, which takes longer than this whole module
 if TYPE_CHECKING:
     from typing import NoReturn
 
-# What is done here, and which command of receiver.client.commands does it.
+# Commands that run here → the function in receiver.client.commands.
 LOCAL = ("check", "init", "version", "deploy", "pack", "server:add", "server:upgrade", "server:rollback")
-# What a file is called that `shipit deploy FILE` sends.
+# The name of a file that `shipit deploy FILE` sends.
 SENT = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2", ".tar.zst", ".zip", ".whl", ".deb", ".rpm")
 
 
 def main(words: list[str]) -> NoReturn:
-    """Do or forward one command; raises SystemExit or becomes ssh(1)."""
+    """Run or forward one command; raises SystemExit or becomes ssh(1)."""
     try:
         remote, app, rest = options(words)
         if not rest or rest[0] in ("-h", "--help") or local(rest):
@@ -55,7 +55,7 @@ def options(words: list[str]) -> tuple[str, str, list[str]]:
 
 
 def local(words: list[str]) -> bool:
-    """Whether this machine does it. `deploy` of a release, a ref, an image or standard input is the server's."""
+    """Whether this machine runs it. `deploy` of a release, a ref, an image or standard input runs on the server."""
     if words[0] != "deploy":
         return words[0] in LOCAL
     from pathlib import Path

@@ -1,4 +1,4 @@
-"""`shipit pack`: the files of a directory as one artifact, of which nothing is sent. The same files give the same bytes."""
+"""`shipit pack`: makes one artifact of the files of a directory; sends nothing. The same files give the same bytes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from receiver.sources.tarball import CHUNK, Member
 from receiver.system.disk import fsync_file
 from receiver.system.run import find, run, start
 
-# Who signs, when git names nobody.
+# The signer's name, if git has none.
 KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
 
 
@@ -32,7 +32,7 @@ def tar_gz(artifact: Artifact, out: IO[bytes]) -> None:
 
 
 def tar_zst(artifact: Artifact, out: IO[bytes]) -> None:
-    """The same by zstd(1), in one thread: several would cut it where they please."""
+    """The same with zstd(1), in one thread: with several, the result could differ."""
     if find("zstd") is None:
         raise Rejected("There is no zstd on this machine.", hint="Install it, or: shipit pack --format tar.gz")
     with tempfile.TemporaryFile() as plain:
@@ -77,10 +77,10 @@ def zip_(artifact: Artifact, out: IO[bytes]) -> None:
 
 
 def zip_info(path: str, mode: int, when: int) -> zipfile.ZipInfo:
-    """The head of a file in a zip archive: nothing of it is this machine's."""
+    """The header of a file in a zip archive, with nothing of this machine in it."""
     info = zipfile.ZipInfo(path, time.gmtime(when)[:6])
     info.compress_type = zipfile.ZIP_DEFLATED
-    info.create_system = 3  # whatever this is, the modes are Unix's
+    info.create_system = 3  # Unix, whatever this machine is: the modes are Unix's
     info.external_attr = (stat.S_IFREG | mode) << 16
     return info
 
@@ -90,7 +90,7 @@ FORMATS: Mapping[str, Callable[[Artifact, IO[bytes]], None]] = {"tar.gz": tar_gz
 
 @contextmanager
 def aside(path: Path) -> Iterator[Path]:
-    """A file beside `path` to write to, which becomes it when all is well, and is gone when not."""
+    """A file beside `path` to write to; it is renamed to `path` if all goes well, and removed if not."""
     with tempfile.TemporaryDirectory(prefix=".shipit-", dir=path.parent) as place:
         made = Path(place) / path.name
         yield made
@@ -128,7 +128,7 @@ def sign(path: Path, key: str) -> Path:
 
 
 def signature_of(path: Path) -> str:
-    """The signature that lies beside an artifact, as one word for the server; "" when there is none."""
+    """The signature beside an artifact, as one word for the server; "" if there is none."""
     beside = path.with_name(path.name + ".sig")
     return base64.b64encode(beside.read_bytes()).decode() if beside.is_file() else ""
 

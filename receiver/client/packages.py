@@ -1,7 +1,7 @@
-"""What `shipit pack` makes with other programs: a wheel by the project's own build, a deb or an rpm by nfpm.
+"""What `shipit pack` makes with other programs: a wheel with the project's own build, a deb or an rpm with nfpm.
 
-An operating system's package needs no shipit where it is installed: its processes are units, written here from the
-same manifest that a push has.
+A deb or an rpm needs no shipit where it is installed: its processes are systemd units, made here from the same manifest
+as in a push.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from receiver.sources.tarball import CHUNK
 from receiver.system.run import Result, run
 
 GITS = (".gitignore", ".gitattributes", ".gitmodules", ".gitkeep", ".mailmap")
-# e_machine of an ELF file (elf(5)) → what dpkg and rpm call it.
+# e_machine of an ELF file (elf(5)) → the names in dpkg and rpm.
 MACHINES = {b"\x3e\0": "amd64", b"\xb7\0": "arm64", b"\x03\0": "386", b"\x28\0": "arm7"}
 
 
 def tool(name: str, package: str) -> str:
-    """A program beside this Python, or on the PATH; raises Rejected with what brings it."""
+    """A program beside this Python, or on the PATH; raises Rejected with how to install it."""
     found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
     if found is None:
         raise Rejected(
@@ -47,7 +47,7 @@ def tool(name: str, package: str) -> str:
 
 
 def wheel(artifact: Artifact, folder: Path) -> Path:
-    """Build the project's wheel from the files that are shipped, and no other; returns its path."""
+    """Build the project's wheel, only from the files that are shipped; returns its path."""
     if not packed.makes_wheel(Directory(artifact.selection.root)):
         raise Rejected("Nothing here says how a wheel is made of this project.", hint="shipit pack --format tar.gz")
     program = tool(packed.PROGRAM, packed.BROUGHT_BY)
@@ -69,7 +69,7 @@ def wheel(artifact: Artifact, folder: Path) -> Path:
 
 
 def _plain(built: Path, made: Path, when: int) -> None:
-    """The same wheel without what some build backends leave in it of the machine: dates, modes, an order."""
+    """Remove from the wheel what some build backends put in it of this machine: dates, modes, an order."""
     with zipfile.ZipFile(built) as old, zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as new:
         for info in sorted(
             old.infolist(), key=lambda info: (info.filename.endswith(".dist-info/RECORD"), info.filename)
@@ -82,10 +82,10 @@ def _plain(built: Path, made: Path, when: int) -> None:
 
 
 def package(artifact: Artifact, form: str, folder: Path, depends: tuple[str, ...]) -> Path:
-    """Make a deb or an rpm (`form`) that installs the files below /usr/share/NAME (/usr/lib/NAME when there are programs
-    for one kind of processor among them), with a unit for each process."""
+    """Make a deb or an rpm (`form`) that installs the files below /usr/share/NAME (below /usr/lib/NAME if some are
+    programs for one kind of processor), with a unit for each process."""
     nfpm = tool("nfpm", "https://nfpm.goreleaser.com")
-    # What only git reads is of no use where they are installed, and no distribution takes it.
+    # Files that only git reads are of no use there, and no distribution accepts them.
     artifact = replace(artifact, items=tuple(item for item in artifact.items if Path(item.path).name not in GITS))
     about = artifact.about
     with tempfile.TemporaryDirectory(prefix="shipit-") as place:
@@ -119,7 +119,7 @@ def _done(result: Result, program: str) -> None:
 
 
 def _processes(artifact: Artifact) -> tuple[tuple[str, str], ...]:
-    """(type, command) of the manifest; none when it says nothing of how to start."""
+    """(type, command) of the manifest; none if it does not say how to start the app."""
     try:
         manifest = read_manifest(Directory(artifact.selection.root), sections())
     except Rejected:
@@ -132,7 +132,8 @@ def _processes(artifact: Artifact) -> tuple[tuple[str, str], ...]:
 def _config(
     artifact: Artifact, form: str, depends: tuple[str, ...], work: Path, made: tuple[Unit, ...]
 ) -> dict[str, Any]:
-    """nfpm's configuration. Each file is named: its own globs flatten directories. YAML takes JSON."""
+    """nfpm's configuration. Names each file, since nfpm's own globs flatten directories. It is JSON, which is also
+    YAML."""
     about = artifact.about
     described = _described(artifact)
     said: dict[str, Any] = {
@@ -228,7 +229,7 @@ def _changelog(artifact: Artifact) -> str:
 
 
 def _described(artifact: Artifact) -> tuple[str, str, str]:
-    """What it is (a line, and more below it), its license, its home: as the project says."""
+    """The project's description (a line, and more below it), its license, its home page."""
     said = packed.said(Directory(artifact.selection.root))
     about = artifact.about
     first = said.summary.rstrip(".") or f"Application {about.name}"
@@ -238,7 +239,7 @@ def _described(artifact: Artifact) -> tuple[str, str, str]:
 
 
 def _architecture(artifact: Artifact) -> str:
-    """`all` unless there is a program or library in it that is for one kind of processor."""
+    """`all`, unless a program or library in it is for one kind of processor."""
     for item in artifact.items:
         if not item.target:
             with (artifact.selection.root / item.path).open("rb") as file:
@@ -249,7 +250,7 @@ def _architecture(artifact: Artifact) -> str:
 
 
 def _top(artifact: Artifact) -> str:
-    """Where the files are installed (FHS 3.0, 4.7 and 4.11)."""
+    """The directory where the files are installed (FHS 3.0, 4.7 and 4.11)."""
     return f"/usr/{'share' if _architecture(artifact) == 'all' else 'lib'}/{artifact.about.name}"
 
 

@@ -7,19 +7,20 @@ import os
 from receiver.client import git
 from receiver.errors import NotFound, Rejected
 
-TYPE_CHECKING = False  # as in typing, which takes longer to import than all of this
+TYPE_CHECKING = False  # instead of importing typing, which takes longer than this whole module
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 FILE = ".shipit"
 USER = "shipit"
-# Of several remotes that are receivers, these are meant when nobody says which.
+# If several remotes are receivers and none was chosen, one of these is used.
 PREFERRED = ("prod", "production", USER)
 _HEX = frozenset("0123456789abcdefABCDEF:.")
 
 
 class Remote:
-    """A receiver as ssh reaches it, and the app there ("" = not known). `name` is the git remote's, or what was given."""
+    """A receiver as ssh reaches it, and the app there ("" = not known). `name`: of the git remote, or as the user gave
+    it."""
 
     def __init__(self, name: str, host: str, app: str = "", port: int = 0) -> None:
         self.name, self.host, self.app, self.port = name, host, app, port
@@ -31,24 +32,24 @@ class Remote:
         return hash(tuple(vars(self).values()))
 
     def of(self, app: str) -> Remote:
-        """The same one, and this app there; the same app for ""."""
+        """The same receiver with this app; unchanged for ""."""
         return Remote(self.name, self.host, app or self.app, self.port)
 
     @property
     def ssh(self) -> tuple[str, ...]:
-        """ssh(1)'s words for it; without a port, ssh's own configuration decides."""
+        """ssh(1)'s words for it; without a port, ssh's own configuration decides on one."""
         return (*(("-p", str(self.port)) if self.port else ()), "--", self.host)
 
     @property
     def url(self) -> str:
-        """What git pushes to."""
+        """The URL for git push."""
         port = f":{self.port}" if self.port else ""
         return f"ssh://{self.host}{port}/{self.app}"
 
 
 def parse(name: str, url: str) -> Remote | None:
-    """A git remote's URL as a receiver's, `ssh://USER@HOST:PORT/APP` or `USER@HOST:APP`; None for one that ssh does not
-    reach. By hand: a regular expression takes longer to make than all of this."""
+    """The receiver in a git remote's URL, `ssh://USER@HOST:PORT/APP` or `USER@HOST:APP`; None for other URLs. Without
+    regular expressions, as compiling one takes longer than all of this."""
     if url.split() != [url]:
         return None
     is_url = url.startswith("ssh://")
@@ -76,7 +77,7 @@ def parse(name: str, url: str) -> Remote | None:
 
 
 def _host(text: str) -> tuple[str | None, str]:
-    """The host that a text begins with, without brackets (None: it is none), and what follows."""
+    """The host at the beginning of a text, without brackets (None: there is none), and the rest."""
     if text.startswith("["):
         host, bracket, after = text[1:].partition("]")
         return (host, after) if bracket and host and _HEX.issuperset(host) else (None, "")
@@ -86,8 +87,8 @@ def _host(text: str) -> tuple[str | None, str]:
 
 
 def find(directory: str | os.PathLike[str], remote: str = "", app: str = "") -> Remote:
-    """The receiver that a command in `directory` is for. `remote` is a git remote's name or USER@HOST[:APP], `app` wins
-    over the remote's. Raises NotFound or Rejected with what to type."""
+    """The receiver for a command in `directory`. `remote` is a git remote's name or USER@HOST[:APP]; `app` overrides
+    the remote's. Raises NotFound or Rejected with what to type."""
     place = os.fspath(directory)
     found = _given(place, remote) if remote else _from_file(place) or _from_git(place)
     return found.of(app)
@@ -111,7 +112,7 @@ def _given(directory: str, remote: str) -> Remote:
 
 
 def _from_file(directory: str) -> Remote | None:
-    """What the nearest `.shipit` upwards says: lines `server: shipit@example.org` and `app: blog`."""
+    """The content of the nearest `.shipit` upwards: lines `server: shipit@example.org` and `app: blog`."""
     for place in _upwards(directory):
         path = os.path.join(place, FILE)
         if not os.path.isfile(path):
@@ -159,7 +160,7 @@ def _from_git(directory: str) -> Remote:
 
 
 def remotes(directory: str) -> Mapping[str, str]:
-    """The URLs of the checkout's remotes by name; none outside of one, and none where git is missing."""
+    """The URLs of the checkout's remotes by name; none outside a checkout, or if git is missing."""
     said = git.asked(directory, "config", "--get-regexp", r"^remote\..*\.url$")
     pairs = (line.partition(" ") for line in said.splitlines())
     return {key.removeprefix("remote.").removesuffix(".url"): url for key, _, url in reversed(list(pairs))}

@@ -1,4 +1,5 @@
-"""`shipit deploy FILE`: an archive or a package goes to `deploy APP -` on the server, with the signature beside it."""
+"""`shipit deploy FILE`: sends an archive or a package to `deploy APP -` on the server, with its signature if there is
+one."""
 
 from __future__ import annotations
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 
-# A unix socket's path has 107 bytes at most (unix(7)); ssh makes it beside, with 17 bytes more, and %C are 40.
+# The path of a unix socket has at most 107 bytes (unix(7)); ssh first adds 17 bytes to the name, and %C are 40.
 LONGEST = 107 - 17 - 41
 KEEP = 60
 
 
 def argv(*, share: bool = True) -> list[str]:
-    """The program and the options that go before a destination. GIT_SSH_COMMAND is heeded as git heeds it: who pushes
-    through it asks through it."""
+    """The program and the options before the destination. GIT_SSH_COMMAND is used as git uses it, so that pushes and
+    commands go the same way."""
     words = ["ssh"]
     if theirs := os.environ.get("GIT_SSH_COMMAND", ""):
         import shlex
@@ -26,7 +26,7 @@ def argv(*, share: bool = True) -> list[str]:
 
 
 def directory() -> str | None:
-    """Where the shared connections are, a directory that only this user can enter; None when its path is too long."""
+    """The directory of the shared connections, which only this user can enter; None if its path is too long."""
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     place = f"{runtime}/shipit" if runtime else os.path.expanduser("~/.cache/shipit/ssh")
     if len(os.fsencode(place)) > LONGEST:

@@ -1,4 +1,4 @@
-"""The units of a deb or an rpm, and the scripts that tell systemd of them: for a machine that has no shipit. Pure."""
+"""The systemd units in a deb or an rpm, and the package scripts for them: for a machine without shipit. Pure."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Unit(NamedTuple):
 
 
 def units(about: About, processes: Iterable[tuple[str, str]], top: str) -> tuple[Unit, ...]:
-    """A unit for each (type, command): NAME.service for web, NAME-TYPE.service for another. `top` is where the files are
-    installed."""
+    """A unit for each (type, command): NAME.service for web, NAME-TYPE.service for others. `top` is the directory where
+    the files are installed."""
     return tuple(Unit(unit_name(about.name, kind), unit(about, kind, command, top)) for kind, command in processes)
 
 
@@ -25,7 +25,7 @@ def unit_name(name: str, kind: str) -> str:
 
 
 def unit(about: About, kind: str, command: str, top: str) -> str:
-    """What systemd reads. The process has a user that exists only while it runs, a directory for its data, and writes
+    """The unit's text. The process has a user that exists only while it runs, and a data directory; it can write
     nowhere else."""
     name = about.name
     return f"""\
@@ -54,14 +54,14 @@ WantedBy=multi-user.target
 
 
 def quoted(text: str) -> str:
-    """One word of ExecStart= (systemd.service(5), "Command lines"): nothing in it is the unit's to replace."""
+    """One word of ExecStart= (systemd.service(5), "Command lines"), quoted so that systemd replaces nothing in it."""
     for sign, written in (("\\", "\\\\"), ('"', '\\"'), ("$", "$$"), ("%", "%%")):
         text = text.replace(sign, written)
     return f'"{text}"'
 
 
 def deb(names: Sequence[str]) -> Mapping[str, str]:
-    """As debhelper writes them (dh_installsystemd(1)): an administrator's `disable` outlives an upgrade."""
+    """The scripts as debhelper writes them (dh_installsystemd(1)): an administrator's `disable` survives an upgrade."""
     every = " ".join(names)
     after = "".join(
         f"""\
@@ -113,8 +113,8 @@ fi
 
 
 def rpm(names: Sequence[str]) -> Mapping[str, str]:
-    """What %systemd_post, %systemd_preun and %systemd_postun_with_restart stand for, without systemd's own helper, which
-    not every machine with rpm has."""
+    """The scripts of %systemd_post, %systemd_preun and %systemd_postun_with_restart, without systemd's own helper,
+    which some machines with rpm lack."""
     every = " ".join(names)
     return {
         "postinstall": f"""\

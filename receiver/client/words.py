@@ -1,14 +1,15 @@
-"""The words of a command on their way through ssh, which joins words with spaces and leaves quotes to whoever comes next.
+"""Sends a command's words through ssh unchanged: ssh joins words with spaces, and a shell at the other end reads
+quotes.
 
-They travel as one word of letters that no shell knows: `shipit:` and base64url (RFC 4648, 5) of a JSON object. The
-gateway reads it (gate/request.py). Little is imported: this is on the way of every command.
+They travel as one word of letters without meaning to a shell: `shipit:` and base64url (RFC 4648, 5) of a JSON object.
+The gateway decodes it (gate/request.py). Imports little, because every command needs this.
 """
 
 from __future__ import annotations
 
 import binascii
 
-TYPE_CHECKING = False  # as in typing, which takes longer to import than all of this
+TYPE_CHECKING = False  # instead of importing typing, which takes longer than this whole module
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -16,15 +17,15 @@ PREFIX = "shipit:"
 
 
 class Asked:
-    """What a client asks: the words as they were typed, the app they are for ("" = the words say it), and the terminal
-    that the answer is for: its width in columns (0: none) and whether it shows colours."""
+    """A client's request: the words as they were typed, the app they are for ("" = the words name it), and the terminal
+    for the answer: its width in columns (0: none) and whether it shows colours."""
 
     def __init__(self, words: tuple[str, ...], app: str = "", columns: int = 0, colours: bool = False) -> None:
         self.words, self.app, self.columns, self.colours = words, app, columns, colours
 
 
 def pack(asked: Asked) -> str:
-    """The one word that ssh is given."""
+    """The one word for ssh."""
     words = ", ".join(map(_quoted, asked.words))
     text = f'{{"words": [{words}], "app": {_quoted(asked.app)}, "columns": {asked.columns}, "colours": {"true" if asked.colours else "false"}}}'
     raw = binascii.b2a_base64(text.encode(), newline=False)
@@ -32,7 +33,7 @@ def pack(asked: Asked) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A string as JSON has it. By hand: json takes longer to import than everything else here."""
+    """A string as JSON. Written by hand: importing json takes longer than everything else here."""
     return '"' + "".join(c if " " <= c <= "~" and c not in '"\\' else _escaped(c) for c in text) + '"'
 
 
@@ -42,7 +43,7 @@ def _escaped(letter: str) -> str:
 
 
 def unpack(word: str) -> Asked:
-    """Read such a word; raises ValueError for anything else."""
+    """Decode such a word; raises ValueError for anything else."""
     import base64
     import json
 

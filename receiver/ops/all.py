@@ -11,5 +11,5 @@ ALL: tuple[Capability, ...] = (NotifyCapability(), TlsCapability(), VMCapability
 
 
 def sections() -> tuple[SectionOf, ...]:
-    """Their sections of shipit.yml, for `read_manifest`."""
+    """The capabilities' sections of shipit.yml, for `read_manifest`."""
     return tuple(map(SectionOf, ALL))

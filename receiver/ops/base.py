@@ -1,5 +1,5 @@
-"""What an operational capability is: something an app asks for in a section of its shipit.yml, or that follows how its
-releases end. Each is one module here and one row of ops/all.py.
+"""What an operational capability is: something that an app asks for in a section of its shipit.yml, or that reacts to
+how its releases end. Each is one module here and one row of ops/all.py.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from receiver.records import FORMAT, Record, plain, read_record, rows
 class What(str, Enum):
     """What happened to a release.
 
-    `OPENED`: it has its number and its worker. `LIVE`, `FAILED`, `CANCELLED`: its verdict, one of them and once.
-    `RETIRED`: a newer one replaced it, and its processes were told to end. `CRASHED`: one of its processes ends
-    again and again. `UNREACHED`: it is live, and what the app follows (`git:sync`) cannot be fetched, or is refused.
-    `RUN_FAILED`: a run by the clock did not end with 0. `CERTIFICATE`: one of its names has no certificate, or one that ends
-    soon. `STORAGE`: its data takes most of what it may (`storage:quota`), or more.
+    `OPENED`: it has its number and its worker. `LIVE`, `FAILED`, `CANCELLED`: its verdict, exactly one of these.
+    `RETIRED`: a newer one replaced it, and its processes were told to end. `CRASHED`: one of its processes ends again
+    and again. `UNREACHED`: it is live, and what the app follows (`git:sync`) cannot be fetched, or is refused.
+    `RUN_FAILED`: a scheduled run did not end with 0. `CERTIFICATE`: one of its names has no certificate, or one that
+    ends soon. `STORAGE`: the app's data nears its quota (`storage:quota`), or exceeds it.
     """
 
     OPENED = "opened"
@@ -40,8 +40,8 @@ class What(str, Enum):
 
 @dataclass(frozen=True)
 class Event:
-    """`release` is its record as it is now (`reason` says why it failed); `process` and `index` are of CRASHED and
-    RUN_FAILED only, `reason` of UNREACHED, RUN_FAILED, CERTIFICATE and STORAGE."""
+    """`release` is its record as it is now (its `reason` says why it failed). `process` and `index` are set for CRASHED
+    and RUN_FAILED only, `reason` for UNREACHED, RUN_FAILED, CERTIFICATE and STORAGE."""
 
     what: What
     release: Release
@@ -53,7 +53,7 @@ class Event:
 
 class Capability(Protocol):
     """`key` names its section in shipit.yml and in the record, `schema` is that section's JSON Schema (2020-12), `kept`
-    the record that it is kept as, and `hears` the events that it wants."""
+    the type of record that a release keeps of it, and `hears` the events that it wants."""
 
     @property
     def key(self) -> str: ...
@@ -68,30 +68,31 @@ class Capability(Protocol):
     def hears(self) -> frozenset[What]: ...
 
     def read(self, said: Said) -> Record | None:
-        """What the release keeps of its section, which fits the schema; None if that asks for nothing. Pure: what the
-        schema cannot say is told to `said.wrong`, and the push is refused for it."""
+        """What the release keeps of the section, which fits the schema; None if it asks for nothing. Pure. Mistakes
+        that the schema cannot express go to `said.wrong`, and then the push is refused."""
 
     def on(self, event: Event) -> None:
-        """Do what the event asks for, as `shipit`, in a process of its own that has LIMIT seconds (story/verdict.py).
-        Whatever happens here, the release's verdict stands."""
+        """React to the event, as `shipit`, in a process of its own with a limit of LIMIT seconds (story/verdict.py).
+        Nothing here can change the release's verdict."""
 
 
 @runtime_checkable
 class Runs(Protocol):
-    """A capability that has something run in each release, asked for by isinstance.
+    """A capability that also runs processes in each release; callers ask with isinstance.
 
-    It names process types and nothing else. So an engine makes the units, with the app's user, sandbox, limits and config
-    vars; they start, change and end with the release; and `logs`, `ps`, `run`, pruning and doctor know them already.
+    It only names process types. The engine makes units of them, with the app's user, sandbox, limits and config vars;
+    they start, change and end with the release; and `logs`, `ps`, `run`, pruning and doctor include them without
+    further work.
     """
 
     def processes(self, kept: Any) -> tuple[ProcessType, ...]:
-        """For what the release keeps of its section: one process of each type, or runs by the clock where it has a
-        `schedule`. Pure; not called `web`."""
+        """The process types for what the release keeps: one process of each, or scheduled runs if it has a `schedule`.
+        Pure; none may be named `web`."""
 
 
 @dataclass(frozen=True)
 class SectionOf:
-    """A capability's section as the manifest reads it (manifest.section.Section)."""
+    """A capability's section in the form that the manifest reads (manifest.section.Section)."""
 
     capability: Capability
 
@@ -117,7 +118,7 @@ R = TypeVar("R", bound=Record)
 
 
 def section(capability: Capability, release: Release) -> Record | None:
-    """What the release keeps for the capability; raises Corrupt when that is nothing it ever wrote."""
+    """What the release keeps for the capability; raises Corrupt if it is not valid."""
     return kept_as(capability.key, capability.kept, release)
 
 
@@ -126,6 +127,6 @@ def kept_as(key: str, kind: type[R], release: Release) -> R | None:
     kept = release.capabilities.get(key)
     if kept is None:
         return None
-    # A release that was made from a newer shipit's has the section as that one wrote it.
+    # If the release's base was made by a newer shipit, the section is in that one's form.
     known = {name: value for name, value in kept.items() if name in rows(kind)}
     return read_record(kind, known, release.format, key)

@@ -1,7 +1,7 @@
-"""What one process of a type may take, as somebody has set it on the server: over what shipit.yml says, and kept over
-pushes and rollbacks as the counts of `ps:scale` are. Pure.
+"""Limits of one process of a type that were set on the server. They override shipit.yml, and are kept over pushes and
+rollbacks, as the counts of `ps:scale` are. Pure.
 
-A limit is named `web.memory`; 0 stands for none but the app's own, which all its processes share.
+A limit is named `web.memory`; 0 means no limit of its own, only the app's, which all its processes share.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def shown(what: str, value: int) -> str:
 
 
 def limited(processes: Sequence[ProcessType], wishes: Set) -> tuple[ProcessType, ...]:
-    """The process types with these limits in place of their own; what is not named stays."""
+    """The process types with these limits in place of their own; other limits stay."""
     by_type: dict[str, dict[str, Any]] = {}
     for name, value in wishes:
         kind, _, what = name.partition(".")
@@ -57,7 +57,7 @@ def limited(processes: Sequence[ProcessType], wishes: Set) -> tuple[ProcessType,
 
 
 def merged(before: Set, kinds: Sequence[TypeName], wish: Mapping[str, int]) -> Set:
-    """What is set once this is wished of these types, too."""
+    """All limits that are set after this change for these types."""
     return tuple(
         sorted({**dict(before), **{f"{kind}.{what}": value for kind in kinds for what, value in wish.items()}}.items())
     )

@@ -1,6 +1,6 @@
-"""How much an app's data may take, and how what it takes is told. Pure.
+"""How much data an app may have, and how its use is described. Pure.
 
-The limit is measured and not enforced: what is written beyond it is written (docs/decisions/0032). story/storage.py looks.
+The limit is measured, not enforced: an app can write beyond it (docs/decisions/0032). story/storage.py measures.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Level(str, Enum):
 
 @dataclass(frozen=True)
 class Measured(Record):
-    """What a look found: `used` in bytes of the disk. `told`: up to where people know of it."""
+    """The result of a measurement: `used` in bytes of the disk. `told`: the highest level that people were told of."""
 
     used: int = field(metadata=own(whole()))
     at: float = field(metadata=own(real))
@@ -58,7 +58,7 @@ def parse(text: str) -> int | None:
 
 
 def of(state: AppState, settings: Settings) -> int:
-    """The MiB that an app's data may take; 0: whatever there is."""
+    """The MiB that an app's data may take; 0: no limit."""
     return settings.storage_quota if state.quota is None else state.quota
 
 
@@ -74,7 +74,7 @@ def percent(used: int, quota: int) -> int:
 
 
 def size(used: int) -> str:
-    """Bytes in the largest unit that says it: `4.2G`."""
+    """Bytes in the largest unit that fits: `4.2G`."""
     for unit, one in (("T", 2**40), ("G", 2**30), ("M", 2**20)):
         if used >= one:
             return f"{used / one:.1f}".removesuffix(".0") + unit
@@ -92,7 +92,7 @@ def sentence(app: AppName, used: int, quota: int) -> str:
 
 
 def hint(app: AppName) -> str:
-    """What to type when there is little room left."""
+    """What to type if there is little room left."""
     return (
         f"See what is large: shipit run {app} 'du -xh \"$DATA_DIR\" | sort -h | tail'\n"
         f"Or an admin allows it more: shipit storage:quota {app} 10G"

@@ -1,5 +1,5 @@
-"""`tls:` of shipit.yml, and certificates for the names that a release brings. The rest of HTTPS is proxy/certificates.py
-(what is installed, and which one to ask for) and root/certificates.py (asking and installing).
+"""`tls:` of shipit.yml, and certificates for the names that a release brings. The rest of HTTPS is in
+proxy/certificates.py (what is installed, and what to ask for) and root/certificates.py (asking and installing).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from receiver.system import disk
 
 
 class TlsCapability:
-    """See ops/base.py. A release that goes live with a name that has no certificate gets one behind its verdict."""
+    """See ops/base.py. A release with a name that has no certificate goes live first, and then gets the certificate."""
 
     key = "tls"
     schema: Mapping[str, Any] = {
@@ -49,7 +49,7 @@ class TlsCapability:
         names = domains(ledger.app, state, ledger.current(), known)
         if not patient(store, wanting(store, state, names, known, now), now):
             return
-        # Here, because most releases need none.
+        # Imported here, because most releases need none.
         from receiver.root.client import Agent
 
         output = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
@@ -58,7 +58,7 @@ class TlsCapability:
 
 
 def news(ledger: Ledger) -> list[str]:
-    """What is wrong with the app's certificates that was not so when this was asked last: to be told."""
+    """New problems with the app's certificates since the last call, for a notification."""
     path = ledger.paths.told_certificates
     found = troubles(ledger)
     try:
@@ -73,7 +73,8 @@ def news(ledger: Ledger) -> list[str]:
 
 
 def troubles(ledger: Ledger) -> dict[Domain, tuple[str, str]]:
-    """By name: of what kind its trouble is, and what to say. Names that are well, or are not served by HTTPS, have none."""
+    """By name: the kind of its problem, and the text for it. Names without a problem, or without HTTPS, are left
+    out."""
     known, state, now = settings.load(ledger.paths.layout.settings), ledger.state(), time.time()
     if state.https is Https.OFF or not ledger.paths.tls.is_dir():
         return {}

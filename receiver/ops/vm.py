@@ -1,4 +1,5 @@
-"""`vm:` of shipit.yml: what only a virtual machine has (inside/machine.py reads it of the release's record)."""
+"""`vm:` of shipit.yml: settings that only a virtual machine has (inside/machine.py reads them from the release's
+record)."""
 
 from __future__ import annotations
 
@@ -15,8 +16,8 @@ MOST = 2**24  # MiB of a disk
 
 @dataclass(frozen=True)
 class VM(Record):
-    """`port`: on which the machine takes requests, 0: the usual one. `data`: MiB of the app's disk, 0: none. `firmware`:
-    by which it starts, "": what its disk is made for."""
+    """`port`: where the machine takes requests, 0: the usual port. `data`: MiB of the app's data disk, 0: none.
+    `firmware`: how it boots, "": as its disk was made for."""
 
     port: int = field(default=0, metadata=own(whole(65535)))
     data: int = field(default=0, metadata=own(whole(MOST)))
@@ -57,4 +58,4 @@ class VMCapability:
         return VM(said.data.get("port", 0), mebibytes, said.data.get("firmware", ""))
 
     def on(self, event: Event) -> None:
-        """It hears of nothing."""
+        """It wants no events."""

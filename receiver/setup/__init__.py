@@ -1,5 +1,6 @@
-"""What install.sh does after the new version is built: accounts, directories, ssh, proxy, services, and all of it undone.
+"""What install.sh does after the new version is built: accounts, directories, ssh, proxy, services; and how to remove
+them.
 
-Every step is repeatable: it looks, changes what differs, and says what it did. Removing needs the standard library
-only, because it also has to work when the installation is broken.
+Every step is repeatable: it looks, changes what differs, and prints what it did. Removing needs only the standard
+library, because it also has to work when the installation is broken.
 """

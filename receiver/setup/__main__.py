@@ -1,4 +1,5 @@
-"""The second half of install.sh; called by it only, from the version it has just built (or, to remove, the clone)."""
+"""The second half of install.sh, which calls it from the version that it has just built (or, to remove, from the
+clone)."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from receiver.system.told import told
 
 
 def main() -> int:
-    """Run one of the modes; prints failures as everywhere in shipit and returns the exit code."""
+    """Run one of the modes; prints failures and returns the exit code."""
     os.umask(0o022)
     options = parser().parse_args()
     try:
@@ -47,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def install(layout: Layout, options: argparse.Namespace) -> None:
-    """Everything after the version is built; each step looks before it changes anything."""
+    """Everything after the version is built; each step checks first what there is to change."""
     from receiver.setup import finish, interpreter, needrestart, ssh, web
 
     if options.http_port and not 0 < options.http_port < 65536:
@@ -110,9 +111,9 @@ def back(
     failure: Failure,
     gate: tuple[str, bytes],
 ) -> None:
-    """Let the previous version receive again, because the new one does not; says so in the failure.
+    """Let the previous version receive again, because the new one does not; the failure's text says so.
 
-    `gate`: the shell of `shipit` and its authorized_keys, as that version knows them.
+    `gate`: the shell of `shipit` and its authorized_keys, as the previous version had them.
     """
     from receiver.setup import ssh
 

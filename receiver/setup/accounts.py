@@ -16,9 +16,9 @@ from receiver.system.run import run
 
 
 def ensure(layout: Layout, step: Step) -> None:
-    """Make the accounts and memberships that are missing."""
+    """Make the accounts and group memberships that are missing."""
     if not user_exists(SHIPIT_USER):
-        # A password of `*` is none at all, but no lock either: sshd refuses locked accounts, keys or not (sshd(8)).
+        # With `*` no password is valid, but the account is not locked: sshd refuses locked accounts, even with a key.
         words = ["--system", "--user-group", "--no-create-home", "--password", "*", "--shell", COMMAND]
         run(["useradd", *words, "--home-dir", layout.home, "--comment", "shipit receiver", SHIPIT_USER])
         step.did(f"user {SHIPIT_USER}")
@@ -37,19 +37,19 @@ def ensure(layout: Layout, step: Step) -> None:
 
 
 def shell() -> str:
-    """What sshd runs everything through that it runs for `shipit`."""
+    """The login shell of `shipit`, through which sshd runs every command."""
     return pwd.getpwnam(SHIPIT_USER).pw_shell
 
 
 def set_shell(program: str, step: Step) -> None:
-    """Make sshd run everything through this program. --uninstall, and older versions, leave another."""
+    """Set the login shell of `shipit`. `--uninstall` and older versions leave another one."""
     if shell() != program:
         run(["usermod", "--shell", program, SHIPIT_USER])
         step.did(f"the shell of {SHIPIT_USER} is {program}")
 
 
 def nginx_user(layout: Layout) -> str:
-    """Whom nginx's workers run as (its `user` directive; Debian's build defaults to www-data)."""
+    """The user of nginx's workers (its `user` directive; Debian's default is www-data)."""
     try:
         text = (layout.root / "etc/nginx/nginx.conf").read_text()
     except FileNotFoundError:
@@ -59,7 +59,7 @@ def nginx_user(layout: Layout) -> str:
 
 
 def app_accounts(layout: Layout) -> list[pwd.struct_passwd]:
-    """The users of apps, told by their names and by a home below the state directory."""
+    """The users of apps, recognised by their names and a home below the state directory."""
     inside = f"{layout.state}/"
     return [
         user
@@ -69,8 +69,9 @@ def app_accounts(layout: Layout) -> list[pwd.struct_passwd]:
 
 
 def remove(layout: Layout, step: Step) -> None:
-    """Remove every user and group of shipit's, and end what still runs as one of them: a push, a drain."""
-    # build-APP before app-APP, whose group it is in.
+    """Remove all of shipit's users and groups, and end the processes that still run as one of them (a push, a
+    drain)."""
+    # build-APP before app-APP, because it is in that one's group.
     users = sorted(app_accounts(layout), key=lambda user: user.pw_name, reverse=True)
     users += [user for user in pwd.getpwall() if user.pw_name in (SHIPIT_USER, ACME_USER)]
     deadline = time.monotonic() + 10

@@ -1,6 +1,6 @@
-"""shipit's own services where systemd does not run: programs of the embedded supervisor.
+"""shipit's own services on a machine without systemd: programs of the embedded supervisor.
 
-It also runs sshd and nginx, unless this machine runs them itself: then theirs are used and only told to read their
+It also runs sshd and nginx, unless the machine runs them already: then these are used, and only told to read their
 configuration again.
 """
 
@@ -31,9 +31,9 @@ SUPERVISE = LIBEXEC / "supervise"
 
 
 def choose_http_port(layout: Layout, asked: int) -> int:
-    """The proxy's port: as asked or as set, else 80, else, when another program has that, a free one from 8080 on.
+    """The proxy's port: the one asked for or set, else 80; if another program has that, a free one from 8080 on.
 
-    0 when the settings need no change. Raises HostFault when the port that was asked for, or set before, is taken.
+    0 if the settings need no change. Raises HostFault if the port that was asked for, or set before, is taken.
     """
     wanted = asked or settings.load(layout.settings).http_port
     other = listener(wanted)
@@ -49,7 +49,7 @@ def choose_http_port(layout: Layout, asked: int) -> int:
 
 
 def ssh_port(layout: Layout) -> int:
-    """Where sshd listens: as set, else as it is configured, else, when another program has that, a free one."""
+    """Where sshd listens: as set, else as configured; if another program has that port, on a free one."""
     if layout.settings.exists():
         return settings.load(layout.settings).ssh_port
     wanted = ssh.port()
@@ -58,7 +58,7 @@ def ssh_port(layout: Layout) -> int:
 
 
 def start(layout: Layout, known: Settings, step: Step, *, ssh_changed: bool, web_changed: bool) -> None:
-    """Start everything, or make what runs read what has changed. Apps do not notice."""
+    """Start everything, or make running services read what has changed. Apps are not affected."""
     layout.supervisor.mkdir(exist_ok=True)
     layout.log.mkdir(mode=0o755, exist_ok=True)
     _write_config(layout)
@@ -70,7 +70,7 @@ def start(layout: Layout, known: Settings, step: Step, *, ssh_changed: bool, web
     programs = [
         Program("shipit-agent", f"{PYTHON} -IS {LIBEXEC / 'agent'} --listen", layout.log / "agent.log"),
     ]
-    # What a crash left between the ledger and the machine is made good, as shipit-reconcile.service does.
+    # Repairs differences between ledger and machine after a crash, as shipit-reconcile.service does.
     reconcile = Program(
         "shipit-reconcile", f"{PYTHON} -IS {LIBEXEC / 'agent'} --reconcile-all", layout.log / "reconcile.log", once=True
     )
@@ -79,7 +79,7 @@ def start(layout: Layout, known: Settings, step: Step, *, ssh_changed: bool, web
         command = f"{PYTHON} -IS {LIBEXEC / 'webserver'} -g 'daemon off;'"
         programs.append(Program("shipit-nginx", command, layout.log / "nginx.log", stop_signal="QUIT"))
     if foreign["sshd"] is None:
-        # -e: there is no syslog; HUP re-executes it with its own arguments, sessions stay.
+        # -e: there is no syslog. On HUP sshd re-executes itself with its arguments; sessions go on.
         command = f"/usr/sbin/sshd -D -e -p {known.ssh_port}"
         programs.append(Program("shipit-sshd", command, layout.log / "sshd.log"))
     for name in ("nginx", "sshd"):
@@ -87,12 +87,12 @@ def start(layout: Layout, known: Settings, step: Step, *, ssh_changed: bool, web
             supervisor.drop(f"shipit-{name}")
     changed = {program.name for program in programs if supervisord.write(layout, program)}
     if first:
-        # What does not start is named, with its log, by _await.
+        # If a program does not start, _await names it, with its log.
         run([SUPERVISE, "start"], timeout=60, check=False)
         step.did("supervisor started")
     else:
         supervisor.load([program.name for program in programs])
-        # It only listens: what it does is done by forks of it, which go on to their end.
+        # It only listens; its forks do the work, and go on to their end.
         for name in {"shipit-agent", *changed}:
             _restart(supervisor, name)
     for name, was_changed in (("sshd", ssh_changed), ("nginx", web_changed)):
@@ -147,18 +147,18 @@ def _write_config(layout: Layout) -> None:
 
 
 def _foreign(layout: Layout, name: str, port: int) -> Listener | None:
-    """The sshd or nginx that this machine runs by itself; None when it runs none, or ours."""
+    """The sshd or nginx that this machine runs itself; None if it runs none, or if it is ours."""
     other = listener(port)
     if other is None or other.name != name:
         return None
     alive = keeper.keeper_pid(layout)
-    # By descent: both write over the environment that would tell. With the keeper dead, ours are its leftovers.
+    # Ours are found by descent, since both overwrite their environment, and with a dead keeper by their leftover file.
     left = (layout.supervisor / f"shipit-{name}.conf").exists()
     return None if (other.pid in family.below(alive) if alive else left) else _master(other)
 
 
 def _master(found: Listener) -> Listener:
-    """The process that takes signals: of nginx, whose workers listen as well, the parent of them all."""
+    """The process to send signals to: for nginx, whose workers listen as well, the master."""
     parent = int(Path(f"/proc/{found.pid}/stat").read_text().rpartition(")")[2].split()[1])
     if parent > 1 and Path(f"/proc/{parent}/comm").read_text().strip() == found.name:
         return Listener(parent, found.name)
@@ -173,7 +173,7 @@ def _restart(supervisor: Supervisor, name: str) -> None:
 
 
 def _await(layout: Layout, supervisor: Supervisor, names: list[str]) -> None:
-    """Until each runs and both sockets are there; raises HostFault with the log of the one that does not."""
+    """Wait until each runs and both sockets exist; raises HostFault with the log of one that does not start."""
     deadline = time.monotonic() + 20
     while True:
         states = supervisor.programs()

@@ -1,4 +1,4 @@
-"""The last words of an installation: what to type next, and what may be in the way."""
+"""The last lines of an installation: what to type next, and what may still prevent it from working."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from receiver.system.address import moved, primary_address
 
 
 def tell(layout: Layout, known: Settings, taken: Sequence[Key], *, seconds: float, demo: bool) -> None:
-    """Print them. `taken` are the keys that this run was given or found."""
+    """Print these lines. `taken` are the keys that this run was given or found."""
     print(f"\nshipit is ready ({seconds:.1f} s).")
     for key in taken:
         print(f"  key {key.name}  {key.fingerprint}  {key.role.value}")

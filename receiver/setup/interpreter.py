@@ -1,6 +1,6 @@
-"""The Python that shipit and the apps' environments are made with stays when the system moves on to another.
+"""Keeps the Python that shipit and the apps' environments use, when the system moves on to another version.
 
-Debian's upgrade keeps the old one until `apt autoremove`, which then takes it from under everything that runs on it.
+After an upgrade of Debian, `apt autoremove` would remove the old Python while programs still use it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ SYSTEM = Path("/usr/bin/python3")
 
 
 def hold(record: Record, step: Step) -> Record:
-    """Mark the packages of the system's Python as wanted for themselves; returns the record with those it changed."""
+    """Mark the packages of the system's Python as manually installed; returns the record with those it changed."""
     exact = SYSTEM.resolve()
     known = record.held.split()
     if exact.name in known or find("apt-mark") is None:

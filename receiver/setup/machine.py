@@ -1,4 +1,4 @@
-"""What install.sh asks of whatever keeps services running on this machine: a module for each engine that does."""
+"""What install.sh needs from the program that keeps services running on this machine: a module for each such engine."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from receiver.setup.report import Step
 
 
 class Services(Protocol):
-    """shipit's own services, nginx and sshd. What removes needs the standard library only."""
+    """Handles shipit's own services, nginx and sshd. Removing needs only the standard library."""
 
     def choose_http_port(self, layout: Layout, asked: int) -> int:
-        """The proxy's port, 0 when the settings need no change; raises HostFault when another program has it."""
+        """The proxy's port, 0 if the settings need no change; raises HostFault if another program has it."""
 
     def ssh_port(self, layout: Layout) -> int: ...
 
     def start(self, layout: Layout, known: Settings, step: Step, *, ssh_changed: bool, web_changed: bool) -> None:
-        """Start everything, or make what runs read what has changed."""
+        """Start everything, or make running services read what has changed."""
 
     def reload_ssh(self, layout: Layout, step: Step) -> None:
-        """Make sshd read its configuration, if it runs; sessions stay."""
+        """Make sshd read its configuration, if it runs; sessions go on."""
 
     def reload_proxy(self, layout: Layout, step: Step) -> None:
         """Make nginx read its configuration, if it runs, without dropping a connection."""

@@ -1,5 +1,5 @@
-"""Settings for needrestart(1), which Ubuntu has by default: it must not restart apps or nginx for new libraries, since that
-would lose requests.
+"""Settings for needrestart(1), which Ubuntu has by default: it must not restart apps or nginx after an upgrade of
+libraries, since that would lose requests.
 
 The files are written even where needrestart is missing: it may be installed later.
 """
@@ -33,7 +33,7 @@ def install(layout: Layout, step: Step) -> None:
 
 
 def remove(layout: Layout) -> None:
-    """The directories too, where needrestart has nothing in them."""
+    """Remove the directories, too, if needrestart has nothing in them."""
     for path in files(layout).values():
         disk.remove_file(path)
         for directory in path.parents[:2]:

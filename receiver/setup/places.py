@@ -1,4 +1,4 @@
-"""Directories, the settings file, the record of what install.sh changed, and the link to the running version."""
+"""Directories, the settings file, the record of what install.sh changed, and the link to the current version."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COMMAND_LINKS = {
     "usr/local/sbin/shipit-supervisord": "/usr/lib/shipit/current/share/shipit/libexec/supervise",
 }
 
-# What an installation behind a proxy or a mirror needs; builds need it just as much.
+# Variables for an installation behind a proxy or a mirror; builds need them as well.
 SITE_VARIABLES = (
     "SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy",
     "https_proxy", "no_proxy", "PIP_INDEX_URL", "UV_INDEX_URL", "UV_DEFAULT_INDEX",
@@ -30,11 +30,12 @@ SITE_VARIABLES = (
 
 @dataclass(frozen=True)
 class Record:
-    """What the first run found, kept because a later one cannot see it any more.
+    """What the first run found, kept because a later run cannot see it any more.
 
-    `nginx_is_ours`: no nginx was there, so the catch-all and Debian's default site are ours to change.
+    `nginx_is_ours`: there was no nginx before, so we may change the catch-all and Debian's default site.
     `default_site`: the target of the link that was removed, "" if none was. `domain_of_demo`: the demo chose the
-    domain, so the next run without --domain chooses again. `held`: the packages of Pythons that were marked as wanted.
+    domain, so the next run without --domain chooses again. `held`: the Python packages that were marked as manually
+    installed.
     """
 
     nginx_is_ours: bool = False
@@ -52,7 +53,7 @@ class Record:
             written = json.loads(cls.path(layout).read_bytes())
         except FileNotFoundError:
             return cls()
-        # A newer version may have written more.
+        # A newer version may have written further fields.
         return cls(**{field.name: written[field.name] for field in fields(cls) if field.name in written})
 
     def write(self, layout: Layout) -> None:
@@ -60,7 +61,7 @@ class Record:
 
 
 def make(layout: Layout, step: Step) -> None:
-    """The directories of docs/architecture.md that belong to the server and not to an app."""
+    """Make the directories of docs/architecture.md that belong to the server, not to an app."""
     user, acme = pwd.getpwnam(SHIPIT_USER), pwd.getpwnam(ACME_USER)
     wanted = {
         layout.etc: (0o755, 0, 0),
@@ -89,7 +90,7 @@ def write_settings(
 ) -> settings.Settings:
     """Write shipit.yml if there is none; else change only the lines that were asked for ("" and 0: not asked).
 
-    Returns the settings as they are now. Raises Rejected, with the file untouched, if it would not be readable.
+    Returns the settings as they are now. Raises Rejected, with the file unchanged, if the result would not be valid.
     """
     asked: dict[str, str | int] = {}
     if domain:
@@ -129,7 +130,7 @@ def fresh_settings(values: dict[str, str | int], site: dict[str, str]) -> str:
 
 
 def default_domain() -> str:
-    """A name below which apps can be reached: this host's own, else one that sslip.io resolves to its address."""
+    """A domain below which apps can be reached: this host's own, else one that sslip.io resolves to its address."""
     own = socket.getfqdn().lower()
     try:
         if "." in own and not own.endswith((".localdomain", ".local", ".arpa")):
@@ -141,13 +142,13 @@ def default_domain() -> str:
 
 
 def current_version(layout: Layout) -> str:
-    """The version that runs now, "" before the first."""
+    """The current version, "" before the first."""
     current = layout.root / "usr/lib/shipit/current"
     return current.readlink().name if current.is_symlink() else ""
 
 
 def switch(layout: Layout, version: str, step: Step) -> bool:
-    """Make `version` the running one; False if it was already."""
+    """Make `version` the current one; False if it was already."""
     current = layout.root / "usr/lib/shipit/current"
     target = f"versions/{version}"
     for link, goal in COMMAND_LINKS.items():
@@ -162,7 +163,7 @@ def switch(layout: Layout, version: str, step: Step) -> bool:
 
 
 def prune_versions(layout: Layout, previous: str) -> None:
-    """Remove all versions but the current, the previous and those that a running program was started from."""
+    """Remove all versions except the current one, the previous one and those of running programs."""
     base = layout.root / "usr/lib/shipit"
     keep = {(base / "current").readlink().name, previous}
     for path in (base / "versions").iterdir():
@@ -177,5 +178,5 @@ def _in_use(version: Path) -> bool:
             if needle in process.read_bytes():
                 return True
         except OSError:
-            continue  # it has just ended
+            continue  # the process has just ended
     return False

@@ -1,4 +1,4 @@
-"""Who listens where, asked from proc(5): no tool is needed, and a minimal system has none."""
+"""Which program listens on which port, from proc(5): a minimal system has no tool for that."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ LISTEN = "0A"  # proc(5), /proc/net/tcp: the state TCP_LISTEN
 
 @dataclass(frozen=True)
 class Listener:
-    """A program that has a port. `pid` 0: one that cannot be seen from here, e.g. outside this container."""
+    """A program that listens on a port. `pid` 0: it cannot be seen from here, e.g. because it is outside this
+    container."""
 
     pid: int
     name: str
@@ -22,7 +23,7 @@ class Listener:
 
 
 def listener(port: int) -> Listener | None:
-    """Who listens on this TCP port on any address, or None."""
+    """The program that listens on this TCP port on any address, or None."""
     inodes = set()
     for table in ("tcp", "tcp6"):
         with suppress(FileNotFoundError):
@@ -41,7 +42,7 @@ def listener(port: int) -> Listener | None:
 
 
 def free_port(first: int) -> int:
-    """The first port from `first` on that nobody listens on."""
+    """The first port from `first` on that is free."""
     return next(port for port in range(first, first + 1000) if listener(port) is None)
 
 

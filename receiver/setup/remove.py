@@ -1,4 +1,5 @@
-"""Undoing an installation. Only the standard library and what needs no more: a broken installation can be removed."""
+"""Removes an installation. Uses only the standard library and what needs no more, so a broken one can be removed,
+too."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from receiver.system import disk
 
 
 def confirmed(layout: Layout, *, purge: bool, yes: bool) -> None:
-    """Uninstall or purge; a purge asks first. Raises Rejected when it is not confirmed."""
+    """Uninstall or purge; a purge asks first. Raises Rejected if it is not confirmed."""
     apps = sorted(path.name for path in layout.apps.iterdir()) if layout.apps.is_dir() else []
     if purge and not yes:
         print(
@@ -48,7 +49,8 @@ def told(apps: list[str]) -> str:
 
 
 def close(layout: Layout, now: Step, services: machine.Services) -> None:
-    """Nobody gets in as `shipit` any more: sshd's default would read the same authorized_keys without our block."""
+    """Let nobody log in as `shipit` any more: without our block, sshd's defaults would still read its
+    authorized_keys."""
     if disk.remove_file(layout.authorized_keys):
         now.did("nobody can push")
     if accounts.user_exists(SHIPIT_USER):
@@ -58,14 +60,14 @@ def close(layout: Layout, now: Step, services: machine.Services) -> None:
 
 
 def stop_services(layout: Layout, now: Step, services: machine.Services) -> None:
-    """Stop what receives; the apps' processes, nginx and what keeps them go on."""
+    """Stop what receives; the apps' processes, nginx and their supervisor go on."""
     services.remove(layout, now)
     disk.remove_file(layout.agent_socket)
     disk.remove_file(layout.root / "usr/local/bin/shipit")
 
 
 def everything(layout: Layout, services: machine.Services) -> None:
-    """Stop the apps and remove all that is left."""
+    """Stop the apps and remove everything that is left."""
     with step("apps") as now:
         services.remove_apps(layout, now)
     with step("proxy") as now:
@@ -80,7 +82,7 @@ def everything(layout: Layout, services: machine.Services) -> None:
             disk.remove_file(layout.root / link)
         for path in (layout.root / "etc/tmpfiles.d").glob("shipit*.conf"):
             path.unlink()
-        # When our timers last ran (systemd.timer(5), Persistent=).
+        # When our timers last elapsed (systemd.timer(5), Persistent=).
         for path in (layout.root / "var/lib/systemd/timers").glob("stamp-shipit-*"):
             path.unlink()
         gone = [

@@ -1,4 +1,4 @@
-"""The lines the administrator watches: one a step, with what it did and how long it took."""
+"""The lines that the administrator sees: one for each step, with what it did and how long it took."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 
 class Step:
-    """One step under way; `done` collects what it changed."""
+    """The current step; `done` collects what it changed."""
 
     def __init__(self) -> None:
         self.done: list[str] = []

@@ -1,4 +1,4 @@
-"""shipit's own services on a machine that systemd runs: socket-activated units. See machine.Services."""
+"""shipit's own services on a machine with systemd: socket-activated units. See machine.Services."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def tmpfiles_sources() -> list[Path]:
 
 
 def choose_http_port(layout: Layout, asked: int) -> int:
-    """The proxy's port that was asked for, 0 if none was; raises HostFault when another program has it."""
+    """The proxy's port that was asked for, 0 if none was; raises HostFault if another program has it."""
     web.check_port(asked or settings.load(layout.settings).http_port)
     return asked
 
@@ -43,14 +43,14 @@ def ssh_port(layout: Layout) -> int:
 
 
 def start(layout: Layout, known: Settings, step: Step, *, ssh_changed: bool, web_changed: bool) -> None:
-    """Start everything, or make what runs read what has changed. `known` is not needed here."""
+    """Start everything, or make running services read what has changed. `known` is not needed here."""
     install_units(layout, step)
     start_ssh(ssh_changed, step)
     start_nginx(layout, web_changed, step)
 
 
 def install_units(layout: Layout, step: Step) -> None:
-    """Put the units in place, let systemd read them, and start what is to run or listen."""
+    """Install the units, let systemd read them, and start those that run or listen."""
     changed = [source for source in unit_sources() if _put(source, layout.units / source.name)]
     login, runtime_dir, manager = of_login(layout)
     nginx = layout.units / f"nginx.service.d/{DROPIN}"
@@ -76,12 +76,12 @@ def install_units(layout: Layout, step: Step) -> None:
     wanted = [source.name for source in unit_sources() if "\n[Install]" in source.read_text()]
     run(["systemctl", "enable", "--quiet", *wanted], timeout=60)
     if looks := of_looks(layout):
-        # An --uninstall has stopped them.
+        # `--uninstall` may have stopped them.
         run(["systemctl", "enable", "--quiet", "--now", *looks], timeout=60)
-    # First what the sockets lie in. Where apps listen already, its condition leaves it for the next boot.
+    # First the mount for the sockets. If apps listen already, its condition leaves it for the next boot.
     run(["systemctl", "start", *(name for name in wanted if name.endswith(".mount"))], check=False, timeout=60)
     run(["systemctl", "start", *(name for name in wanted if name.endswith((".socket", ".timer", ".path")))], timeout=60)
-    # Who listens may be of an older version; what its forks do goes on.
+    # The running services may be of an older version; their forks go on.
     run(["systemctl", "stop", "shipit-gateway.service", "shipit-agent.service", "shipit-hook.service"], timeout=60)
     again = [source.name for source in changed if source.suffix == ".socket"]
     if again:
@@ -89,12 +89,12 @@ def install_units(layout: Layout, step: Step) -> None:
 
 
 def of_login(layout: Layout) -> tuple[Path, Path, Path]:
-    """The files of systemd's that concern logins of `shipit`.
+    """systemd's files that concern logins of `shipit`.
 
-    A drop-in of its slice starts gateway and agent with a login. Two units for which every login would wait are replaced:
-    the one that makes its directory in /run/user, and its user manager, which is masked (user@.service(5)).
+    A drop-in of its slice starts gateway and agent with a login. Two units that every login would wait for are
+    replaced: the one that makes its directory in /run/user, and its user manager, which is masked (user@.service(5)).
 
-    Raises KeyError when there is no such user.
+    Raises KeyError if the user does not exist.
     """
     uid = pwd.getpwnam(SHIPIT_USER).pw_uid
     own = layout.units / f"user-runtime-dir@{uid}.service", layout.units / f"user@{uid}.service"
@@ -102,15 +102,16 @@ def of_login(layout: Layout) -> tuple[Path, Path, Path]:
 
 
 def of_looks(layout: Layout) -> list[str]:
-    """The timers of apps that follow a repository. They bring releases, so they run only while the server receives."""
+    """The timers of apps that follow a repository. They make releases, so they run only while the server receives."""
     return sorted(path.name for path in layout.units.glob("shipit-look@*.timer"))
 
 
 def remove(layout: Layout, step: Step) -> None:
-    """Stop and remove the server's own units. Those of apps stay; the timers that look at a repository are stopped."""
+    """Stop and remove the server's own units. Those of apps stay, but the timers that look at a repository are
+    stopped."""
     if looks := of_looks(layout):
         run(["systemctl", "disable", "--quiet", "--now", *looks], check=False)
-    # The mount is the apps', which go on.
+    # The mount stays: the apps, which go on, use it.
     ours = [source.name for source in unit_sources() if source.suffix != ".mount"]
     names = [name for name in (*ours, *GONE) if (layout.units / name).exists()]
     if names:
@@ -144,7 +145,7 @@ def remove_apps(layout: Layout, step: Step) -> None:
         run(["systemctl", "disable", "--quiet", "--now", mount], check=False)
         disk.remove_file(layout.units / mount)
     if layout.run.is_mount():
-        # Something that is just ending still holds a socket there.
+        # A process that is just ending may still hold a socket there.
         run(["umount", "--lazy", layout.run], check=False)
     for path in sorted(layout.units.rglob("shipit*"), reverse=True):
         if path.is_dir() and not path.is_symlink():
@@ -170,25 +171,25 @@ def reload_proxy(layout: Layout, step: Step) -> None:
 
 
 def start_ssh(changed: bool, step: Step) -> None:
-    """Make sshd run, and read its configuration if that has changed; sessions stay."""
+    """Make sshd run, and read its configuration if that has changed; sessions go on."""
     unit = "ssh.service"
     if _active(unit):
         if changed:
             run(["systemctl", "reload", unit])
             step.did("sshd reloaded")
-    elif not _active("ssh.socket"):  # Ubuntu starts sshd for each connection; it reads the files each time
+    elif not _active("ssh.socket"):  # Ubuntu starts sshd for each connection, so it reads the files each time
         run(["systemctl", "enable", "--quiet", "--now", unit], timeout=60)
         step.did("sshd started")
 
 
 def start_nginx(layout: Layout, changed: bool, step: Step) -> None:
-    """Make nginx run, now and at boot, and read its configuration without dropping a connection."""
+    """Make nginx run, now and at boot, and read its configuration, without dropping a connection."""
     if _active("nginx.service"):
         if changed:
             if running := master.pid(layout):
                 master.reload(layout, running)
             else:
-                # Somebody's nginx.conf has its pid elsewhere.
+                # An nginx.conf of the administrator's may have the pid file elsewhere.
                 run(["systemctl", "reload", "nginx.service"], timeout=60)
             step.did("nginx reloaded")
         return

@@ -1,4 +1,4 @@
-"""sshd's part: a Match block for the `shipit` user, validated before it counts, and the first keys."""
+"""sshd's part: a Match block for the user `shipit`, which sshd checks before it is used, and the first keys."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def config_path(layout: Layout) -> Path:
 
 
 def configure(layout: Layout, step: Step) -> bool:
-    """Put the Match block in place; True if it changed. The old one comes back when sshd refuses the new."""
+    """Put the Match block in place; True if it changed. If sshd refuses the new one, the old one is restored."""
     main = layout.root / "etc/ssh/sshd_config"
     if not re.search(r"^\s*Include\s+(\S*/)?sshd_config\.d/\*\.conf", main.read_text(), re.MULTILINE | re.IGNORECASE):
         raise HostFault(
@@ -72,7 +72,7 @@ def port() -> int:
 
 
 def locked_out() -> str:
-    """Why sshd would not let `shipit` in although its key is known; "" if nothing speaks against it."""
+    """Why sshd would refuse `shipit` although its key is known; "" if nothing in its settings does."""
     found = effective()
     allowed = found.get("allowusers", [])
     if allowed and SHIPIT_USER not in allowed:
@@ -86,7 +86,7 @@ def locked_out() -> str:
 
 
 def read_keys(files: Sequence[Path]) -> list[str]:
-    """The public keys of files named by --key, a line each. Raises Rejected before anything is changed."""
+    """The public keys in files named by --key, one a line. Raises Rejected before anything is changed."""
     lines = []
     for file in files:
         try:
@@ -102,7 +102,7 @@ def read_keys(files: Sequence[Path]) -> list[str]:
 
 
 def any_key(layout: Layout) -> bool:
-    """Whether somebody may push already. Then nobody is let in unasked: a key may have been removed on purpose."""
+    """Whether there is any key already. Then no key is added unasked: one may have been removed on purpose."""
     return bool(Keyring(layout).all())
 
 
@@ -127,7 +127,7 @@ def _is_key(line: str) -> bool:
 
 
 def add_keys(layout: Layout, lines: Sequence[str], step: Step) -> list[Key]:
-    """Make these keys admins; one that is known stays what it is. Returns the keys they stand for."""
+    """Add these keys as admins; a known key keeps its role. Returns the keys."""
     ring = Keyring(layout)
     taken = []
     for line in lines:
@@ -142,18 +142,18 @@ def add_keys(layout: Layout, lines: Sequence[str], step: Step) -> list[Key]:
 
 
 def open_gate(layout: Layout, step: Step) -> None:
-    """Let the version that is current now serve logins: it writes each key's line, and is the shell of the account."""
+    """Let the current version serve logins: write the lines of all keys, and make it the account's shell."""
     Keyring(layout).write_lines()
     accounts.set_shell(COMMAND, step)
 
 
 def lines(layout: Layout) -> bytes:
-    """authorized_keys as it is."""
+    """The content of authorized_keys."""
     return layout.authorized_keys.read_bytes() if layout.authorized_keys.exists() else b""
 
 
 def put_lines(layout: Layout, text: bytes) -> None:
-    """authorized_keys as it was."""
+    """Restore authorized_keys."""
     if text and text != lines(layout):
         with disk.locked(layout.keys.with_name("keys.lock"), wait=True):
             home = layout.home.stat()
@@ -161,7 +161,7 @@ def put_lines(layout: Layout, text: bytes) -> None:
 
 
 def key_names(line: str) -> Iterator[str]:
-    """Names for a key, best first: its comment in the letters a name may have, then the same with a number."""
+    """Names for a key, best first: from its comment, in letters that a name may have, then with a number."""
     comment = " ".join(line.split()[2:]).lower()
     base = re.sub(r"[^a-z0-9_]+", "-", comment).strip("-_")[:28]
     if not base or not base[0].isalpha():
@@ -172,7 +172,7 @@ def key_names(line: str) -> Iterator[str]:
 
 
 def remove(layout: Layout, step: Step) -> bool:
-    """Take shipit out of sshd; True if there was something. Who is logged in stays so."""
+    """Remove shipit from sshd; True if there was something. Sessions stay."""
     gone = disk.remove_file(config_path(layout))
     if gone:
         step.did(f"removed {config_path(layout)}")

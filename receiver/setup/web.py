@@ -1,4 +1,4 @@
-"""nginx's part: one file that includes the apps' vhosts, beside whatever else nginx serves here."""
+"""nginx's part: one file that includes the apps' vhosts, beside the other sites of this nginx."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from receiver.setup.report import Step
 from receiver.system import disk
 from receiver.system.run import run
 
-# Of each of nginx's workers: Debian's 768 are used up by 384 websockets, as each takes two. An open file each, and some.
+# For each worker of nginx. Debian's 768 connections suffice for 384 websockets only, as each needs two, and two files.
 CONNECTIONS, FILES = 8192, 20_000
-NAME = "zz-shipit.conf"  # last: nginx's default server is the first it reads
+NAME = "zz-shipit.conf"  # sorts last: nginx's default server is the first one that it reads
 
 
 def config_paths(layout: Layout) -> list[Path]:
-    """Where our file may be."""
+    """The places where our file may be."""
     etc = layout.root / "etc/nginx"
     return [etc / "sites-enabled" / NAME, etc / "conf.d" / NAME]
 
 
 def config_path(layout: Layout) -> Path:
-    """Where this nginx looks for sites; raises HostFault when nginx.conf includes neither usual directory."""
+    """Where this nginx looks for sites; raises HostFault if nginx.conf includes neither of the usual directories."""
     main = (layout.root / "etc/nginx/nginx.conf").read_text()
     for path in config_paths(layout):
         if re.search(rf"^\s*include\s+(\S*/)?{re.escape(path.parent.name)}/\*(\.conf)?\s*;", main, re.MULTILINE):
@@ -41,7 +41,7 @@ def config_path(layout: Layout) -> Path:
 
 
 def check_port(port: int) -> None:
-    """Raise HostFault if another program than nginx has the proxy's port."""
+    """Raise HostFault if a program other than nginx listens on the proxy's port."""
     other = listener(port)
     if other and other.name != "nginx":
         raise HostFault(
@@ -52,7 +52,8 @@ def check_port(port: int) -> None:
 
 
 def configure(layout: Layout, settings: Settings, record: Record, step: Step) -> tuple[bool, Record]:
-    """Put our file in place, validated with the whole; True if anything changed. Else all is as before."""
+    """Put our file in place, after nginx has checked it; True if anything changed. On failure the old state is
+    restored."""
     from receiver.proxy.nginx import page, server, server_path
     from receiver.proxy.vhost import shipit_conf
 
@@ -102,7 +103,7 @@ def configure(layout: Layout, settings: Settings, record: Record, step: Step) ->
 
 
 def widened(main: str) -> str:
-    """nginx.conf with room for more connections, if it has less; what was there stands beside it."""
+    """nginx.conf with more worker_connections, if it has fewer; a comment keeps the old number."""
     found = re.search(r"^([ \t]*)worker_connections[ \t]+([0-9]{1,6});[ \t]*$", main, re.MULTILINE)
     if not found or int(found[2]) >= CONNECTIONS or "worker_rlimit_nofile" in main:
         return main
@@ -111,18 +112,18 @@ def widened(main: str) -> str:
 
 
 def narrowed(main: str) -> str:
-    """The nginx.conf before `widened`; lines that somebody has changed since stay."""
+    """nginx.conf as before `widened`; lines that were changed since stay."""
     main = re.sub(r"^worker_rlimit_nofile [0-9]+; # shipit\n", "", main, flags=re.MULTILINE)
     return re.sub(r"worker_connections [0-9]+; # shipit: was ([0-9]+)", r"worker_connections \1;", main)
 
 
 def _as_it_is(path: Path, change: Callable[[str], str]) -> bytes:
-    """What a file is after the change; all else of it stays byte by byte, whatever encoding its comments have."""
+    """The content of a file after the change; the rest of it stays byte by byte, whatever its encoding."""
     return change(path.read_bytes().decode(errors="surrogateescape")).encode(errors="surrogateescape")
 
 
 def _sets_names_hash(layout: Layout) -> bool:
-    """Whether somebody else's configuration sets the size of the names' hash; nginx takes it only once."""
+    """Whether another configuration sets the size of the names' hash; nginx accepts that only once."""
     etc = layout.root / "etc/nginx"
     files = [etc / "nginx.conf", *(etc / "conf.d").glob("*.conf"), *(etc / "sites-enabled").glob("*")]
     return any(
@@ -133,7 +134,7 @@ def _sets_names_hash(layout: Layout) -> bool:
 
 
 def remove(layout: Layout, record: Record, step: Step) -> bool:
-    """Take shipit out of nginx and put Debian's default site back if we took it; True if anything changed."""
+    """Remove shipit from nginx, and restore Debian's default site if we removed it; True if anything changed."""
     gone = [path for path in config_paths(layout) if disk.remove_file(path)]
     disk.remove_tree(layout.nginx)
     main = layout.root / "etc/nginx/nginx.conf"

@@ -1,4 +1,4 @@
-"""`notify:` of shipit.yml: who is told, of what. By which ways is chosen.py, and loaded when something is to be told."""
+"""`notify:` of shipit.yml: who gets which messages. chosen.py finds the ways, and is loaded only for a message."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class NotifyCapability:
         )  # fmt: skip
 
     def on(self, event: Event) -> None:
-        # Here, because it brings what talks to others, and every push has this module.
+        # Imported here, because it loads network modules, and every push loads this module.
         from receiver.ops.notify import chosen
 
         process = f"{event.process}.{event.index}" if event.process else ""

@@ -1,4 +1,4 @@
-"""Which ways a message goes: those that the server's settings name, and those of the app."""
+"""Which ways a message is sent by: those in the server's settings, and those of the app."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SERVER_KEYS = frozenset({"on", "webhook", "secret", "command", "email", "apprise
 
 
 def tell(what: str, ledger: Ledger, release: Release, process: str, how: str) -> None:
-    """Tell everybody who wants to know; what fails is for the administrator's log."""
+    """Send the message to everyone who wants it; failures go to the administrator's log."""
     known = settings.load(ledger.paths.layout.settings)
     told = about(what, ledger, release, known, process=process, how=how)
     for way, _, wrong in send_all(ways_of(ledger, release, known, what), told):
@@ -42,15 +42,15 @@ def about(
 
 
 def ways_of(ledger: Ledger, release: Release, known: Settings, what: str = "") -> list[Way]:
-    """The ways of the server and of the app, for one event (`""`: any). What keeps one from being used is a way, too:
-    it raises that when it is sent."""
+    """The ways of the server and of the app for one event (`""`: any). A mistake in a setting becomes a way, too: it
+    raises the error when it is sent."""
     return [*server_ways(known, what), *_of_app(ledger, release, known, what)]
 
 
 def _of_app(ledger: Ledger, release: Release, known: Settings, what: str) -> list[Way]:
     kept = kept_as(KEY, Notify, release)
     if kept is None and release.status is not Status.LIVE and not release.processes and (live := ledger.current()):
-        # It failed before its files were read: those are told who wanted to be told last.
+        # It failed before its files were read: use the settings of the live release.
         kept = kept_as(KEY, Notify, live)
     if kept is None or (what and what not in kept.on):
         return []
@@ -67,8 +67,8 @@ def _of_app(ledger: Ledger, release: Release, known: Settings, what: str) -> lis
 
 
 def server_ways(known: Settings, what: str) -> list[Way]:
-    """Those of /etc/shipit/shipit.yml: text, with blanks between where there may be several. An address and a secret
-    stand in files, which `shipit` reads and apps do not: that one is for everybody to read."""
+    """The ways in /etc/shipit/shipit.yml: texts, with blanks between several. Secret addresses and keys are in files
+    that only `shipit` can read, because everybody can read shipit.yml."""
     said = known.notify
     found: list[Way] = []
     try:
@@ -94,7 +94,7 @@ def server_ways(known: Settings, what: str) -> list[Way]:
 
 @dataclass(frozen=True)
 class Broken:
-    """A way that cannot be used."""
+    """A way that cannot be used; sending raises the reason."""
 
     name: str
     why: Failure
@@ -119,7 +119,7 @@ def _webhook(kept: Notify, ledger: Ledger, release: Release, known: Settings) ->
 
 
 def _config(ledger: Ledger, release: Release) -> dict[str, str]:
-    """The config vars of what is live, over the defaults of the release; it may itself be gone already."""
+    """The config vars of the live release, over its defaults; it may be gone already."""
     with Agent.connect(ledger.paths.layout.agent_socket) as agent:
         held = agent.read_config(release.app, ledger.current_number() or 0)
     return {str(name): value for name, value in (*release.env, *held.items())}

@@ -1,4 +1,4 @@
-"""What is told of an event: one value, and its forms. Pure."""
+"""The message about an event: one value, and its text forms. Pure."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from dataclasses import asdict, dataclass
 from receiver.model import Release
 from receiver.ops.base import What
 
-MAX_LINE = 300  # characters of a reason or a title: they come from whoever pushes
+MAX_LINE = 300  # characters of a reason or a title: they come from the pusher
 
 
 @dataclass(frozen=True)
 class Message:
-    """`event` is an event's name, or `test`. `id` is new for each message, `time` is in seconds since the epoch: who
-    checks the signature knows by both whether a message was sent to him a second time by somebody else."""
+    """`event` is an event's name, or `test`. `id` is new for each message, `time` is in seconds since the epoch: by
+    both, a receiver that checks the signature can recognise a message that an attacker has sent again."""
 
     id: str
     time: int
@@ -59,7 +59,7 @@ class Message:
 def message(
     what: str, release: Release, url: str, *, id: str, time: float, process: str = "", how: str = "", by: str = ""
 ) -> Message:
-    """What is told of this release; `by` if somebody else than who made it."""
+    """The message about this release; `by`: who did it, if not the release's author."""
     origin = release.origin
     return Message(
         id=id, time=int(time), event=what, app=release.app, release=release.name, change=release.change.value,
@@ -69,7 +69,7 @@ def message(
 
 
 def headers(message: Message, secret: str) -> Mapping[str, str]:
-    """Of the request to a webhook. With a secret it is signed as GitHub signs its own: HMAC-SHA256 of the body."""
+    """The headers of a webhook's request. With a secret it is signed as GitHub does: HMAC-SHA256 of the body."""
     plain = {"Content-Type": "application/json", "User-Agent": "shipit", "X-Shipit-Event": message.event,
              "X-Shipit-Delivery": message.id}  # fmt: skip
     if not secret:

@@ -1,4 +1,4 @@
-"""What a release keeps of its `notify:`, and the names that stand in it."""
+"""What a release keeps of its `notify:`, and the names that may be in it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from receiver.records import Record, many, own, parsed, text
 
 KEY = "notify"
 TOLD = (What.FAILED, What.LIVE, What.CRASHED, What.RUN_FAILED, What.UNREACHED, What.CERTIFICATE, What.STORAGE)
-# Narrower than RFC 5322: what a person has, and no option of sendmail(8).
+# Narrower than RFC 5322: common addresses, and nothing that sendmail(8) takes for an option.
 _ADDRESS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,63}@[A-Za-z0-9][A-Za-z0-9.-]{0,250}", re.ASCII)
 
 
@@ -23,7 +23,7 @@ def address(given: str) -> str:
 
 
 def event(given: str) -> str:
-    """Parse the name of an event that can be told; raises Rejected."""
+    """Parse the name of an event that can be reported; raises Rejected."""
     if given not in [what.value for what in TOLD]:
         raise Rejected(f"{given[:20]!a} is no event.", hint="Events: " + ", ".join(what.value for what in TOLD))
     return given

@@ -1,4 +1,4 @@
-"""The ways by which a message leaves the machine. Each `send` says in a few words how it went, or raises Failure."""
+"""The ways to send a message out of the machine. Each `send` returns the result in a few words, or raises Failure."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ REQUEST, PAUSES = 10.0, (1.0, 5.0)
 PROGRAM = 30.0  # seconds for a program
 SENDMAIL = Path("/usr/sbin/sendmail")
 SMTP = ("127.0.0.1", 25)
-# Addresses that lead to others' networks by way of this one (RFC 6052, RFC 3056).
+# Address ranges that lead to other networks through this machine's (RFC 6052, RFC 3056).
 _TUNNELS = tuple(map(ipaddress.ip_network, ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16")))
 
 
@@ -42,8 +42,8 @@ class Way(Protocol):
 
 @dataclass(frozen=True)
 class Webhook:
-    """A POST. `free`: an administrator chose the address, so it may be any; else it must be a public one, or its host be
-    among `allowed`: what an app's people may write must not reach what only this machine reaches."""
+    """A POST. `free`: an administrator chose the address, so any is allowed. Otherwise it must be public, or its host
+    in `allowed`: an app's developers must not reach what only this machine can reach."""
 
     url: str
     secret: str = ""
@@ -60,7 +60,7 @@ class Webhook:
             except (OSError, HTTPException) as error:
                 trouble, again = why(error), True
             except ValueError as error:
-                # No name that DNS could have.
+                # DNS can have no such name.
                 trouble, again = why(error), False
             else:
                 if 200 <= status < 300:
@@ -72,11 +72,11 @@ class Webhook:
         raise HostFault(f"The webhook did not take it: {trouble}.")
 
     def _post(self, message: Message) -> int:
-        """The status of one request. No redirect is followed, and of the answer nothing else is read."""
+        """The status of one request. Follows no redirect, and reads nothing else of the answer."""
         parts, ends = urlsplit(self.url), Ends(REQUEST, REQUEST)
         host = parts.hostname or ""
         port = parts.port or (443 if parts.scheme == "https" else 80)
-        # The very address that was looked at: the name is not resolved a second time.
+        # Use the address that was checked, and do not resolve the name a second time.
         address = address_of(host, port, self.free or host in self.allowed, ends)
         named = {"Host": parts.netloc.rpartition("@")[2], **headers(message, self.secret)}
         connection, answer = answered(parts, ends, named, method="POST", body=message.body, address=address)
@@ -85,7 +85,7 @@ class Webhook:
 
 
 def web_address(url: str) -> str:
-    """A URL that a message may be sent to; raises Rejected. What it is, which may be a secret, is not repeated."""
+    """A URL that a message may be sent to; raises Rejected. The message does not repeat it, as it may hold a secret."""
     try:
         parts = urlsplit(url)
         fits = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
@@ -97,7 +97,7 @@ def web_address(url: str) -> str:
 
 
 def address_of(host: str, port: int, free: bool, ends: Ends) -> tuple[str, int]:
-    """The first address of a host that may be asked; raises OSError, or Rejected if it has none but private ones."""
+    """The first allowed address of a host; raises OSError, or Rejected if it has only private ones."""
     for address in addresses(host, port, ends):
         if free or is_public(address[0]):
             return address
@@ -119,8 +119,9 @@ def is_public(text: str) -> bool:
 
 @dataclass(frozen=True)
 class Command:
-    """A command of the app, run as `shipit run` does: the app's user, its cage, its config vars, its live release. It has
-    the message on standard input, as JSON; `line` is for bash, and may use `{text}`, which stands for the line for people."""
+    """A command of the app, run as by `shipit run`: with the app's user, sandbox and config vars, in its live release.
+    It gets the message on standard input, as JSON. `line` is for bash; `{text}` in it stands for the line for
+    people."""
 
     line: str
     ledger: Ledger
@@ -159,8 +160,8 @@ class Program:
 
 @dataclass(frozen=True)
 class Email:
-    """By the machine's own mail server: on 127.0.0.1, else by sendmail(8). Not the other way round: nothing here may
-    gain a group, which the sendmail of Postfix needs."""
+    """By the machine's mail server: on 127.0.0.1, else by sendmail(8). In this order, because no program here may gain
+    a group, and Postfix's sendmail needs that."""
 
     to: tuple[str, ...]
     name = "email"
@@ -185,7 +186,7 @@ class Email:
 
 @dataclass(frozen=True)
 class Apprise:
-    """The program apprise, with a file of its own form that an administrator chose."""
+    """The program apprise, with a configuration file that an administrator chose."""
 
     config: Path
     name = "apprise"
@@ -199,12 +200,12 @@ class Apprise:
 
 
 def in_app(app_variable: str, ledger: Ledger) -> Command:
-    """apprise for an app: within its cage, because its addresses can be of this machine and its networks."""
+    """apprise for an app: in the app's sandbox, because its addresses may be in this machine's networks."""
     return Command(f'exec apprise --title=shipit --body={{text}} "${app_variable}"', ledger, "apprise")
 
 
 def send_all(ways: Collection[Way], message: Message) -> list[tuple[str, str, Failure | None]]:
-    """Send by all ways at once; each one's name, what it says, and what was wrong, if anything was."""
+    """Send by all ways at the same time; returns each one's name, its result, and its error, if there was one."""
     results: list[tuple[str, str, Failure | None]] = []
 
     def send(way: Way) -> None:
@@ -212,7 +213,7 @@ def send_all(ways: Collection[Way], message: Message) -> list[tuple[str, str, Fa
             results.append((way.name, way.send(message), None))
         except Failure as failure:
             results.append((way.name, "", failure))
-        except Exception as error:  # noqa: BLE001 - told as what it is; the other ways have their turn
+        except Exception as error:  # noqa: BLE001 - returned as the error; the other ways go on
             results.append((way.name, "", HostFault(f"It failed ({type(error).__name__}).")))
 
     threads = [threading.Thread(target=send, args=(way,)) for way in ways]
