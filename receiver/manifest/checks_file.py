@@ -10,7 +10,7 @@ from receiver.model import Check, CheckKind
 
 NAME = "CHECKS"
 _SETTING = re.compile(r"(WAIT|TIMEOUT|ATTEMPTS)\s*=\s*([0-9]{1,4})\s*")
-# https://host/path, //host/path or /path, then the text that the answer has.
+# https://host/path, //host/path or /path, then a text that the answer must contain.
 _LINE = re.compile(r"(?:https?:)?(?://[^/\s]+)?(/\S*)(?:\s+(.+?))?\s*")
 
 

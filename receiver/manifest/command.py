@@ -20,7 +20,7 @@ class Server:
     patience: int = 60
 
 
-# Which of the servers that the runtimes know a command starts; None: another program.
+# Returns the server that a command starts, if a runtime knows it; None for another program.
 Knows = Callable[[str], Server | None]
 
 

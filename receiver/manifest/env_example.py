@@ -11,7 +11,7 @@ from receiver.names import ConfigKey
 
 NAMES = (".env.example", ".env.sample", ".env.template", ".env.dist", "env.example", ".env-example")
 _LINE = re.compile(rb"^(?:export\s+)?([A-Z][A-Z0-9_]*)\s*=", re.MULTILINE)
-# What shipit says to each process by itself.
+# Variables that shipit itself sets for each process.
 _OURS = frozenset({"PORT", "HOST", "SOCKET", "NODE_ENV", "DATA_DIR", "RACK_ENV", "RAILS_ENV"})
 
 

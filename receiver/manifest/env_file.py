@@ -10,7 +10,7 @@ from receiver.names import ConfigKey
 
 NAME = "ENV"
 MAX_BYTES = 64 * 1024
-# What Piku itself is told there. It means nothing to an app.
+# Prefixes of settings for Piku itself, which mean nothing to an app.
 _PIKUS = ("NGINX_", "UWSGI_", "PIKU_", "CLOUDFLARE_", "LETSENCRYPT_")
 _OWN = frozenset({"PORT", "BIND_ADDRESS", "PYTHON_VERSION", "NODE_VERSION", "DISABLE_IPV6", "AUTO_RESTART"})
 

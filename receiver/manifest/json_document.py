@@ -12,7 +12,7 @@ from receiver.manifest.problems import decode, reject, shown
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 32
 
-# A string, a comment (one that is not closed takes all that follows), or one other character.
+# A string, a comment (an unclosed one goes on to the end), or one other character.
 _PIECE = re.compile(r'"(?:[^"\\\n]|\\.)*"|//[^\n]*|/\*(?s:.*?)(?:\*/|\Z)|\S')
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+')
 
@@ -75,7 +75,7 @@ def _lines(name: str, text: str) -> dict[Path, int]:
         if token in "{[":
             lines.setdefault(tuple(path), line)
             path.append(0 if token == "[" else "")
-            # Each part of the document is kept with its whole path.
+            # Each part of the document is stored with its whole path, so the depth is limited.
             if len(path) > MAX_DEPTH:
                 raise reject(f"{name}:{line}", f"This is nested more than {MAX_DEPTH} deep.")
             key = token == "{"

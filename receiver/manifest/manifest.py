@@ -224,7 +224,7 @@ def _check(
     default = Check(CheckKind.HTTP if kind == WEB and listen is not Listen.NONE else CheckKind.UPTIME, timeout=timeout)
     base, where = dokku.get(kind, (default, ""))
     if "kind" in settings.check:
-        # A new kind of check starts afresh: app.json's path means nothing to it.
+        # Another kind of check does not take over app.json's path, which means nothing to it.
         base, where = Check(settings.check["kind"], timeout=timeout), settings.check_where
     check = replace(base, **settings.check)
     if check.kind in (CheckKind.HTTP, CheckKind.TCP) and listen is Listen.NONE:

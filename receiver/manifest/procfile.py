@@ -25,7 +25,7 @@ _CRON = re.compile(r"cron[0-9]*", re.ASCII)
 _SCHEDULE = re.compile(r"(@[a-z]+|(?:[0-9*/,-]+\s+){3}[0-9A-Za-z*/,-]+\s+[0-9A-Za-z*/,-]+)\s+(\S.*)", re.ASCII)
 _MODULE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*(?:\(\))?")
 
-# Piku's kinds that are not commands, and what to do instead.
+# Piku's kinds of lines that are no commands, and what to use instead.
 _UNSUPPORTED = {
     "rwsgi": "Piku's rwsgi is not supported: start the server in a command, `web: puma -b unix://$SOCKET`.",
     "jwsgi": "Piku's jwsgi is not supported: start the server in a command, `web: java -jar app.jar`.",

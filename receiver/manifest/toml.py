@@ -10,8 +10,8 @@ from typing import Any
 from receiver.manifest.problems import decode, reject
 from receiver.manifest.tree import MAX_READ, Tree
 
-# tomllib takes time with the square of a key's parts (seen with Python 3.11). A part is looked at only from where a
-# word or a string begins, so that the search itself is linear.
+# tomllib's time grows with the square of the number of parts in a key (seen in Python 3.11). This search is linear: it
+# tries a part only where a word or a string begins.
 _PART = r"""(?:[A-Za-z0-9_-]+|"[^"\n]{0,100}"|'[^'\n]{0,100}')"""
 _LONG_KEY = re.compile(rf"(?<![A-Za-z0-9_-]){_PART}(?:[ \t]{{0,8}}\.[ \t]{{0,8}}{_PART}){{100}}")
 
@@ -28,7 +28,7 @@ def parse(name: str, raw: bytes, limit: int = MAX_READ) -> dict[str, Any]:
     if chain := _LONG_KEY.search(text):
         began = text.count("\n", 0, chain.start()) + 1
         raise reject(f"{name}:{began}", "A key has more than 100 parts.")
-    # The same parser under two names: the standard library has it since 3.11.
+    # The standard library has this parser since 3.11; before, it is the package tomli.
     tomllib = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
     try:
         data: dict[str, Any] = tomllib.loads(text)

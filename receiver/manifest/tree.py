@@ -62,7 +62,7 @@ class Subtree:
             files = self._tree.files().items()
             links = self.links()
             own = {path[start:]: blob for path, blob in files if path.startswith(self._prefix)}
-            # Only this directory is unpacked: a link out of it leads nowhere there.
+            # Only this directory is unpacked, so a link that leads out of it leads nowhere.
             self._files = {path: blob for path, blob in own.items() if links.get(path) != ""}
         return self._files
 

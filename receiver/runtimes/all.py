@@ -15,8 +15,8 @@ from receiver.runtimes.ruby import Ruby
 from receiver.runtimes.site.runtime import Site
 from receiver.runtimes.static import Static
 
-# The first that suggests how to start a project is heard. Builds go the other way: what a later row makes, an earlier
-# one may use (a bundle that Django collects). The last takes anything.
+# For starting a project, the first runtime with a suggestion is used. Builds run in the reverse order: a row can use
+# what later rows have made (Django collects a bundle that npm made). The last row takes any project.
 RUNTIMES: tuple[Runtime, ...] = (
     Image(), Dockerfile(), Disk(), Package(), Site(), Python(), Ruby(), PHP(), Go(), Node(), Static(), Plain(),
 )  # fmt: skip

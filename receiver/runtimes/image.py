@@ -11,14 +11,15 @@ from receiver.manifest.command import Server
 from receiver.paths import IMAGE, PYTHON
 from receiver.runtimes.base import BuildPlan, Evidence, Part, Project, Runtime, Slug, Step, Suggestion
 
-POINTER = "shipit-image.json"  # in the commit: which image it is
+POINTER = "shipit-image.json"  # in the commit; names the image
 DOCKERFILES = ("Dockerfile", "Containerfile")
 _REFUSED = re.compile(
     r"(?:reading manifest \S+ in|pinging container registry) ([^\s/:]+(?::\d+)?).*(?:unauthorized|denied|authentication)"
 )
-# As a process's whole command: what the image itself starts (inside/container.py).
+# This command means: what the image itself starts (inside/container.py).
 OWN = "CMD"
-# What inside/image.py makes: what it tells the launcher of the image; the image while it is handed over.
+# Files that inside/image.py makes: the description of the image for the launcher; the image on its way to the app's
+# store.
 MAKES = ("shipit-image.stored.json", "shipit-image.built")
 
 
@@ -34,7 +35,7 @@ class Image(Runtime):
         return Evidence(POINTER, alone=True) if POINTER in pushed.tree.files() else None
 
     def server(self, command: str, pushed: Pushed) -> Server | None:
-        # Whatever it is: no socket of the machine's is in a container.
+        # Whatever server it is: no socket of the machine's is in a container.
         return Server("the image", only_port=True) if self.finds(pushed) else None
 
     def parts(self, slug: Slug) -> Iterator[Part]:
@@ -60,7 +61,7 @@ class Dockerfile(Runtime):
         return Evidence(found, last=True) if found else None
 
     def server(self, command: str, pushed: Pushed) -> Server | None:
-        # A line of a Procfile that runs without a container may be a server that another runtime knows.
+        # Without a container, a line of a Procfile may start a server that another runtime knows.
         return Server("the image", only_port=True) if command == OWN or pushed.settings.dockerfile else None
 
     def suggests(self, pushed: Pushed) -> Suggestion | None:

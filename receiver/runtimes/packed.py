@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from receiver.manifest import Tree
 
 BESIDE = ".package"
-# Bytes of one text beside a package.
+# The most bytes of one text beside a package.
 LONGEST = 2**18
 ENDINGS = (".whl", ".deb", ".rpm")
 

@@ -18,14 +18,14 @@ NAME, LOCK, HOME = "composer.json", "composer.lock", ".php"
 RECIPE = 2
 ROOTS = ("public", "web", "html", "htdocs", "")
 SERVE = "serve-php"
-# Heroku's two, with the options that name configuration for its own servers.
+# Heroku's two commands, with the options that name configuration for its own servers.
 _HEROKU = re.compile(
     r"(?:vendor/bin/)?heroku-php-(?:apache2|nginx)(?:\s+-[A-Za-z]\s+\S+)*(?:\s+(?P<root>[\w./-]+))?\s*"
 )
 _RUNS = re.compile(rf"(?:^|[\s;&|/])(?:php|{SERVE}|artisan|heroku-php-\w+)\b")
 
-# Starts php-fpm and nginx in the foreground and ends when either does. $1: the directory that is served; $2: what answers
-# there, index.php.
+# Starts php-fpm and nginx in the foreground, and ends when either does. $1: the directory to serve; $2: the file there
+# that answers all other paths, index.php.
 _SERVER = r"""#!/bin/bash
 set -eu
 root=$(realpath -e -- "${1:-.}")
@@ -116,7 +116,7 @@ for name; do
 done
 exit ${code:-0}
 """
-# $1: empty where nothing shows that the program uses what composer would install.
+# $1 is empty if nothing shows that the program uses composer's packages.
 _INSTALL = """
 command -v composer >/dev/null || [ "$1" ] || {
     echo "composer is not on this server (apt install composer unzip). Going on without: nothing here uses vendor/."; exit 0; }
@@ -125,7 +125,7 @@ command -v composer >/dev/null || {
 exec composer install --no-dev --no-interaction --no-progress --prefer-dist --optimize-autoloader --no-ansi
 """
 
-# What keeps an empty directory in a commit, and directories that are no part of the running program.
+# Placeholder files in directories that are otherwise empty; and directories that the running program does not use.
 _PLACEHOLDER = re.compile(r"\.gitkeep|\.keep|\.placeholder|_dummy|\.gitignore|\.htaccess")
 _NOT_DATA = re.compile(r"(?:_?tests?|docs?|vendor|node_modules|examples?)(?:/|$)|\.")
 _WAY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
@@ -167,8 +167,8 @@ class PHP(Runtime):
         elif extensions := [name[4:] for name in names if re.fullmatch(r"ext-\w+", name)]:
             steps = (Step("Looking for PHP's extensions", ("/bin/sh", "-c", _EXTENSIONS, "sh", *extensions)),)
         if "artisan" in files and "vendor/autoload.php" in files:
-            # What composer has done where it installs: Laravel finds its packages by a file, and a release is read-only.
-            # One that wants its database for that goes without.
+            # composer's scripts did not run: Laravel needs a file that lists its packages, and a release is read-only.
+            # If this fails because the app wants its database, go on without.
             words = ("/bin/sh", "-c", "php artisan package:discover || echo 'It did not: going on.'")
             steps += (Step("Having Laravel find its packages", words),)
         return BuildPlan(f"php {wish}".rstrip(), {}, (made,), steps)
@@ -176,7 +176,7 @@ class PHP(Runtime):
     def version(self, pushed: Pushed) -> str:
         wished = composer(pushed.tree).get("require")
         said = wished.get("php") if isinstance(wished, dict) else None
-        # composer compares it with the server's when it installs.
+        # composer checks it against the server's version when it installs.
         return super().version(pushed) or (said if isinstance(said, str) and len(said) < 40 else "")
 
     def process(self, project: Project) -> ProcessEnv:

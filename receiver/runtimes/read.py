@@ -17,7 +17,7 @@ from receiver.runtimes import unserved
 from receiver.runtimes.all import RUNTIMES
 from receiver.runtimes.base import Asked, Evidence, Runtime
 
-# A name that `build.root` takes.
+# A name that is valid for `build.root`.
 DIRECTORY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 Found = list[tuple[Runtime, Evidence]]
 
@@ -56,7 +56,7 @@ def read_manifest(tree: Tree, sections: Sequence[Section] = (), runtimes: Sequen
         if pushed.settings.root:
             runtime.above(tree, pushed.settings.root, problems)
     if not pushed.procfile:
-        # What is wrong with the project is of more use than what to write into a Procfile.
+        # Mistakes in the project are reported first: a suggestion for a Procfile would not help yet.
         problems.check()
     notices = [
         *where,
@@ -201,7 +201,7 @@ def _lines(pushed: Pushed, found: Found, runtimes: Sequence[Runtime], notices: l
             notices.append(suggested.notice)
             lines = {WEB: Line(suggested.web, 0)} if suggested.web else {}
             lines |= {type_name(kind): Line(command, 0) for kind, command in suggested.others}
-            # A build script, or a generator's configuration, may name any place: nginx is told of none outside.
+            # A build script, or a generator's configuration, may name any path: nginx must get none outside the slug.
             return Procfile(lines, None), pages(suggested.static) if suggested.static else ""
     examples = (runtime.example(pushed) for runtime, _ in found)
     example = next(filter(None, examples), "web: ./server --port $PORT")

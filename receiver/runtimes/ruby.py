@@ -35,15 +35,15 @@ echo "An administrator installs Debian's:  apt install ruby ruby-bundler ruby-de
 echo "or another one into /opt/rubies/ruby-$wish; or the Gemfile and .ruby-version want the one that is there." >&2
 exit 1
 """
-# A gem in a lock file: its name, its version, and what machine it is for.
+# A gem in a lock file: its name, its version, and its platform.
 _GEM = re.compile(
     r"^    ([A-Za-z0-9][A-Za-z0-9._-]{0,99}) \(([0-9][A-Za-z0-9.]{0,60})(?:-([A-Za-z0-9._-]{1,60}))?\)$", re.MULTILINE
 )
-# What a build makes pages with: then it is what the gems are for.
+# Gems that make pages: if a build uses one, that is what the project's gems are for.
 _PAGES = re.compile(r"^    (?:jekyll|github-pages|middleman|nanoc|bridgetown) \(", re.MULTILINE)
-# Sinatra's way for a program in one file: it starts a server when the program has been read.
+# A program in one file that uses Sinatra: the server starts when the file has been read.
 _SINATRA = re.compile(r"""^[ \t]*require[ (]+['"]sinatra['"]""", re.MULTILINE)
-_USUAL, MOST_PROGRAMS = ("app.rb", "server.rb"), 40  # that are looked at
+_USUAL, MOST_PROGRAMS = ("app.rb", "server.rb"), 40  # the most files that are read
 _LACKING = re.compile(r"cannot load such file -- ([a-z]\w{1,40}(?:/\w{1,40})?) \(LoadError\)")
 _INSTALL = 'bundle install && mkdir -p "$BUNDLE_PATH"'
 
@@ -61,12 +61,12 @@ class Ruby(Runtime):
         lines = pushed.procfile.processes.values() if pushed.procfile else ()
         runs = any(_RUNS.search(line.command) for line in lines)
         if NAME not in files:
-            # What needs no gem but the server's own.
+            # A program that needs only the server's own gems.
             alone = "config.ru" if "config.ru" in files else _sinatra(pushed.tree)
             return Evidence(alone) if alone and (runs or not pushed.procfile) else None
         used = "config.ru" in files or bool(_sinatra(pushed.tree)) or runs
         used = used or _PAGES.search(_text(pushed.tree, LOCK)) is not None
-        # A Gemfile for a tool of a developer's machine is no reason to install anything.
+        # A Gemfile that is only for a developer's tool is no reason to install anything.
         return Evidence(LOCK if LOCK in files else NAME, weak=not used)
 
     def check(self, pushed: Pushed, problems: Problems) -> None:
@@ -88,7 +88,7 @@ class Ruby(Runtime):
         make = Step("Finding Ruby", ("/bin/sh", "-c", _MAKE, "sh", wish))
         key = hashlib.sha256(repr(facts).encode()).hexdigest()
         blobs = [tree.files().get(name, "") for name in (NAME, LOCK)]
-        # A gem from a directory of the project, or of a commit that is not fetched by its number alone.
+        # Gems from a directory of the project, or from git, are not determined by these files alone.
         closed = not re.search(r"^PATH$", _text(tree, LOCK), re.MULTILINE) and "eval_gemfile" not in _text(tree, NAME)
         gems = hashlib.sha256(repr([facts, blobs]).encode()).hexdigest() if closed else ""
         install = Step(f"Installing from {LOCK}", ("/bin/sh", "-c", _INSTALL))
@@ -118,7 +118,7 @@ class Ruby(Runtime):
         )  # fmt: skip
 
     def storage(self, pushed: Pushed) -> tuple[tuple[str, str], ...]:
-        # Rails writes there by itself: process ids, caches, a log; files that were uploaded.
+        # Rails itself writes there: process ids, caches, a log, uploaded files.
         return (("rails/log", "log"), ("storage", "storage"), ("rails/tmp", "tmp")) if is_rails(pushed.tree) else ()
 
     def suggests(self, pushed: Pushed) -> Suggestion | None:
@@ -132,7 +132,7 @@ class Ruby(Runtime):
         has_puma = re.search(r"^    puma \(", _text(pushed.tree, LOCK), re.MULTILINE) is not None
         command = "bundle exec puma -b unix://$SOCKET" if has_puma else f"{bundled}rackup -o 127.0.0.1 -p $PORT"
         if has_puma and "config/puma.rb" in pushed.tree.files():
-            # It reads $PORT, and more of the app's own.
+            # This file reads $PORT, and has further settings of the app.
             command = "bundle exec puma -C config/puma.rb"
         return Suggestion(f"No Procfile: there is a config.ru, so `web: {command}`.", web=command)
 
@@ -146,7 +146,7 @@ class Ruby(Runtime):
         )
 
     def parts(self, slug: Slug) -> Iterator[Part]:
-        # What a build installed by it is what it says (BUNDLE_DEPLOYMENT); without one nothing was.
+        # A build installs what the lock file says (BUNDLE_DEPLOYMENT); without GEMS nothing was installed.
         lock = slug.read(LOCK, 2**20).decode(errors="replace") if GEMS in slug.names("") else ""
         for name, version, platform in _GEM.findall(lock):
             yield Part("gem", name, version, more=(("platform", platform),) if platform else ())

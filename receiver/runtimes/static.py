@@ -9,7 +9,7 @@ from receiver.runtimes.base import BuildPlan, Evidence, Project, Runtime, Sugges
 from receiver.runtimes.image import DOCKERFILES
 
 INDEX = "index.html"
-# Where the pages of a project are that has none at its top, by what these directories are called.
+# Usual names of the directory with the pages, if there are none at the top.
 PLACES = ("public", "site", "www", "html", "htdocs", "public_html", "dist", "_site", "docs")
 
 
@@ -43,7 +43,7 @@ def _place(pushed: Pushed) -> str:
         return ""
     if INDEX in files:
         return "."
-    # A program that nothing here builds has a manual, too; and a Dockerfile says what it runs.
+    # A program that nothing here builds may have a manual in HTML, too; and a Dockerfile says what it runs.
     if unserved.language(pushed.tree, ())[0] or any(name in files for name in DOCKERFILES):
         return ""
     return next((place for place in PLACES if f"{place}/{INDEX}" in files), "")

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from receiver.manifest import Tree
 
-# A file at the top, by the name of the runtime that would take it: what it is.
+# A file at the top, by the runtime that would take it → what the app is.
 LANGUAGES = {
     "rust": ("Cargo.toml", "a Rust app"),
     "java": ("pom.xml", "a Java app"),
@@ -15,9 +15,9 @@ LANGUAGES = {
     "deno": ("deno.json", "a Deno app"),
     "dotnet": ("global.json", "a .NET app"),
 }
-# Directories that belong to a project and are no app.
+# Directories of a project that are not the app.
 ASIDE = ("docs", "doc", "tests", "test", "examples", "example", "scripts", "tools", "benchmarks", "deploy", "ci")
-# Files of other receivers, and what is done about them here.
+# Files of other receivers, and how to do the same here.
 OTHERS = {
     ".buildpacks": "buildpacks are not used here; what an app is of is found in its files.",
     "nginx.conf.sigil": "the proxy has one template for all apps; it is not read.",

@@ -15,7 +15,7 @@ from typing import Any
 from receiver.manifest import Tree
 from receiver.runtimes.node.package import LIFECYCLE, script, table
 
-# Servers of a developer's machine: what they make is served better by nginx, or by what the build has made.
+# Development servers: the build's result is served better by nginx, or by its own server.
 DEVELOPER = re.compile(r"\b(?:react-scripts start|vite(?! preview)|vue-cli-service serve|ng serve|astro dev|parcel|"
                        r"webpack(?:-dev-server| serve)|next dev|nodemon|ts-node-dev|gatsby develop|nuxt dev|remix dev|"
                        r"docusaurus start|hexo server|tsx watch|eleventy|gulp|grunt|vitepress dev|vuepress dev|"
@@ -63,16 +63,17 @@ PAGES = (
     Pages("@angular/cli", r"\bng build\b", "dist"),
     Pages("vite", r"\bvite build\b", "dist", _files("vite.config")),
 )  # fmt: skip
-# With one of these packages a server is built, and no pages, unless a row above says `only` of it or is named apart.
+# With one of these packages the build makes a server, not pages, unless a row above has `only` for it or it is in
+# _APART.
 _SERVED = re.compile(r"@sveltejs/kit|@astrojs/(?:node|vercel|netlify|cloudflare)|@react-router/.+|@remix-run/.+|@solidjs/start|"
                      r"nuxt|next|express|fastify|koa|@hapi/hapi|@nestjs/core")  # fmt: skip
 _APART = frozenset({"@sveltejs/adapter-static", "next", "nuxt", "@react-router/dev"})
-# Scripts that build, where there is none that is called so.
+# Names of build scripts, if there is none called `build`.
 _BUILDS = ("docs:build", "build:docs", "docs", "generate", "export", "site:build", "build:site", "build:prod", "prod",
            "production", "dist")  # fmt: skip
-# SvelteKit refuses forms from what it takes for another origin, and takes its own to be of https.
+# SvelteKit refuses forms from another origin, and takes its own origin to be https.
 _KIT = "PROTOCOL_HEADER=x-forwarded-proto node build"
-# What has a server in what its build makes, or in a program of its own, and how that is started.
+# Packages whose build makes a server, or that have a server program, and the command to start it.
 SERVERS = (
     ("nuxt", "node .output/server/index.mjs"), ("@sveltejs/adapter-node", _KIT), ("@sveltejs/adapter-auto", _KIT),
     ("@astrojs/node", "HOST=127.0.0.1 node dist/server/entry.mjs"), ("next", "next start -H 127.0.0.1"),
@@ -80,12 +81,12 @@ SERVERS = (
     ("@react-router/serve", "react-router-serve build/server/index.js"), ("@nestjs/core", "node dist/main"),
     ("@solidjs/start", "node .output/server/index.mjs"),
 )  # fmt: skip
-# With one of these the program at `main`, or one that is called as most are, is a server.
+# With one of these packages the program at `main`, or one with a usual name, is a server.
 _FRAMEWORKS = frozenset({"express", "koa", "fastify", "@hapi/hapi", "restify", "polka", "hono", "h3", "connect", "micro",
                          "socket.io", "ws", "@feathersjs/express", "json-server", "http-server", "sails"})  # fmt: skip
 _MAINS = ("server.js", "app.js", "index.js", "main.js", "server.mjs", "index.mjs", "app.mjs", "src/server.js", "src/index.js",
           "src/app.js", "src/main.js", "server/index.js", "server/server.js", "bin/www")  # fmt: skip
-# A start that builds first: that is done, and a release is read-only.
+# A start script that builds first: the build has been done, and a release is read-only.
 _BUILDS_FIRST = re.compile(r"^(?:(?:npm|pnpm) run|yarn(?: run)?) build\s*&&\s*")
 _STARTS = ("start:prod", "start:production", "serve:prod", "prod")
 _SVELTE = ("@sveltejs/adapter-node", "@sveltejs/adapter-static", "@sveltejs/adapter-auto")
@@ -160,7 +161,7 @@ def pages(tree: Tree, data: Mapping[str, Any]) -> tuple[str, str] | None:
 
 def environment(data: Mapping[str, Any]) -> dict[str, str]:
     """Further variables for the environment of a build script."""
-    # By this SvelteKit's adapter-auto knows a host that runs a server of Node.js, and takes adapter-node.
+    # By this variable SvelteKit's adapter-auto recognises a host for Node.js servers, and uses adapter-node.
     return {"GCP_BUILDPACKS": "shipit"} if "@sveltejs/adapter-auto" in needs(data) else {}
 
 

@@ -14,16 +14,16 @@ from receiver.runtimes.node import versions
 
 NAME = "package.json"
 LOCKS = {"package-lock.json": "npm", "npm-shrinkwrap.json": "npm", "pnpm-lock.yaml": "pnpm", "yarn.lock": "yarn"}
-# Of a package manager that is not served, and what makes a lock of one that is.
+# The lock files of a package manager that is not supported, and its name.
 OTHERS = {"bun.lock": "bun", "bun.lockb": "bun"}
-# Beside the lock, what decides how it is installed.
+# Files that influence an install, beside the lock file.
 DECIDES = (".npmrc", ".yarnrc", ".yarnrc.yml", ".pnpmfile.cjs", "pnpm-workspace.yaml", "patches/", ".yarn/patches/",
            ".yarn/plugins/", ".yarn/releases/")  # fmt: skip
 FIELDS = ("dependencies", "devDependencies", "optionalDependencies", "peerDependencies", "overrides", "resolutions",
           "pnpm", "packageManager", "bundleDependencies")  # fmt: skip
 _MANAGER = re.compile(r"(npm|pnpm|yarn)@([0-9]+(?:\.[0-9]+){0,2}(?:-[\w.]+)?)(?:\+[\w.]+)?", re.ASCII)
 _LOCAL = ("file:", "link:", "portal:", "workspace:", ".", "/")
-# Scripts that npm runs when it installs; git hooks are nothing that a server has.
+# Scripts that npm runs when it installs; git hooks, which some of them set up, do not matter on a server.
 LIFECYCLE = ("preinstall", "install", "postinstall", "prepare")
 _GIT_HOOKS = re.compile(r"\b(?:husky|lefthook|simple-git-hooks|is-ci)\b")
 
@@ -75,7 +75,7 @@ def manager(tree: Tree, data: Mapping[str, Any]) -> Manager:
     match = _MANAGER.fullmatch(said) if isinstance(said, str) else None
     locks = [lock for lock, name in LOCKS.items() if lock in files and (not match or name == match[1])]
     if len({LOCKS[lock] for lock in locks}) > 1:
-        # One that was forgotten does not know what was added since.
+        # A forgotten lock file lacks packages that were added later.
         locks = [lock for lock in locks if _knows(lock, tree.read(lock) or b"", data)] or locks
     other = next((lock for lock in OTHERS if lock in files), "")
     if other and not locks:

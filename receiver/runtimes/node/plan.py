@@ -13,12 +13,12 @@ from receiver.runtimes.node import makes, package, versions
 from receiver.runtimes.node.package import Manager
 from receiver.runtimes.python import wheel
 
-# Changes when the steps below make something else of the same files.
+# Changed whenever the steps below make something different from the same files.
 RECIPE = 2
 MODULES, HOME = "node_modules", ".node"
 SYSTEM = "/usr/bin/node"
 
-# The words of a command are arguments of these, never shell text.
+# The words of a command are arguments of these scripts, never shell text.
 _NODE = """
 mkdir -p .node/bin; low=$1; high=$2; shift 2
 have=$(/usr/bin/node --version 2>/dev/null); have=${have#v}
@@ -34,11 +34,11 @@ ln -s ../$at/bin/node .node/bin/node
 for name in npm npx; do ln -s ../$at/lib/node_modules/npm/bin/$name-cli.js .node/bin/$name; done
 echo "Node.js $(.node/bin/node --version)"
 """
-# With these a package that is compiled needs nothing from nodejs.org.
+# With these headers a package can be compiled without downloads from nodejs.org.
 _HEADERS = '[ ! -e .node/headers ] || export npm_config_nodedir="$PWD/.node/headers"'
-# Before a build script: all of node_modules, the devDependencies too, as a directory that the build may write.
-# $1: where the app's builds keep it, "" = nowhere; what follows installs it. Not by cp: directories here inherit the
-# set-group-id bit, which it would ask for and the cage forbids.
+# Before a build script: the whole node_modules with the devDependencies, in a directory that the build may write. $1:
+# where the app's builds keep it, "" = nowhere; the other words install it. Not with cp(1): directories here inherit the
+# set-group-id bit; cp would set it, and the sandbox forbids that.
 _ALL = """
 copy() { mkdir -p "$2" && tar -C "$1" -cf - . | tar -C "$2" -xf - --no-same-permissions --no-same-owner; }
 kept=$1; shift
@@ -52,7 +52,7 @@ fi
 rm -rf "${kept%/*/*}"
 copy node_modules "$kept.new" && mv "$kept.new" "$kept"
 """
-# After it: again what the release shares, or without the devDependencies.
+# After it: restore the directory that the release shares, or remove the devDependencies.
 _LESS = 'if [ -L .node_modules ]; then rm -rf node_modules && mv .node_modules node_modules; else "$@"; fi'
 
 
@@ -94,7 +94,7 @@ def _key(project: Project, data: Mapping[str, Any], manager: Manager, node_key: 
     """The digest of everything that decides the content of node_modules; "" if that is not known."""
     command = project.manifest.build_command
     if not package.is_closed(project.tree, data) or re.search(r"\b(?:npm|pnpm|yarn)\b", command):
-        # Whoever installs in a build command of his own writes into node_modules.
+        # A build command of the app's that installs packages writes into node_modules.
         return ""
     files = project.tree.files()
     blobs = sorted((path, blob) for path, blob in files.items() if path == manager.lock or _decides(path))
@@ -122,7 +122,7 @@ def _node(project: Project, low: str, high: str, span: versions.Range, manager: 
 
 
 def _install(manager: Manager, argv: tuple[str, ...]) -> Step:
-    # Without anything to install some make no directory, and later releases have a link to it.
+    # If there is nothing to install, some managers make no directory, but later releases link to it.
     words = ("/bin/sh", "-c", f'{_HEADERS}; "$@" && mkdir -p {MODULES}', "sh", *argv)
     return Step(f"Installing from {manager.lock or 'package.json, which no lock file pins'}", words)
 
@@ -137,7 +137,7 @@ def _commands(project: Project, manager: Manager) -> dict[str, tuple[str, ...]]:
         less = ("npm", "prune", "--omit=dev", *quiet)
         return {"all": (*install, "--include=dev"), "some": (*install, "--omit=dev"), "less": less}
     if manager.name == "pnpm":
-        # Copies: a link into the store would let a later build change this release.
+        # Copy packages: with hard links into the store, a later build could change this release.
         store = ("--store-dir", str(project.cache / "pnpm"), "--package-import-method=copy")
         frozen = ("--frozen-lockfile",) if manager.lock else ()
         install = ("pnpm", "install", *frozen, *store, "--config.confirmModulesPurge=false")
@@ -167,13 +167,13 @@ def _environment(project: Project) -> Mapping[str, str]:
     cache = project.cache
     return {
         "NODE_ENV": "production",
-        # Node has its own list of authorities; npm shall trust whom the server trusts.
+        # Node has its own list of authorities; npm should trust those that the server trusts.
         "NODE_EXTRA_CA_CERTS": "/etc/ssl/certs/ca-certificates.crt",
         "npm_config_cache": str(cache / "npm"),
         "npm_config_update_notifier": "false",
         "YARN_CACHE_FOLDER": str(cache / "yarn"),
         "YARN_ENABLE_GLOBAL_CACHE": "false",
         "YARN_ENABLE_TELEMETRY": "0",
-        # What the processes run is found by Node alone.
+        # The processes' programs are found by Node itself.
         "YARN_NODE_LINKER": "node-modules",
     }

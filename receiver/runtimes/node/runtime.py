@@ -13,7 +13,7 @@ from receiver.runtimes.node import makes, package, versions
 
 _RUNS = re.compile(r"(?:^|[\s;&|/])(?:node|npm|npx|pnpm|yarn)\s")
 
-# A package's name, and no file: `Cannot find module 'express'`.
+# A missing package, not a missing file: `Cannot find module 'express'`.
 _LACKING = re.compile(r"Cannot find (?:module|package) '((?:@[a-z][\w.-]{0,60}/)?[a-z][\w-]{0,60})(?:/[\w./-]{0,80})?'")
 
 
@@ -31,7 +31,7 @@ class Node(Runtime):
         what = package.manager(pushed.tree, data).lock or package.NAME
         lines = pushed.procfile.processes.values() if pushed.procfile else ()
         own = makes.build_script(data) or package.script(data, "start") or package.table(data, "dependencies")
-        # A package.json for a formatter beside another language is no reason to install anything.
+        # A package.json only for a formatter, beside another language, is no reason to install anything.
         return Evidence(what, weak=not own and not any(_RUNS.search(line.command) for line in lines))
 
     def plan(self, project: Project) -> BuildPlan:
@@ -94,7 +94,7 @@ class Node(Runtime):
         from receiver.runtimes.python.installed import distributions
 
         yield from installed.packages(slug)
-        # The program itself, where PyPI has brought it.
+        # Node.js itself, if it came from PyPI.
         yield from distributions(slug, ".node/lib", tool=True)
 
     def example(self, pushed: Pushed) -> str:

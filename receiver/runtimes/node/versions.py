@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from receiver.errors import Rejected
 
 Version = tuple[int, int, int]
-# From the first to before the second.
+# From the first version up to, but not including, the second.
 Range = tuple[Version, Version]
 
-# The long-term versions, the best first, which is what anybody gets who wants none; as wheels they are on PyPI.
+# The long-term versions, best first: the first one is used if no version is wanted. PyPI has them as wheels.
 MAJORS = (24, 22, 20, 18)
 NAMES = {"krypton": "24", "jod": "22", "iron": "20", "hydrogen": "18", "*": "*"}
 

@@ -13,10 +13,10 @@ from receiver.runtimes.package.plain import FOREIGN, plain
 from receiver.runtimes.packed import LONGEST, Packed
 
 MAGIC = b"!<arch>\n"
-# How a part of it ends, and by what that is compressed (deb(5)).
+# The ending of a member's name → its compression (deb(5)).
 KINDS = {"": "", ".gz": "gzip", ".xz": "xz", ".zst": "zstd", ".bz2": "bzip2", ".lzma": "lzma"}
 UNITS = re.compile(r"(?:usr/)?lib/systemd/system/([A-Za-z0-9][A-Za-z0-9@:._-]{0,99}\.service)", re.ASCII)
-# Bytes that the files of a package may unpack to while it is looked at, and how many files it may have.
+# The most bytes that a package's files may unpack to when it is read, and the most files.
 MOST, MOST_FILES = 2**32, 200_000
 _FIELD = re.compile(r"^(Package|Version|Architecture): *(\S+)\s*$", re.MULTILINE)
 _NAME = re.compile(r"[a-z0-9][a-z0-9+.-]{1,99}", re.ASCII)
@@ -54,7 +54,7 @@ def look(file: IO[bytes], most: int = MOST) -> Packed:
             beside[f"units/{unit[1]}"] = raw
     listed = "".join(f"{path}\n" for path in sorted(paths) if path.isprintable())
     beside["files"] = listed.encode(errors="replace")[:LONGEST]
-    # A colon (the epoch) is in no file name that dpkg makes.
+    # dpkg's file names leave out the epoch and its colon.
     return Packed(name, f"{name}_{version.rpartition(':')[2]}_{architecture}.deb", beside)
 
 

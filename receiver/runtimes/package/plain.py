@@ -7,9 +7,9 @@ from typing import IO, Any, cast
 
 from receiver.errors import Rejected
 
-# Of zstd's own: how far back it may look (2^27 bytes, what `zstd --ultra -22` needs).
+# zstd's largest window (2^27 bytes, as `zstd --ultra -22` needs).
 WINDOW = 27
-# What the library is called, for whoever has to load it before it cannot be any more.
+# The library's name, for a caller that has to import it before its rights are dropped.
 ZSTD = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
 
 
@@ -60,5 +60,5 @@ def _zstd(part: IO[bytes]) -> Any:
     return zstd.ZstdFile(part, options={zstd.DecompressionParameter.window_log_max: WINDOW})
 
 
-# What the decompressors raise that is nobody's child.
+# Names of the decompressors' errors that have no common base class.
 FOREIGN = ("error", "LZMAError", "ZstdError")

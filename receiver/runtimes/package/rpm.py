@@ -26,10 +26,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]{0,99}", re.ASCII)
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~^_]{0,60}", re.ASCII)
 _ARCHITECTURE = re.compile(r"[a-z0-9][a-z0-9_]{0,30}", re.ASCII)
 _PAYLOADS = ("gzip", "xz", "lzma", "bzip2", "zstd")
-# Numbers of the tags, and of their types.
+# The numbers of the tags, and of their types.
 NAME, VERSION, RELEASE, EPOCH, LICENSE, ARCH, PROVIDES, REQUIRES = 1000, 1001, 1002, 1003, 1014, 1022, 1047, 1049
 _FORMAT, _COMPRESSOR = 1124, 1125
-# No other is looked at, and each once: a header may say that all of its tags are all of what it holds.
+# Only these are read, and each once: a header could claim that every tag covers all of its data.
 _READ = (NAME, VERSION, RELEASE, EPOCH, LICENSE, ARCH, PROVIDES, REQUIRES, _FORMAT, _COMPRESSOR)
 _INT32, _STRING, _STRINGS, _TEXT = 4, 6, 8, 9
 

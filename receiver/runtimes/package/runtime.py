@@ -16,16 +16,16 @@ from receiver.runtimes.package import deb, rpm, unit
 from receiver.runtimes.python import module
 
 DIRECTORY = "package"
-# Changes when the steps make another directory of the same file.
+# Changed whenever the steps make a different directory from the same file.
 RECIPE = 2
-# As the build's user, whoever the package says owns its files; no set-user-id bit, no device.
+# All files belong to the build's user, whatever the package says; no set-user-id bit, no device.
 _UNPACK = """\
 mkdir "$2" && dpkg-deb --fsys-tarfile "$1" >.unpacked.tar || exit
 tar --extract --file=.unpacked.tar --directory="$2" --no-same-owner --no-same-permissions --no-acls --no-xattrs
 code=$?; rm -f .unpacked.tar; exit $code
 """
-# A process cannot write bytecode, so each start would compile all that it imports. What is no Python of this server's
-# version is left as it is.
+# Processes cannot write bytecode, so each start would compile all imports. Files that are not valid for this server's
+# Python are skipped.
 _COMPILE = '/usr/bin/python3 -I -m compileall -qq -j 0 "$PWD/$1" >/dev/null 2>&1 || :'
 
 

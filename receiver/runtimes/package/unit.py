@@ -6,9 +6,9 @@ import re
 import shlex
 from collections.abc import Collection
 
-# What the launcher says itself.
+# Variables that the launcher sets itself.
 OURS = frozenset({"PORT", "SOCKET", "DATA_DIR", "HOME"})
-# Directories that a process finds the package's files in: $PACKAGE is set by the runtime.
+# Names for the directory of the package's files: the runtime sets $PACKAGE.
 TOP = "$PACKAGE"
 _PREFIXES = "-@:+!|"
 _WORD = re.compile(r'"((?:[^"\\]|\\.)*)"|\'([^\']*)\'|(\S+)', re.DOTALL)

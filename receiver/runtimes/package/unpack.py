@@ -38,7 +38,7 @@ def unpack(file: str, directory: str) -> None:
                 with open(fd, "wb") as out:  # noqa: PTH123 - a descriptor
                     while chunk := entry.content.read(CHUNK):
                         out.write(chunk)
-                # No bit that makes a program somebody else's.
+                # No set-user-id or set-group-id bit.
                 place.chmod(0o755 if entry.mode & 0o111 else 0o644)
                 for other in waiting.pop(entry.same, []) if entry.same else []:
                     os.link(place, other)

@@ -16,7 +16,7 @@ from receiver.runtimes.python.interpreter import system_python
 from receiver.runtimes.python.requirements import normal
 
 RECIPE = 1
-# Where the requirements of a manual are, in the order in which they count.
+# Usual places of a manual's requirements, the most important first.
 _USUAL = (
     *(re.compile(rf"{place}/(?:source/)?requirements(?:[-_]docs?)?\.txt") for place in ("docs", "doc")),
     re.compile(r"source/requirements\.txt"),
@@ -25,7 +25,7 @@ _USUAL = (
 )
 _READ_THE_DOCS = (".readthedocs.yaml", ".readthedocs.yml")
 _GROUPS = ("docs", "doc", "documentation")
-# A manual that imports what it describes.
+# Extensions with which a manual imports the project that it describes.
 _IMPORTS = re.compile(r"autodoc|autosummary|autoapi|mkdocstrings|importlib\.metadata|importlib_metadata|pkg_resources")
 
 _FRAMEWORKS = frozenset({"django", "flask", "fastapi", "fastapi[standard]", "starlette", "quart", "litestar", "aiohttp",
@@ -91,7 +91,7 @@ def _needs(tree: Tree, package: str, named: Sequence[str], file: str) -> Needs:
     files = [path for one in read for path in one.files]
     own, grouped = _own(tree, file)
     words += own
-    # A group of the project's own says which plugins; a list with digests takes nothing beside it.
+    # A group of the project's own names the plugins; a list with hashes allows nothing beside it.
     more = () if any(one.hashed for one in read) else (package,) if grouped else (package, *named)
     added = [spec for spec in more if normal(spec.partition("[")[0]) not in names]
     closed = not own and not any(one.open for one in read)

@@ -9,18 +9,18 @@ from receiver import names
 from receiver.errors import Rejected
 from receiver.names import ConfigKey
 
-# From the name of a setting to the end of what is assigned to it.
+# A setting, from its name to the end of its value.
 _SET = rb"^[ \t]*%s\b[^=\n]{0,80}=(?!=)([^\n]*(?:\n[ \t)\]}][^\n]*){0,6})"
 _HOSTS = re.compile(_SET % b"ALLOWED_HOSTS", re.MULTILINE)
 _HOSTS_NAME = re.compile(rb"""[(\[]\s*["']((?:[A-Z][A-Z0-9]*_)*(?:ALLOWED_HOSTS?|HOSTS))["']""")
-# With a value to fall back on, the settings do without the variable: a key that others would know is not replaced, as
-# what is signed or sealed with it could not be read any more.
+# If the settings have a default for the variable, they work without it. Such a key is not replaced, although others may
+# know it: what was signed or encrypted with it could not be read any more.
 _SECRET = re.compile(
     rb"""^[ \t]*SECRET_KEY\b[^=\n]{0,80}=[ \t]*(?:str\()?[\w.]{0,60}[(\[]\s*["']([A-Z][A-Z0-9_]*)["']\s*"""
     rb"""(?:,\s*(?:default\s*=\s*)?(?:None|""|'')\s*)?(?:,\s*cast\s*=\s*str\s*)?[)\]]\)?(?:\s*or\s+(?:None|""|''))?[ \t]*(?:\#.*)?$""",
     re.MULTILINE,
 )
-# Where the value is a program's text, `*` is none.
+# If the value is parsed as JSON or code, `*` is not valid.
 _PARSED = re.compile(rb"json|literal_eval|\beval\b|yaml")
 _FROM_ENVIRONMENT = re.compile(rb"environ|getenv|\benv\b|\bconfig\(|get_env|decouple")
 

@@ -14,7 +14,7 @@ _WRAPPERS = {("exec",), ("env",), ("newrelic-admin", "run-program"), ("ddtrace-r
 _PYTHON = re.compile(r"python(?:3(?:\.[0-9]+)?)?")
 _RUNNER = re.compile(r"(uv|poetry|pipenv)\s+run\s+(?:--(?:frozen|locked|no-sync|no-dev|offline|quiet)\s+|-q\s+)*")
 
-# A line of gunicorn's configuration file, which is not run here.
+# A setting in gunicorn's configuration file, which is not run here.
 _REUSES = re.compile(rb"^[ \t]*reuse_port\s*=(?!\s*(?:False|0|None)\b)", re.MULTILINE)
 _BINDS = {"gunicorn": ("-b", "--bind"), "uvicorn": ("--port", "--uds", "--fd")}
 SERVERS = tuple(_BINDS)

@@ -87,8 +87,8 @@ def copy_tree(source: str, target: str, top: str) -> None:
                 raise OSError(0, "It belongs to a release that will be pruned.", entry.path)
             os.symlink(link, to)  # noqa: PTH211
         elif entry.name == "__pycache__" and source.endswith("/site-packages"):
-            # uv removes the bytecode of a package with it, but not that of a module without one. Were it of the same
-            # size and second as the module that takes its place, it would be taken for its bytecode: finish.
+            # uv removes a package's bytecode with the package, but not that of a module without one. If such bytecode
+            # has the size and second of a new module, Python would use it for that module. See finish.
             continue
         elif entry.is_dir(follow_symlinks=False):
             copy_tree(entry.path, to, top)
@@ -98,7 +98,7 @@ def copy_tree(source: str, target: str, top: str) -> None:
 
 def copy_file(entry: os.DirEntry[str], to: str) -> None:
     stat = entry.stat(follow_symlinks=False)
-    # Without the set-user-id and set-group-id bits, which the cage forbids to ask for.
+    # Without the set-user-id and set-group-id bits: the sandbox forbids setting them.
     out = os.open(to, os.O_WRONLY | os.O_CREAT | os.O_EXCL, stat.st_mode & 0o777)
     into = os.open(entry.path, os.O_RDONLY)
     try:

@@ -17,7 +17,7 @@ from receiver.runtimes.python.project import Kind, how_to_add, kind, packages
 
 MAX_SOURCE = 256 * 1024
 
-# Where Flask's own `flask run` and FastAPI's `fastapi run` look, and what people use besides.
+# The files where `flask run` and `fastapi run` look, and further common names.
 _CANDIDATES = ("app.py", "wsgi.py", "main.py", "application.py", "asgi.py", "api.py", "server.py", "app/main.py",
                "app/__init__.py", "app/app.py", "app/api.py")  # fmt: skip
 _FRAMEWORKS = {
@@ -30,7 +30,7 @@ _FRAMEWORKS = {
 _DJANGO_ASGI = "Django by ASGI"
 _ASGI = frozenset({_DJANGO_ASGI, "FastAPI", "Starlette", "Quart", "Litestar"})
 _FACTORY = "create_app"
-# What a module-level app is called, and functions that make one somewhere else.
+# The usual names of a module-level app, and of functions that make one.
 _NAMES = ("app", "application", "api")
 _MAKERS = re.compile(r"(?:create|make|get|build|init|setup)_(?:\w+_)?app(?:lication)?")
 
@@ -59,7 +59,7 @@ class Found:
         return f"{self.server} {place}{self.target}"
 
 
-# Other servers that a project may require instead, and how each is started on the address that shipit gives it.
+# Other servers that a project may require instead, with the command that listens on shipit's address.
 _OTHERS = {
     "gunicorn": (
         ("uwsgi", "uwsgi --http-socket 127.0.0.1:$PORT --master --processes 2 --die-on-term --module {target}"),

@@ -21,11 +21,11 @@ _MEDIA = re.compile(
     re.MULTILINE,
 )
 _SETTINGS = re.compile(r"(?:.*/)?(?:settings(?:/[\w/]+|\w*)?|\w*settings|config/\w+)\.py")
-# Not where a server's settings are.
+# Files that are not the settings of a server.
 _OTHERS = re.compile(r"(?:^|/)(?:test|tests|local|dev|development|ci)\w*\.py$|(?:^|/)tests?/")
 DISABLED = "Collecting no static files: DISABLE_COLLECTSTATIC is set"
 NOWHERE = "No static files are collected: with this environment, settings have no STATIC_ROOT."
-# Of $1, manage.py. No build sees a secret: what settings need to be read at all is made up for each of the other words.
+# $1 is manage.py. No build has the secrets: each further word is a variable that gets a made-up value if it is not set.
 _COLLECT = f"""
 if [ "${{DISABLE_COLLECTSTATIC:-0}}" != 0 ]; then echo "{DISABLED}"; exit; fi
 manage=$1; shift

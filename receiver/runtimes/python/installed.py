@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 from receiver.runtimes.base import Part, Slug
 
-# The fields stand first; a description of any length follows.
+# The fields come first; a description of any length follows.
 HEAD = 2**16
 LONGEST = 200
-# A value ends in nothing that could as well be a part of it: a long line is read once.
+# The patterns cannot backtrack: a long line is read only once.
 _FIELD = re.compile(r"^(Name|Version|License|License-Expression): *(\S.*)$", re.MULTILINE)
 _VERSION = re.compile(r"^version(?:_info)? *= *([0-9]+\.[0-9]+(?:\.[0-9]+)?)", re.MULTILINE)
 _LIB = re.compile(r"python3\.[0-9]{1,3}")

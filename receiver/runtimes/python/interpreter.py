@@ -17,7 +17,7 @@ def trouble(slug: Path) -> Trouble | None:
     if not python.is_symlink():
         return None
     exact = Path(os.path.realpath(python))
-    # The link is the build's, and so is what it says.
+    # The build made this link, so its text is untrusted.
     shown = exact.name if re.fullmatch(r"python[0-9.]+", exact.name) else "a Python of its own"
     if not exact.exists():
         return Trouble(f"was built with {shown}, which is gone", dead=True)

@@ -12,8 +12,9 @@ from receiver.errors import Rejected
 from receiver.manifest import Tree, toml
 from receiver.runtimes.python.project import Kind
 
-# A uv.lock that has an older version of the project itself, and of nothing else, installs what it says: who has raised the
-# version, and not locked again, has changed no package. What failed with a lock that is up to date failed for another reason.
+# If uv.lock has an older version of the project itself and differs in nothing else, install from it: the version was
+# raised without locking again, but no package changed. If the lock is up to date, the install failed for another
+# reason.
 SYNC = """
 "$@" && exit; code=$?
 packages() {
@@ -31,9 +32,9 @@ mv .uv.lock.pushed uv.lock
 exit $code
 """
 _INSIDE = re.compile(r"src/(\w+)/__init__\.py")
-# As setup.py and setup.cfg name a program: `name = package.module:function`.
+# A program in setup.py and setup.cfg: `name = package.module:function`.
 _ENTRY = re.compile(rb"([\w-]+)[ \t]*=[ \t]*[\w.]+:\w+")
-# A word of a command, and the module that one names: not a part of a path, and no file.
+# A word of a command that may name a program or a module: not part of a path, and no file.
 _WORD = re.compile(r"(?<![\w./-])([\w-]+)(?![\w./:-])")
 _MODULE = re.compile(r"(?<![\w./-])(\w+)(?=[.:]\w|\s|$)(?!\.py\b)")
 
@@ -68,5 +69,5 @@ def _pyproject(tree: Tree) -> dict[str, object]:
     try:
         return dict(toml.read(tree, "pyproject.toml"))
     except Rejected:
-        # Whoever installs from it says so.
+        # Installing from it will report the mistake.
         return {}

@@ -11,7 +11,7 @@ from receiver.manifest import Tree, toml
 from receiver.runtimes.python import wheelfile
 from receiver.runtimes.python.project import Kind, lone_wheel
 
-# What decides an environment where no lock file does.
+# The files that decide an environment without a lock file.
 _FILES = ("pyproject.toml", "setup.py", "setup.cfg", "requirements.txt", "uv.lock", "poetry.lock", "Pipfile.lock")
 
 
@@ -29,7 +29,7 @@ def packages(tree: Tree, kind: Kind, decides: Iterable[str]) -> tuple[str, ...]:
             found = [{"name": name, **package} for name, package in lock["default"].items()]
         return tuple(sorted({_text(package) for package in found or []})) or _files(tree, decides)
     except (Rejected, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        # The build says what is wrong with it.
+        # The build will report the mistake.
         return _files(tree, decides)
 
 

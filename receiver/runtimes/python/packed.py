@@ -8,7 +8,7 @@ from pathlib import Path
 
 from receiver.manifest import Tree, toml
 
-# Builds the wheel, and what brings it to a laptop.
+# The program that builds the wheel, and where to get it for a laptop.
 PROGRAM, BROUGHT_BY = "uv", "https://docs.astral.sh/uv"
 
 

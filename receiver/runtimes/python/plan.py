@@ -23,14 +23,14 @@ from receiver.runtimes.python.lock import poetry
 from receiver.runtimes.python.packages import packages
 from receiver.runtimes.python.project import Kind
 
-# Changes when the steps below make another environment of the same files.
+# Changed whenever the steps below make a different environment from the same files.
 RECIPE = 2
 
 _LOCAL = re.compile(r"source = \{[^{}]*\b(?:editable|directory|path) = ")
-# Prints which Pythons there are when none fits; the words of the command are arguments, never shell text.
+# If no Python fits, print which ones exist. The words of the command are arguments, never shell text.
 _EXPLAIN = '"$@" && exit; code=$?; echo "Python on this server:" >&2; "$1" python list --only-installed >&2; exit $code'
-# The same for a version to the last number, $1 and what is nearly that, $2: of a release that nobody keeps any more, or
-# where nothing can be fetched, the server's own of the same language is better than none.
+# The same for an exact version, $1, and its minor version, $2. If the exact one is no longer available, or nothing can
+# be downloaded, the server's own Python of the same minor version is used.
 _NEARLY = """
 exact=$1; near=$2; shift 2
 "$@" --python "$exact" && exit; code=$?
@@ -40,9 +40,9 @@ fi
 echo "Python on this server:" >&2; "$1" python list --only-installed >&2; exit $code
 """
 
-# Of a copied environment with another version of the wheel $1 in it, called $2: if the new one asks for all that the old
-# one did, as $3 says, only the wheel is new, and what it asks for besides; nobody is asked what else there is. Else, and
-# when another package would change with that, the command.
+# For a copied environment that has another version, $2, of the wheel $1. If the new wheel requires everything that the
+# old one did (its metadata is $3), install only the wheel and its new requirements; no index is asked for other
+# packages. Otherwise, or if another package would change by that, run the whole command.
 _SAME_NEEDS = """
 wheel=$1; old=$(echo .venv/lib/python3*/site-packages/"$2"-*.dist-info/METADATA); new=$3; shift 3
 needs() { tr -d '\\r' <"$1" | sed '/^$/q' | grep '^Requires-'; }
@@ -131,28 +131,28 @@ def _key(project: Project, kind: Kind, decides: Iterable[str], added: Sequence[s
     """The digest of everything that decides the environment (docs/architecture.md, "Environments")."""
     files = project.tree.files()
     blobs = sorted((path, files[path]) for path in {*decides, "uv.toml"} if path in files)
-    # With the interpreter: packages are compiled for one version, and lie below its name.
+    # The interpreter counts: packages are compiled for one version, and their path contains it.
     told = sorted(project.settings.build_environment.items())
     facts: list[object] = [RECIPE, system_python(), kind.value, _version(project), told, blobs]
     facts += [added] if added else []
     with suppress(Rejected):
-        # uv reads it whatever it installs from; what is no TOML, it does not.
+        # uv reads this table whatever it installs from, but not if the file is invalid TOML.
         if table := toml.table(toml.read(project.tree, "pyproject.toml"), "tool", "uv"):
             facts.append(json.dumps(table, sort_keys=True, default=str))
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 # Each of these returns the files that decide the environment (none: it is for this release only), the steps that make
-# an empty one, and those that fill it.
+# an empty one, and the steps that fill it.
 Planned = tuple[list[str], Steps, Steps]
 
 
 def _uv_lock(project: Project) -> Planned:
-    # `requires-python` uv reads itself; a version wished elsewhere is found, or not, in a step of its own.
+    # uv reads `requires-python` itself; a version from another file is checked in a step of its own.
     wish = _wish(project) if _version(project)[:1].isalnum() else ()
     extra = filter(None, said.group(toml.read(project.tree, "pyproject.toml")))
     data = toml.read(project.tree, "pyproject.toml")
-    # A workspace whose top is no project itself: all of its members.
+    # A workspace whose top is not a project itself: install all of its members.
     every = ("--all-packages",) if "project" not in data and toml.table(data, "tool", "uv", "workspace") else ()
     sync = _uv(project, "Installing from uv.lock", "sync", "--locked", "--no-dev", *every, *extra, *wish)
     sync = replace(sync, argv=("/bin/sh", "-c", own.SYNC, "sh", *sync.argv))
@@ -247,7 +247,7 @@ def _setup(project: Project) -> Planned:
         said.source(project.tree, said.kind(project.tree)) == "setup.cfg"
         and "pyproject.toml" not in project.tree.files()
     )
-    # Installers look for one of the other files; this is what setuptools would find in it.
+    # Installers need one of the other files; setuptools then reads setup.cfg.
     write = 'echo "import setuptools; setuptools.setup()" >setup.py'
     first = (Step("Making a setup.py for setup.cfg", ("/bin/sh", "-c", write)),) if alone else ()
     return [], (_make_venv(project),), (*first, install)

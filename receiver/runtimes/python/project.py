@@ -31,9 +31,9 @@ class Kind(str, Enum):
 
 
 LOCKS = (Kind.UV, Kind.POETRY, Kind.PIPENV)
-# What stands in for a requirements.txt that is not there: of a directory of several, the one for a server.
+# Used if there is no requirements.txt: of a directory with several files, the one for a server.
 INSTEAD = tuple(f"requirements/{name}.txt" for name in ("production", "prod", "deploy", "main", "base", "requirements"))
-# An optional group of pyproject.toml that is for a server.
+# Optional groups of pyproject.toml that are meant for a server.
 GROUPS = ("production", "prod")
 _VERSION = re.compile(r"(?:(?:cpython|python)[-@]?)?(3(?:\.[0-9]{1,2}){0,2})t?|pypy[-@]?(3\.[0-9]{1,2})", re.ASCII)
 _PACKAGE = re.compile(rb"^\[(?:metadata|options)\]", re.MULTILINE)

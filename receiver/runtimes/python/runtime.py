@@ -13,15 +13,15 @@ from receiver.runtimes.base import Asked, BuildPlan, Evidence, Part, Project, Ru
 from receiver.runtimes.python import command, interpreter, nearly, project, wheelfile
 from receiver.runtimes.python.project import Kind
 
-# As uv tells that a package wants more.
+# uv's message if a package requires a newer Python.
 _NEWER = re.compile(r"current Python version \([0-9.]+\) does not satisfy Python[>=~!,]*(3\.[0-9]+)")
 _LACKING = re.compile(r"ModuleNotFoundError: No module named '([A-Za-z_]\w{0,60})")
-# Modules that were Python's own: the last version that has each.
+# Modules that were part of Python → the last version that has each.
 _LEFT = {
     **dict.fromkeys(("imp", "distutils", "asyncore", "asynchat", "smtpd"), "3.11"),
     **dict.fromkeys(("cgi", "cgitb", "crypt", "telnetlib", "pipes", "imghdr", "nntplib", "audioop"), "3.12"),
 }
-# As it tells that nobody has such a Python.
+# uv's message if the wanted Python is not available.
 _GONE = re.compile(r"No (?:interpreter|download) found for (?:Python |request for )?(?:cpython-)?([0-9]+\.[0-9.]+)")
 
 
@@ -44,7 +44,7 @@ class Python(Runtime):
         return Evidence(told or alone, weak=True) if told or alone else None
 
     def plan(self, project: Project) -> BuildPlan:
-        # What reads lock files is imported when there is something to build.
+        # Lock files are only read when there is something to build.
         from receiver.runtimes.python import plan
 
         return plan.plan(project)
@@ -53,11 +53,12 @@ class Python(Runtime):
         return ProcessEnv(
             path=(".venv/bin",),
             variables=(
-                # Else output waits in a buffer, and the log shows it minutes late.
+                # Otherwise output waits in a buffer, and appears in the log minutes late.
                 ("PYTHONUNBUFFERED", "1"),
                 ("VIRTUAL_ENV", "$SLUG/.venv"),
             ),
-            # gunicorn takes its command line over these, these over its configuration file; uvicorn reads UVICORN_*.
+            # gunicorn's command line overrides these, and these override its configuration file; uvicorn reads
+            # UVICORN_*.
             socket=(("GUNICORN_CMD_ARGS", "--bind=unix:$SOCKET $GUNICORN_CMD_ARGS"), ("UVICORN_UDS", "$SOCKET")),
         )
 
@@ -74,12 +75,12 @@ class Python(Runtime):
     def example(self, pushed: Pushed) -> str:
         scripts = toml.table(toml.read(pushed.tree, "pyproject.toml"), "project", "scripts")
         if scripts:
-            # A program of its own; how it is told where to listen is in its manual.
+            # A program of the project's own; its manual says how to tell it where to listen.
             return f"web: {next(iter(scripts))} --port $PORT"
         from receiver.runtimes.python import script
 
         if (alone := script.alone(pushed.tree)) and not script.serves(pushed.tree):
-            # With the count that no other type than web has by itself.
+            # With a count, because only web runs without one.
             return f"worker: python {alone}\nand in shipit.yml:\nprocesses: {{worker: {{count: 1}}}}"
         return "web: gunicorn app:app" if project.kind(pushed.tree) is not Kind.NOTHING else ""
 

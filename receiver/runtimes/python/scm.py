@@ -9,11 +9,11 @@ from receiver.errors import Rejected
 from receiver.manifest import toml
 from receiver.runtimes.base import Project
 
-# What asks git for a version, and the variable that answers it instead; * stands for the project's name.
+# Packages that ask git for a version, and the variable that overrides it; * stands for the project's name.
 _ASKS = {
     "setuptools-scm": "SETUPTOOLS_SCM_PRETEND_VERSION_FOR_*",
     "setuptools_scm": "SETUPTOOLS_SCM_PRETEND_VERSION_FOR_*",
-    # It hands no name on; what else is built from a source distribution has its version written there.
+    # No variable per project; for packages built from a source archive, the version is written in it.
     "hatch-vcs": "SETUPTOOLS_SCM_PRETEND_VERSION",
     "flit_scm": "SETUPTOOLS_SCM_PRETEND_VERSION",
     "pdm-backend": "PDM_BUILD_SCM_VERSION",
@@ -53,7 +53,7 @@ def version_of(described: str) -> str:
     numbers = re.match(r"[0-9.]*[0-9]", tag["version"])
     assert numbers is not None
     *front, last = numbers[0].split(".")
-    # A pre-release is on its way to that version already.
+    # A pre-release already has the number of the coming version.
     following = ".".join([*front, str(int(last) + (numbers[0] == tag["version"]))])
     return f"{following}.dev{match['count']}+g{match['commit'][:9]}"
 

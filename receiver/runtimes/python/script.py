@@ -13,7 +13,7 @@ from receiver.runtimes.python.project import packages
 
 MAX_SOURCE = 256 * 1024
 
-# Names that such a program has, the best first; a project with a single file at its top has that.
+# Usual names of such a program, the best first; in a project with a single file at its top, that file.
 _USUAL = ("streamlit_app.py", "app.py", "main.py", "server.py", "run.py", "bot.py", "Home.py", "Hello.py", "home.py",
           "index.py")  # fmt: skip
 _STARTS = re.compile(rb"^if\s+__name__\s*==\s*['\"]__main__['\"]", re.MULTILINE)
@@ -22,13 +22,13 @@ _ASKS = re.compile(
 )
 _OWN = re.compile(rb"['\"]PORT['\"]")
 _STREAMLIT = "streamlit run {file} --server.port $PORT --server.address 127.0.0.1 --server.headless true"
-# By the package: what its program has in it, and how it is started where the address is.
+# By package: a pattern that its program contains, and the command that listens on the right address.
 _KINDS = (
     ("streamlit", re.compile(rb"^[ \t]*(?:import|from)\s+streamlit\b", re.MULTILINE), _STREAMLIT),
     ("gradio", re.compile(rb"\.launch\("), "GRADIO_SERVER_PORT=$PORT GRADIO_SERVER_NAME=127.0.0.1 python {file}"),
     ("panel", re.compile(rb"\.servable\("), "panel serve {file} --address 127.0.0.1 --port $PORT --allow-websocket-origin '*'"),
     ("chainlit", re.compile(rb"^[ \t]*(?:import|from)\s+chainlit\b", re.MULTILINE), "chainlit run {file} --headless --host 127.0.0.1 --port $PORT"),
-    # Dash's own `run` asks PORT and HOST by itself.
+    # Dash's own `run` reads PORT and HOST from the environment.
     ("dash", re.compile(rb"\b(?:dash\.)?Dash\("), "python {file}"),
 )  # fmt: skip
 
@@ -52,7 +52,7 @@ def suggestion(tree: Tree) -> Suggestion | None:
     return None
 
 
-# Whoever wants one of these has requests to answer.
+# A project that requires one of these answers requests.
 _SERVERS = frozenset(
     {"django", "flask", "fastapi", "starlette", "aiohttp", "tornado", "bottle", "sanic", "falcon", "pyramid", "cherrypy",
      "quart", "litestar", "dash", "streamlit", "gradio", "panel", "gunicorn", "uvicorn", "waitress"}

@@ -20,9 +20,9 @@ from receiver.runtimes.python import requirements
 _DIST = re.compile(r"([^/]+)\.dist-info/WHEEL")
 _FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+!-]{0,200}\.whl", re.ASCII)
 _SCRIPT = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,99})\s*=\s*\S.*", re.ASCII)
-# A program that can be called as a process is; `release` would be more than a process.
+# A program's name that is also valid for a process type; `release` would mean the release command.
 _TYPE = re.compile(r"(?!(?:web|release)$)(?=.{1,40}$)[a-z][a-z0-9]*(?:[-_][a-z0-9]+)*", re.ASCII)
-# What zipfile and its decompressors raise; RuntimeError: a password is asked for.
+# Errors of zipfile and its decompressors; RuntimeError: the archive is encrypted.
 DAMAGED = (zipfile.BadZipFile, RuntimeError, OSError, EOFError, ValueError, MemoryError, zlib.error, lzma.LZMAError)
 _NEEDS = re.compile(r"^Requires-Dist: ([^\n;]+)", re.MULTILINE)
 

@@ -49,11 +49,11 @@ _MKDOCS = {
 GENERATORS = (
     Generator("hugo", ("hugo.toml", "hugo.yaml", "hugo.yml", "hugo.json", "config/_default/hugo.toml",
                        "config/_default/hugo.yaml")),
-    # Before Hugo's own name for it, the file had one that others use, too.
+    # Older versions of Hugo used file names that other programs use, too.
     Generator("hugo", ("config.toml", "config.yaml", "config.yml", "config.json", "config/_default/config.toml",
                        "config/_default/config.yaml"),
               says=r"""(?im)^[ \t{]*["']?(?:baseurl|languagecode)\b""", beside=("content/", "themes/", "layouts/", "archetypes/")),
-    # Many projects have its configuration for a theme of their README alone.
+    # Many projects have this file only for the theme of their README.
     Generator("jekyll", ("_config.yml", "_config.yaml", "_config.toml"),
               beside=("_posts/", "_layouts/", "_includes/", "_sass/", "_data/", "_pages/", "_docs/", "index.md",
                       "index.markdown")),
@@ -98,8 +98,8 @@ def named(tree: Tree, one: Generator, file: str) -> list[str]:
     return [package for name, package in known if re.search(rf"(?<![\w.-]){re.escape(name)}(?![\w-])", said)]
 
 
-# Where a project says which Hugo builds it: the file of a version manager, or the variable of the service or the
-# workflow that has published it so far.
+# Where a project says which Hugo builds it: a version manager's file, or a variable in the configuration of the service
+# or workflow that has published it so far.
 _HUGO_FILES = re.compile(
     r"\.hugo-?version|netlify\.toml|vercel\.json|\.gitlab-ci\.yml|\.github/workflows/[\w.-]+\.ya?ml"
 )

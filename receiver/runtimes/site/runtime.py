@@ -34,7 +34,7 @@ program=$(find .site/lib -path '*/binaries/hugo*' -type f | head -n 1)
 chmod +x "$program"; ln -s "../${program#.site/}" .site/bin/hugo
 .site/bin/hugo version
 """
-# Sphinx keeps what it has read in a directory of its own; nobody is to see that.
+# Sphinx writes a cache directory beside the pages; with -d it goes where nginx does not serve it.
 _SPHINX = 'read=$(mktemp -d); sphinx-build -q -b html -d "$read" "$@"; code=$?; rm -rf "$read"; exit $code'
 
 _THEME = re.compile(r"The (?!minima theme)([\w-]{1,60}) theme could not be found")
@@ -56,7 +56,7 @@ class Site(Runtime):
         one, file = found
         if one.docs and (unserved.language(pushed.tree, ())[0] or apart.serves(pushed.tree)):
             return None
-        # A package.json whose build script calls a generator knows more of how it is called.
+        # If a build script of package.json calls a generator, it also has the right options: npm's runtime builds then.
         return None if makes.pages(pushed.tree, npm.read(pushed.tree) or {}) else Evidence(file, last=one.docs)
 
     def suggests(self, pushed: Pushed) -> Suggestion | None:
@@ -130,7 +130,7 @@ def _jekyll(project: Project, one: Generator, file: str) -> Plan:
     where = ("build", "--destination", f"{project.slug}/{PAGES}", "--baseurl", "")
     if generators.locked_jekyll(project.tree):
         return (), Step("Building the pages with Jekyll", ("bundle", "exec", "jekyll", *where))
-    # Without a lock the gems are those of Debian, whatever a Gemfile says.
+    # Without a lock file Debian's gems are used, whatever a Gemfile says.
     words = ("/bin/sh", "-c", 'jekyll "$@"', "sh", *where)
     return (), Step("Building the pages with this server's Jekyll", words, {"JEKYLL_NO_BUNDLER_REQUIRE": "true"})
 
