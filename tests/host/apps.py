@@ -141,6 +141,12 @@ def unwell(host: Host) -> list[str]:
     return [f"{one['subject']}: {one['what']}" for one in doctor(host)["findings"] if not one["well"]]
 
 
+def busy(host: Host, app: str, number: int) -> bool:
+    """Whether a release has a connection open."""
+    listed = host.sh(f"grep -c ' /run/shipit/{app}/v{number}/web.1.sock$' /proc/net/unix", check=False).out
+    return int(listed or 0) > 1
+
+
 def build(command: str) -> str:
     """A shipit.yml whose build does this."""
     return f"build:\n  command: {json.dumps(command)}\n"

@@ -33,8 +33,8 @@ def test_after_a_reboot_every_live_app_answers_without_shipit_and_a_stopped_one_
 
     host.reboot()
     assert host.run("systemctl", "is-active", "shipit-agent.socket", check=False).out.strip() != "active"
-    until_body(client, "ported", "ported", timeout=10)
-    until_body(client, "several", "two", timeout=10)
+    until_body(client, "ported", "ported")
+    until_body(client, "several", "two")
     seen = {client.get("several", "/who").body.split()[0] for _ in range(20)}
     assert seen == {"web.1", "web.2"}
     assert '"COLOUR": "blue"' in client.get("several", "/env").body
@@ -46,7 +46,7 @@ def test_after_a_reboot_every_live_app_answers_without_shipit_and_a_stopped_one_
     for unit in SHIPIT:
         host.run("rm", "-r", f"/etc/systemd/system/{unit}.d")
     host.reboot()
-    until_body(client, "several", "two", timeout=10)
+    until_body(client, "several", "two")
     assert unwell(host) == []
     assert host.failed_units() == []
     front.commit({"mark": "next\n"})
@@ -72,7 +72,7 @@ def test_losing_power_in_a_deploy_leaves_the_old_or_the_new_release_whole(host: 
         push.kill()
         push.wait(10)
 
-        wait_for("an answer", lambda: client.get("blog").status == 200, timeout=10)
+        wait_for("an answer", lambda: client.get("blog").status == 200)
         served = client.get("blog").body
         assert served in (good, str(number)), f"cut {moment}: {served!r} was never pushed whole"
         assert live(client, "blog")
@@ -99,7 +99,7 @@ def test_what_was_half_made_when_the_power_went_is_put_away_at_boot(host: Host, 
     host.power_cut()
     push.kill()
     push.wait(10)
-    until_body(client, "blog", "one", timeout=10)
+    until_body(client, "blog", "one")
     wait_for("the half made release to be recorded as failed", lambda: newest(client, "blog")["status"] == "failed")
     assert unwell(host) == [], "nothing needs to be done by hand"
 
@@ -109,7 +109,7 @@ def test_an_app_that_was_never_pushed_whole_does_not_hinder_the_boot(host: Host,
     assert repo.push().code != 0
     pushed(client, "blog", "one")
     host.reboot()
-    until_body(client, "blog", "one", timeout=10)
+    until_body(client, "blog", "one")
     assert host.failed_units() == []
     assert client.get("never").status in (404, 503)
 
@@ -122,7 +122,7 @@ def test_an_app_comes_up_after_the_database_of_its_machine(host: Host, client: C
     )
     host.run("systemctl", "enable", "postgresql.service")
     host.reboot()
-    until_body(client, "blog", "one", timeout=20)
+    until_body(client, "blog", "one")
 
     def when(unit: str, moment: str) -> int:
         return int(host.run("systemctl", "show", "--value", f"--property={moment}TimestampMonotonic", unit).out)

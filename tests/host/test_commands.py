@@ -229,8 +229,8 @@ def test_doctor_finds_what_is_wrong_and_mends_it(laptop: Client, blog: Repo, sha
         assert laptop.get("blog").status == 502
     assert laptop.get("blog").body == "blog"
 
-    with harmed(shared_host, "rm /etc/nginx/shipit/blog.conf; nginx -s reload; sleep 0.3"):
-        assert laptop.get("blog").status == 404
+    with harmed(shared_host, "rm /etc/nginx/shipit/blog.conf; nginx -s reload"):
+        wait_for("nginx to have lost it", lambda: laptop.get("blog").status == 404)
         assert any(line.startswith("blog: ") for line in unwell(shared_host)), "a lost vhost goes unnoticed"
     assert laptop.get("blog").body == "blog"
 

@@ -54,14 +54,11 @@ def everything(machine: Machine) -> str:
     return machine.sh(script).out
 
 
-def test_a_second_run_changes_nothing_and_takes_seconds(host: Host) -> None:
+def test_a_second_run_changes_nothing_and_builds_nothing(host: Host) -> None:
     before = everything(host)
-    began = time.monotonic()
     said = host.install(key=False)
-    took = time.monotonic() - began
     assert everything(host) == before
-    assert "is built already" in said.out
-    assert took < 15, said
+    assert "nothing missing" in said.out and "is built already" in said.out
 
 
 def test_an_upgrade_is_not_noticed_by_an_app_that_serves(host: Host, client: Client) -> None:
@@ -95,8 +92,7 @@ def test_an_install_killed_while_it_builds_leaves_the_old_version_working(host: 
     before = host.run("readlink", "/usr/lib/shipit/current").out
     host.sh("echo '# newer' >> /root/shipit/receiver/__init__.py")
     under_way = host.start("cd /root/shipit && exec ./install.sh")
-    while "version" not in under_way.so_far():
-        time.sleep(0.02)
+    wait_for("the build", lambda: "version" in under_way.so_far())
     time.sleep(0.5)
     host.sh("pkill -KILL -f '^bash [.]/install.sh'; pkill -KILL -f '[u]v pip' || true")
     under_way.wait()

@@ -45,10 +45,11 @@ def test_every_process_gets_sigterm_and_its_drain_whatever_shell_stays_before_it
     assert say(laptop, "ps:restart", "shells").code == 0
     notes = "/var/lib/shipit/apps/shells/data/notes"
     wanted = {f"v1 {kind} {what}" for kind in SHELLS for what in ("up", "term", "finished")}
-    wait_for("every worker to finish its job", lambda: wanted <= set(shared_host.read(notes).splitlines()), timeout=20)
+    wait_for("every worker to finish its job", lambda: wanted <= set(shared_host.read(notes).splitlines()))
+    wait_for("the end of v1", lambda: {row["release"] for row in asked(laptop, "ps", "shells")} == {"v2"})
     # No Python stays where bash has replaced itself.
-    stay = shared_host.sh("pgrep -fc '[l]ibexec/launch .*shells' || true").out.strip()
-    assert stay == "4", stay
+    count = "pgrep -fc '[l]ibexec/launch .*shells' || true"
+    wait_for("four launchers", lambda: shared_host.sh(count).out.strip() == "4")
 
 
 def test_a_process_whose_database_is_away_comes_back_by_itself(laptop: Client, shared_host: Host) -> None:
@@ -74,11 +75,11 @@ while True:
     shared_host.sh(f"rm {data}")
     # Whoever asks does not wait for the pause.
     assert say(laptop, "ps:restart", "away", "worker").code == 0
-    wait_for("the worker to be back", lambda: worker_of()["state"] == "running", timeout=5)
+    wait_for("the worker to be back", lambda: worker_of()["state"] == "running")
     shared_host.sh(f"touch {data}")
     wait_for("a pause", lambda: "starts again in 4 s" in say(laptop, "logs", "away", "-p", "worker").out, timeout=30)
     shared_host.sh(f"rm -f {data} {data.removesuffix('gone')}up")
-    wait_for("it to come back by itself", lambda: shared_host.exists(f"{data.removesuffix('gone')}up"), timeout=15)
+    wait_for("it to come back by itself", lambda: shared_host.exists(f"{data.removesuffix('gone')}up"))
     assert live(laptop, "away") == "v1"
 
 
@@ -121,8 +122,8 @@ def test_what_was_asked_for_and_cannot_be_is_said_in_our_own_words(laptop: Clien
     stopped = say(laptop, "ps:restart", "words", "worker")
     assert stopped.code == 2 and "ps:scale words worker=1" in stopped.err
     assert say(laptop, "ps:scale", "words", "worker=1").code == 0
-    last = say(laptop, "logs", "words", "-p", "worker", "-q", "-n", "3", "--since", "1 hour ago").out
-    assert last.splitlines() == ["line 4", "line 5", "line 6"]
+    words = ("logs", "words", "-p", "worker", "-q", "-n", "3", "--since", "1 hour ago")
+    wait_for("its lines", lambda: say(laptop, *words).out.splitlines() == ["line 4", "line 5", "line 6"])
     assert "no process type 'wroker'" in say(laptop, "logs", "words", "-p", "wroker").err
     dashed = say(laptop, "run", "words", "-c", "id")
     assert dashed.code == 2 and "run words bash -c id" in dashed.err

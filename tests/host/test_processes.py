@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 from lab.background import wait_for
 from lab.client import Client, Repo
@@ -124,8 +125,16 @@ def test_a_restart_loses_no_request(laptop: Client, blog: Repo) -> None:
     assert laptop.get("blog", "/who").body != before
 
 
+def alone(laptop: Client, app: str) -> list[dict[str, Any]]:
+    """What `ps` shows once no replaced release is among it."""
+    return wait_for(
+        "the live release to be alone",
+        lambda: [rows for rows in [asked(laptop, "ps", app)] if len({row["release"] for row in rows}) == 1],
+    )[0]
+
+
 def test_one_process_type_restarts_in_place(laptop: Client, blog: Repo) -> None:
-    rows = {row["process"]: row["pid"] for row in asked(laptop, "ps", "blog")}
+    rows = {row["process"]: row["pid"] for row in alone(laptop, "blog")}
     number = newest(laptop, "blog")["release"]
     assert say(laptop, "ps:restart", "blog", "worker").code == 0
     after = {row["process"]: row["pid"] for row in asked(laptop, "ps", "blog")}
@@ -135,9 +144,9 @@ def test_one_process_type_restarts_in_place(laptop: Client, blog: Repo) -> None:
 
 
 def test_a_killed_process_comes_back_by_itself(laptop: Client, blog: Repo, shared_host: Host) -> None:
-    row = next(row for row in asked(laptop, "ps", "blog") if row["process"] == "web.1")
+    row = next(row for row in alone(laptop, "blog") if row["process"] == "web.1")
     shared_host.run("kill", "-9", str(row["pid"]))
-    wait_for("the process to be back", lambda: laptop.get("blog").status == 200, timeout=5)
+    wait_for("the process to be back", lambda: laptop.get("blog").status == 200)
     assert next(r for r in asked(laptop, "ps", "blog") if r["process"] == "web.1")["restarts"] == 1
 
 
@@ -205,4 +214,4 @@ def test_run_ends_with_its_connection(laptop: Client, blog: Repo, shared_host: H
     found: Callable[[], bool] = lambda: shared_host.run("pgrep", "-f", "sleep 4242", check=False).ok  # noqa: E731
     wait_for("the command", found)
     running.kill()
-    wait_for("it to be gone", lambda: not found(), timeout=15)
+    wait_for("it to be gone", lambda: not found())

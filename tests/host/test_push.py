@@ -145,8 +145,10 @@ def test_three_failed_first_pushes_install_once(laptop: Client, shared_host: Hos
     repo.commit({"Procfile": files("x")["Procfile"]})
     last = repo.push(check=True)
     assert [*installs, "Installing from requirements.txt" in last.remote] == [True, False, False, False]
-    assert shared_host.sh("ls /var/lib/shipit/apps/trying/slugs").out.split() == ["v1", "v4"]
-    assert shared_host.sh("ls /var/lib/shipit/apps/trying/config").out.split() == ["v4.json"]
+    # Pruning begins when the push has ended.
+    kept = "cd /var/lib/shipit/apps/trying; ls slugs config"
+    wanted = "config: v4.json slugs: v1 v4"
+    wait_for("it to be pruned", lambda: " ".join(shared_host.sh(kept).out.split()) == wanted)
 
 
 @pytest.mark.parametrize("what", BREAKS)

@@ -96,14 +96,11 @@ def test_keep_is_honoured_pins_stay_and_what_was_pruned_is_refused(laptop: Clien
         assert repo.push("-o", "force").code == 0
         # What still finishes its requests is not pruned.
         wait_for("the old one to be gone", lambda: len(asked(laptop, "ps", "keeps")) == 1)
-    slugs = "/var/lib/shipit/apps/keeps/slugs"
-    assert sorted(shared_host.sh(f"ls {slugs}").out.split()) == ["v1", "v7", "v8"]
-    assert sorted(shared_host.sh("ls /var/lib/shipit/apps/keeps/config").out.split()) == [
-        "v1.json",
-        "v7.json",
-        "v8.json",
-    ]
-    assert shared_host.sh("ls /etc/systemd/system | grep -c shipit-keeps-web-v || true").out.strip() == "1"
+    kept = "cd /var/lib/shipit/apps/keeps; ls slugs config"
+    wanted = "config: v1.json v7.json v8.json slugs: v1 v7 v8"
+    wait_for("it to be pruned", lambda: " ".join(shared_host.sh(kept).out.split()) == wanted)
+    units = "ls /etc/systemd/system | grep -c shipit-keeps-web-v || true"
+    wait_for("the old units to be gone", lambda: shared_host.sh(units).out.strip() == "1")
     shown = {row["release"]: row["status"] for row in asked(laptop, "releases", "keeps")}
     assert (shown["v3"], shown["v7"], shown["v8"]) == ("pruned", "superseded", "live")
     refused = say(laptop, "rollback", "keeps", "v3")

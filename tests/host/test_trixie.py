@@ -45,7 +45,7 @@ def test_the_core_path_on_trixie(trixie_host: Host, client: Client) -> None:
     assert len(asked(client, "ps", "blog")) == 2
     number = live(client, "blog")
     trixie_host.reboot()
-    until_body(client, "blog", "one", timeout=10)
+    until_body(client, "blog", "one")
     assert live(client, "blog") == number
     assert unwell(trixie_host) == []
 

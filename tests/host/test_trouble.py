@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 from lab.background import wait_for
 from lab.client import Client
 from lab.host import Host
 
-from host.apps import build, pushed, say, unwell
+from host.apps import build, busy, pushed, say, unwell
 
 SHIPIT_YML = "processes: {web: {drain: 60}}\n"
 JOURNALD = "systemd-journald.service systemd-journald.socket systemd-journald-dev-log.socket"
@@ -20,7 +19,7 @@ def test_doctor_leaves_a_release_alone_that_still_finishes_a_request(laptop: Cli
     repo = pushed(laptop, "slow", "old", shipit_yml=SHIPIT_YML)
     with ThreadPoolExecutor(1) as pool:
         asking = pool.submit(laptop.get, "slow", "/slow/25", timeout=60)
-        time.sleep(0.5)
+        wait_for("the request to be under way", lambda: busy(shared_host, "slow", 1))
         repo.commit({"mark": "new\n"})
         assert repo.push().ok
         assert not [line for line in unwell(shared_host) if "other releases" in line]

@@ -90,7 +90,7 @@ def test_what_a_rollback_took_over_comes_up_again_and_is_kept_like_its_own(lapto
 
 
 def test_what_is_kept_warm_ends_by_itself_and_is_gone_with_the_next_release(laptop: Client, shared_host: Host) -> None:
-    repo = pushed(laptop, "ends", "1", shipit_yml="warm: 4\nkeep: 2\n")
+    repo = pushed(laptop, "ends", "1", shipit_yml="warm: 10\nkeep: 2\n")
     repo.commit({"mark": "2\n"})
     repo.push(check=True)
     until(laptop, "ends", {"web.1 v2": "running", "web.1 v1": "warm"})
