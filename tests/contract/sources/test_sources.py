@@ -132,10 +132,9 @@ def test_what_is_pruned_is_gone_and_with_it_what_it_came_from(way: Way, server: 
     wait_for("it to be pruned", is_pruned)
     gone = say(laptop, "rollback", way.name, "v2")
     assert gone.code == 2, str(gone)
-    assert not server.exists(f"{place}/slugs/v2")
+    wait_for("its files to be gone", lambda: not server.exists(f"{place}/slugs/v2"))
     asked_of_git = f"runuser -u shipit -- git -C {place}/repo.git for-each-ref --format='%(refname)' refs/shipit"
-    pinned = server.sh(asked_of_git, check=True).out
-    assert "refs/shipit/v2" not in pinned.split()
+    wait_for("its commit, too", lambda: "refs/shipit/v2" not in server.sh(asked_of_git, check=True).out.split())
 
 
 def test_after_a_release_of_another_source_a_push_goes_on_where_the_last_one_was(
