@@ -92,13 +92,15 @@ class Above:
         while True:
             if self._heirloom and not self._heirloom.take(self._woken, lambda: self._asked):
                 return 0
-            code, heir, failed = self._one()
-            if failed:
-                print(f"shipit: KVM cannot run this machine, as qemu says above: {SLOWER}.", flush=True)
+            code, heir, why = self._one()
+            if why and self._plan.kvm:
+                print(f"shipit: {why}: {SLOWER}.", flush=True)
                 # For the rest of this process. The next one tries KVM again: it may work by then.
                 self._plan = self._plan._replace(kvm=False)
                 if heir is None and not self._asked:
-                    code, heir, _ = self._one()
+                    code, heir, why = self._one()
+                    if why and not self._asked:
+                        print("shipit: qemu did not start it without KVM either, so KVM is not the cause.", flush=True)
             if heir is None:
                 return 0 if self._asked else code or 1
             # Another release has the app's data disk, and gets the requests, until it ends or this one is live.
@@ -108,9 +110,9 @@ class Above:
             if not back:
                 return 0
 
-    def _one(self) -> tuple[int, Any, bool]:
+    def _one(self) -> tuple[int, Any, str]:
         """Run the machine until it ends; returns qemu's exit code, the heir of the app's data disk (or None), and
-        whether KVM failed."""
+        whether KVM failed or may have failed, in words."""
         ours, theirs = socket.socketpair()
         plan = self._plan._replace(
             port=front.free_port() if self._listener else 0,
@@ -133,9 +135,13 @@ class Above:
         if heir:
             assert self._heirloom is not None
             self._heirloom.give(heir)
-        # On a processor with broken KVM support qemu ends before it has started the machine, or aborts.
-        failed = plan.kvm and (monitor.fault or code == -signal.SIGABRT or (code != 0 and not monitor.started))
-        return code, heir, failed
+        # On a processor with broken KVM support qemu aborts, or ends before it has started the machine. It ends so for
+        # other reasons, too: a disk that is none.
+        if monitor.fault or code == -signal.SIGABRT:
+            return code, heir, "KVM cannot run this machine, as qemu says above"
+        if code != 0 and not monitor.started:
+            return code, heir, "qemu did not start this machine with KVM, for the reason above"
+        return code, heir, ""
 
     def _written(self) -> str:
         """Write the config vars to a file that only we and qemu can read; it is removed when qemu has read it."""

@@ -42,16 +42,23 @@ def measure(ledger: Ledger, agent: Agent, most: int) -> Measured:
 
 
 def look(ledger: Ledger, agent: Agent, known: Settings) -> None:
-    """Measure, and send an event if the data has reached a higher level than people were told of."""
+    """Measure, and send an event if the data has reached a higher level than people were told of.
+
+    Of two callers at once, one tells. That people were told is written down afterwards: who is killed in between has
+    them told twice, and not never.
+    """
     most = quota.of(ledger.state(), known)
     if not most:
         return
-    used = agent.measure(ledger.app)
-    level = quota.level(used, most)
-    with _note(ledger) as before:
-        _keep(ledger, used, level)
-    if level.rank > before.rank:
-        verdict.storage(ledger, quota.sentence(ledger.app, used, most))
+    with disk.locked(ledger.paths.measured_lock.with_suffix(".telling"), wait=True):
+        used = agent.measure(ledger.app)
+        level = quota.level(used, most)
+        with _note(ledger) as before:
+            _keep(ledger, used, min(before, level, key=lambda level: level.rank))
+        if level.rank > before.rank:
+            verdict.storage(ledger, quota.sentence(ledger.app, used, most))
+            with _note(ledger):
+                _keep(ledger, used, level)
 
 
 def warning(ledger: Ledger, known: Settings) -> str:
@@ -80,7 +87,7 @@ def main() -> int:
 
 @contextmanager
 def _note(ledger: Ledger) -> Iterator[Level]:
-    """The level that people have been told of, under a lock: of two measurements at once, only one tells."""
+    """The level that people have been told of, under a lock."""
     with disk.locked(ledger.paths.measured_lock, wait=True):
         before = last(ledger)
         yield before.told if before else Level.WELL

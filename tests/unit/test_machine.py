@@ -112,7 +112,10 @@ port = int(re.search("hostfwd=tcp:127.0.0.1:([0-9]+)", " ".join(words))[1])
 monitor = socket.socket(fileno=int(re.search("fd=([0-9]+)", " ".join(words))[1]))
 def say(what):
     monitor.sendall(json.dumps(what).encode() + b"\\r\\n")
-fails = open("fails").read() if os.path.exists("fails") and "kvm" in words else ""
+fails = open("fails").read() if os.path.exists("fails") else ""
+if fails == "broken":
+    sys.exit("-drive file=disk.raw: Image is not in qcow2 format")
+fails = fails if "kvm" in words else ""
 if fails == "ends":
     sys.exit("Could not access KVM kernel module: No such device")
 if fails == "aborts":
@@ -284,10 +287,25 @@ def test_where_kvm_fails_the_machine_is_translated_and_the_log_says_so(
     assert old.ask().startswith("v7 "), "it has the disk again, and does not try KVM again"
     assert old.end() == 0
     qemus, *lines = old.log.read_text().splitlines()
+    why = "qemu did not start this machine with KVM, for the reason above"
+    if how != "ends":
+        why = "KVM cannot run this machine, as qemu says above"
     assert ("KVM" in qemus or "MSR" in qemus) and lines == [
-        "shipit: KVM cannot run this machine, as qemu says above: qemu translates the machine (TCG), about ten times slower.",
+        f"shipit: {why}: qemu translates the machine (TCG), about ten times slower.",
         "serves v7", "ended well", "serves v7", "ended well",
     ]  # fmt: skip
+
+
+def test_a_disk_that_qemu_does_not_take_is_not_called_a_fault_of_kvm(
+    launch: Callable[[int], Launched], tmp_path: Path
+) -> None:
+    (tmp_path / "fails").write_text("broken")
+    only = launch(7)
+    assert only.process.wait(60) == 1
+    qemus = "-drive file=disk.raw: Image is not in qcow2 format"
+    first, told, again, last = only.log.read_text().splitlines()
+    assert (first, again) == (qemus, qemus) and "for the reason above" in told and "cannot" not in told
+    assert last == "shipit: qemu did not start it without KVM either, so KVM is not the cause."
 
 
 def test_a_machine_that_finds_the_servers_disk_full_goes_on_when_there_is_room(

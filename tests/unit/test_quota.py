@@ -88,6 +88,20 @@ def test_people_are_told_once_and_again_when_it_has_shrunk_and_grown(ledger: Led
     assert storage.warning(ledger, Settings()) == "" == storage.warning(ledger, Settings(storage_quota=1000))
 
 
+def test_who_is_killed_while_people_are_told_has_them_told_again(
+    ledger: Ledger, known: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Settings(storage_quota=100)
+    known.sizes = [90 * 2**20]
+    with monkeypatch.context() as killed:
+        killed.setattr("receiver.story.verdict.storage", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            storage.look(ledger, known, server)
+    for _ in range(2):
+        storage.look(ledger, known, server)
+    assert len(known.told) == 1, known.told
+
+
 def test_an_app_that_is_destroyed_while_it_is_measured_keeps_nobody_from_looking_at_the_others(
     ledger: Ledger, known: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
