@@ -43,13 +43,13 @@ def test_its_units_come_change_and_go_with_the_release(server: Host, laptop: Cli
     repo = pushed(laptop, "beating", "one", shipit_yml="beat: tock\n")
     assert units() == ["shipit-beating-beat-v1@1.service", "shipit-beating-beats-v1@t1.timer"]
     wait_for("a tick", lambda: "tock v1" in lines("ticks"))
-    assert lines("stays") == ["tock v1"]
+    wait_for("the process that stays", lambda: lines("stays") == ["tock v1"])
     assert server.sh(f"stat -c %U {DATA}/stays").out.strip() == "app-beating"
 
     assert say(laptop, "config:set", "beating", "A=1").code == 0
     wait_for("the next release's alone", lambda: [unit for unit in units() if "-v1@" in unit] == [])
     assert units() == ["shipit-beating-beat-v2@1.service", "shipit-beating-beats-v2@t1.timer"]
-    assert lines("stays") == ["tock v1", "tock v2"]
+    wait_for("its next one", lambda: lines("stays") == ["tock v1", "tock v2"])
 
     repo.commit({"shipit.yml": "keep: 5\n"}, "without")
     assert repo.push().ok

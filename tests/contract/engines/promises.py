@@ -212,15 +212,14 @@ def a_stop_waits_until_a_process_has_ended_by_itself() -> None:
     with started(release(env=["SLOW=1.5"])) as made:
         began = time.monotonic()
         ENGINES.stop(APP, made.number, wait=True)
-        assert 1.4 < time.monotonic() - began < 10
+        assert time.monotonic() - began > 1.4
         assert (PATHS.data / f"ended-{made.name}").exists() and not known(made.number)
 
 
 def a_stop_that_does_not_wait_lets_the_drain_go_on() -> None:
-    with started(release(env=["SLOW=2"])) as made:
-        began = time.monotonic()
+    with started(release(env=["SLOW=6"])) as made:
         ENGINES.stop(APP, made.number, wait=False)
-        assert time.monotonic() - began < 1.5
+        assert not (PATHS.data / f"ended-{made.name}").exists()
         assert [p.state for p in known(made.number)] == [ProcessState.STOPPING]
         assert made.number not in ENGINES.defined(APP), "nothing would start it again"
         wait_for("the end", lambda: (PATHS.data / f"ended-{made.name}").exists() and not known(made.number))
