@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from receiver.story.aftercare import WATCHED
 from receiver.system.listener import IDLE
 
 from .breakdown import phases, table
@@ -27,6 +28,8 @@ SETTLE = 0.7
 """Seconds of quiet before each measure: old processes are gone by then, and nothing is measured twice."""
 CALM = 20.0
 """Seconds of quiet after many apps were made."""
+DRAIN = 30.0
+"""Seconds that a replaced release may take for its requests, as shipit has it unless it is told."""
 
 
 @dataclass
@@ -218,9 +221,14 @@ def command_line(shipit: Shipit, figures: Figures, rounds: int) -> None:
 
 
 def memory(shipit: Shipit, figures: Figures) -> None:
-    """Resident memory (MiB) of every process that is shipit's own and not an app's, once all is quiet."""
-    time.sleep(IDLE + 5)
-    found = own_processes(shipit.server)
+    """Resident memory (MiB) of every process that is shipit's own and not an app's, once all is quiet.
+
+    The worker of the last release drains the one before and watches for a while, and only then what it asks may end.
+    What is still there after all of that stays.
+    """
+    deadline = time.monotonic() + DRAIN + WATCHED + IDLE + 15
+    while (found := own_processes(shipit.server)) and time.monotonic() < deadline:
+        time.sleep(1)
     figures.add("memory", shipit.name, sum(size for size, _ in found) / 1024)
     figures.notes["processes when idle"] = ", ".join(name for _, name in found) or "none"
 
