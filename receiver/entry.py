@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-# As in paths.PREFIX, which takes longer to import than a client has time.
+# The same as paths.PREFIX, which takes too long to import here.
 SERVER = "/usr/lib/shipit/"
 
 

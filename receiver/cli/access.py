@@ -1,4 +1,4 @@
-"""What an app may fetch with, and whom it trusts: keys, passwords, hosts and signers of the repository that it follows."""
+"""Access to the repository that an app follows: its keys, passwords, trusted hosts and allowed signers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def generate_key(ctx: Context, app: AppName, force: bool) -> None:
 @app_argument
 @click.pass_obj
 def public_key(ctx: Context, app: AppName) -> None:
-    """Print the public half of the app's deploy key, to be given to whoever keeps the repository."""
+    """Print the public half of the app's deploy key, for the owner of the repository."""
     out.say(access.public_key(Place(ledger_of(ctx, app).paths), app))
 
 

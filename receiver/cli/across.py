@@ -57,7 +57,7 @@ def diff(ctx: Context, app: AppName, old: int, new: int | None, form: str) -> No
     if len(rows) > MOST:
         out.say(f"… and {len(rows) - MOST} more: --format json")
     for part, why in difference.why.items():
-        tell(f"What differs in {part} cannot be told. {why}")
+        tell(f"What differs in {part} is not known. {why}")
 
 
 @click.command()

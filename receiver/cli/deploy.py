@@ -123,7 +123,7 @@ def deploy(
         if makes_image(manifest):
             refuse_without(ctx.settings, ctx.caller)
         if not drop_web:
-            keep_web(ledger, manifest, f"Meant so: shipit deploy {app} {what} --drop-web")
+            keep_web(ledger, manifest, f"If this is intended: shipit deploy {app} {what} --drop-web")
         return submission.submit(Change.DEPLOY, builds=True, fresh=fresh, message=f"deploy {what}", origin=origin)
 
 
@@ -278,7 +278,7 @@ def received(
     with Submission(ctx.layout, ledger, ctx.caller) as submission:
         current = ledger.current()
         limits = Limits(size, room_for(ledger, settings), settings.max_files, layers=lambda: layers_of(ledger))
-        how = "" if drop_web else "Meant so? The same once more, with --drop-web"
+        how = "" if drop_web else "Is this intended? The same once more, with --drop-web"
         check = Admission(ctx.layout, ledger, settings, ctx.caller, how)
         source = sent(ledger.paths, file)
         origin, lines = source.receive(

@@ -1,4 +1,4 @@
-"""How a command ends that click has read: on the server and on a laptop, with the same exit codes and messages."""
+"""Runs a click command and handles its errors: with the same exit codes and messages on the server and on a laptop."""
 
 from __future__ import annotations
 

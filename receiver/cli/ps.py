@@ -109,7 +109,10 @@ def scale(ctx: Context, app: AppName, counts: tuple[str, ...], force: bool, form
             return 0
         if not force:
             words = " ".join(f"{kind}={count}" for kind, count in wish.items())
-            how = f"Meant so: shipit ps:scale {app} {words} --force\nUntil it is started again: shipit ps:stop {app}"
+            how = (
+                f"If this is intended: shipit ps:scale {app} {words} --force\n"
+                f"Until it is started again: shipit ps:stop {app}"
+            )
             refuse_to_drop_web(current, ledger.state(), current.processes, dict(formation), how, static=current.static)
         new = tuple(sorted({**dict(ledger.state().formation), **wish}.items()))
         what = "scale " + " ".join(f"{kind}={count}" for kind, count in wish.items())

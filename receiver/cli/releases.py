@@ -189,7 +189,7 @@ def rollback(ctx: Context, app: AppName, release: int | None, keep_config: bool,
         formation = scaled(target.formation, dict(ledger.state().formation))
         processes = limited(target.processes, ledger.state().limits)
         if not drop_web:
-            how = f"Meant so: shipit rollback {app} {target.name} --drop-web"
+            how = f"If this is intended: shipit rollback {app} {target.name} --drop-web"
             refuse_to_drop_web(current, ledger.state(), processes, dict(formation), how, static=target.static)
         same = not keep_config and processes == target.processes
         out.say(f"Rolling {app} back from {current.name} to {target.name}")

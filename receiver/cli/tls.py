@@ -54,7 +54,7 @@ def enable(ctx: Context, app: AppName, plugin: str | None, dns_wait: int) -> Non
     if plugin is not None:
         prove_by_dns(ctx, app, plugin, dns_wait)
     elif dns_wait:
-        raise Rejected("--dns-wait is of a plugin.", hint=f"shipit tls:enable {app} --dns PLUGIN --dns-wait {dns_wait}")
+        raise Rejected("--dns-wait needs --dns.", hint=f"shipit tls:enable {app} --dns PLUGIN --dns-wait {dns_wait}")
     switch(ctx, app, Https.ON)
     certify(ctx, app, now=True, missing=True)
 

@@ -81,7 +81,7 @@ class Hooks:
                 manifest, self._domains = admit(self._layout, ledger, settings, self._caller, commits, wanted)
                 if wish.deploy and not wish.drop_web:
                     how = "shipit deploy --drop-web" if refs.files(updates) else "git push -o drop-web"
-                    keep_web(ledger, manifest, f"Meant so? {how}")
+                    keep_web(ledger, manifest, f"Is this intended? {how}")
 
     def _post_receive(self, side: Sideband, wish: Options, env: Mapping[str, str], updates: list[Update]) -> None:
         state = self._ledger.state()

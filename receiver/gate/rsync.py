@@ -78,7 +78,9 @@ def parse(words: list[str]) -> RsyncRequest:
         at += 1
     match = _PATH.fullmatch(words[at + 1]) if len(words) == at + 2 and words[at] == "." else None
     if match is None:
-        raise Rejected("All of a directory goes to an app, and nothing else.", hint=f"Ship a directory: {TYPED}")
+        raise Rejected(
+            "rsync to an app takes one whole directory, and nothing else.", hint=f"Ship a directory: {TYPED}"
+        )
     return RsyncRequest(names.app_name(match[1]), tuple(options), dry)
 
 
@@ -121,14 +123,14 @@ def receive(layout: Layout, request: RsyncRequest, caller: Caller, settings: Set
         with source.staging(current) as staging:
             code = staging.transfer(request.options, settings, room, turn.fd)
             if code:
-                tell("The transfer was not whole; nothing was changed.")
+                tell("The transfer is incomplete; nothing was changed.")
                 if code == PARTIAL:
                     tell("A file may not be set to run as another user or group: chmod a-s FILE; or: rsync -rlptz …")
                 return code
             if request.dry:
                 tell("This was a dry run: nothing was changed.")
                 return 0
-            how = f"Meant so, once before it: shipit ps:scale {request.app} web=0 --force"
+            how = f"If this is intended, once before it: shipit ps:scale {request.app} web=0 --force"
             admission = Admission(layout, ledger, settings, caller, how)
             origin, lines = staging.take(settings, room, caller.name, admission)
             if origin is None:

@@ -1,6 +1,6 @@
-"""Which TCP ports a process on this server is given.
+"""The range of TCP ports for $PORT.
 
-A file of its own for the launcher, which needs the range and not the front.
+In a file of its own, because the launcher needs the range, but not the front.
 """
 
 # Below Linux's default range for outgoing connections (from 32768), so that none of those takes the port meanwhile.

@@ -239,7 +239,7 @@ def _check(
 
 
 def _check_address(line: Line, server: command.Server | None, problems: Problems) -> None:
-    """A fixed address is one that nobody will connect to."""
+    """Refuse a server that listens on a fixed address: no request would reach it."""
     if server and server.address and "$" not in line.command:
         problems.add(line.where, f"{server.name} listens on {server.address}, but requests come to $PORT or $SOCKET.",
                      f"Leave the address out of the command: shipit tells {server.name} where to listen.")  # fmt: skip

@@ -1,5 +1,5 @@
-"""nginx's master process: whether it runs, and that it has read its configuration. Standard library only: what removes
-shipit asks it too."""
+"""nginx's master process: whether it runs, and whether it has read its configuration. Standard library only, because
+removing shipit needs it, too."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RELOAD_TIMEOUT = 10.0
 
 
 def pid(layout: Layout) -> int:
-    """Of nginx's master process; 0 if it does not run."""
+    """The pid of nginx's master process; 0 if it does not run."""
     try:
         found = int((layout.root / "run/nginx.pid").read_text())
         return found if Path(f"/proc/{found}/comm").read_text() == "nginx\n" else 0
@@ -27,11 +27,12 @@ def pid(layout: Layout) -> int:
 
 
 def reload(layout: Layout, master: int) -> None:
-    """SIGHUP to the master, which is all that `systemctl reload nginx` does, and wait until it had its effect.
+    """Send SIGHUP to the master (`systemctl reload nginx` does only that), and wait until it took effect.
 
-    A master that cannot use the new configuration only logs that and goes on with the old. So: new children must
-    appear, and the old ones must have stopped accepting (their title says so, or they are gone). Children of a reload
-    that somebody else began a moment ago prove nothing: that one has read the files of before. It is waited for.
+    A master that cannot use the new configuration only logs that, and goes on with the old one. So wait until new
+    children appear and the old ones have stopped accepting (their title says so, or they are gone). The children of a
+    reload that another program has just begun prove nothing, since that reload has read the old files. So that reload
+    is waited for first.
     """
     log = layout.root / "var/log/nginx/error.log"
     logged = log.stat().st_size if log.exists() else 0
@@ -62,8 +63,8 @@ def children(parent: int) -> set[int]:
 
 
 def _reloads(master: int) -> bool:
-    """Whether a SIGHUP waits for the master, or is being obeyed: it takes signals only while it has nothing else to do
-    (sigsuspend(2)), and blocks this one meanwhile (proc(5), status)."""
+    """Whether a SIGHUP is pending for the master, or it is reloading now: it takes signals only while it is idle
+    (sigsuspend(2)), and blocks them at all other times (proc(5), status)."""
     try:
         status = Path(f"/proc/{master}/status").read_text(errors="replace")
     except OSError:

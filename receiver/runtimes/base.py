@@ -209,7 +209,7 @@ class Runtime:
         return ()
 
     def asks(self, pushed: Pushed) -> Asked:
-        """What the project's settings read from the environment, and nobody should have to set."""
+        """Config vars that the project's settings read, and that users should not have to set."""
         return Asked()
 
     def writes(self, pushed: Pushed) -> list[tuple[str, str]]:

@@ -143,7 +143,7 @@ def imported(
     if unpacker and unpacker.returncode:
         raise Rejected("The zstd archive is damaged or cut off.", hint="Send it again.")
     if code:
-        raise Rejected("git does not take the files of the archive.", details=said.splitlines()[-5:])
+        raise Rejected("git refuses the files of the archive.", details=said.splitlines()[-5:])
     return report
 
 

@@ -1,4 +1,4 @@
-"""What an image says of itself in its configuration: where it listens, how it is started, and for which machine it is."""
+"""Reads an image's configuration: where it listens, how it is started, and for which machine it is made."""
 
 from __future__ import annotations
 

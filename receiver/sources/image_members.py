@@ -1,4 +1,4 @@
-"""The entries of a tar file that some `save` wrote, found by their headers alone. No content is read here."""
+"""Finds the entries of a tar file that docker's or podman's `save` wrote, by their headers; reads no content."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""As whom registries are asked: an app's own login, or one of the server's, which an app has when an administrator has
-said so. Only `shipit` reads the files; no password is ever an argument.
+"""Logins for registries: an app's own, and the server's, which an app can use if an administrator has allowed it. Only
+`shipit` can read the files; no password is ever an argument.
 
-Whoever pushes names the registry (`FROM`, `--image`). So a login of the server's is nobody's until it is allowed.
+The pusher chooses the registry (`FROM`, `--image`). So no app can use a login of the server's until that is allowed.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ class Logins:
 
 
 class Allowed:
-    """The registries that an app, or every app, may ask as the server does. The app's are kept with the app: an app that
-    is made again by the same name has none."""
+    """The registries for which an app, or every app, may use the server's login. The app's list is removed with the
+    app: a new app of the same name has none."""
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / ALLOWED
@@ -97,7 +97,8 @@ class Allowed:
 
 
 def logins_for(layout: Layout, paths: AppPaths, *, admin: bool = False) -> dict[str, Login]:
-    """The app's own, and of the server's those that it may use; `admin`: an administrator names the image, so all."""
+    """The app's own logins, and those of the server's that it may use; `admin`: all of the server's, since an
+    administrator names the image."""
     servers = Logins.of_all(layout).all()
     if not admin:
         allowed = Allowed.of_app(paths).hosts() | Allowed.of_all(layout).hosts()
@@ -106,7 +107,7 @@ def logins_for(layout: Layout, paths: AppPaths, *, admin: bool = False) -> dict[
 
 
 def withheld(layout: Layout, paths: AppPaths) -> frozenset[str]:
-    """The registries for which the server has a login, and the app has none and may not use that one."""
+    """The registries for which the server has a login that the app may not use, and the app has none of its own."""
     return frozenset(Logins.of_all(layout).all()) - frozenset(logins_for(layout, paths))
 
 

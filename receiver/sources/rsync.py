@@ -236,7 +236,7 @@ def imported(git: Git, top: Path, limits: Limits, title: str, parent: Oid | None
             report = {}
         said = child.stderr.read(2**16).decode(errors="replace")
         if child.wait():
-            raise HostFault("git does not take the files that arrived.", details=said.splitlines()[-5:])
+            raise HostFault("git refuses the files that arrived.", details=said.splitlines()[-5:])
         return report
 
 

@@ -1,5 +1,5 @@
-"""Files from elsewhere as one commit, in the words of git's fast-import. What git cannot hold, no tree of an app has, or
-is beyond the limits, is refused with one message.
+"""Writes files from elsewhere as one commit in git fast-import's format. Refuses, with one message, what git cannot
+hold, what an app's tree may not have, and what exceeds the limits.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What is in an archive, as git's fast-import reads it. Run by archive.py in a process that may do nothing else.
+"""Reads an archive into a stream for git's fast-import. archive.py runs it in a process without any other rights.
 
-Nothing is written to disk here: a file's content goes from the archive into git's stream (tree.py). When something is
-refused, the receiver throws all of it away.
+Nothing is written to disk here: a file's content goes from the archive into the stream (tree.py). If an entry is
+refused, the receiver discards everything.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ def build(context: AppContext, release: Release, origin: Origin) -> Release:
             containers.install(context.agent, context.say.output, context.say.step)
         shows = ", ".join(what for _, what in manifest.runtimes if what)
         if VMCapability.key in manifest.sections and not plan.machine:
-            context.say.warn("`vm` of shipit.yml says nothing to this release: it is no virtual machine.")
+            context.say.warn("`vm` of shipit.yml has no effect on this release: it is no virtual machine.")
         context.say.line(f"Runtime: {plan.runtime}" + (f" (found by {shows})" if shows else ""))
         found = reuse.find(context, release, plan)
         adopt(context, manifest)

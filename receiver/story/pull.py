@@ -104,7 +104,7 @@ class Pull:
                 # Even if the last commit is not kept here any more, the fetched history has it if it goes on from it.
                 goes_on = git.commit_of(last) is not None and git.is_ancestor(last, oid)
                 self._refuse_rewritten(follow, seen, last, oid, goes_on=goes_on)
-            how = f"Meant so, once before it: shipit ps:scale {app} web=0 --force"
+            how = f"If this is intended, once before it: shipit ps:scale {app} web=0 --force"
             admission = Admission(self.layout, self.ledger, self.settings, self.caller, how)
             with Submission(self.layout, self.ledger, self.caller) as submission:
                 origin = source.take(git, oid, seen.ref, admission)

@@ -94,6 +94,6 @@ def exit_code(release: Release) -> int:
 
 
 def tell(line: str) -> None:
-    """A line for whoever waits, at once."""
+    """Print a line for the waiting user, unbuffered."""
     sys.stderr.write(f"-----> {line}\n")
     sys.stderr.flush()

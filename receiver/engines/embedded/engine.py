@@ -85,7 +85,7 @@ class EmbeddedEngine(LogFiles):
             time.sleep(0.1)
 
     def _place_of_sockets(self) -> Service:
-        """Containers can rarely mount; whoever starts the container can mount it. So this is a remark, not a fault."""
+        """A container can rarely mount a file system itself; its host can. So this is a remark, not a fault."""
         own = self._layout.run.is_mount()
         what = "the apps' sockets have a file system of their own"
         shared = (

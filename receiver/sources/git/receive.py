@@ -43,4 +43,4 @@ def take(repo: Path, git: Git) -> None:
     where = [f"file://{git.repo}", f"+{REF}:{RECEIVED}"]
     done = run(Git(repo).argv(*fetch, "--", *where), env=environment(config), check=False)
     if done.code:
-        raise Rejected("git does not take the files that were sent.", details=done.err.splitlines()[-5:])
+        raise Rejected("git refuses the files that were sent.", details=done.err.splitlines()[-5:])

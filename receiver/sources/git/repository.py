@@ -176,8 +176,8 @@ def quarantine(environ: Mapping[str, str], repo: Path) -> dict[str, str]:
 
 @contextmanager
 def scratch(repo: Path, place: Path, name: str) -> Iterator[Git]:
-    """A repository in `place` for the block, which sees the objects of `repo`. Whoever makes one has the app's turn:
-    others of this name were left by somebody who was killed, and are removed."""
+    """A repository in `place` for the block, which sees the objects of `repo`. The caller has the app's turn, so other
+    repositories of this name are left from killed processes, and are removed."""
     # Slow to import, and a push needs none.
     import tempfile
 
