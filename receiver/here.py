@@ -14,6 +14,8 @@ HOST = "SHIPIT_HOST"
 # run.
 REMOTE = "SHIPIT_REMOTE"
 _COMMAND, _URL = r"(^|: +|\n)shipit (?!doctor|apt:allow)(?=[a-z])", r"\bHOST:(?=\w)"
+# Behind the host ssh would take an option for its own, so the word `shipit` stays before it.
+_OPTION = r"(^|: +|\n)(?=shipit --)"
 
 
 def say_where(user: str, host: str, port: int, *, remote: bool) -> None:
@@ -42,6 +44,7 @@ def typed(text: str) -> str:
 
     if REMOTE in os.environ:
         text = re.sub(_COMMAND, rf"\1ssh {ssh} ", text)
+        text = re.sub(_OPTION, rf"\1ssh {ssh} ", text)
     *port, user = ssh.removeprefix("-p ").split(" ")
     text = re.sub(_URL, f"ssh://{user}:{port[0]}/" if port else f"{user}:", text)
     return re.sub(r"\bHOST\b", ssh, text)

@@ -48,6 +48,16 @@ def test_a_hint_can_be_pasted_where_it_is_read(
     assert "HOST" not in text
 
 
+def test_the_list_of_all_commands_can_be_asked_for_where_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {}
+    for remote in (True, False):
+        where(monkeypatch, 22, remote=remote)
+        said[remote] = here.typed("All commands: shipit --help")
+    assert said == {
+        True: "All commands: ssh shipit@box.example shipit --help", False: "All commands: shipit --help"
+    }  # fmt: skip
+
+
 def test_a_server_without_a_name_is_named_by_the_address_that_the_login_came_to() -> None:
     assert here.address("apps.example.org", "10.0.0.9 50000 10.0.0.1 22") == "apps.example.org"
     assert here.address("localhost", "10.0.0.9 50000 10.0.0.1 22") == "10.0.0.1"
