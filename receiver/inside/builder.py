@@ -53,7 +53,8 @@ def main(argv: list[str]) -> None:
     places = [place for _, place in plan["storage"]]
     made_up = [place for place in places if not os.path.lexists(place)]
     for place in made_up:
-        make_up(place)
+        if place not in plan.get("absent", []):
+            make_up(place)
     for made in plan["made"]:
         code = code or make_directory(made, base)
     code = code or run_following(plan, base)

@@ -22,6 +22,9 @@ FIRST_LOOK, LOOK_EVERY = 0.4, 0.1
 PATIENCE = 4.0
 # The time limit of one request (s): many apps load parts of themselves at their first request.
 ANSWER = 10.0
+# One try of a check: it takes the seconds that it may last, and a function to call while it waits; it returns "" or
+# what was wrong.
+_Question = Callable[[float, Callable[[], None]], str]
 
 
 def wait_until_healthy(
@@ -34,6 +37,7 @@ def wait_until_healthy(
     command: Callable[[], int],
     ready: Callable[[], int],
     say: Callable[[str], None],
+    hopeless: Callable[[bool], str | None] = lambda failed: None,
     host: str = "localhost",
     scheme: str = "http",
     uid: int | None = None,
@@ -43,9 +47,11 @@ def wait_until_healthy(
     Returns the status of the answer to an HTTP check, 0 for any other check.
 
     `crashed` says why the process can no longer become healthy, `command` runs the command healthcheck and returns its
-    exit code, `ready` returns the pid (or True) while the engine says that the process runs, else 0. They may block for
-    a moment; any number of processes can be checked at once, each in its thread. `host` is the Host header of an HTTP
-    check, `scheme` how visitors come to the app, `uid` the user who must own the socket or port (default: the app's).
+    exit code, `ready` returns the pid (or True) while the engine says that the process runs, else 0. `hopeless` says why
+    it is no use to wait for a process that runs; it gets True if the app itself gave the last answer, a bad one. They may
+    block for a moment; any number of processes can be checked at once, each in its thread. `host` is the Host header of
+    an HTTP check, `scheme` how visitors come to the app, `uid` the user who must own the socket or port (default: the
+    app's).
     """
     check, name = process.check, f"{process.type}.{index}"
     uid = pwd.getpwnam(app_user(release.app)).pw_uid if uid is None and process.listen is not Listen.NONE else uid
@@ -55,7 +61,7 @@ def wait_until_healthy(
     began = time.monotonic()
     asks = check.kind in (CheckKind.HTTP, CheckKind.TCP)
     with _looking_elsewhere(place, say) if asks else nullcontext():
-        _wait(check, name, ask, crashed)
+        _wait(check, name, ask, lambda answer: crashed() or hopeless(place.failed(answer)))
     status = statuses[-1]
     answer = f": {check.path} answered {status}" if status else ""
     say(f"{name} is healthy{answer} ({time.monotonic() - began:.1f} s)")
@@ -85,23 +91,25 @@ def _looking_elsewhere(place: probe.Place, say: Callable[[str], None]) -> Iterat
         timer.cancel()
 
 
-def _wait(
-    check: Check,
-    name: str,
-    ask: Callable[[float], str],
-    crashed: Callable[[], str | None],
-) -> None:
+def _wait(check: Check, name: str, ask: _Question, why_in_vain: Callable[[str], str | None]) -> None:
+    """Ask until the answer is well. `why_in_vain` is asked now and then, with the last answer."""
     began = time.monotonic()
     deadline, look = began + check.timeout, began + FIRST_LOOK
+    answer = "none yet"
+
+    def glance() -> None:
+        nonlocal look
+        if (now := time.monotonic()) >= look or now >= deadline:
+            look = now + LOOK_EVERY
+            if why := why_in_vain(answer):
+                raise Unhealthy(f"{name} did not become healthy: {why} (last answer: {answer}).")
+
     while True:
-        answer = ask(min(ANSWER, max(0.05, deadline - time.monotonic())))
+        answer = ask(min(ANSWER, max(0.05, deadline - time.monotonic())), glance)
         if not answer:
             return
+        glance()
         now = time.monotonic()
-        if now >= look or now >= deadline:
-            look = now + LOOK_EVERY
-            if why := crashed():
-                raise Unhealthy(f"{name} did not become healthy: {why} (last answer: {answer}).")
         if now >= deadline:
             raise Unhealthy(f"{name} {_expectation(check)} within {check.timeout} s (last answer: {answer}).")
         time.sleep(min(max((now - began) / 20, SHORTEST_PAUSE), LONGEST_PAUSE, deadline - now))
@@ -121,16 +129,17 @@ def _question(
     command: Callable[[], int],
     ready: Callable[[], int],
     answered: Callable[[int], None],
-) -> Callable[[float], str]:
-    """One try of the check, as a function: it takes the seconds that it may last, and returns "" or what was wrong."""
+) -> _Question:
     if check.kind is CheckKind.HTTP:
-        return lambda seconds: place.http(host, check.path, check.status, check.content, seconds, answered, scheme)
+        return lambda seconds, glance: place.http(
+            host, check.path, check.status, check.content, seconds, answered, scheme, glance
+        )
     if check.kind is CheckKind.TCP:
-        return place.accepts
+        return lambda seconds, _: place.accepts(seconds)
     if check.kind is CheckKind.COMMAND:
-        return lambda _: f"exit code {code}" if (code := command()) else ""
+        return lambda *_: f"exit code {code}" if (code := command()) else ""
     if check.kind is CheckKind.NOTIFY:
-        return lambda _: "" if ready() else "still starting"
+        return lambda *_: "" if ready() else "still starting"
     return _Uptime(check.settle, ready)
 
 
@@ -154,7 +163,7 @@ class _Uptime:
         self._settle, self._ready = settle, ready
         self._pid, self._since = 0, 0.0
 
-    def __call__(self, _: float) -> str:
+    def __call__(self, seconds: float, glance: Callable[[], None]) -> str:
         pid, now = int(self._ready()), time.monotonic()
         if not pid or pid != self._pid:
             self._pid, self._since = pid, now

@@ -23,6 +23,9 @@ MAX_HEAD = 64 * 2**10
 MAX_BODY = 2**20
 # If no content is looked for, the body is read for this long (s), so that the app is not cut off while it writes.
 POLITE = 0.25
+# While an answer is awaited, `meanwhile` is called this often (s): it raises what ends the wait.
+SLICE = 0.25
+CLOSED = "closed without an answer"
 LISTENING = "0A"
 _PORT = re.compile(rb"[1-9][0-9]{0,4}\n?")
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid
@@ -50,6 +53,7 @@ class Place:
         seconds: float,
         answered: Callable[[int], None] = lambda _: None,
         scheme: str = "http",
+        meanwhile: Callable[[], None] = lambda: None,
     ) -> str:
         """GET `path` as the proxy does for a visitor whose scheme is `scheme`. The answer must have `status` (0: any
         below 500) and contain `content`. `answered` is called with the answer's status."""
@@ -62,7 +66,7 @@ class Place:
                 pipe.connect(str(self._socket))
                 if wrong := self._foreign_listener(pipe):
                     return wrong
-                found, wrong = _ask(pipe, host, scheme, path, status, content, deadline)
+                found, wrong = _ask(pipe, host, scheme, path, status, content, _Reader(pipe, deadline, meanwhile))
                 answered(found)
                 return wrong or self._foreign_port()
         except OSError as error:
@@ -82,6 +86,10 @@ class Place:
                 return self._foreign_listener(pipe)
         except (OSError, ValueError) as error:
             return _told(error)
+
+    def failed(self, answer: str) -> bool:
+        """Whether `answer` is one of the app itself, of which something is wrong, and not of its start or its front."""
+        return (answer == CLOSED or answer.isdecimal()) and not self._foreign_port()
 
     def elsewhere(self, before: Collection[int]) -> str:
         """Where the process listens instead of where it should; "" if that is not known. `before`: the ports on which
@@ -188,54 +196,61 @@ def listening(net: Path = Path("/proc/net")) -> list[tuple[int, int, bool]]:
     return found
 
 
+class _Reader:
+    """Reads what comes from a socket, until `deadline`."""
+
+    def __init__(self, pipe: socket.socket, deadline: float, meanwhile: Callable[[], None] = lambda: None) -> None:
+        self.pipe, self.deadline, self._meanwhile = pipe, deadline, meanwhile
+
+    def head(self) -> tuple[bytes, bytes]:
+        got = b""
+        while b"\r\n\r\n" not in got and len(got) < MAX_HEAD:
+            chunk = self._some()
+            if not chunk:
+                break
+            got += chunk
+        head, _, body = got.partition(b"\r\n\r\n")
+        return head + b"\r\n" if head else b"", body
+
+    def body(self, body: bytes) -> bytes:
+        try:
+            while len(body) < MAX_BODY and (chunk := self._some()):
+                body += chunk
+        except OSError:
+            # Slow or cut off: judge what has come.
+            pass
+        return body[:MAX_BODY]
+
+    def _some(self) -> bytes:
+        while (left := self.deadline - time.monotonic()) > 0:
+            self.pipe.settimeout(min(left, SLICE))
+            try:
+                return self.pipe.recv(65536)
+            except TimeoutError:
+                self._meanwhile()
+        raise TimeoutError
+
+
 def _ask(
-    pipe: socket.socket, host: str, scheme: str, path: str, status: int, content: str, deadline: float
+    pipe: socket.socket, host: str, scheme: str, path: str, status: int, content: str, reader: _Reader
 ) -> tuple[int, str]:
     # HTTP/1.0, so that the body does not come in chunks.
     pipe.sendall(
         f"GET {path} HTTP/1.0\r\nHost: {host}\r\nUser-Agent: shipit-healthcheck\r\nAccept: */*\r\n"
         f"X-Forwarded-Proto: {scheme}\r\nConnection: close\r\n\r\n".encode()
     )
-    head, body = _read_head(pipe, deadline)
+    head, body = reader.head()
     match = _STATUS.match(head)
     if not match:
-        return 0, "not HTTP" if head else "closed without an answer"
+        return 0, "not HTTP" if head else CLOSED
     found = int(match[1])
     wrong = found != status if status else found >= 500
-    patience = deadline if content and not wrong else min(deadline, time.monotonic() + POLITE)
-    body = _read_body(pipe, body, patience)
+    if not content or wrong:
+        reader.deadline = min(reader.deadline, time.monotonic() + POLITE)
+    body = reader.body(body)
     if wrong:
         return found, str(found)
     return found, "" if content.encode() in body else f"{found} without the wanted content"
-
-
-def _read_head(pipe: socket.socket, deadline: float) -> tuple[bytes, bytes]:
-    got = b""
-    while b"\r\n\r\n" not in got and len(got) < MAX_HEAD:
-        chunk = _receive(pipe, deadline)
-        if not chunk:
-            break
-        got += chunk
-    head, _, body = got.partition(b"\r\n\r\n")
-    return head + b"\r\n" if head else b"", body
-
-
-def _read_body(pipe: socket.socket, body: bytes, deadline: float) -> bytes:
-    try:
-        while len(body) < MAX_BODY and (chunk := _receive(pipe, deadline)):
-            body += chunk
-    except OSError:
-        # Slow or cut off: judge what has come.
-        pass
-    return body[:MAX_BODY]
-
-
-def _receive(pipe: socket.socket, deadline: float) -> bytes:
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError
-    pipe.settimeout(left)
-    return pipe.recv(65536)
 
 
 def _told(error: Exception) -> str:
@@ -244,5 +259,5 @@ def _told(error: Exception) -> str:
     if isinstance(error, (FileNotFoundError, ConnectionRefusedError)):
         return "nothing listens yet"
     if isinstance(error, ConnectionError):
-        return "closed without an answer"
+        return CLOSED
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

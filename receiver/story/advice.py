@@ -100,6 +100,12 @@ def secret(lines: Iterable[str]) -> str:
     return ""
 
 
+def wants_another_start(lines: Iterable[str]) -> bool:
+    """Whether one of the lines tells of what a running process cannot be given: a place to write, a secret."""
+    said = _short(lines)
+    return any(_READ_ONLY.search(line) for line in said) or bool(secret(said))
+
+
 def beside(lines: Iterable[str], database: str = "") -> str:
     """The path in its release where a process wanted to write, as `storage` has it, by the newest line that names one;
     "" if none does. SQLite names no file, so `database` is the path that the app's sources give."""
@@ -217,6 +223,13 @@ def build_advice(release: Release, lines: Iterable[str]) -> str:
                 f"A build sees no config vars but those that shipit.yml names:  build: {{config: [{name}]}}"
                 f"  (or all of them: build: {{config: all}})\nIf it is not set yet: shipit config:set {app} {name}=…"
             )
+        if "File exists" in line or "EEXIST" in line:
+            for _, place in release.storage:
+                if re.search(rf"(?<![\w./-])(?:\./)?{re.escape(place)}(?![\w/-])", line):
+                    return (
+                        f"{place} is of the app's data (storage), and is there before the build begins, empty. Have the "
+                        f"step go on with what is there:  mkdir -p {place}"
+                    )
         if told := _of_runtimes(line):
             return told
     if packages := lacking(release, said):

@@ -160,6 +160,8 @@ class Beside:
         path = context.paths.release(release.number).build_plan
         plan = json.loads(path.read_bytes())
         plan["storage"] = [[str(context.paths.data / data), at] for data, at in storage]
+        # What was built without it is built without it again (story/reuse.py).
+        plan["absent"] = sorted({*plan.get("absent", []), place})
         disk.write_atomically(path, json.dumps(plan, indent=1).encode() + b"\n", 0o640, lasts=disk.Lasts.LATER)
         with suppress(Failure), context.say.output() as output:
             result = context.agent.mount(release.app, release.number, output)

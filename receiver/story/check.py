@@ -15,6 +15,7 @@ from receiver.proxy import certificates, health
 from receiver.proxy.endpoint import takes_requests
 from receiver.proxy.probe import Place
 from receiver.proxy.vhost import domains
+from receiver.story import signs
 from receiver.story.advice import advice
 from receiver.story.context import AppContext
 
@@ -72,6 +73,7 @@ def _check(context: AppContext, release: Release, process: ProcessType, index: i
             crashed=lambda: watch.crashed(process, index),
             command=lambda: watch.command(process, index),
             ready=lambda: watch.pid(process, index),
+            hopeless=lambda failed: watch.hopeless(process, index, failed),
             say=context.say.line, host=watch.host_header, scheme=watch.scheme,
         )  # fmt: skip
     except Unhealthy as failure:
@@ -144,6 +146,7 @@ class _Watch:
         self._given_up = False
         # The failure of the first process; the other checks stopped only because of it.
         self.culprit: Unhealthy | None = None
+        self._signs = dict[tuple[str, int], signs.Signs]()
         # The check uses this name: some apps answer only to their own names (Django's ALLOWED_HOSTS).
         names = domains(release.app, context.ledger.state(), release, context.settings)
         self.host_header = names[0].replace("*.", "www.")
@@ -176,6 +179,14 @@ class _Watch:
         if status is None or status.state in (ProcessState.FAILED, ProcessState.STOPPED):
             return "it ended"
         return f"it ended and was restarted {status.restarts} times" if status.restarts >= 2 else None
+
+    def hopeless(self, process: ProcessType, index: int, failed: bool) -> str | None:
+        """Why the process, which lives, can no longer become healthy, or None. `failed`: it has answered, and badly."""
+        if (process.type, index) not in self._signs:
+            engine, release = engines.here(self._context.layout), self._release
+            lines = lambda: engine.last_lines(release, process.type, index, FOR_THE_CAUSE)  # noqa: E731
+            self._signs[process.type, index] = signs.Signs(lines)
+        return self._signs[process.type, index].told(self.pid(process, index), failed)
 
     def pid(self, process: ProcessType, index: int) -> int:
         """The process's pid while the engine says that it runs, else 0."""

@@ -63,6 +63,7 @@ def encoded(
         "root": manifest.root,
         "static": manifest.static,
         "storage": [[str(context.paths.data / data), place] for data, place in release.storage],
+        "absent": absent(context, release, manifest),
         "assets": sorted({directory for _, directory in manifest.serving.assets}),
         "environment": dict(plan.environment),
         "made": [
@@ -86,6 +87,15 @@ def encoded(
         "cache": context.settings.cache * 2**20,
     }
     return json.dumps(body, indent=1).encode() + b"\n"
+
+
+def absent(context: AppContext, release: Release, manifest: Manifest) -> list[str]:
+    """The places of the app's data that a build finds as the commit has them, empty or not there: those that the app was
+    given by itself (story/beside.py). The build that came before did without, and may make them: `mkdir logs`."""
+    named = {place for _, place in manifest.storage}
+    if not (found := {place for _, place in release.storage} - named):
+        return []
+    return sorted(found & {place for _, build in _builds(context, release) for place in build["absent"]})
 
 
 def encode_steps(steps: Sequence[Step]) -> list[dict[str, object]]:
@@ -122,4 +132,5 @@ def _builds(context: AppContext, release: Release) -> Iterator[Build]:
         with suppress(NotFound, Corrupt, OSError, ValueError, KeyError):
             if context.ledger.release(number).digest:
                 build = json.loads(context.paths.release(number).build_plan.read_bytes())
-                yield number, {"made": build["made"], "following": build["following"]}
+                more = {"absent": build.get("absent", [])}
+                yield number, {"made": build["made"], "following": build["following"], **more}

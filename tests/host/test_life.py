@@ -102,6 +102,12 @@ def test_gunicorn_goes_live_whatever_its_own_configuration_says_of_the_port(lapt
     result = repo.push()
     assert result.code == 0, str(result)
     assert laptop.get("gconf").body == "ok\n"
+    # Each worker gives up by itself, and gunicorn goes on.
+    repo.commit({"app.py": "import sys\nsys.exit('The ledger of accounts cannot be reached.')\n"})
+    failed = repo.push()
+    assert failed.code == 1 and "its workers end and are started again and again" in failed.remote, str(failed)
+    assert "The ledger of accounts cannot be reached." in failed.remote, str(failed)
+    assert laptop.get("gconf").body == "ok\n"
 
 
 def test_a_fixed_port_is_named_before_the_time_is_over(laptop: Client) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -98,3 +99,13 @@ def test_what_is_not_there_or_not_wanted_is_made_anew(app: App, lost: str) -> No
 def test_a_directory_without_a_key_is_each_releases_own(app: App) -> None:
     app.build(made("a", "", seed=""))
     assert app.build(made("a", "", seed=""))[0] == reuse.Reused(made("a", "", seed=""))
+
+
+def test_a_place_that_the_app_was_given_is_absent_to_later_builds_unless_the_commit_names_it(app: App) -> None:
+    app.build()
+    plan = app.ledger.paths.release(1).build_plan
+    plan.write_text(json.dumps({**json.loads(plan.read_text()), "absent": ["logs"]}))
+    release = app.ledger.open_release(Change.DEPLOY, "ann", builds=True)
+    release = replace(release, storage=(("logs", "logs"), ("media", "media")))
+    assert reuse.absent(app.context, release, Manifest((), ())) == ["logs"]
+    assert reuse.absent(app.context, release, Manifest((), (), storage=(("logs", "logs"),))) == []
