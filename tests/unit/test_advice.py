@@ -47,3 +47,11 @@ def test_what_may_not_be_written_is_answered_with_the_line_of_storage() -> None:
     assert "storage: [logs]" in advice(BLOG.app, [f"OSError: [Errno 30] Read-only file system: '{at}/logs/app.log'"])
     assert "storage: [media/x]" in advice(BLOG.app, [f"PermissionError: [Errno 13] Permission denied: '{at}/media/x'"])
     assert "storage" not in advice(BLOG.app, ["OSError: [Errno 30] Read-only file system: '/opt/x'"])
+
+
+def test_a_build_that_makes_a_place_of_the_data_is_told_that_it_is_there() -> None:
+    mounted = replace(BLOG, storage=(("logs", "logs"), ("up", "public/up")))
+    assert "mkdir -p logs" in build_advice(mounted, ["mkdir: cannot create directory ‘logs’: File exists"])
+    assert "mkdir -p public/up" in build_advice(mounted, ["FileExistsError: [Errno 17] File exists: 'public/up'"])
+    for other in ("my-logs", "logs/old", "src/logs"):
+        assert not build_advice(mounted, [f"mkdir: cannot create directory '{other}': File exists"]), other

@@ -284,11 +284,3 @@ def test_directories_that_a_php_program_has_kept_open_are_of_its_data() -> None:
     assert [place for _, place in found.storage] == ["cache", "data", "plugins", "user/data"]
     said = read_manifest(FakeTree({**files, "shipit.yml": "storage: [user]\n"}))
     assert [place for _, place in said.storage] == ["user", "cache", "data", "plugins"]
-
-
-def test_a_build_that_makes_a_place_of_the_data_is_told_that_it_is_there() -> None:
-    mounted = replace(BLOG, storage=(("logs", "logs"), ("up", "public/up")))
-    assert "mkdir -p logs" in build_advice(mounted, ["mkdir: cannot create directory ‘logs’: File exists"])
-    assert "mkdir -p public/up" in build_advice(mounted, ["FileExistsError: [Errno 17] File exists: 'public/up'"])
-    for other in ("my-logs", "logs/old", "src/logs"):
-        assert not build_advice(mounted, [f"mkdir: cannot create directory '{other}': File exists"]), other
