@@ -87,8 +87,10 @@ def test_losing_power_in_a_deploy_leaves_the_old_or_the_new_release_whole(host: 
         host.run("shipit", "doctor", "--fix")
         assert unwell(host) == [], f"cut {moment}"
         good = str(number)
-    rows = asked(client, "ps", "blog")
-    assert {row["release"] for row in rows} == {live(client, "blog")}
+    wait_for(
+        "the live release to be alone",
+        lambda: {row["release"] for row in asked(client, "ps", "blog")} == {live(client, "blog")},
+    )
 
 
 def test_what_was_half_made_when_the_power_went_is_put_away_at_boot(host: Host, client: Client) -> None:

@@ -256,7 +256,7 @@ def test_a_running_process_adds_no_mount_that_every_later_start_has_to_copy(shar
     """What the host's namespace holds, each new sandbox copies and changes: beside 100 apps, a start took three times as long."""
     pushed(client, "alone", "one")
     say(client, "ps:scale", "alone", "web=3", check=True)
-    assert len(asked(client, "ps", "alone")) == 3
+    wait_for("three processes, and no old one", lambda: len(asked(client, "ps", "alone")) == 3)
     mounted = shared_host.sh("cut -d' ' -f5 /proc/1/mountinfo").out.split()
     assert "/" in mounted
     assert [path for path in mounted if "alone" in path] == []

@@ -42,7 +42,7 @@ def test_the_core_path_on_trixie(trixie_host: Host, client: Client) -> None:
     assert client.get("blog").body == "one"
     assert say(client, "ps:scale", "blog", "web=2").code == 0
     assert say(client, "run", "blog", "sh", "-c", "exit 3").code == 3
-    assert len(asked(client, "ps", "blog")) == 2
+    wait_for("two processes, and no old one", lambda: len(asked(client, "ps", "blog")) == 2)
     number = live(client, "blog")
     trixie_host.reboot()
     until_body(client, "blog", "one")

@@ -118,7 +118,8 @@ def test_a_disk_is_a_release_and_what_it_keeps_goes_from_machine_to_machine(serv
     back = say(admin, "rollback", "shop", timeout=BOOT)
     assert back.code == 0 and admin.get("shop").body.strip() == "one", str(back)
     assert boots(admin, "shop")[-1] == "one v5"
-    assert [(p["process"], p["state"]) for p in asked(admin, "ps", "shop")] == [("web.1", "running")]
+    alone = [("web.1", "running")]
+    wait_for("it to be alone", lambda: [(p["process"], p["state"]) for p in asked(admin, "ps", "shop")] == alone)
     assert len(bases(server)) == 2, "each disk is kept once"
     ran = say(admin, "run", "shop", "ls")
     assert ran.code != 0 and "has its own commands only" in ran.text, str(ran)

@@ -92,9 +92,11 @@ def test_an_image_is_a_release_like_any_other(server: Host, admin: Client, image
     assert "word=a b\npem=one\ntwo\ntmpdir=/elsewhere\n" in seen(admin, app)
     commands = server.sh("cat /proc/*/cmdline | tr '\\0' '\\n'", check=False).out
     assert "a b" not in commands.splitlines() and "/elsewhere" not in commands
-    assert {(p["process"], p["state"]) for p in asked(admin, "ps", app)} == {
-        ("web.1", "running"), ("worker.1", "running")
-    }  # fmt: skip
+    both = {("web.1", "running"), ("worker.1", "running")}
+    wait_for(
+        "both, and the old ones to be gone",
+        lambda: {(row["process"], row["state"]) for row in asked(admin, "ps", app)} == both,
+    )
     ran = say(admin, "run", app, "echo $MARK; id -u; exit 7")
     assert (ran.code, ran.out) == (7, "two\n0\n"), str(ran)
     assert say(admin, "run", app, "cat", input="through\n").out == "through\n"
@@ -106,7 +108,8 @@ def test_an_image_is_a_release_like_any_other(server: Host, admin: Client, image
     # What is replaced is told to end, and has its time for it.
     assert "ended well" in say(admin, "logs", app, "-n", "200").out
     assert say(admin, "ps:scale", app, "web=2").code == 0
-    assert len([p for p in asked(admin, "ps", app) if p["process"].startswith("web")]) == 2
+    webs = ["web.1", "web.2"]
+    wait_for("two", lambda: [p["process"] for p in asked(admin, "ps", app) if "web" in p["process"]] == webs)
     again = say(admin, "deploy", app)
     assert again.code == 0 and admin.get(app).body.strip() == "two", str(again)
 
@@ -200,11 +203,17 @@ def test_what_a_layer_holds_stays_in_the_image_or_is_refused(
     device, disk, root = entry("kmem", tarfile.CHRTYPE), entry("sda", tarfile.BLKTYPE), entry("root-shell")
     device.devmajor, device.devminor, disk.devmajor, disk.devminor, root.mode = 1, 2, 254, 0, 0o6755
     whiteouts = [entry("bin/.wh.nc"), entry("home/.wh..wh..opq")]
-    sent = admin.ssh(f"deploy {app} -", input=under(images["one"], hostile(device, disk, root, *whiteouts)))
+    # As of an image with a USER, who alone may read it.
+    own = entry("owned-by-a-user")
+    own.uid = own.gid = 1000
+    own.mode = 0o600
+    sent = admin.ssh(f"deploy {app} -", input=under(images["one"], hostile(device, disk, root, own, *whiteouts)))
     assert sent.code == 0 and admin.get(app).body.strip() == "one", str(sent)
     # What podman makes of them: no device that opens, and a bit that does nothing (NoNewPrivileges).
-    seen = say(admin, "run", app, "cat /kmem /sda | wc -c; ls /bin/nc; grep NoNewPrivs /proc/self/status")
-    assert seen.out.split() == ["0", "NoNewPrivs:", "1"], str(seen)
+    seen = say(
+        admin, "run", app, "cat /kmem /sda | wc -c; ls /bin/nc; cat /owned*; echo; grep NoNewPrivs /proc/self/status"
+    )
+    assert seen.out.split() == ["0", "owned-by-a-user", "NoNewPrivs:", "1"], str(seen)
 
 
 @pytest.fixture(scope="module")
