@@ -101,12 +101,14 @@ class Evidence:
 @dataclass(frozen=True)
 class Suggestion:
     """Used if there is no Procfile: the command of `web`, or the directory that nginx serves; `notice` tells the pusher
-    why. `others`: further processes (type, command); they do not run until they are scaled."""
+    why. `others`: further processes (type, command); they do not run until they are scaled. `release`: the release
+    command."""
 
     notice: str
     web: str = ""
     static: str = ""
     others: tuple[tuple[str, str], ...] = ()
+    release: str = ""
 
 
 @dataclass(frozen=True)

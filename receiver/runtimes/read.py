@@ -202,7 +202,8 @@ def _lines(pushed: Pushed, found: Found, runtimes: Sequence[Runtime], notices: l
             lines = {WEB: Line(suggested.web, 0)} if suggested.web else {}
             lines |= {type_name(kind): Line(command, 0) for kind, command in suggested.others}
             # A build script, or a generator's configuration, may name any path: nginx must get none outside the slug.
-            return Procfile(lines, None), pages(suggested.static) if suggested.static else ""
+            release = Line(suggested.release, 0) if suggested.release else None
+            return Procfile(lines, release), pages(suggested.static) if suggested.static else ""
     examples = (runtime.example(pushed) for runtime, _ in found)
     example = next(filter(None, examples), "web: ./server --port $PORT")
     file, what = unserved.language(pushed.tree, [runtime.name for runtime in runtimes])

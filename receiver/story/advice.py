@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os.path
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from receiver.inside.launch import FILES
 from receiver.inside.storage import DATABASES
@@ -33,6 +33,13 @@ _FULL = re.compile(r"Disk quota exceeded|\bEDQUOT\b|disk quota exceeded")
 _HOSTS = re.compile(
     r"Invalid HTTP_HOST header: '([\w.:\[\]-]+)'|add '?([\w.:\[\]-]+)'? to ALLOWED_HOSTS|DisallowedHost"
 )
+_DOT_ENV = re.compile(r"FileNotFoundError: .{0,200}(?:^|[/'\" ])\.env['\"]")
+# As uvicorn, asyncio and Python's own servers, Node, and Go say it.
+_LOW_PORT = re.compile(
+    r"^(?:ERROR:\s+|OSError: |PermissionError: )?\[Errno 13\] Permission denied$|"
+    r"\[Errno 13\] error while attempting to bind|listen EACCES: permission denied|bind: permission denied"
+)
+_WHERE_PORTS_ARE = "many programs have an option, a line of their configuration or a variable for it."
 _ONE_NAME = re.compile(r"[\w.@+-]{1,100}")
 # An app may print very long lines, and some of these patterns take time with the square of a line's length.
 _LONGEST = 2000
@@ -42,9 +49,10 @@ def _short(lines: Iterable[str]) -> list[str]:
     return [line[:_LONGEST] for line in lines]
 
 
-def advice(app: AppName, lines: Iterable[str], host: str = "") -> str:
-    """What to do, by the newest line that we know; "" if we know none. `host`: the name that the app was asked for."""
-    said = _short(lines)
+def advice(app: AppName, lines: Iterable[str], host: str = "", given: Collection[str] = ()) -> str:
+    """What to do, by the newest line that we know; "" if we know none. `host`: the name that the app was asked for.
+    `given`: places of the release that are of the app's data already; what an earlier start said of them is no cause."""
+    said = [line for line in _short(lines) if not (given and beside([line]) in given)]
     # Below the line that has code and file, Node prints the code again without the file: prefer the former.
     for line in (*(line for line in said[::-1] if _FILE.search(line)), *said[::-1]):
         if _READ_ONLY.search(line):
@@ -63,6 +71,15 @@ def advice(app: AppName, lines: Iterable[str], host: str = "") -> str:
                 f"The machine's own quota for the user app-{app} is used up. {quota_hint(app)}\n"
                 f"An administrator sees it as root: quota -u app-{app}"
             )
+        if _LOW_PORT.search(line):
+            return f"No app may listen on a port below 1024. Have it listen on 127.0.0.1:$PORT; {_WHERE_PORTS_ARE}"
+        if told := _service(app, line):
+            return told
+        if _DOT_ENV.search(line):
+            return (
+                f"The app reads a file .env, which is not in the commit. Set what it would hold:  shipit config:set {app} "
+                "NAME=…\nand have an empty one in the commit:  touch .env; git add -f .env (in the directory that is named above)"
+            )
         if found := _HOSTS.search(line):
             name = found[1] or found[2] or host or "the app’s domain"
             return (
@@ -72,6 +89,26 @@ def advice(app: AppName, lines: Iterable[str], host: str = "") -> str:
             return f"The app needs the config var {name}, which is not set:  shipit config:set {app} {name}=…"
         if told := _of_runtimes(line):
             return told
+    return ""
+
+
+# What drivers print if nothing answers: the service, and where it was asked for.
+_SERVICES = (
+    ("PostgreSQL", re.compile(r"(?:connection to server at|could not translate host name) \"([\w.:-]{1,200})\"")),
+    ("MySQL", re.compile(r"Can't connect to (?:MySQL )?server on '([\w.:-]{1,200})'")),
+    ("Redis", re.compile(r"redis\.exceptions\.ConnectionError: Error [-\d]+ connecting to ([\w.-]{1,200}:\d+)")),
+    ("Redis", re.compile(r"connect ECONNREFUSED ([\w.:-]{1,200}:6379)\b")),
+    ("PostgreSQL", re.compile(r"connect ECONNREFUSED ([\w.:-]{1,200}:5432)\b")),
+)
+
+
+def _service(app: AppName, line: str) -> str:
+    for name, pattern in _SERVICES:
+        if found := pattern.search(line):
+            return (
+                f"The app wants {name}, and cannot use it at {found[1]}. Have it run there, or name another to the app, with "
+                f"the variables that its settings read:  shipit config:set {app} NAME=…"
+            )
     return ""
 
 
@@ -181,7 +218,8 @@ _SYSTEM = (
     (r"snappy-c\.h", "libsnappy-dev"), (r"curl-config", "libcurl4-openssl-dev"), (r"vips/vips|vips-cpp", "libvips-dev"),
     (r"Rust (?:compiler|toolchain)|(?:cargo|rustc): (?:command )?not found|can't find Rust compiler", "cargo"),
     (r"cmake:? (?:(?:command )?not found|.*No such file)|CMake must be installed", "cmake"),
-    (r"pkg-config:? (?:(?:command )?not found|.*No such file)", "pkg-config"),
+    (r"ICU_VERSION environment", "libicu-dev pkg-config"),
+    (r"pkg-config:? (?:(?:command )?not found|.*No such file)|[Ii]nstall pkg-config", "pkg-config"),
     (r"ext-(\w+) \S+ -> it is missing|ignore-platform-req=ext-(\w+)|PHP extension (?:ext-)?(\w+) is missing",
      r"php-\1\2\3"),
     (r"ffmpeg: (?:command )?not found", "ffmpeg"), (r"jekyll: (?:command )?not found", "jekyll"),
@@ -191,7 +229,9 @@ _SYSTEM = (
     (r"The minima theme could not be found", "jekyll-theme-minima"),
     (r"(?:gcc|cc|g\+\+|c\+\+|make)(?:'|:) (?:failed: )?(?:No such file|(?:command )?not found)|"
      r"command '[^']*(?:gcc|g\+\+|cc)' failed: No such file|unable to execute '[^']*g?cc'|need a C compiler|"
-     r"not find (?:any )?Visual|not found: make|No acceptable C compiler", "build-essential"),
+     r"not find (?:any )?Visual|not found: make|No acceptable C compiler|"
+     r"No such file or directory: '[\w.-]*(?:gcc|g\+\+|cc|c\+\+)'|C compiler or Python headers are not installed",
+     "build-essential"),
 )  # fmt: skip
 
 

@@ -91,7 +91,8 @@ def _explained(
 ) -> Unhealthy:
     """`failure` with the process's last output, and advice on it."""
     said = engines.here(context.layout).last_lines(release, process.type, index, FOR_THE_CAUSE)
-    hint = failure.hint or advice(release.app, said)
+    given = {place for _, place in context.ledger.release(release.number).storage}
+    hint = failure.hint or advice(release.app, said, given=given)
     explained = Unhealthy(failure.message, hint=hint, details=[*said[-LAST_LINES:], *failure.details])
     explained.seen = said
     return explained

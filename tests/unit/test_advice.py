@@ -24,6 +24,8 @@ BLOG = Release(app=AppName("blog"), number=3, change=Change.DEPLOY, status=Statu
         ("/bin/bash: line 1: pkg-config: command not found", "apt:allow pkg-config"),
         ("fatal error: ffi.h: No such file or directory", "apt:allow libffi-dev"),
         ("error: command 'x86_64-linux-gnu-gcc' failed: No such file or directory", "apt:allow build-essential"),
+        ("error: [Errno 2] No such file or directory: 'x86_64-linux-gnu-gcc'", "apt:allow build-essential"),
+        ("Please install pkg-config on your system or set the ICU_VERSION environment", "apt:allow libicu-dev pkg-config"),
         ("run Composer with `--ignore-platform-req=ext-curl --ignore-platform-req=ext-dom`", "apt:allow php-curl php-xml"),
         ("Because the current Python version (3.11.2) does not satisfy Python>=3.12 and you", "python: 3.12"),
         ("make: *** No rule", ""),

@@ -136,3 +136,29 @@ def test_a_line_without_end_costs_no_time(word: str) -> None:
 def test_no_sentence_of_an_app_is_in_shipits_advice(said: str) -> None:
     for line in (f"Invalid HTTP_HOST header: '{said} '", f"OSError: [Errno 30] Read-only file system: '/x/{said}'"):
         assert said not in advice(AppName("blog"), [line])
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ('psycopg2.OperationalError: connection to server at "127.0.0.1", port 5432 failed: refused', "PostgreSQL, and"),
+        ("OperationalError: (2002, \"Can't connect to server on '127.0.0.1' (115)\")", "MySQL, and cannot use it at 127.0.0.1"),
+        ("redis.exceptions.ConnectionError: Error 111 connecting to localhost:6379. refused", "Redis, and"),
+        ("Error: connect ECONNREFUSED 127.0.0.1:5432", "PostgreSQL, and"),
+        ("django.db.utils.OperationalError: no such table: django_session", "release: python manage.py migrate"),
+        ('django.db.utils.ProgrammingError: relation "auth_user" does not exist', "release: python manage.py migrate"),
+        ("ERROR:    [Errno 13] Permission denied", "below 1024"),
+        ("FileNotFoundError: Config file '/srv/app/../../.env' not found.", "git add -f .env"),
+        ("FileNotFoundError: [Errno 2] No such file or directory: '.env'", "git add -f .env"),
+        ("Error: listen EACCES: permission denied 0.0.0.0:80", "below 1024"),
+    ],
+)  # fmt: skip
+def test_what_an_app_wants_of_its_server_is_named(line: str, told: str) -> None:
+    assert told in advice(AppName("blog"), ["Traceback:", line, "exiting"])
+
+
+def test_a_place_that_is_of_the_data_by_now_is_no_cause() -> None:
+    lines = ["OSError: [Errno 30] Read-only file system: 'logs'", "ERROR:    [Errno 13] Permission denied"]
+    assert "storage" in advice(AppName("blog"), lines)
+    assert "below 1024" in advice(AppName("blog"), lines, given=["logs"])
+    assert not advice(AppName("blog"), lines[:1], given=["logs"])

@@ -193,9 +193,19 @@ def test_pipfile_lock_is_installed_with_its_hashes(shop: Workshop) -> None:
     assert "hash" in shop.build(files).stderr.lower()
 
 
-def test_a_pipfile_lock_of_another_pipfile_is_refused(shop: Workshop) -> None:
-    done = shop.build({"Pipfile": PIPFILE, "Pipfile.lock": pipfile_lock("0" * 64, "1.0", [shop.hashes["1.0"]])})
+@pytest.mark.parametrize(
+    "wanted", [f'{PIPFILE}other = "*"\n', '[packages]\ntiny = "==2.0"\n', '[packages]\ntiny = {git = "x"}\n']
+)
+def test_a_pipfile_lock_of_another_pipfile_is_refused(shop: Workshop, wanted: str) -> None:
+    lock = pipfile_lock("0" * 64, "1.0", [shop.hashes["1.0"]])
+    done = shop.build({"Pipfile": wanted, "Pipfile.lock": lock})
     assert done.returncode == 2 and "pipenv lock" in done.stderr
+
+
+def test_a_pipfile_that_changed_for_development_alone_changes_no_release(shop: Workshop) -> None:
+    lock = pipfile_lock(PIPFILE_HASH, "1.0", [shop.hashes["1.0"]])
+    done = shop.build({"Pipfile": f'{PIPFILE}[dev-packages]\npytest = "*"\n', "Pipfile.lock": lock})
+    assert done.returncode == 0 and shop.says(VERSION) == "1.0"
 
 
 def poetry_lock(shop: Workshop, project: Mapping[str, object], version: str = "1.0") -> str:

@@ -116,7 +116,9 @@ def test_init_writes_what_the_project_needs_and_touches_nothing_that_is_there(
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(text)
     assert run(["init", str(tmp_path)], LOCAL_ADMIN) == 0
-    assert (tmp_path / "Procfile").read_text() == "web: gunicorn site1.wsgi:application\n"
+    assert (
+        tmp_path / "Procfile"
+    ).read_text() == "web: gunicorn site1.wsgi:application\nrelease: python manage.py migrate --noinput\n"
     assert (tmp_path / "shipit.yml").read_text().startswith("storage: [db.sqlite3, media]")
     (tmp_path / "Procfile").write_text("web: mine\n")
     assert run(["init", str(tmp_path)], LOCAL_ADMIN) == 0 and (tmp_path / "Procfile").read_text() == "web: mine\n"

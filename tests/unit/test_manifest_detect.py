@@ -248,3 +248,61 @@ def test_poetry_without_its_lock_is_told_what_to_type() -> None:
     with pytest.raises(Rejected) as caught:
         read_manifest(FakeTree({"Procfile": "web: x", "pyproject.toml": project}))
     assert "there is no poetry.lock" in caught.value.message and "poetry lock" in caught.value.hint
+
+
+INSIDE = "from flask import Flask\n\n\ndef create_app(config=None):\n    return Flask(__name__)\n"
+
+
+def test_the_only_package_that_has_an_app_is_started() -> None:
+    files = {"todo/__init__.py": INSIDE, "tests/__init__.py": FLASK, "requirements.txt": "flask\ngunicorn\n"}
+    assert web(files) == 'gunicorn "todo:create_app()"'
+    assert find(FakeTree({**files, "other/__init__.py": INSIDE})) is None
+    assert (
+        web({**files, "other/__init__.py": INSIDE, ".flaskenv": "FLASK_APP=other\n"}) == 'gunicorn "other:create_app()"'
+    )
+    assert web({**files, "blog.py": FLASK, ".flaskenv": 'export FLASK_APP="blog.py"\n'}) == "gunicorn blog:site"
+    needs_more = INSIDE.replace("config=None", "config")
+    assert find(FakeTree({"todo/__init__.py": needs_more, "requirements.txt": "flask\n"})) is None
+
+
+@pytest.mark.parametrize(
+    ("imports", "command"),
+    [
+        ("from config import URL\n", "uvicorn --app-dir backend main:api"),
+        ("from backend.config import URL\n", "uvicorn backend.main:api"),
+        ("from .config import URL\n", "uvicorn backend.main:api"),
+        ("", "uvicorn backend.main:api"),
+    ],
+)
+def test_an_app_is_started_where_its_imports_are_found(imports: str, command: str) -> None:
+    files = {"backend/main.py": imports + FASTAPI, "backend/config.py": "", "backend/__init__.py": ""}
+    assert web({**files, "requirements.txt": "fastapi\nuvicorn\n"}) == command
+
+
+def test_a_package_called_src_is_not_taken_for_a_directory_of_packages() -> None:
+    made = "from .setup import create_application\napp = create_application()\n"
+    poetry = '[tool.poetry]\nname = "x"\npackages = [{include = "src"}]\n[tool.poetry.dependencies]\nfastapi = "*"\n'
+    files = {"src/app/main.py": made, "pyproject.toml": f"{poetry}[build-system]\nrequires = []\n"}
+    assert web(files) == "uvicorn src.app.main:app"
+
+
+def test_the_readme_says_which_of_several_programs_is_the_app() -> None:
+    page = "import streamlit as st\n"
+    files = {"Chat.py": page, "Other.py": page, "chat_test.py": page, "requirements.txt": "streamlit\n"}
+    run = "streamlit run Chat.py --server.port $PORT --server.address 127.0.0.1 --server.headless true"
+    assert web({**files, "README.md": "Try `streamlit run Chat.py`.\n"}) == run
+    with pytest.raises(Rejected):
+        web({**files, "README.md": "`streamlit run Chat.py` or `streamlit run Other.py`\n"})
+    assert web({name: text for name, text in files.items() if name != "Other.py"}) == run
+
+
+def test_django_makes_the_tables_of_a_database_that_is_of_the_apps_own_data() -> None:
+    settings = 'DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": BASE_DIR / "db.sqlite3"}}\n'
+    files = {**DJANGO, "manage.py": DJANGO["manage.py"] + "import django\n", "requirements.txt": "django\n"}
+    manifest = read_manifest(FakeTree({**files, "blog/settings.py": settings}))
+    assert manifest.release_command == "python manage.py migrate --noinput"
+    assert any("`release: python manage.py migrate --noinput`" in told for told in manifest.notices)
+    own = {**files, "blog/settings.py": settings, "shipit.yml": "release: echo\n"}
+    assert read_manifest(FakeTree(own)).release_command == "echo"
+    elsewhere = settings.replace("sqlite3", "postgresql")
+    assert not read_manifest(FakeTree({**files, "blog/settings.py": elsewhere})).release_command

@@ -8,12 +8,16 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 
+from receiver.errors import Rejected
+from receiver.manifest import toml
 from receiver.manifest.problems import reject
 from receiver.manifest.tree import Tree
 from receiver.runtimes.base import Suggestion
 from receiver.runtimes.python.project import Kind, how_to_add, kind, packages
+from receiver.runtimes.python.told import flask_app
 
 MAX_SOURCE = 256 * 1024
 
@@ -29,7 +33,12 @@ _FRAMEWORKS = {
 }
 _DJANGO_ASGI = "Django by ASGI"
 _ASGI = frozenset({_DJANGO_ASGI, "FastAPI", "Starlette", "Quart", "Litestar"})
-_FACTORY = "create_app"
+# Where a package of the project may have its app. Such an app is used if no other package has one.
+_INSIDE = ("__init__.py", "app.py", "main.py", "wsgi.py", "asgi.py", "application.py", "server.py")
+_ASIDE = frozenset({"tests", "test", "docs", "doc", "examples", "example", "migrations", "scripts", "alembic"})
+MAX_PACKAGES = 20
+_FACTORIES = frozenset({"create_app", "make_app", "build_app", "get_app", "create_application", "get_application"})
+_PLAIN = re.compile(r"[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)*")
 # The usual names of a module-level app, and of functions that make one.
 _NAMES = ("app", "application", "api")
 _MAKERS = re.compile(r"(?:create|make|get|build|init|setup)_(?:\w+_)?app(?:lication)?")
@@ -51,11 +60,13 @@ class Found:
 
     @property
     def command(self) -> str:
-        if self.target.endswith("()"):
-            name = self.target[:-2]
-            return f"uvicorn --factory {name}" if self.server == "uvicorn" else f'gunicorn "{self.target}"'
         option = "--app-dir" if self.server == "uvicorn" else "--chdir"
         place = f"{option} {self.directory} " if self.directory else ""
+        if self.target.endswith("()"):
+            name = self.target[:-2]
+            return (
+                f"uvicorn {place}--factory {name}" if self.server == "uvicorn" else f'gunicorn {place}"{self.target}"'
+            )
         return f"{self.server} {place}{self.target}"
 
 
@@ -151,18 +162,71 @@ def _app(tree: Tree) -> Found | None:
     files = tree.files()
     factory: Found | None = None
     for base in ("", "src/"):
-        for path in (base + candidate for candidate in _CANDIDATES):
-            if path not in files:
-                continue
-            module = _module(path.removeprefix("src/")) if base and _installed(tree) else _module(path)
-            for name, (made, line) in _assignments(tree, path).items():
-                if made in _FRAMEWORKS:
-                    return Found(made, f"{module}:{name}", f"{path}:{line}")
-                if _MAKERS.fullmatch(made) and name in _NAMES and (framework := _required(tree)):
-                    return Found(framework, f"{module}:{name}", f"{path}:{line}")
-                if made.endswith("()") and factory is None:
-                    factory = Found(made[:-2], f"{module}:{name}()", f"{path}:{line}")
+        for path in (base + candidate for candidate in (*flask_app(tree), *_CANDIDATES)):
+            found = _in(tree, path) if path in files else None
+            if found and not found.target.endswith("()"):
+                return found
+            factory = factory or found
+    return factory or _in_package(tree)
+
+
+def _in(tree: Tree, path: str) -> Found | None:
+    """The app of a file: an object of its, else a function that makes one."""
+    bound = _assignments(tree, path)
+    if not bound:
+        return None
+    directory = _started_in(tree, path)
+    if directory:
+        module = _module(path.removeprefix(f"{directory}/"))
+    else:
+        module = _module(path.removeprefix("src/") if path.startswith("src/") and _installed(tree) else path)
+    factory: Found | None = None
+    for name, (made, line) in bound.items():
+        if made in _FRAMEWORKS:
+            return Found(made, f"{module}:{name}", f"{path}:{line}", directory)
+        if _MAKERS.fullmatch(made) and name in _NAMES and (framework := _required(tree)):
+            return Found(framework, f"{module}:{name}", f"{path}:{line}", directory)
+        if made.endswith("()") and factory is None:
+            factory = Found(made[:-2], f"{module}:{name}()", f"{path}:{line}", directory)
     return factory
+
+
+def _started_in(tree: Tree, path: str) -> str:
+    """The directory that a file's imports are found from; "" = the top, or wherever its package is installed.
+
+    A `from config import …` beside app/config.py is written to be started in app/.
+    """
+    files = tree.files()
+    imported = _imports(tree, path)
+    above = path.split("/")[:-1]
+    for depth in range(len(above), 0, -1):
+        place = "/".join(above[:depth])
+        if not _PLAIN.fullmatch(place) or above[0] in imported:
+            return ""
+        beside = {name for name in imported if _has_module(files, f"{place}/{name}")}
+        if any(not _has_module(files, name) for name in beside) and not (place == "src" and _installed(tree)):
+            return place
+    return ""
+
+
+def _has_module(files: Collection[str], path: str) -> bool:
+    return f"{path}.py" in files or f"{path}/__init__.py" in files
+
+
+def _in_package(tree: Tree) -> Found | None:
+    """The app of the only package that has one; None where several have."""
+    files = tree.files()
+    tops = sorted(
+        path.removesuffix("__init__.py")
+        for path in files
+        if path.endswith("/__init__.py") and path.removeprefix("src/").count("/") == 1
+    )
+    places = [top for top in tops if top.split("/")[-2] not in _ASIDE][:MAX_PACKAGES]
+    found: list[Found] = []
+    for place in places:
+        apps = [app for name in _INSIDE if place + name in files and (app := _in(tree, place + name))]
+        found += sorted(apps, key=lambda app: app.target.endswith("()"))[:1]
+    return found[0] if len(found) == 1 else None
 
 
 def _required(tree: Tree) -> str:
@@ -173,7 +237,17 @@ def _required(tree: Tree) -> str:
 
 def _installed(tree: Tree) -> bool:
     """Whether the package of a src/ layout is installed, so that its modules are imported without `src.`."""
-    return "pyproject.toml" in tree.files() or "setup.py" in tree.files()
+    files = tree.files()
+    if "src/__init__.py" in files:
+        return False
+    if "setup.py" in files:
+        return True
+    with suppress(Rejected):
+        poetry = toml.table(toml.read(tree, "pyproject.toml"), "tool", "poetry")
+        parts = poetry.get("packages")
+        if isinstance(parts, list) and {"include": "src"} in parts:
+            return False
+    return "pyproject.toml" in files
 
 
 def _module(path: str) -> str:
@@ -182,24 +256,46 @@ def _module(path: str) -> str:
 
 def _assignments(tree: Tree, path: str) -> dict[str, tuple[str, int]]:
     """Names bound at module level: to a call of a class, `Class`; by a factory that makes one, `Class()`; with lines."""
-    raw = tree.read(path)
-    if raw is None or len(raw) > MAX_SOURCE:
-        return {}
-    try:
-        module = ast.parse(raw)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return {}
     bound: dict[str, tuple[str, int]] = {}
-    for node in module.body:
+    for node in _parsed(tree, path).body:
         if isinstance(node, (ast.Assign, ast.AnnAssign)) and isinstance(node.value, ast.Call):
             for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
                 if isinstance(target, ast.Name):
                     bound[target.id] = (_called(node.value), node.lineno)
-        elif isinstance(node, ast.FunctionDef) and node.name == _FACTORY and not node.args.args:
+        elif isinstance(node, ast.FunctionDef) and node.name in _FACTORIES and _is_callable_alone(node.args):
             made = {_called(part) for part in ast.walk(node) if isinstance(part, ast.Call)} & set(_FRAMEWORKS)
             if made:
                 bound[node.name] = (f"{min(made)}()", node.lineno)
     return bound
+
+
+def _parsed(tree: Tree, path: str) -> ast.Module:
+    """A source; empty where there is none, or none that Python of this server would read."""
+    raw = tree.read(path)
+    if raw is not None and len(raw) <= MAX_SOURCE:
+        with suppress(SyntaxError, ValueError, RecursionError, MemoryError):
+            return ast.parse(raw)
+    return ast.Module([], [])
+
+
+def _imports(tree: Tree, path: str) -> set[str]:
+    """The first names of all modules that a file imports, those of its own package (`from .x`) apart."""
+    return {
+        name.split(".")[0]
+        for node in ast.walk(_parsed(tree, path))
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module]
+            if isinstance(node, ast.ImportFrom) and node.module and not node.level
+            else []
+        )
+    }
+
+
+def _is_callable_alone(wants: ast.arguments) -> bool:
+    """Whether a function can be called without arguments: a server gives none."""
+    return len(wants.posonlyargs) + len(wants.args) == len(wants.defaults) and None not in wants.kw_defaults
 
 
 def _called(call: ast.Call) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from receiver.manifest import Pushed, Tree
 from receiver.names import ConfigKey
-from receiver.runtimes.base import Asked, Project, Step
+from receiver.runtimes.base import Asked, Project, Step, Suggestion
 from receiver.runtimes.python import asked
 from receiver.runtimes.python.project import packages
 
@@ -73,6 +73,19 @@ def find(tree: Tree) -> Django | None:
         asked.hosts(texts),
         asked.secrets(texts),
     )
+
+
+def with_tables(pushed: Pushed, suggested: Suggestion) -> Suggestion:
+    """The same with the release command that makes the tables, where the database is a file of the app's own data.
+
+    Any other database may be someone else's, too, who says when it is changed.
+    """
+    found = find(pushed.tree)
+    if not found or not found.database or pushed.settings.release:
+        return suggested
+    command = f"python {found.manage} migrate --noinput"
+    notice = f"{suggested.notice} Its database is {found.database}, so `release: {command}`."
+    return replace(suggested, notice=notice, release=command)
 
 
 def steps(project: Project) -> tuple[Step, ...]:

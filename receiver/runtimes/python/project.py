@@ -157,6 +157,7 @@ def packages(tree: Tree) -> set[str]:
         option, name = group(data)
         optional = toml.table(data, "project", "optional-dependencies") if option == "--extra" else {}
         wanted = [*_list(toml.table(data, "project").get("dependencies")), *_list(optional.get(name))]
+        wanted += [name for name in toml.table(data, "tool", "poetry", "dependencies") if name != "python"]
         return requirements.names_of(item for item in wanted if isinstance(item, str))
     return set()
 

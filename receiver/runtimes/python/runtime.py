@@ -21,6 +21,10 @@ _LEFT = {
     **dict.fromkeys(("imp", "distutils", "asyncore", "asynchat", "smtpd"), "3.11"),
     **dict.fromkeys(("cgi", "cgitb", "crypt", "telnetlib", "pipes", "imghdr", "nntplib", "audioop"), "3.12"),
 }
+# Django's messages if a table is missing: with SQLite, PostgreSQL, MySQL.
+_NO_TABLES = re.compile(
+    r"django\.db\.utils\.(?:OperationalError: no such table|ProgrammingError: (?:relation .{1,200} does not exist|\(1146,))"
+)
 # uv's message if the wanted Python is not available.
 _GONE = re.compile(r"No (?:interpreter|download) found for (?:Python |request for )?(?:cpython-)?([0-9]+\.[0-9.]+)")
 
@@ -68,9 +72,10 @@ class Python(Runtime):
     def suggests(self, pushed: Pushed) -> Suggestion | None:
         if (kind := project.kind(pushed.tree)) is Kind.WHEEL:
             return wheelfile.suggestion(pushed.tree, project.source(pushed.tree, kind))
-        from receiver.runtimes.python import detect
+        from receiver.runtimes.python import detect, django
 
-        return detect.suggestion(pushed.tree)
+        suggested = detect.suggestion(pushed.tree)
+        return django.with_tables(pushed, suggested) if suggested else None
 
     def example(self, pushed: Pushed) -> str:
         scripts = toml.table(toml.read(pushed.tree, "pyproject.toml"), "project", "scripts")
@@ -131,6 +136,11 @@ class Python(Runtime):
             )
         if lacking := _LACKING.search(line):
             return _without(lacking[1])
+        if _NO_TABLES.search(line):
+            return (
+                "The database lacks a table. Have each release make them, in the Procfile:  release: python manage.py migrate\n"
+                "If it does so already, the commit lacks a migration:  python manage.py makemigrations; git add; git commit"
+            )
         found = _NEWER.search(line)
         if not found:
             return ""

@@ -10,6 +10,7 @@ import re
 from receiver.manifest.tree import Tree
 from receiver.runtimes.base import Suggestion
 from receiver.runtimes.python.project import packages
+from receiver.runtimes.python.told import in_readme
 
 MAX_SOURCE = 256 * 1024
 
@@ -20,6 +21,9 @@ _STARTS = re.compile(rb"^if\s+__name__\s*==\s*['\"]__main__['\"]", re.MULTILINE)
 _ASKS = re.compile(
     rb"environ(?:\.get\(|\[)\s*['\"](?:\w+_)?PORT['\"]|getenv\(\s*['\"](?:\w+_)?PORT['\"]|\benv(?:\.int|\.str)?\(\s*['\"]PORT['\"]"
 )
+# What a README says of such a program.
+_BY_HAND = {"streamlit": "streamlit run", "gradio": "python", "panel": "panel serve", "chainlit": "chainlit run"}
+_OF_TESTS = re.compile(r"test_\w*\.py|\w+_test\.py|conftest\.py|setup\.py")
 _OWN = re.compile(rb"['\"]PORT['\"]")
 _STREAMLIT = "streamlit run {file} --server.port $PORT --server.address 127.0.0.1 --server.headless true"
 # By package: a pattern that its program contains, and the command that listens on the right address.
@@ -41,7 +45,8 @@ def suggestion(tree: Tree) -> Suggestion | None:
         if package not in needed:
             continue
         found = [path for path, text in sources if shows.search(text)]
-        if path := _one(found):
+        by_hand = _BY_HAND.get(package, "")
+        if path := _one(found) or (in_readme(tree, by_hand) if by_hand else ""):
             command = _dash(tree, path) if package == "dash" else line.format(file=path)
             if command:
                 return Suggestion(f"No Procfile: {path} is an app of {package}, so `web: {command}`.", web=command)
@@ -70,7 +75,9 @@ def serves(tree: Tree) -> bool:
 
 
 def _sources(tree: Tree) -> list[tuple[str, bytes]]:
-    paths = sorted(path for path in tree.files() if path.endswith(".py") and "/" not in path)
+    paths = sorted(
+        path for path in tree.files() if path.endswith(".py") and "/" not in path and not _OF_TESTS.fullmatch(path)
+    )
     order = {name: at for at, name in enumerate(_USUAL)}
     paths.sort(key=lambda path: order.get(path, len(order)))
     read = ((path, tree.read(path) or b"") for path in paths[:40])
