@@ -52,6 +52,10 @@ def key(files: dict[str, str]) -> str:
         ("<=18.19", "18.0.0", "18.20.0"),
         ("*", "24.0.0", "25.0.0"),
         (">=20.0.0 <=22.14.0", "22.0.0", "22.14.1"),
+        ("^14.0.0", "14.0.0", "15.0.0"),
+        ("16.20.2", "16.20.2", "16.20.3"),
+        ("21", "21.0.0", "22.0.0"),
+        ("<17", "16.0.0", "17.0.0"),
     ],
 )
 def test_of_a_range_the_best_long_term_version_is_taken(wish: str, low: str, high: str) -> None:
@@ -78,7 +82,21 @@ def test_the_nearest_file_says_which_version() -> None:
     assert read({"Procfile": "web: x", **engines, **nvmrc, "shipit.yml": "node: 24.1"}).version("node") == "24.1"
 
 
-@pytest.mark.parametrize("wish", ["17", "<16", "99", "lts/unheard", "latest-ish"])
+def environment(files: dict[str, str]) -> dict[str, str]:
+    slug, tree = Path("/s/v8"), FakeTree(files)
+    plan, _ = build_plan(read(files), tree, slug=slug, cache=Path("/c"), tools=Path("/t"), settings=Settings())
+    return dict(plan.environment)
+
+
+def test_a_program_of_hundreds_of_mib_is_fetched_for_the_app_and_not_for_its_tests() -> None:
+    scripts = {"start": "node x.js", "build": "node y.js"}
+    tested = environment(package(scripts=scripts, devDependencies={"cypress": "13", "puppeteer": "22"}))
+    assert tested["CYPRESS_INSTALL_BINARY"] == "0" and tested["PUPPETEER_SKIP_DOWNLOAD"] == "true"
+    used = environment(package(scripts=scripts, dependencies={"puppeteer": "22"}))
+    assert used["CYPRESS_INSTALL_BINARY"] == "0" and "PUPPETEER_SKIP_DOWNLOAD" not in used
+
+
+@pytest.mark.parametrize("wish", ["10", "<12", "99", "lts/unheard", "latest-ish"])
 def test_a_version_that_is_not_to_be_had_is_refused_with_those_that_are(wish: str) -> None:
     with pytest.raises(Rejected) as caught:
         read({"Procfile": "web: x", **package(), ".nvmrc": wish})

