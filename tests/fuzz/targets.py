@@ -386,7 +386,7 @@ def healthcheck_answer(data: bytes) -> object:
     with ours, theirs:
         writer = threading.Thread(target=answer, args=(theirs, data), daemon=True)
         writer.start()
-        _, told = probe._ask(ours, "h", "http", "/", 200, "hello", time.monotonic() + 5)
+        _, told = probe._ask(ours, "h", "http", "/", 200, "hello", probe._Reader(ours, time.monotonic() + 5))
         ours.close()
         writer.join()
     assert told.isprintable()
