@@ -1,9 +1,9 @@
 """Makes and stores the container image of a release. Runs in the build's sandbox, in the release's slug.
 
-    image note              as the build's user: note which image the slug is of (an image that was sent) image build
-    FILE LIMIT  as the build's user: build by this Dockerfile of the slug; LIMIT: bytes that its store may keep image
-    store             as the app's user: podman stores the image, from the archive that was sent or from the build image
-    give              as the app's user: the image as an archive, on standard output
+    image note              as the build's user: note which image the slug is of (an image that was sent)
+    image build FILE LIMIT  as the build's user: build by this Dockerfile of the slug; LIMIT: bytes that its store may keep
+    image store             as the app's user: podman stores the image, from the archive that was sent or from the build
+    image give              as the app's user: the image as an archive, on standard output
 
 podman reads, builds and unpacks in a user namespace where root is this user, so no user with more rights opens an
 image, whatever is in it. Builds use a store of the build's user, so that they never touch what the app's processes use;

@@ -102,13 +102,14 @@ class Evidence:
 class Suggestion:
     """Used if there is no Procfile: the command of `web`, or the directory that nginx serves; `notice` tells the pusher
     why. `others`: further processes (type, command); they do not run until they are scaled. `release`: the release
-    command."""
+    command. `guess`: used only if nothing else says how the app runs (another runtime, a Dockerfile)."""
 
     notice: str
     web: str = ""
     static: str = ""
     others: tuple[tuple[str, str], ...] = ()
     release: str = ""
+    guess: bool = False
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from receiver.model import WEB
 from receiver.names import pages, type_name
 from receiver.runtimes import unserved
 from receiver.runtimes.all import RUNTIMES
-from receiver.runtimes.base import Asked, Evidence, Runtime
+from receiver.runtimes.base import Asked, Evidence, Runtime, Suggestion
 
 # A name that is valid for `build.root`.
 DIRECTORY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
@@ -154,7 +154,7 @@ def _runs(pushed: Pushed, found: Found) -> bool:
     if pushed.procfile or pushed.settings.static:
         return True
     try:
-        return any(runtime.suggests(pushed) for runtime, _ in found)
+        return any((said := runtime.suggests(pushed)) and not said.guess for runtime, _ in found)
     except Rejected:
         return False
 
@@ -196,14 +196,13 @@ def _lines(pushed: Pushed, found: Found, runtimes: Sequence[Runtime], notices: l
         return _without_runners(pushed.procfile, runtimes, notices), pushed.settings.static
     if pushed.settings.static:
         return Procfile({}, None), pushed.settings.static
-    for runtime, _ in found:
-        if suggested := runtime.suggests(pushed):
-            notices.append(suggested.notice)
-            lines = {WEB: Line(suggested.web, 0)} if suggested.web else {}
-            lines |= {type_name(kind): Line(command, 0) for kind, command in suggested.others}
-            # A build script, or a generator's configuration, may name any path: nginx must get none outside the slug.
-            release = Line(suggested.release, 0) if suggested.release else None
-            return Procfile(lines, release), pages(suggested.static) if suggested.static else ""
+    if suggested := _suggested(pushed, found):
+        notices.append(suggested.notice)
+        lines = {WEB: Line(suggested.web, 0)} if suggested.web else {}
+        lines |= {type_name(kind): Line(command, 0) for kind, command in suggested.others}
+        release = Line(suggested.release, 0) if suggested.release else None
+        # A build script, or a generator's configuration, may name any path: nginx must get none outside the slug.
+        return Procfile(lines, release), pages(suggested.static) if suggested.static else ""
     examples = (runtime.example(pushed) for runtime, _ in found)
     example = next(filter(None, examples), "web: ./server --port $PORT")
     file, what = unserved.language(pushed.tree, [runtime.name for runtime in runtimes])
@@ -213,6 +212,17 @@ def _lines(pushed: Pushed, found: Found, runtimes: Sequence[Runtime], notices: l
         "There is no Procfile, and the project is not recognised: no Django, Flask or FastAPI, no start script, no index.html.",
         hint=f"Write a file called Procfile that says how to start it, for example:\n{example}",
     )
+
+
+def _suggested(pushed: Pushed, found: Found) -> Suggestion | None:
+    """The first suggestion that is no guess; else the first guess."""
+    guess: Suggestion | None = None
+    for runtime, _ in found:
+        if suggested := runtime.suggests(pushed):
+            if not suggested.guess:
+                return suggested
+            guess = guess or suggested
+    return guess
 
 
 def _not_served(file: str, what: str) -> Rejected:

@@ -116,7 +116,8 @@ def reload_ssh(layout: Layout, step: Step) -> None:
 
 
 def reload_proxy(layout: Layout, step: Step) -> None:
-    with suppress(Failure):
+    # It may end meanwhile.
+    with suppress(Failure, OSError):
         if running := master.pid(layout):
             master.reload(layout, running)
             step.did("nginx reloaded")

@@ -15,8 +15,10 @@ from receiver.system import family
 
 # A process that has begun just now says nothing, and to look costs a little (s).
 FIRST_LOOK, LOOK_EVERY = 1.5, 1.0
-# So often all workers have ended that are there at once.
+# So often all workers have ended that are there at once, or an app has printed that it lacks something.
 ROUNDS = 3
+# gunicorn ends a worker that has had its `max_requests`, and it is well.
+_RECYCLED = "Autorestarting worker"
 # What servers print of a worker that has ended, with its pid: gunicorn (three versions of it), uvicorn.
 _DIED = re.compile(
     r"Worker \(pid: ?(\d+)\) (?:exited|was )|Worker with pid (\d+) was terminated|Worker exiting \(pid: (\d+)\)|"
@@ -31,7 +33,7 @@ class Signs:
         self._lines = lines
         self._look = time.monotonic() + FIRST_LOOK
         self._read: list[str] | None = None
-        self._below, self._most, self._died = set[int](), 1, set[str]()
+        self._below, self._most, self._died, self._lacking = set[int](), 1, set[str](), 0
 
     def told(self, pid: int, failed: bool) -> str | None:
         """Why no check of it will pass; None as long as that may be. `pid`: the process as its engine knows it. `failed`:
@@ -45,7 +47,10 @@ class Signs:
         if not failed and not changed:
             return None
         new = self._new()
-        if failed and advice.wants_another_start(new):
+        if any(_RECYCLED in line for line in new):
+            return None
+        self._lacking += failed and advice.wants_another_start(new)
+        if self._lacking >= ROUNDS:
             return "it answers, and prints that it lacks what only another start can give it"
         self._died |= died(new)
         if len(self._died) < ROUNDS * self._most:

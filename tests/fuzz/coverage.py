@@ -58,10 +58,10 @@ def one(name: str, words: list[str]) -> None:
 
     with atheris.instrument_imports(include=["receiver"]):
         from fuzz.targets import TARGETS, promised
-        from receiver import gate, manifest, plan
+        from receiver import gate, manifest, runtimes
 
         # Also what is imported only where it is used.
-        for package in (manifest, plan, gate):
+        for package in (manifest, runtimes, gate):
             for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
                 importlib.import_module(module.name)
     atheris.Setup([name, *words], lambda data: promised(TARGETS[name], data))

@@ -7,7 +7,7 @@ from receiver.errors import Rejected
 from receiver.runtimes.python.brought import specs
 from receiver.runtimes.python.detect import find
 from receiver.runtimes.python.project import Kind, kind, packages
-from receiver.runtimes.read import read_manifest
+from receiver.runtimes.read import makes_image, read_manifest
 
 FLASK = "from flask import Flask\n\nsite = Flask(__name__)\n"
 FASTAPI = "import fastapi\napi: fastapi.FastAPI = fastapi.FastAPI()\n"
@@ -256,13 +256,42 @@ INSIDE = "from flask import Flask\n\n\ndef create_app(config=None):\n    return 
 def test_the_only_package_that_has_an_app_is_started() -> None:
     files = {"todo/__init__.py": INSIDE, "tests/__init__.py": FLASK, "requirements.txt": "flask\ngunicorn\n"}
     assert web(files) == 'gunicorn "todo:create_app()"'
-    assert find(FakeTree({**files, "other/__init__.py": INSIDE})) is None
+    with pytest.raises(Rejected):
+        web({**files, "other/__init__.py": INSIDE})
     assert (
         web({**files, "other/__init__.py": INSIDE, ".flaskenv": "FLASK_APP=other\n"}) == 'gunicorn "other:create_app()"'
     )
     assert web({**files, "blog.py": FLASK, ".flaskenv": 'export FLASK_APP="blog.py"\n'}) == "gunicorn blog:site"
     needs_more = INSIDE.replace("config=None", "config")
-    assert find(FakeTree({"todo/__init__.py": needs_more, "requirements.txt": "flask\n"})) is None
+    with pytest.raises(Rejected):
+        web({"todo/__init__.py": needs_more, "requirements.txt": "flask\n"})
+
+
+@pytest.mark.parametrize(
+    ("others", "command"),
+    [
+        ({"run.py": "import os\nport = os.environ['PORT']\nif __name__ == '__main__':\n    pass\n"}, "python run.py"),
+        ({"package.json": '{"scripts": {"start": "node server.js"}}'}, "node server.js"),
+        ({"index.py": "import dash\napp = dash.Dash(__name__)\nserver = app.server\n"}, "gunicorn --threads 4 index:server"),
+    ],
+)  # fmt: skip
+def test_what_says_how_the_app_runs_wins_over_a_package_that_has_one(others: dict[str, str], command: str) -> None:
+    files = {"todo/__init__.py": INSIDE, "requirements.txt": "flask\ngunicorn\ndash\n"}
+    assert web({**files, **others}) == command
+
+
+def test_a_dockerfile_wins_over_a_guess() -> None:
+    files = {"todo/__init__.py": INSIDE, "requirements.txt": "flask\ngunicorn\n", "Dockerfile": "FROM x\n"}
+    assert makes_image(read_manifest(FakeTree(files)))
+    page = {
+        "demo/app.py": "import gradio\n",
+        "train.py": "",
+        "requirements.txt": "gradio\n",
+        "README.md": "python train.py\n",
+    }
+    with pytest.raises(Rejected):
+        web(page)
+    assert makes_image(read_manifest(FakeTree({**page, "Dockerfile": "FROM x\n"})))
 
 
 @pytest.mark.parametrize(
@@ -271,12 +300,24 @@ def test_the_only_package_that_has_an_app_is_started() -> None:
         ("from config import URL\n", "uvicorn --app-dir backend main:api"),
         ("from backend.config import URL\n", "uvicorn backend.main:api"),
         ("from .config import URL\n", "uvicorn backend.main:api"),
+        ("import config\nfrom .config import URL\n", "uvicorn backend.main:api"),
+        ("import logging, redis\n", "uvicorn backend.main:api"),
         ("", "uvicorn backend.main:api"),
     ],
 )
 def test_an_app_is_started_where_its_imports_are_found(imports: str, command: str) -> None:
     files = {"backend/main.py": imports + FASTAPI, "backend/config.py": "", "backend/__init__.py": ""}
-    assert web({**files, "requirements.txt": "fastapi\nuvicorn\n"}) == command
+    files |= {"backend/logging.py": "", "backend/redis.py": ""}
+    assert web({**files, "requirements.txt": "fastapi\nuvicorn\nredis\n"}) == command
+
+
+def test_a_package_is_started_as_a_package() -> None:
+    files = {
+        "app/__init__.py": f"from config import x\n{INSIDE}",
+        "app/config.py": "",
+        "requirements.txt": "flask\ngunicorn\n",
+    }
+    assert web(files) == 'gunicorn "app:create_app()"'
 
 
 def test_a_package_called_src_is_not_taken_for_a_directory_of_packages() -> None:
@@ -304,5 +345,18 @@ def test_django_makes_the_tables_of_a_database_that_is_of_the_apps_own_data() ->
     assert any("`release: python manage.py migrate --noinput`" in told for told in manifest.notices)
     own = {**files, "blog/settings.py": settings, "shipit.yml": "release: echo\n"}
     assert read_manifest(FakeTree(own)).release_command == "echo"
-    elsewhere = settings.replace("sqlite3", "postgresql")
-    assert not read_manifest(FakeTree({**files, "blog/settings.py": elsewhere})).release_command
+    for elsewhere in (
+        settings.replace("sqlite3", "postgresql"),
+        "import dj_database_url\nDATABASES = {'default': dj_database_url.config(default='sqlite3:///' + str(BASE_DIR / 'db.sqlite3'))}\n",
+        f"if os.environ.get('DB_HOST'):\n    DATABASES = {{'ENGINE': 'django.db.backends.mysql'}}\n{settings}",
+        settings.replace('"django.db.backends.sqlite3"', 'os.environ.get("ENGINE", "django.db.backends.sqlite3")'),
+    ):
+        assert not read_manifest(FakeTree({**files, "blog/settings.py": elsewhere})).release_command, elsewhere
+
+
+def test_a_django_project_beside_the_app_is_not_migrated() -> None:
+    settings = 'DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": BASE_DIR / "db.sqlite3"}}\n'
+    files = {"main.py": FASTAPI, "requirements.txt": "fastapi\nuvicorn\n", "example/manage.py": "import django\n",
+             "example/example/settings.py": settings}  # fmt: skip
+    manifest = read_manifest(FakeTree(files))
+    assert manifest.processes[0].command == "uvicorn main:api" and not manifest.release_command

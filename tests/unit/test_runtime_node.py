@@ -93,7 +93,8 @@ def test_a_program_of_hundreds_of_mib_is_fetched_for_the_app_and_not_for_its_tes
     tested = environment(package(scripts=scripts, devDependencies={"cypress": "13", "puppeteer": "22"}))
     assert tested["CYPRESS_INSTALL_BINARY"] == "0" and tested["PUPPETEER_SKIP_DOWNLOAD"] == "true"
     used = environment(package(scripts=scripts, dependencies={"puppeteer": "22"}))
-    assert used["CYPRESS_INSTALL_BINARY"] == "0" and "PUPPETEER_SKIP_DOWNLOAD" not in used
+    # What another package brings may be what the app itself works with.
+    assert not {"CYPRESS_INSTALL_BINARY", "PUPPETEER_SKIP_DOWNLOAD", "PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD"} & used.keys()
 
 
 @pytest.mark.parametrize("wish", ["10", "<12", "99", "lts/unheard", "latest-ish"])

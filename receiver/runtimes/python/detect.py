@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from receiver.errors import Rejected
 from receiver.manifest import toml
@@ -36,7 +37,7 @@ _ASGI = frozenset({_DJANGO_ASGI, "FastAPI", "Starlette", "Quart", "Litestar"})
 # Where a package of the project may have its app. Such an app is used if no other package has one.
 _INSIDE = ("__init__.py", "app.py", "main.py", "wsgi.py", "asgi.py", "application.py", "server.py")
 _ASIDE = frozenset({"tests", "test", "docs", "doc", "examples", "example", "migrations", "scripts", "alembic"})
-MAX_PACKAGES = 20
+MAX_PACKAGES, MAX_LIKELY = 8, 32 * 1024
 _FACTORIES = frozenset({"create_app", "make_app", "build_app", "get_app", "create_application", "get_application"})
 _PLAIN = re.compile(r"[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)*")
 # The usual names of a module-level app, and of functions that make one.
@@ -100,11 +101,17 @@ def suggestion(tree: Tree) -> Suggestion | None:
 
     Raises Rejected with the line to write if nothing lists the project's requirements.
     """
-    found = find(tree)
-    if found is None:
-        from receiver.runtimes.python import script
+    if found := find(tree):
+        return _suggested(tree, found)
+    from receiver.runtimes.python import script
 
-        return script.suggestion(tree)
+    if said := script.suggestion(tree):
+        return said
+    inside = _in_package(tree) if kind(tree) is not Kind.NOTHING else None
+    return replace(_suggested(tree, inside), guess=True) if inside else None
+
+
+def _suggested(tree: Tree, found: Found) -> Suggestion:
     needed = packages(tree)
     if found.server in needed or (found.server == "uvicorn" and needed & {"fastapi[standard]", "fastapi[all]"}):
         notice = f"No Procfile: {found.framework} at {found.where}, so `web: {found.command}`."
@@ -125,8 +132,13 @@ def suggestion(tree: Tree) -> Suggestion | None:
 
 
 def find(tree: Tree) -> Found | None:
-    """The Django, Flask or FastAPI app of a tree, or None."""
+    """The Django, Flask or FastAPI app in one of the usual files of a tree, or None."""
     return _django(tree) or _app(tree)
+
+
+def is_django(tree: Tree) -> bool:
+    """Whether the app of a tree is a Django project, and not only beside one."""
+    return _django(tree) is not None
 
 
 def _django(tree: Tree) -> Found | None:
@@ -167,7 +179,7 @@ def _app(tree: Tree) -> Found | None:
             if found and not found.target.endswith("()"):
                 return found
             factory = factory or found
-    return factory or _in_package(tree)
+    return factory
 
 
 def _in(tree: Tree, path: str) -> Found | None:
@@ -194,11 +206,15 @@ def _in(tree: Tree, path: str) -> Found | None:
 def _started_in(tree: Tree, path: str) -> str:
     """The directory that a file's imports are found from; "" = the top, or wherever its package is installed.
 
-    A `from config import …` beside app/config.py is written to be started in app/.
+    A `from config import …` beside app/config.py is written to be started in app/. A file with `from .x import …` is
+    imported as part of its package. What Python or a requirement brings may have the name of a file beside it.
     """
     files = tree.files()
-    imported = _imports(tree, path)
-    above = path.split("/")[:-1]
+    imported = _imports(tree, path) - sys.stdlib_module_names
+    imported -= {name.partition("[")[0].replace("-", "_") for name in packages(tree)}
+    above = path.removesuffix("/__init__.py").split("/")[:-1]
+    if _is_part(tree, path):
+        return ""
     for depth in range(len(above), 0, -1):
         place = "/".join(above[:depth])
         if not _PLAIN.fullmatch(place) or above[0] in imported:
@@ -224,9 +240,15 @@ def _in_package(tree: Tree) -> Found | None:
     places = [top for top in tops if top.split("/")[-2] not in _ASIDE][:MAX_PACKAGES]
     found: list[Found] = []
     for place in places:
-        apps = [app for name in _INSIDE if place + name in files and (app := _in(tree, place + name))]
+        near = [place + name for name in _INSIDE if place + name in files and _is_likely(tree.read(place + name))]
+        apps = [app for path in near if (app := _in(tree, path))]
         found += sorted(apps, key=lambda app: app.target.endswith("()"))[:1]
     return found[0] if len(found) == 1 else None
+
+
+def _is_likely(raw: bytes | None) -> bool:
+    """Whether it is worth parsing a source: at 32 KiB it takes 0.1 s, and whoever pushes says how many there are."""
+    return raw is not None and len(raw) <= MAX_LIKELY and any(name.encode() in raw for name in _FRAMEWORKS)
 
 
 def _required(tree: Tree) -> str:
@@ -291,6 +313,11 @@ def _imports(tree: Tree, path: str) -> set[str]:
             else []
         )
     }
+
+
+def _is_part(tree: Tree, path: str) -> bool:
+    """Whether a file imports from its own package (`from .x import …`)."""
+    return any(isinstance(node, ast.ImportFrom) and node.level for node in ast.walk(_parsed(tree, path)))
 
 
 def _is_callable_alone(wants: ast.arguments) -> bool:

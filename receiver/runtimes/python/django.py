@@ -23,6 +23,12 @@ _MEDIA = re.compile(
 _SETTINGS = re.compile(r"(?:.*/)?(?:settings(?:/[\w/]+|\w*)?|\w*settings|config/\w+)\.py")
 # Files that are not the settings of a server.
 _OTHERS = re.compile(r"(?:^|/)(?:test|tests|local|dev|development|ci)\w*\.py$|(?:^|/)tests?/")
+# Settings that may lead to a database server, which others may use, too.
+_ELSEWHERE = re.compile(
+    rb"postgres|mysql|mariadb|oracle|mssql|cockroach|DATABASE_URL|dj_database_url|\benv\.db|environ\.Env", re.IGNORECASE
+)
+_DATABASES = re.compile(rb"^DATABASES\b.{0,4000}?(?:^\}|\Z)", re.MULTILINE | re.DOTALL)
+_ASKS = re.compile(rb"environ|getenv|\bconfig\(|\benv\W")
 DISABLED = "Collecting no static files: DISABLE_COLLECTSTATIC is set"
 NOWHERE = "No static files are collected: with this environment, settings have no STATIC_ROOT."
 # $1 is manage.py. No build has the secrets: each further word is a variable that gets a made-up value if it is not set.
@@ -43,12 +49,13 @@ rm -f "$said"; exit $code
 @dataclass(frozen=True)
 class Django:
     """`manage`: the path of manage.py. `collects`: its settings say where static files are collected. `database`: its
-    SQLite file beside the code, `media` its directory of uploads there; "" = none. `hosts` and `secrets`: the variables
+    SQLite file beside the code, `shared`: its settings may lead to another database, `media` its directory of uploads there; "" = none. `hosts` and `secrets`: the variables
     from which ALLOWED_HOSTS and SECRET_KEY are read (asked.py)."""
 
     manage: str
     collects: bool = False
     database: str = ""
+    shared: bool = False
     media: str = ""
     hosts: tuple[ConfigKey, ...] = ()
     secrets: tuple[ConfigKey, ...] = ()
@@ -69,6 +76,7 @@ def find(tree: Tree) -> Django | None:
         manage[0],
         any(_STATIC_ROOT.search(text) for text in texts),
         base + beside[1].decode() if beside else "",
+        any(_ELSEWHERE.search(text) or any(_ASKS.search(m[0]) for m in _DATABASES.finditer(text)) for text in texts),
         base + media[1].decode() if media else "",
         asked.hosts(texts),
         asked.secrets(texts),
@@ -81,7 +89,7 @@ def with_tables(pushed: Pushed, suggested: Suggestion) -> Suggestion:
     Any other database may be someone else's, too, who says when it is changed.
     """
     found = find(pushed.tree)
-    if not found or not found.database or pushed.settings.release:
+    if not found or not found.database or found.shared or pushed.settings.release:
         return suggested
     command = f"python {found.manage} migrate --noinput"
     notice = f"{suggested.notice} Its database is {found.database}, so `release: {command}`."

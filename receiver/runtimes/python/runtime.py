@@ -75,7 +75,7 @@ class Python(Runtime):
         from receiver.runtimes.python import detect, django
 
         suggested = detect.suggestion(pushed.tree)
-        return django.with_tables(pushed, suggested) if suggested else None
+        return django.with_tables(pushed, suggested) if suggested and detect.is_django(pushed.tree) else suggested
 
     def example(self, pushed: Pushed) -> str:
         scripts = toml.table(toml.read(pushed.tree, "pyproject.toml"), "project", "scripts")

@@ -46,10 +46,12 @@ def suggestion(tree: Tree) -> Suggestion | None:
             continue
         found = [path for path, text in sources if shows.search(text)]
         by_hand = _BY_HAND.get(package, "")
-        if path := _one(found) or (in_readme(tree, by_hand) if by_hand else ""):
+        told = in_readme(tree, by_hand) if by_hand and not _one(found) else ""
+        if path := _one(found) or (told if told and shows.search(tree.read(told) or b"") else ""):
             command = _dash(tree, path) if package == "dash" else line.format(file=path)
             if command:
-                return Suggestion(f"No Procfile: {path} is an app of {package}, so `web: {command}`.", web=command)
+                notice = f"No Procfile: {path} is an app of {package}, so `web: {command}`."
+                return Suggestion(notice, web=command, guess=bool(told))
     asking = [path for path, text in sources if _STARTS.search(text) and _ASKS.search(text) and _OWN.search(text)]
     if path := _one(asking):
         command = f"python {path}"
