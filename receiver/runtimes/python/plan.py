@@ -128,7 +128,7 @@ def _environment(project: Project) -> Mapping[str, str]:
 
 
 def _key(project: Project, kind: Kind, decides: Iterable[str], added: Sequence[str]) -> str:
-    """The digest of everything that decides the environment (docs/architecture.md, "Environments")."""
+    """The digest of everything that decides the environment (docs/architecture.md, "Runtimes")."""
     files = project.tree.files()
     blobs = sorted((path, files[path]) for path in {*decides, "uv.toml"} if path in files)
     # The interpreter counts: packages are compiled for one version, and their path contains it.
