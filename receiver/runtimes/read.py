@@ -114,7 +114,8 @@ def found_in(pushed: Pushed, runtimes: Sequence[Runtime]) -> Found:
 
 
 def _otherwise(pushed: Pushed, found: Found, runtimes: Sequence[Runtime]) -> list[str]:
-    """A hint for an app that could also run another way (for now nothing says how to start it): how to say that."""
+    """A hint for an app that runs as a last resort, such as its Dockerfile, because nothing says how else to start it:
+    what to write so that its other runtimes run it."""
     if not all(evidence.last for _, evidence in found):
         return []
     others = [one for one in runtimes if (evidence := one.finds(pushed)) and not evidence.weak and not evidence.last]

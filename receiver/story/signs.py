@@ -1,7 +1,7 @@
-"""What a process that lives shows by itself of why no check will pass: then nobody waits for the check's timeout.
+"""Signs that a running process will never pass its healthcheck, so that a push need not wait for the timeout.
 
-Two kinds. A server above workers starts them again for ever, and each ends at once. An app answers, and badly, and prints
-each time that it lacks what only another start gives it: a place to write, a secret (story/beside.py).
+There are two. A server starts its workers again and again, and each ends at once. An app answers with errors, and prints
+each time that it lacks what only another start can give it: a place to write, or a secret (story/beside.py).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _DIED = re.compile(
 
 
 class Signs:
-    """Of one process. `lines` returns the last lines that it printed, also those of an earlier start."""
+    """The signs of one process. `lines` returns the last lines that it printed, also those of an earlier start."""
 
     def __init__(self, lines: Callable[[], list[str]]) -> None:
         self._lines = lines
@@ -36,8 +36,8 @@ class Signs:
         self._below, self._most, self._died, self._lacking = set[int](), 1, set[str](), 0
 
     def told(self, pid: int, failed: bool) -> str | None:
-        """Why no check of it will pass; None as long as that may be. `pid`: the process as its engine knows it. `failed`:
-        it has answered the last check itself, and badly."""
+        """Why the process will never pass its check; None while it still may. `pid`: the process as its engine knows it.
+        `failed`: the process itself answered the last check, with an error."""
         if (now := time.monotonic()) < self._look:
             return None
         self._look = now + LOOK_EVERY
